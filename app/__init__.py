@@ -1,0 +1,1 @@
+"""The Flows gateway: the API that energy communities run on."""

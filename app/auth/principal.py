@@ -1,0 +1,19 @@
+"""The caller of one request, as its verified token describes it."""
+
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """A verified caller; `claims` are the token's, as they are handed to the database."""
+
+    role: str
+    esco: UUID | None
+    esco_code: str | None
+    client_id: str
+    scopes: frozenset[str]
+    token_id: str
+    expires_at: int
+    claims: dict[str, Any]

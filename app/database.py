@@ -1,0 +1,52 @@
+"""Connections to PostgreSQL: the pool, and sessions that act as a caller or as the gateway.
+
+The gateway's login role has no rights of its own on data. A session takes the caller's role and
+claims for the length of one transaction, so a connection that goes back to the pool carries nothing
+over, and a statement outside a transaction is refused.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import orjson
+from psycopg import AsyncConnection
+from psycopg.rows import DictRow, dict_row
+from psycopg_pool import AsyncConnectionPool
+
+from app.auth.principal import Principal
+from app.settings import DatabaseSettings
+
+Connection = AsyncConnection[DictRow]
+Pool = AsyncConnectionPool[Connection]
+
+
+def create_pool(settings: DatabaseSettings) -> Pool:
+    """Return a pool that is not open yet; its connections log in as the gateway's own role."""
+    if settings.url is None:
+        raise SystemExit("FLOWS_DATABASE_URL is not set: the gateway's login, a libpq URL")
+    return AsyncConnectionPool(
+        settings.url.get_secret_value(),
+        connection_class=AsyncConnection[DictRow],
+        kwargs={"row_factory": dict_row, "application_name": "flows-gateway"},
+        min_size=settings.pool_min,
+        max_size=settings.pool_max,
+        timeout=settings.pool_timeout,
+        open=False,
+    )
+
+
+@asynccontextmanager
+async def caller_session(pool: Pool, caller: Principal) -> AsyncIterator[Connection]:
+    """Yield a connection inside one read-only transaction that runs as the caller.
+
+    `gateway.authorize()` is the function PostgREST runs before each request too: it refuses a
+    tenant's role without an ESCO and a revoked token, and sets the ESCO that every policy reads.
+    """
+    async with pool.connection() as connection, connection.transaction():
+        await connection.execute("set transaction read only")
+        await connection.execute(
+            "select set_config('request.jwt.claims', %s, true), set_config('role', %s, true)",
+            (orjson.dumps(caller.claims).decode(), caller.role),
+        )
+        await connection.execute("select gateway.authorize()")
+        yield connection

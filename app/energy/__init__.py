@@ -1,0 +1,1 @@
+"""Aggregates of half-hourly energy."""

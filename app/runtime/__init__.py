@@ -1,0 +1,1 @@
+"""The embedded stack: PostgreSQL, PostgREST and the gateway as child processes."""

@@ -1,0 +1,103 @@
+"""Settings, read once from the environment (prefix `FLOWS_`) and `.env`."""
+
+from functools import cached_property
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, PositiveFloat, PositiveInt, SecretStr, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+PLACEHOLDERS = ("changeme", "change-me", "change_me", "placeholder", "<", "example")
+
+
+def _group(prefix: str) -> SettingsConfigDict:
+    return SettingsConfigDict(
+        env_prefix=prefix, env_file=".env", extra="ignore", frozen=True, hide_input_in_errors=True
+    )
+
+
+class DatabaseSettings(BaseSettings):
+    """`FLOWS_DATABASE_*`: how the gateway and its commands reach PostgreSQL."""
+
+    model_config = _group("FLOWS_DATABASE_")
+
+    url: SecretStr | None = Field(
+        None, description="The gateway's own login (role flows_gateway), a libpq URL."
+    )
+    admin_url: SecretStr | None = Field(
+        None, description="An administrator's login, for migrations and `flows` commands only."
+    )
+    pool_min: PositiveInt = Field(1, description="Connections kept open by one gateway process.")
+    pool_max: PositiveInt = Field(10, description="Connections one gateway process opens at most.")
+    pool_timeout: PositiveFloat = Field(
+        5.0, description="Seconds a request waits for a connection before it gets a 503."
+    )
+
+    @field_validator("url", "admin_url")
+    @classmethod
+    def refuse_placeholders(cls, url: SecretStr | None) -> SecretStr | None:
+        """Refuse a URL that was copied from documentation without its password being replaced."""
+        if url and any(word in url.get_secret_value().lower() for word in PLACEHOLDERS):
+            raise ValueError("holds a placeholder; put the real credentials in")
+        return url
+
+
+class PostgrestSettings(BaseSettings):
+    """`FLOWS_POSTGREST_*`: the PostgREST behind `/rest/v1`."""
+
+    model_config = _group("FLOWS_POSTGREST_")
+
+    url: str = Field("http://127.0.0.1:3000", description="Where PostgREST listens.")
+    database_url: SecretStr | None = Field(
+        None,
+        description="PostgREST's own login (role authenticator); only `flows db migrate` reads it, "
+        "to give that role its password.",
+    )
+
+
+class Settings(BaseSettings):
+    """Everything a gateway process needs to know; `database`, `postgrest`, … are the groups."""
+
+    model_config = _group("FLOWS_")
+
+    home: Path = Field(Path(".flows"), description="Folder of the embedded stack's state and keys.")
+    host: str = Field("127.0.0.1", description="Address the gateway listens on.")
+    port: Annotated[int, Field(ge=0, le=65535)] = Field(
+        8000, description="Port the gateway listens on; 0 picks a free one."
+    )
+    public_url: str | None = Field(
+        None, description="The gateway's address as its clients see it; also the tokens' issuer."
+    )
+    trusted_proxies: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Addresses of reverse proxies whose X-Forwarded-For is believed, by comma."
+    )
+
+    @field_validator("trusted_proxies", mode="before")
+    @classmethod
+    def split_addresses(cls, value: Any) -> Any:
+        """Read `a, b` into addresses; anything that is no IP address is refused."""
+        if isinstance(value, str):
+            value = tuple(part.strip() for part in value.split(",") if part.strip())
+        return tuple(str(ip_address(address)) for address in value)
+
+    @field_validator("public_url")
+    @classmethod
+    def without_slash(cls, url: str | None) -> str | None:
+        """Drop a trailing slash, so that paths can be appended."""
+        return url.rstrip("/") if url else None
+
+    @property
+    def base_url(self) -> str:
+        """The gateway's address for its clients, without a trailing slash."""
+        return self.public_url or f"http://{self.host}:{self.port}"
+
+    @cached_property
+    def database(self) -> DatabaseSettings:
+        """How to reach PostgreSQL."""
+        return DatabaseSettings()
+
+    @cached_property
+    def postgrest(self) -> PostgrestSettings:
+        """How to reach PostgREST."""
+        return PostgrestSettings()
