@@ -98,7 +98,11 @@ def from_database(error: Exception) -> Problem:
     """Translate a database driver's error; what the server said is logged, never sent."""
     if isinstance(error, psycopg.Error) and error.sqlstate:
         # PTnnn is how SQL functions of this project (and PostgREST's users) name an HTTP status.
-        refusals = {"PT401": Unauthorized, "PT403": Forbidden, "PT404": NotFound}
+        refusals: dict[str, type[Problem]] = {
+            "PT401": Unauthorized,
+            "PT403": Forbidden,
+            "PT404": NotFound,
+        }
         if refusal := refusals.get(error.sqlstate):
             return refusal(error.diag.message_primary)
         if isinstance(error, psycopg.errors.QueryCanceled):

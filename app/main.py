@@ -4,21 +4,33 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
+from starlette.routing import Mount
 
 from app import errors
+from app.auth import routes as auth
+from app.auth.keys import load_or_create
+from app.auth.tokens import TokenVerifier
 from app.ops import health
+from app.rest.proxy import RestProxy
 from app.services import open_services
 from app.settings import Settings
 
 
 def create_app(settings: Settings) -> FastAPI:
-    """Build the ASGI application; nothing is opened before its lifespan starts."""
+    """Build the ASGI application; no connection is opened before its lifespan starts."""
+    signing_key = load_or_create(settings.home / "keys")
+    verifier = TokenVerifier({signing_key.kid: signing_key}, settings.base_url)
+    rest = RestProxy(settings.postgrest.url, verifier)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with open_services(settings) as services:
+        async with open_services(settings, signing_key) as services:
             app.state.services = services
-            yield
+            await rest.open()
+            try:
+                yield
+            finally:
+                await rest.close()
 
     app = FastAPI(
         title="Flows",
@@ -31,4 +43,6 @@ def create_app(settings: Settings) -> FastAPI:
     )
     errors.install(app)
     app.include_router(health.router)
+    app.include_router(auth.router)
+    app.router.routes.append(Mount("/rest/v1", app=rest))
     return app

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import httpx
 
+from app.auth.keys import SigningKey
 from app.database import Pool, create_pool
 from app.settings import Settings
 
@@ -17,15 +18,16 @@ class Services:
     settings: Settings
     pool: Pool
     postgrest: httpx.AsyncClient
+    signing_key: SigningKey
 
 
 @asynccontextmanager
-async def open_services(settings: Settings) -> AsyncIterator[Services]:
+async def open_services(settings: Settings, signing_key: SigningKey) -> AsyncIterator[Services]:
     """Open everything a gateway process needs; the database may be down and come later."""
     pool = create_pool(settings.database)
     async with httpx.AsyncClient(base_url=settings.postgrest.url, timeout=10) as postgrest:
         await pool.open(wait=False)
         try:
-            yield Services(settings=settings, pool=pool, postgrest=postgrest)
+            yield Services(settings, pool, postgrest, signing_key)
         finally:
             await pool.close()

@@ -50,7 +50,7 @@ async def live() -> Live:
     responses={503: {"model": Ready, "description": "A part that requests need is down."}},
 )
 async def ready(services: ServicesDep, response: Response) -> Ready:
-    """Ask the database and PostgREST; 503 with the part that is down when either does not answer."""
+    """Ask the database and PostgREST; 503 names the part that is down."""
     (engine, database), postgrest = await asyncio.gather(_database(services), _postgrest(services))
     components = {"database": database, "postgrest": postgrest}
     down = any(component.status == "down" for component in components.values())

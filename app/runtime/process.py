@@ -1,0 +1,68 @@
+"""A child process that ends with this one, its log file, and what is said when it cannot go on."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+
+class StackError(Exception):
+    """The stack cannot start or go on; the message is one line for a person."""
+
+
+class Child:
+    """One guarded child process; `stop` is orderly, and so is the end when this process dies."""
+
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        *,
+        log: Path,
+        env: Mapping[str, str] | None = None,
+        user: str | None = None,
+        stop_signal: str = "SIGTERM",
+    ) -> None:
+        self.name = name
+        self.log = log
+        as_user = ["--user", user] if user else []
+        with log.open("ab") as output:
+            self._guard = subprocess.Popen(
+                [sys.executable, "-m", "app.runtime.guard", stop_signal, *as_user, "--", *command],
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=output,
+                env=env,
+                cwd=Path(__file__).resolve().parents[2],
+                start_new_session=True,
+            )
+
+    @property
+    def running(self) -> bool:
+        """Whether the child is still there."""
+        return self._guard.poll() is None
+
+    def wait_until(self, ready: Callable[[], bool], *, seconds: float) -> None:
+        """Poll `ready`; StackError with the end of the log if the child dies or time runs out."""
+        deadline = time.monotonic() + seconds
+        while not ready():
+            if not self.running:
+                raise StackError(f"{self.name} stopped: {self.last_words()} (log: {self.log})")
+            if time.monotonic() > deadline:
+                raise StackError(
+                    f"{self.name} is not ready after {seconds:.0f} s: {self.last_words()} "
+                    f"(log: {self.log})"
+                )
+            time.sleep(0.05)
+
+    def last_words(self) -> str:
+        """The last line of the log."""
+        lines = self.log.read_text(errors="replace").strip().splitlines()
+        return lines[-1] if lines else "no word in its log"
+
+    def stop(self) -> None:
+        """Stop the child and wait for its end."""
+        if self._guard.stdin and not self._guard.stdin.closed:
+            self._guard.stdin.close()
+        self._guard.wait()
