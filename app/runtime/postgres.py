@@ -144,6 +144,8 @@ class EmbeddedPostgres:
             capture_output=True,
             text=True,
             user=self.user,
+            group=self.user,
+            extra_groups=[] if self.user else None,
             check=False,
             cwd="/",
         )

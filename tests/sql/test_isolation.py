@@ -1,0 +1,168 @@
+"""The promise: one ESCO never sees, changes or counts another's rows; read from the catalogue."""
+
+from typing import Any
+
+import psycopg
+import pytest
+
+from tests.conftest import Stack
+
+Admin = psycopg.Connection[Any]
+ESCOS = ("wlce", "hmce")
+TIME_SERIES = {"register_import", "register_export", "register_interval_hh"}
+
+
+def exposed(admin: Admin) -> list[str]:
+    """Every relation in the schema that PostgREST serves."""
+    rows = admin.execute(
+        "select relname from pg_class where relnamespace = 'api'::regnamespace and relkind = 'v'"
+    )
+    return sorted(row[0] for row in rows)
+
+
+def become(admin: Admin, role: str, esco: str | None) -> None:
+    """Take a caller's role and ESCO for the rest of the transaction."""
+    admin.execute(
+        "select set_config('role', 'none', true), set_config('app.current_esco', %s, true)",
+        (esco or "",),
+    )
+    admin.execute("select set_config('role', %s, true)", (role,))
+
+
+def rows_of(admin: Admin, relation: str) -> set[str]:
+    """Every row of a relation that the current role sees, as text."""
+    return {row[0] for row in admin.execute(f"select t::text from api.{relation} as t")}
+
+
+def test_no_relation_shows_a_row_of_two_escos(stack: Stack, admin: Admin) -> None:
+    escos = stack.contract["escos"]
+    relations = exposed(admin)
+    assert len(relations) >= 18
+    for relation in relations:
+        seen = {}
+        for code in ESCOS:
+            for role in ("flows", "public_backend"):
+                become(admin, role, escos[code]["id"])
+                seen[code] = rows_of(admin, relation)
+            become(admin, "flows", None)
+            nothing = rows_of(admin, relation)
+            assert relation == "regions" or not nothing, relation
+        if relation not in ("regions", "register_import", "register_export"):
+            assert seen["wlce"], f"{relation} has demo rows"
+            assert seen["hmce"], f"{relation} has demo rows"
+            assert not seen["wlce"] & seen["hmce"], relation
+            become(admin, "grafanareader", None)
+            assert seen["wlce"] | seen["hmce"] <= rows_of(admin, relation), relation
+
+
+def test_a_tenant_changes_and_deletes_no_foreign_row(stack: Stack, admin: Admin) -> None:
+    foreign = stack.contract["escos"]["hmce"]["id"]
+    own = stack.contract["escos"]["wlce"]["id"]
+    for relation in exposed(admin):
+        become(admin, "flows", foreign)
+        before = rows_of(admin, relation)
+        become(admin, "flows", own)
+        if not admin.execute(
+            "select has_table_privilege('flows', %s, 'delete')", (f"api.{relation}",)
+        ).fetchone()[0]:  # type: ignore[index]
+            continue
+        with admin.transaction():
+            admin.execute("savepoint before")
+            try:
+                admin.execute(f"delete from api.{relation}")
+            except psycopg.errors.ForeignKeyViolation:
+                admin.execute("rollback to savepoint before")
+            become(admin, "flows", foreign)
+            assert rows_of(admin, relation) == before, relation
+        admin.rollback()
+
+
+@pytest.mark.parametrize("relation", sorted(TIME_SERIES | {"circuit_interval_hh"}))
+@pytest.mark.parametrize("role", ["flows", "public_backend", "grafanareader"])
+def test_no_caller_reaches_the_time_series_themselves(
+    admin: Admin, stack: Stack, relation: str, role: str
+) -> None:
+    become(admin, role, stack.contract["escos"]["wlce"]["id"])
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        admin.execute(f"select from flows.{relation}")
+
+
+FOREIGN_WRITES = {
+    "a meter for another ESCO": (
+        "insert into api.meter_registry (serial, name, esco) values ('X1', 'x', %(foreign_esco)s)"
+    ),
+    "an own meter given away": "update api.meter_registry set esco = %(foreign_esco)s",
+    "an own meter at a foreign site": "update api.meter_registry set site = %(foreign_site)s",
+    "a register on a foreign meter": (
+        "insert into api.meter_registers (meter_id) values (%(foreign_meter)s)"
+    ),
+    "a half-hour of a foreign register": (
+        'insert into api.register_interval_hh (register_id, "timestamp", import_kwh)'
+        " values (%(foreign_register)s, '2020-01-01Z', 1)"
+    ),
+    "a foreign circuit captured": (
+        "insert into api.circuit_register (circuit, register, start_time)"
+        " select %(foreign_circuit)s, register_id, '2020-01-01Z' from api.meter_registers limit 1"
+    ),
+    "a foreign register captured": (
+        "insert into api.circuit_register (circuit, register, start_time)"
+        " select id, %(foreign_register)s, '2020-01-01Z' from api.circuits limit 1"
+    ),
+    "a foreign service head captured": (
+        "insert into api.service_head_meter (service_head, meter)"
+        " select %(foreign_head)s, id from api.meter_registry limit 1"
+    ),
+}
+
+
+@pytest.mark.parametrize("what", FOREIGN_WRITES)
+def test_a_row_that_points_at_another_esco_is_refused(
+    stack: Stack, admin: Admin, what: str
+) -> None:
+    escos = stack.contract["escos"]
+    become(admin, "flows", escos["hmce"]["id"])
+    row = admin.execute(
+        "select (select min(id::text) from api.sites_new) as foreign_site,"
+        " (select min(id::text) from api.meter_registry) as foreign_meter,"
+        " (select min(register_id::text) from api.meter_registers) as foreign_register,"
+        " (select min(id::text) from api.circuits) as foreign_circuit,"
+        " (select min(id::text) from api.service_head_registry) as foreign_head"
+    )
+    names = [column.name for column in row.description or ()]
+    foreign = dict(zip(names, row.fetchone() or (), strict=True))
+    foreign["foreign_esco"] = escos["hmce"]["id"]
+    assert all(foreign.values())
+    become(admin, "flows", escos["wlce"]["id"])
+    with pytest.raises(
+        (psycopg.errors.InsufficientPrivilege, psycopg.errors.WithCheckOptionViolation)
+    ):
+        admin.execute(FOREIGN_WRITES[what], foreign)
+
+
+def test_the_catalogue_keeps_the_rules(admin: Admin, engine: str) -> None:
+    unprotected = admin.execute(
+        "select relname from pg_class where relnamespace = 'flows'::regnamespace"
+        " and relkind = 'r' and not relispartition and not (relrowsecurity and relforcerowsecurity)"
+    ).fetchall()
+    allowed = TIME_SERIES | {"circuit_interval_hh", "circuit_interval_daily"}
+    assert {row[0] for row in unprotected} <= allowed
+    granted = admin.execute(
+        "select table_name, grantee from information_schema.role_table_grants"
+        " where table_schema = 'flows' and table_name = any(%s)"
+        " and grantee in ('flows', 'public_backend', 'grafanareader', 'PUBLIC')",
+        (sorted(allowed),),
+    ).fetchall()
+    assert granted == []
+    open_to_all = admin.execute(
+        "select p.oid::regprocedure::text from pg_proc as p"
+        " where p.pronamespace = any(array['flows', 'api', 'gateway']::regnamespace[])"
+        " and has_function_privilege('public', p.oid, 'execute')"
+    ).fetchall()
+    assert open_to_all == []
+    owners_views = admin.execute(
+        "select relname from pg_class where relnamespace = 'api'::regnamespace and relkind = 'v'"
+        " and not ('security_invoker=true' = any(coalesce(reloptions, '{}'))"
+        " or 'security_barrier=true' = any(coalesce(reloptions, '{}')))"
+    ).fetchall()
+    assert owners_views == []
+    assert engine in ("timescale", "postgres")
