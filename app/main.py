@@ -10,6 +10,7 @@ from app import errors
 from app.auth import routes as auth
 from app.auth.keys import load_or_create
 from app.auth.tokens import TokenVerifier
+from app.energy import routes as energy
 from app.ops import health
 from app.rest.proxy import RestProxy
 from app.services import open_services
@@ -24,7 +25,7 @@ def create_app(settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with open_services(settings, signing_key) as services:
+        async with open_services(settings, signing_key, verifier) as services:
             app.state.services = services
             await rest.open()
             try:
@@ -44,5 +45,6 @@ def create_app(settings: Settings) -> FastAPI:
     errors.install(app)
     app.include_router(health.router)
     app.include_router(auth.router)
+    app.include_router(energy.router)
     app.router.routes.append(Mount("/rest/v1", app=rest))
     return app

@@ -1,0 +1,90 @@
+"""The stack ends with the process that started it, however that ends, and starts again."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+DEADLINE_SECONDS = 60
+
+
+def start(home: Path) -> subprocess.Popen[str]:
+    """`flows up` without demo data, up to its ready line."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "app.cli", "up"],
+        env=os.environ | {"FLOWS_HOME": str(home), "FLOWS_PORT": "0"},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline().startswith("ready http://")
+    return process
+
+
+def mine(home: Path) -> list[int]:
+    """Processes that name this stack's folder in their command or environment."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            named = str(home) in " ".join(
+                [*process.cmdline(), process.environ().get("FLOWS_HOME", "")]
+            )
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+        if named and process.status() != psutil.STATUS_ZOMBIE:
+            found.append(process.pid)
+    return found
+
+
+def test_nothing_is_left_and_the_state_starts_again(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    home = tmp_path_factory.mktemp("stack") / "home"
+    for ending in (signal.SIGKILL, signal.SIGINT):
+        process = start(home)
+        children = psutil.Process(process.pid).children(recursive=True)
+        assert len(children) >= 6
+        process.send_signal(ending)
+        process.communicate(timeout=DEADLINE_SECONDS)
+        gone, alive = psutil.wait_procs(children, timeout=DEADLINE_SECONDS)
+        assert not alive, [child.cmdline() for child in alive]
+        assert gone
+        deadline = time.monotonic() + DEADLINE_SECONDS
+        while left := mine(home):
+            assert time.monotonic() < deadline, left
+            time.sleep(0.1)
+
+
+def test_a_second_stack_in_the_same_folder_is_refused_in_one_line(tmp_path: Path) -> None:
+    process = start(tmp_path)
+    try:
+        second = subprocess.run(
+            [sys.executable, "-m", "app.cli", "up"],
+            env=os.environ | {"FLOWS_HOME": str(tmp_path), "FLOWS_PORT": "0"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    finally:
+        process.terminate()
+        process.communicate(timeout=DEADLINE_SECONDS)
+    assert second.returncode == 1
+    assert "already running" in second.stderr
+    assert second.stderr.count("\n") == 1
+
+
+def test_an_unwritable_folder_is_named() -> None:
+    refused = subprocess.run(
+        [sys.executable, "-m", "app.cli", "up"],
+        env=os.environ | {"FLOWS_HOME": "/proc/flows"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert refused.returncode == 1
+    assert "FLOWS_HOME" in refused.stderr
