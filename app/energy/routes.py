@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from fastapi import APIRouter, Query
 from psycopg.rows import DictRow
-from pydantic import AwareDatetime, BaseModel
+from pydantic import AwareDatetime, BaseModel, PlainSerializer
 
 from app.auth.deps import Caller
 from app.database import Connection, caller_session
@@ -18,6 +18,8 @@ from app.errors import NotFound, Unprocessable
 router = APIRouter(prefix="/v1", tags=["energy"])
 
 Granularity = Literal["PT30M", "P1D"]
+# A JSON number, as PostgREST sends it too; watt-hours of a lifetime fit into its 15 digits.
+Kwh = Annotated[Decimal, PlainSerializer(float, return_type=float, when_used="json")]
 WIDEST = {"PT30M": timedelta(days=366), "P1D": timedelta(days=3660)}
 WIDEST_ALL_CIRCUITS = {"PT30M": timedelta(days=31), "P1D": timedelta(days=366)}
 
@@ -53,8 +55,8 @@ class EnergyRow(BaseModel):
     circuit: UUID
     interval_start: datetime
     interval_end: datetime
-    import_kwh: Decimal | None
-    export_kwh: Decimal | None
+    import_kwh: Kwh | None
+    export_kwh: Kwh | None
     expected_intervals: int
     present_intervals: int
 

@@ -49,7 +49,7 @@ def test_days_are_local_days(stack: Stack, admin: psycopg.Connection[Any], timez
     assert rows.keys() == days.keys()
     assert len(days) > 40
     for day, energies in days.items():
-        assert Decimal(rows[day]["import_kwh"]) == sum(energies)
+        assert Decimal(str(rows[day]["import_kwh"])) == sum(energies)
         assert rows[day]["present_intervals"] == len(energies)
     # The clocks of London went back on 25 October 2026, those of Lord Howe forward by half an hour.
     hours = {row["expected_intervals"] for row in rows.values()}
