@@ -26,7 +26,8 @@ begin
     foreach protected in array array[
         'regions', 'escos', 'sites_new', 'properties', 'feeder_registry', 'service_head_registry',
         'meter_registry', 'meter_shadows', 'meter_registers', 'circuits', 'service_head_meter',
-        'properties_service_head', 'circuit_register'
+        'properties_service_head', 'circuit_register', 'meter_tophat_registry', 'meter_metrics',
+        'meter_event_log_type', 'ev_chargers'
     ]
     loop
         execute format('alter table flows.%I enable row level security', protected);
@@ -44,6 +45,9 @@ begin
 end $$;
 
 create policy "every caller reads the regions" on flows.regions for select using (true);
+
+create policy "every caller reads the metrics" on flows.meter_metrics for select using (true);
+create policy "every caller reads the kinds of events" on flows.meter_event_log_type for select using (true);
 
 create policy "an ESCO reads itself" on flows.escos
 for select using (id = (select flows.current_esco()));
@@ -63,6 +67,12 @@ with check (
 
 create policy "a shadow belongs to its meter" on flows.meter_shadows
 using (id = any(array(select own.id from flows.meter_registry as own)));
+
+create policy "a tophat belongs to its meter" on flows.meter_tophat_registry
+using (meter = any(array(select own.id from flows.meter_registry as own)));
+
+create policy "an ESCO has its chargers" on flows.ev_chargers
+using (esco = (select flows.current_esco()));
 
 create policy "a register belongs to its meter" on flows.meter_registers
 using (meter_id = any(array(select own.id from flows.meter_registry as own)));

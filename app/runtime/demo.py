@@ -11,12 +11,29 @@ from typing import Any
 from uuid import NAMESPACE_DNS, UUID, uuid5
 
 import psycopg
+from psycopg.types.json import Jsonb
 
 HALF_HOUR = timedelta(minutes=30)
 DAYS = 90
 ESCOS = {"bfce": ("Brookfield Energy", 3), "hmce": ("Hazelmead Energy", 6),
          "wlce": ("Water Lilies Energy", 12)}  # code → name, homes  # fmt: skip
 NATURES = {"A": "power", "B": "heat"}
+SERIES = {
+    "meter_csq": "csq",
+    "meter_voltage": "voltage",
+    "meter_3p_voltage": "voltage_l1, voltage_l2, voltage_l3",
+    "meter_prepay_balance": "balance, emergency_credit",
+    "meter_event_log": "event_type, event_set",
+    "meter_health_history": "health, reason",
+}
+TARIFF = {
+    "standing_charge": 0.25,
+    "unit_rate_element_a": 0.24,
+    "unit_rate_element_b": 0.18,
+    "prepayment_ecredit_availability": 5,
+    "prepayment_debt_recovery_rate": 0,
+    "prepayment_emergency_credit": 5,
+}
 
 
 def load_demo(connection: psycopg.Connection[Any]) -> None:
@@ -26,6 +43,8 @@ def load_demo(connection: psycopg.Connection[Any]) -> None:
     with connection.transaction():
         for code, (name, homes) in ESCOS.items():
             _load_community(connection, code, name, homes, end - timedelta(days=DAYS))
+        _load_platform(connection)
+        _load_state(connection, end)
         newest = connection.execute('select max("timestamp") from flows.register_interval_hh')
         last = (newest.fetchone() or (None,))[0]
         start = max(last + HALF_HOUR, end - timedelta(days=DAYS)) if last else None
@@ -51,6 +70,8 @@ def _load_community(
     _insert(connection, "escos", id=esco, code=code, name=name)
     _insert(connection, "sites_new", id=site, esco=esco, name=f"{name} site", code=f"{code}-1")
     _insert(connection, "feeder_registry", id=feeder, name=f"{code}-feeder-1", esco=esco)
+    _insert(connection, "ev_chargers", id=_id(code, "charger"), esco=esco,
+            serial=f"EV{code.upper()}01", pin="0000", position="car park")  # fmt: skip
     for home in range(1, homes + 1):
         house, head, meter = (_id(code, kind, home) for kind in ("property", "head", "meter"))
         _insert(connection, "properties", id=house, plot=f"{home}", site=site, type="house")
@@ -77,6 +98,70 @@ def _load_community(
     _insert(connection, "circuits", id=circuit, type="solar", site=site, name="Solar roof")
     _insert(connection, "circuit_register", circuit=circuit, register=register,
             start_time=start - timedelta(days=365))  # fmt: skip
+
+
+def _load_platform(connection: psycopg.Connection[Any]) -> None:
+    """What belongs to no ESCO."""
+    _insert(connection, "regions", code="sw", name="South West England")
+    connection.execute("update flows.escos set region = 'sw' where region is null")
+    for number, name in enumerate(("power failure", "cover opened", "credit exhausted"), start=1):
+        _insert(connection, "meter_event_log_type", id=number, name=name)
+    for name, frequency in (("balance", "hourly"), ("voltage", "12hourly"), ("clock", "daily")):
+        _insert(connection, "meter_metrics", id=_id("metric", name), name=name, enabled=True,
+                run_frequency=frequency)  # fmt: skip
+
+
+def _load_state(connection: psycopg.Connection[Any], end: datetime) -> None:
+    """A sample a day of each meter's slow series, and a shadow that agrees with the last one."""
+    if connection.execute("select from flows.meter_csq limit 1").fetchone():
+        return
+    series: dict[str, list[tuple[Any, ...]]] = {name: [] for name in SERIES}
+    meters = connection.execute("select id, mode from flows.meter_registry").fetchall()
+    for meter, mode in meters:
+        chance = random.Random(meter.int)  # noqa: S311
+        signal, balance = chance.randint(9, 28), chance.uniform(5, 60)
+        for day in range(DAYS, 0, -1):
+            time = end - timedelta(days=day)
+            balance += -chance.uniform(0.5, 3) + (30 if balance < chance.uniform(2, 12) else 0)
+            volts = [round(chance.gauss(241, 2.5), 1) for _ in range(3)]
+            series["meter_csq"].append((meter, time, signal + chance.randint(-3, 3)))
+            if mode == "passive":
+                series["meter_3p_voltage"].append((meter, time, *volts))
+            else:
+                series["meter_voltage"].append((meter, time, volts[0]))
+                series["meter_prepay_balance"].append((meter, time, round(balance, 2), 5))
+            if chance.random() < 0.02:
+                series["meter_event_log"].append((meter, time, chance.randint(1, 3), 1))
+        series["meter_event_log"].append((meter, end - timedelta(hours=30), 1, 1))
+        healthy = chance.random() < 0.9
+        series["meter_health_history"].append((meter, end - timedelta(days=DAYS), "healthy", None))
+        connection.execute(
+            "update flows.meter_shadows set health = %s, clock_time_diff_seconds = %s,"
+            " tariffs_active = %s, emnify_connectivity_status = %s, balance_updated_at = %s,"
+            " backlight = 'off', load_switch = 'on' where id = %s",
+            ("healthy" if healthy else "unhealthy", chance.choice((0, 2, 7, 95)), Jsonb(TARIFF),
+             "online" if healthy else "offline", end, meter),
+        )  # fmt: skip
+        _insert(connection, "meter_tophat_registry", id=_id(meter, "tophat"), meter=meter,
+                iccid=f"8944{meter.int % 10**15:015}")  # fmt: skip
+    for name, rows in series.items():
+        columns = '(meter_id, "timestamp", ' + SERIES[name] + ")"
+        with connection.cursor().copy(f"copy flows.{name} {columns} from stdin") as copy:
+            for row in rows:
+                copy.write_row(row)
+    connection.execute(
+        "update flows.meter_shadows as s set balance = l.balance, emergency_credit = 5"
+        " from (select distinct on (meter_id) meter_id, balance from flows.meter_prepay_balance"
+        ' order by meter_id, "timestamp" desc) as l where l.meter_id = s.id'
+    )
+    for counter in ("import", "export"):
+        connection.execute(
+            f'insert into flows.register_{counter} (register_id, "timestamp", read)'  # noqa: S608
+            " select r.register_id, day, 1000 + 7 * row_number() over (partition by r.register_id"
+            " order by day) from flows.meter_registers as r, generate_series(%s::timestamptz, %s,"
+            " '1 day') as day",
+            (end - timedelta(days=DAYS), end),
+        )
 
 
 def _load_half_hours(connection: psycopg.Connection[Any], start: datetime, end: datetime) -> None:

@@ -21,6 +21,9 @@ def demo_escos(admin_url: str, home: Path, issuer: str, step: Step) -> dict[str,
     """Load the demo data; return code → id, client_id, client_secret, read_token, write_token."""
     with psycopg.connect(admin_url) as connection, step("loading demo data"):
         load_demo(connection)
+        connection.commit()
+        connection.autocommit = True  # TimescaleDB commits each month of a refresh
+        connection.execute("call flows.follow()")
     key = load_or_create(home / "keys")
     escos: dict[str, Any] = {}
     with psycopg.connect(admin_url) as connection, step("making clients and tokens"):

@@ -1,5 +1,6 @@
 """Aggregates equal the raw sums, and follow readings and the mapping."""
 
+import time
 from typing import Any
 
 import psycopg
@@ -9,35 +10,51 @@ from tests.conftest import Stack
 Admin = psycopg.Connection[Any]
 
 RAW = """
-    select m.circuit, {bucket}, sum(r.import_kwh), sum(r.export_kwh)
+    select m.circuit, {bucket}, sum(r.import_kwh), sum(r.export_kwh), count(*),
+        count(distinct r."timestamp"), array_agg(distinct g.meter_id order by g.meter_id)
     from flows.register_interval_hh as r
     join flows.circuit_register as m on r.register_id = m.register
         and r."timestamp" >= m.start_time and (r."timestamp" < m.end_time or m.end_time is null)
+    join flows.meter_registers as g on g.register_id = r.register_id
     group by 1, 2 order by 1, 2
 """
+LEVELS = {
+    "circuit_interval_hh": ("timestamp", 'r."timestamp"', "1"),
+    "circuit_interval_daily": (
+        "day", "date_trunc('day', r.\"timestamp\", 'UTC')", "present_intervals"),
+    "circuit_interval_daily_london": (
+        "day", "date_trunc('day', r.\"timestamp\", 'Europe/London')", "present_intervals"),
+    "circuit_interval_monthly": (
+        "month", "date_trunc('month', r.\"timestamp\", 'UTC')", "present_intervals"),
+}  # fmt: skip
 
 
 def both(admin: Admin) -> list[tuple[list[Any], list[Any]]]:
-    """Raw sums beside the aggregate, per half-hour and per UTC day."""
+    """Raw sums beside the aggregate, at each level."""
     return [
         (
             admin.execute(RAW.format(bucket=bucket)).fetchall(),
             admin.execute(
-                f'select circuit_id, "{column}", total_import_kwh, total_export_kwh'
-                f" from flows.{aggregate} where register_intervals > 0 order by 1, 2"
+                f'select circuit_id, "{column}", total_import_kwh, total_export_kwh,'
+                f" register_intervals, {present}, meters from flows.{level} order by 1, 2"
             ).fetchall(),
         )
-        for aggregate, column, bucket in (
-            ("circuit_interval_hh", "timestamp", 'r."timestamp"'),
-            ("circuit_interval_daily", "day", "date_trunc('day', r.\"timestamp\", 'UTC')"),
-        )
+        for level, (column, bucket, present) in LEVELS.items()
     ]
 
 
 def test_aggregates_equal_raw_sums(stack: Stack, admin: Admin) -> None:
     for raw, aggregate in both(admin):
-        assert len(raw) > 1000
+        assert len(raw) > 30
         assert aggregate == raw
+
+
+def followed(stack: Stack, admin: Admin) -> list[tuple[list[Any], list[Any]]]:
+    """Commit, let the aggregates follow now instead of within a minute, and compare."""
+    admin.commit()
+    with psycopg.connect(stack.contract["database_url"], autocommit=True) as follower:
+        follower.execute("call flows.follow()")
+    return both(admin)
 
 
 def test_aggregates_follow_changed_readings(stack: Stack, admin: Admin) -> None:
@@ -50,28 +67,56 @@ def test_aggregates_follow_changed_readings(stack: Stack, admin: Admin) -> None:
         (register, last),
     )
     admin.execute(
-        'delete from flows.register_interval_hh where register_id = %s and "timestamp" = %s',
+        "update flows.register_interval_hh set import_kwh = null"
+        " where register_id = %s and \"timestamp\" = %s - interval '40 days'",
         (register, last),
     )
-    for raw, aggregate in both(admin):
+    for age in ("0", "30 days"):
+        admin.execute(
+            "delete from flows.register_interval_hh"
+            ' where register_id = %s and "timestamp" = %s - %s::interval',
+            (register, last, age),
+        )
+    for raw, aggregate in followed(stack, admin):
         assert aggregate == raw
 
 
-def test_aggregates_follow_the_mapping(stack: Stack, admin: Admin, engine: str) -> None:
-    # The mapping ends in the middle of a day; TimescaleDB needs a forced refresh to notice.
+def test_aggregates_follow_the_mapping(stack: Stack, admin: Admin) -> None:
+    # The mapping ends in the middle of a day, and the register goes on in another circuit.
+    register, _, other = admin.execute(
+        "select m.register, m.circuit, (select min(c.id::text)::uuid from flows.circuits as c"
+        " where c.id <> m.circuit) from flows.circuit_register as m order by m.register limit 1"
+    ).fetchone() or (None, None, None)
+    moved = "date_trunc('day', now(), 'UTC') - interval '10 days 12 hours'"
     admin.execute(
-        "update flows.circuit_register set end_time = date_trunc('day', now(), 'UTC')"
-        " - interval '10 days 12 hours' where register = (select min(register::text)::uuid"
-        " from flows.circuit_register)"
+        f"update flows.circuit_register set end_time = {moved} where register = %s", (register,)
     )
-    if engine == "timescale":
-        admin.commit()
-        for name in ("circuit_interval_hh", "circuit_interval_daily"):
-            with psycopg.connect(stack.contract["database_url"], autocommit=True) as refresher:
-                refresher.execute(
-                    "call public.refresh_continuous_aggregate(%s::regclass, null, null,"
-                    " force => true)",
-                    (f"flows.{name}",),
-                )
-    for raw, aggregate in both(admin):
+    admin.execute(
+        "insert into flows.circuit_register (circuit, register, start_time)"
+        f" values (%s, %s, {moved})",
+        (other, register),
+    )
+    for raw, aggregate in followed(stack, admin):
         assert aggregate == raw
+    admin.execute(
+        "delete from flows.circuit_register where register = %s and circuit = %s", (register, other)
+    )
+    admin.execute(
+        "update flows.circuit_register set end_time = null where register = %s", (register,)
+    )
+    for raw, aggregate in followed(stack, admin):
+        assert aggregate == raw
+
+
+def test_the_aggregates_follow_a_mapping_by_themselves(stack: Stack, admin: Admin) -> None:
+    register = admin.execute("select min(register::text) from flows.circuit_register").fetchone()
+    for end in ("now() - interval '20 days'", "null"):
+        admin.execute(
+            f"update flows.circuit_register set end_time = {end} where register = %s", register
+        )
+        admin.commit()
+        deadline = time.monotonic() + 60
+        while any(raw != aggregate for raw, aggregate in both(admin)):
+            assert time.monotonic() < deadline, "not followed within a minute"
+            admin.commit()
+            time.sleep(1)

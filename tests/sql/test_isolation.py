@@ -9,7 +9,22 @@ from tests.conftest import Stack
 
 Admin = psycopg.Connection[Any]
 ESCOS = ("wlce", "hmce")
-TIME_SERIES = {"register_import", "register_export", "register_interval_hh"}
+SHARED = {"regions", "meter_metrics", "meter_event_log_type"}
+TIME_SERIES = {
+    "register_import",
+    "register_export",
+    "register_interval_hh",
+    "meter_voltage",
+    "meter_3p_voltage",
+    "meter_csq",
+    "meter_health_history",
+    "meter_prepay_balance",
+    "meter_event_log",
+}
+AGGREGATES = {
+    "circuit_interval_hh", "circuit_interval_daily", "circuit_interval_daily_london",
+    "circuit_interval_monthly",
+}  # fmt: skip
 
 
 def exposed(admin: Admin) -> list[str]:
@@ -46,8 +61,8 @@ def test_no_relation_shows_a_row_of_two_escos(stack: Stack, admin: Admin) -> Non
                 seen[code] = rows_of(admin, relation)
             become(admin, "flows", None)
             nothing = rows_of(admin, relation)
-            assert relation == "regions" or not nothing, relation
-        if relation not in ("regions", "register_import", "register_export"):
+            assert relation in SHARED or not nothing, relation
+        if relation not in SHARED:
             assert seen["wlce"], f"{relation} has demo rows"
             assert seen["hmce"], f"{relation} has demo rows"
             assert not seen["wlce"] & seen["hmce"], relation
@@ -77,7 +92,7 @@ def test_a_tenant_changes_and_deletes_no_foreign_row(stack: Stack, admin: Admin)
         admin.rollback()
 
 
-@pytest.mark.parametrize("relation", sorted(TIME_SERIES | {"circuit_interval_hh"}))
+@pytest.mark.parametrize("relation", sorted(TIME_SERIES | AGGREGATES))
 @pytest.mark.parametrize("role", ["flows", "public_backend", "grafanareader"])
 def test_no_caller_reaches_the_time_series_themselves(
     admin: Admin, stack: Stack, relation: str, role: str
@@ -144,7 +159,7 @@ def test_the_catalogue_keeps_the_rules(admin: Admin, engine: str) -> None:
         "select relname from pg_class where relnamespace = 'flows'::regnamespace"
         " and relkind = 'r' and not relispartition and not (relrowsecurity and relforcerowsecurity)"
     ).fetchall()
-    allowed = TIME_SERIES | {"circuit_interval_hh", "circuit_interval_daily"}
+    allowed = TIME_SERIES | AGGREGATES
     assert {row[0] for row in unprotected} <= allowed
     granted = admin.execute(
         "select table_name, grantee from information_schema.role_table_grants"

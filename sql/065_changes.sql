@@ -1,0 +1,101 @@
+-- migrate:up
+set local role flows_owner;
+
+-- What changed, for whom and over which half-hours: appended, so that nobody waits for anybody. The
+-- answers of /v1 are tagged by it, and on TimescaleDB the aggregates follow it.
+create table flows.change (
+    id bigint generated always as identity primary key,
+    esco uuid,
+    kind text not null check (kind in ('reading', 'mapping', 'configuration')),
+    period tstzrange not null,
+    changes bigint not null default 1,
+    changed_at timestamptz not null default clock_timestamp(),
+    followed_at timestamptz
+);
+create index on flows.change (esco, changed_at);
+create index on flows.change (id) where followed_at is null;
+comment on table flows.change is 'Changes of half-hours, of mappings and of configuration.';
+comment on column flows.change.id is 'Number of the change.';
+comment on column flows.change.esco is 'ESCO whose figures change; empty for every ESCO.';
+comment on column flows.change.kind is 'What changed: a reading, a mapping or configuration.';
+comment on column flows.change.period is 'Half-hours whose figures change.';
+comment on column flows.change.changes is 'How many changes the row stands for; old rows of one week are put together.';
+comment on column flows.change.changed_at is 'When it changed.';
+comment on column flows.change.followed_at is 'When the aggregates had followed; empty until then.';
+
+alter table flows.change enable row level security;
+alter table flows.change force row level security;
+create policy "maintenance alone reads and writes changes" on flows.change
+to flows_owner, tsdbadmin using (current_user in ('flows_owner', 'tsdbadmin'));
+
+create type flows.register_half_hour as (register_id uuid, "timestamp" timestamptz);
+
+-- A row for each ESCO and week, so that one very late reading beside many new ones does not make the
+-- whole time between them look changed.
+create function flows.note_changes(kind text, changed flows.register_half_hour[], followed boolean)
+returns void
+language sql set search_path = ''
+begin atomic
+    insert into flows.change (esco, kind, period, followed_at)
+    select
+        meter.esco,
+        note_changes.kind,
+        tstzrange(min(c."timestamp"), max(c."timestamp") + interval '30 minutes'),
+        case when followed then clock_timestamp() end
+    from unnest(changed) as c
+    inner join flows.meter_registers as register on c.register_id = register.register_id
+    inner join flows.meter_registry as meter on register.meter_id = meter.id
+    group by meter.esco, date_trunc('week', c."timestamp", 'UTC');
+end;
+comment on function flows.note_changes(text, flows.register_half_hour[], boolean)
+is 'Notes changed half-hours for each ESCO and week.';
+
+create function flows.note_configuration() returns trigger
+language plpgsql security definer set search_path = ''
+as $$
+begin
+    insert into flows.change (kind, period, followed_at) values ('configuration', '(,)', clock_timestamp());
+    return null;
+end $$;
+comment on function flows.note_configuration() is 'Notes that names, sites or meters changed.';
+do $$
+declare
+    configured text;
+begin
+    foreach configured in array array[
+        'escos', 'sites_new', 'properties', 'feeder_registry', 'service_head_registry', 'meter_registry',
+        'meter_registers', 'circuits', 'service_head_meter', 'properties_service_head'
+    ]
+    loop
+        execute format(
+            'create trigger configuration_is_noted after insert or update or delete on flows.%I '
+            'for each statement execute function flows.note_configuration()', configured
+        );
+    end loop;
+end $$;
+
+-- The version moves with every change the caller could see in the period, and again when the
+-- aggregates have followed it; as_of is the latest moment whose changes are all in.
+create function flows.data_state(period tstzrange, out version text, out as_of timestamptz)
+language sql stable security definer set search_path = ''
+begin atomic
+    select
+        coalesce(sum(c.changes), 0) || '-' || coalesce(max(c.id), 0) || '-' || count(c.followed_at),
+        coalesce(
+            min(c.changed_at) filter (where c.followed_at is null),
+            max(c.changed_at)
+        )
+    from flows.change as c
+    where c.period && data_state.period
+        and (
+            c.esco is null
+            or c.esco = flows.current_esco()
+            or nullif(current_setting('request.jwt.claims', true), '')::jsonb ->> 'role' = 'grafanareader'
+        );
+end;
+comment on function flows.data_state(tstzrange) is 'Version and latest change of what the caller can see in a period.';
+grant execute on function flows.data_state(tstzrange) to flows, public_backend, grafanareader;
+
+reset role;
+
+-- migrate:down
