@@ -30,6 +30,11 @@ begin
         'create table flows.%I (like flows.template including all) partition by range ("timestamp")', series
     );
     drop table flows.template;
+    execute format(
+        'alter table flows.%1$I rename constraint %2$I to %3$I', series,
+        (select conname from pg_catalog.pg_constraint where conrelid = format('flows.%I', series)::regclass and contype = 'p'),
+        series || '_pkey'
+    );
     execute format('comment on table flows.%I is %L', series, description);
     foreach clause in array foreign_keys loop
         execute format('alter table flows.%I add %s', series, clause);

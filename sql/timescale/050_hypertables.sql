@@ -11,7 +11,8 @@ begin
     foreach series in array array['register_interval_hh', 'register_import', 'register_export']
     loop
         perform public.create_hypertable(
-            format('flows.%I', series)::regclass, public.by_range('timestamp', interval '7 days')
+            format('flows.%I', series)::regclass, public.by_range('timestamp', interval '7 days'),
+            create_default_indexes => false
         );
         execute format(
             'alter table flows.%I set (timescaledb.enable_columnstore, timescaledb.segmentby = %L, '
@@ -24,7 +25,8 @@ begin
     ]
     loop
         perform public.create_hypertable(
-            format('flows.%I', series)::regclass, public.by_range('timestamp', interval '30 days')
+            format('flows.%I', series)::regclass, public.by_range('timestamp', interval '30 days'),
+            create_default_indexes => false
         );
         execute format(
             'alter table flows.%I set (timescaledb.enable_columnstore, timescaledb.segmentby = %L, '

@@ -1,0 +1,172 @@
+-- migrate:up
+set local role flows_owner;
+
+create function flows.amount(tariff jsonb, key text) returns numeric
+language sql immutable set search_path = ''
+return case when tariff ->> key ~ '^-?[0-9]{1,12}(\.[0-9]{1,12})?$' then (tariff ->> key)::numeric end;
+comment on function flows.amount(jsonb, text) is 'A number of a tariff; empty where there is none.';
+grant execute on function flows.amount(jsonb, text) to flows, public_backend, grafanareader, tsdbadmin;
+
+create view flows.meter_shadows_tariffs with (security_invoker = true) as
+select
+    shadow.id,
+    meter.serial,
+    flows.amount(shadow.tariffs_active, 'standing_charge') as active_standing_charge,
+    flows.amount(shadow.tariffs_active, 'unit_rate_element_a') as active_unit_rate_a,
+    flows.amount(shadow.tariffs_active, 'unit_rate_element_b') as active_unit_rate_b,
+    flows.amount(shadow.tariffs_active, 'prepayment_ecredit_availability') as active_ecredit_availability,
+    flows.amount(shadow.tariffs_active, 'prepayment_debt_recovery_rate') as active_debt_recovery_rate,
+    flows.amount(shadow.tariffs_active, 'prepayment_emergency_credit') as active_emergency_credit,
+    flows.amount(shadow.tariffs_future, 'standing_charge') as future_standing_charge,
+    flows.amount(shadow.tariffs_future, 'unit_rate_element_a') as future_unit_rate_a,
+    flows.amount(shadow.tariffs_future, 'unit_rate_element_b') as future_unit_rate_b,
+    flows.amount(shadow.tariffs_future, 'prepayment_ecredit_availability') as future_ecredit_availability,
+    flows.amount(shadow.tariffs_future, 'prepayment_debt_recovery_rate') as future_debt_recovery_rate,
+    flows.amount(shadow.tariffs_future, 'prepayment_emergency_credit') as future_emergency_credit,
+    shadow.tariffs_future ->> 'activation_datetime' as future_activation_datetime
+from flows.meter_shadows as shadow
+inner join flows.meter_registry as meter on shadow.id = meter.id;
+comment on view flows.meter_shadows_tariffs is 'Tariffs of each meter, in force and to come, a column for each part.';
+do $$
+declare
+    which record;
+    part record;
+begin
+    for which in select * from (values ('active', 'in force'), ('future', 'to come')) as w (prefix, meaning) loop
+        for part in
+            select * from (values
+                ('standing_charge', 'Standing charge %s, pounds a day.'),
+                ('unit_rate_a', 'Price of energy on element A %s, pounds per kWh.'),
+                ('unit_rate_b', 'Price of energy on element B %s, pounds per kWh.'),
+                ('ecredit_availability', 'Emergency credit that can be had %s, pounds.'),
+                ('debt_recovery_rate', 'Rate at which debt is recovered %s.'),
+                ('emergency_credit', 'Emergency credit %s, pounds.')
+            ) as p (name, meaning)
+        loop
+            execute format(
+                'comment on column flows.meter_shadows_tariffs.%I is %L',
+                which.prefix || '_' || part.name, format(part.meaning, which.meaning)
+            );
+        end loop;
+    end loop;
+end $$;
+comment on column flows.meter_shadows_tariffs.id is 'The meter.';
+comment on column flows.meter_shadows_tariffs.future_activation_datetime is 'When the tariff to come takes effect.';
+
+create view flows.meters_low_balance with (security_invoker = true) as
+select meter.id, meter.serial, meter.name, shadow.balance
+from flows.meter_shadows as shadow
+inner join flows.meter_registry as meter on shadow.id = meter.id
+where shadow.balance < 15.00;
+comment on view flows.meters_low_balance is 'Meters that need a top-up: less than 15 pounds left.';
+comment on column flows.meters_low_balance.balance is 'Credit left, pounds.';
+
+-- A meter was last online when it last told its signal or was last found healthy.
+create view flows.meters_offline_all with (security_invoker = true) as
+select meter.serial, meter.name, seen.last_online
+from flows.meter_registry as meter
+inner join flows.meter_shadows as shadow on meter.id = shadow.id
+cross join lateral (
+    select greatest(shadow.last_healthy_at, max(signal."timestamp")) as last_online
+    from api.meter_csq as signal where signal.meter_id = meter.id
+) as seen
+where meter.mode = 'active' and meter.installation_status is distinct from 'deleted'
+    and (seen.last_online < now() - interval '3 hours' or seen.last_online is null);
+comment on view flows.meters_offline_all is 'Active meters without a signal for three hours or more.';
+comment on column flows.meters_offline_all.last_online is 'When the last signal came, UTC; empty when none ever did.';
+
+create view flows.meters_offline_recently with (security_invoker = true) as
+select offline.serial, offline.name, offline.last_online
+from flows.meters_offline_all as offline
+where offline.last_online >= now() - interval '24 hours';
+comment on view flows.meters_offline_recently is 'Active meters whose last signal came 3 to 24 hours ago.';
+comment on column flows.meters_offline_recently.last_online is 'When the last signal came, UTC.';
+
+create view flows.meters_clock_drift with (security_invoker = true) as
+select
+    meter.id, meter.serial, meter.name, shadow.clock_time_diff_seconds, shadow.clock_time_diff_synced_at
+from flows.meter_shadows as shadow
+inner join flows.meter_registry as meter on shadow.id = meter.id
+where abs(shadow.clock_time_diff_seconds) >= 60;
+comment on view flows.meters_clock_drift is 'Meters whose clock is off by a minute or more.';
+
+do $$
+declare
+    exposed text;
+begin
+    foreach exposed in array array[
+        'meter_shadows_tariffs', 'meters_low_balance', 'meters_offline_all', 'meters_offline_recently',
+        'meters_clock_drift'
+    ]
+    loop
+        execute format(
+            'create view api.%1$I with (security_invoker = true) as select * from flows.%1$I', exposed
+        );
+        execute format(
+            'grant select on api.%1$I, flows.%1$I to flows, public_backend, grafanareader, tsdbadmin', exposed
+        );
+    end loop;
+end $$;
+
+-- Days that are over, from a register's first half-hour to its last day; a day without any counts too.
+create view flows.register_interval_hh_missing as
+select
+    register.register_id,
+    (day at time zone 'UTC')::date as "date",
+    counted.record_count,
+    48 - counted.record_count as missing_count
+from flows.meter_registers as register
+cross join lateral (
+    select
+        date_trunc('day', min(r."timestamp"), 'UTC') as first,
+        least(
+            date_trunc('day', now(), 'UTC'), date_trunc('day', register.end_time, 'UTC')
+        ) - interval '1 day' as last
+    from flows.register_interval_hh as r where r.register_id = register.register_id
+) as known
+cross join lateral generate_series(known.first, known.last, interval '1 day') as day
+cross join lateral (
+    select count(*)::integer as record_count
+    from flows.register_interval_hh as r
+    where r.register_id = register.register_id
+        and r."timestamp" >= day and r."timestamp" < day + interval '1 day'
+) as counted
+where counted.record_count < 48;
+comment on view flows.register_interval_hh_missing is 'Days (UTC) on which a register has fewer than 48 half-hours.';
+comment on column flows.register_interval_hh_missing.register_id is 'The register.';
+comment on column flows.register_interval_hh_missing."date" is 'The day, UTC.';
+comment on column flows.register_interval_hh_missing.record_count is 'Half-hours that are there.';
+comment on column flows.register_interval_hh_missing.missing_count is 'Half-hours that are not.';
+create view api.register_interval_hh_missing with (security_barrier = true) as
+select * from flows.register_interval_hh_missing
+where register_id = any(array(select own.register_id from flows.meter_registers as own));
+grant select on api.register_interval_hh_missing to flows, public_backend, grafanareader, tsdbadmin;
+
+create function api.get_meters_for_cli(esco_filter text default null, feeder_filter text default null)
+returns table (
+    id uuid, ip_address inet, serial text, name text, esco text, csq smallint, health text, hardware text,
+    feeder text
+)
+language sql stable
+begin atomic
+    select
+        meter.id, meter.ip_address, meter.serial, meter.name, esco.code, shadow.csq, shadow.health,
+        meter.hardware, feeder.name
+    from flows.meter_registry as meter
+    left join flows.escos as esco on meter.esco = esco.id
+    left join flows.meter_shadows as shadow on meter.id = shadow.id
+    left join flows.service_head_meter as link on meter.id = link.meter
+    left join flows.service_head_registry as head on link.service_head = head.id
+    left join flows.feeder_registry as feeder on head.feeder = feeder.id
+    where meter.mode = 'active'
+        and (esco_filter is null or esco.code = esco_filter)
+        and (feeder_filter is null or feeder.name = feeder_filter)
+    order by meter.serial;
+end;
+comment on function api.get_meters_for_cli(text, text)
+is 'Active meters with their address, signal and health; of one ESCO (its code) or feeder (its name) when given.';
+grant execute on function api.get_meters_for_cli(text, text) to flows, public_backend, grafanareader;
+
+reset role;
+
+-- migrate:down
