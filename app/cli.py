@@ -1,39 +1,17 @@
 """The `flows` command."""
 
-import json
 from typing import Annotated, Any
 
-import psycopg
 import typer
 import uvicorn
-from rich.console import Console
 
-from app.auth.keys import load_or_create, publish
-from app.ops.migrate import MigrationError, migrate
+from app.ops.commands import db
+from app.ops.migrate import MigrationError
 from app.settings import Settings
+from app.terminal import fail
 
 app = typer.Typer(help="The Flows gateway.", no_args_is_help=True, add_completion=False)
-db = typer.Typer(help="The database: migrations and state.", no_args_is_help=True)
 app.add_typer(db, name="db")
-
-problems = Console(stderr=True, soft_wrap=True, highlight=False)
-
-
-def fail(message: str) -> typer.Exit:
-    """Print one line for a person and return the exit."""
-    problems.print(f"[red]error:[/red] {message}", markup=True)
-    return typer.Exit(1)
-
-
-def admin_url(settings: Settings) -> str:
-    """The administrator's URL: from the environment, else of the embedded stack in FLOWS_HOME."""
-    if settings.database.admin_url:
-        return settings.database.admin_url.get_secret_value()
-    demo = settings.home / "demo.json"
-    if demo.exists():
-        url: str = json.loads(demo.read_text())["database_url"]
-        return url
-    raise fail("set FLOWS_DATABASE_ADMIN_URL to an administrator's login, or run `flows up --demo`")
 
 
 @app.command()
@@ -100,29 +78,6 @@ def _greet(contract: dict[str, Any]) -> None:
             f"-d grant_type=client_credentials {base_url}/auth/token\n"
         )
     typer.echo("Ctrl-C stops everything.")
-
-
-@db.command("migrate")
-def db_migrate() -> None:
-    """Apply what is missing of sql/ to FLOWS_DATABASE_ADMIN_URL; running it again changes nothing.
-
-    The roles flows_gateway and authenticator get the passwords that FLOWS_DATABASE_URL and
-    FLOWS_POSTGREST_DATABASE_URL carry; the key that signs tokens is made where there is none, and
-    its public half is published for PostgREST.
-    """
-    settings = Settings()
-    logins = tuple(
-        url.get_secret_value()
-        for url in (settings.database.url, settings.postgrest.database_url)
-        if url
-    )
-    try:
-        engine = migrate(admin_url(settings), logins=logins)
-        with psycopg.connect(admin_url(settings)) as connection:
-            publish(connection, load_or_create(settings.home / "keys"))
-    except (MigrationError, psycopg.Error) as error:
-        raise fail(str(error).strip()) from None
-    typer.echo(f"up to date ({engine})")
 
 
 def main() -> None:

@@ -31,6 +31,7 @@ def migrate(admin_url: str, *, logins: tuple[str, ...] = ()) -> str:
         _dbmate(admin_url, engine)
         for login in logins:
             _set_password(connection, login)
+        connection.execute("notify pgrst, 'reload schema'")
     return engine
 
 

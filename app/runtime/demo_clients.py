@@ -10,6 +10,7 @@ import psycopg
 from app.auth.clients import create_client
 from app.auth.keys import load_or_create
 from app.auth.tokens import Grant, issue
+from app.ops.maintain import follow
 from app.runtime.demo import load_demo
 
 DEMO_TOKEN_SECONDS = 7 * 24 * 3600
@@ -22,8 +23,7 @@ def demo_escos(admin_url: str, home: Path, issuer: str, step: Step) -> dict[str,
     with psycopg.connect(admin_url) as connection, step("loading demo data"):
         load_demo(connection)
         connection.commit()
-        connection.autocommit = True  # TimescaleDB commits each month of a refresh
-        connection.execute("call flows.follow()")
+        follow(admin_url)
     key = load_or_create(home / "keys")
     escos: dict[str, Any] = {}
     with psycopg.connect(admin_url) as connection, step("making clients and tokens"):

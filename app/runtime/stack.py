@@ -17,11 +17,14 @@ import httpx
 import psycopg
 
 from app.auth.keys import load_or_create, publish
+from app.ops.maintain import maintain
 from app.ops.migrate import migrate
 from app.runtime.demo_clients import demo_escos
 from app.runtime.postgres import EmbeddedPostgres
 from app.runtime.postgrest import Postgrest
 from app.runtime.process import Child, StackError
+
+MAINTENANCE_SECONDS = 3600
 
 
 @contextmanager
@@ -93,7 +96,7 @@ class Stack:
         return contract
 
     def run(self, *, with_parent: bool) -> None:
-        """Wait for a signal (or the parent's end); restart PostgREST when it dies."""
+        """Wait for a signal (or the parent's end); restart PostgREST, run the upkeep."""
         parent = os.getppid()
         stopping = False
 
@@ -103,8 +106,12 @@ class Stack:
 
         for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(name, stop)
+        maintained = 0.0
         while not stopping and not (with_parent and os.getppid() != parent):
             time.sleep(0.2)
+            if time.monotonic() - maintained > MAINTENANCE_SECONDS:
+                maintain(self.database.admin_url)
+                maintained = time.monotonic()
             if not self.database.running:
                 raise StackError(f"PostgreSQL stopped (log: {self.database.log})")
             if self._gateway and not self._gateway.running:

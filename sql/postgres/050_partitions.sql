@@ -2,7 +2,7 @@
 set local role flows_owner;
 
 create function flows.add_partition(series text, year integer) returns void
-language plpgsql set search_path = ''
+language plpgsql set search_path = '' set client_min_messages = 'warning'
 as $$
 begin
     execute format(
@@ -32,7 +32,10 @@ begin
     drop table flows.template;
     execute format(
         'alter table flows.%1$I rename constraint %2$I to %3$I', series,
-        (select conname from pg_catalog.pg_constraint where conrelid = format('flows.%I', series)::regclass and contype = 'p'),
+        (
+            select conname from pg_catalog.pg_constraint
+            where conrelid = format('flows.%I', series)::regclass and contype = 'p'
+        ),
         series || '_pkey'
     );
     execute format('comment on table flows.%I is %L', series, description);

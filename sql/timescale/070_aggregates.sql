@@ -126,10 +126,11 @@ language plpgsql
 as $$
 declare
     levels constant jsonb := '[
-        {"aggregate": "circuit_interval_hh", "bucket": "30 minutes", "zone": "UTC"},
-        {"aggregate": "circuit_interval_daily", "bucket": "1 day", "zone": "UTC"},
-        {"aggregate": "circuit_interval_daily_london", "bucket": "1 day", "zone": "Europe/London"},
-        {"aggregate": "circuit_interval_monthly", "bucket": "1 month", "zone": "UTC"}
+        {"aggregate": "circuit_interval_hh", "of": "register_interval_hh", "bucket": "30 minutes", "zone": "UTC"},
+        {"aggregate": "circuit_interval_daily", "of": "circuit_interval_hh", "bucket": "1 day", "zone": "UTC"},
+        {"aggregate": "circuit_interval_daily_london", "of": "circuit_interval_hh", "bucket": "1 day",
+         "zone": "Europe/London"},
+        {"aggregate": "circuit_interval_monthly", "of": "circuit_interval_daily", "bucket": "1 month", "zone": "UTC"}
     ]';
     level jsonb;
     bucket interval;
@@ -153,7 +154,10 @@ begin
         for position in 0..jsonb_array_length(levels) - 1 loop
             level := levels -> position;
             bucket := (level ->> 'bucket')::interval;
-            starts := public.time_bucket(bucket, lower(span), level ->> 'zone');
+            -- What is summed from rows that are kept no longer must not be summed again.
+            starts := public.time_bucket(bucket, greatest(lower(span), (
+                select now() - r.keep + bucket from flows.retention as r where r.series = level ->> 'of'
+            )), level ->> 'zone');
             -- Two hours more: a local day may have 25 hours, and a refresh takes whole buckets only.
             ends := least(
                 public.time_bucket(bucket, upper(span) - interval '1 microsecond', level ->> 'zone')
