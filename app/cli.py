@@ -5,13 +5,20 @@ from typing import Annotated, Any
 import typer
 import uvicorn
 
+from app.importing.commands import import_file
 from app.ops.commands import db
 from app.ops.migrate import MigrationError
 from app.settings import Settings
 from app.terminal import fail
 
-app = typer.Typer(help="The Flows gateway.", no_args_is_help=True, add_completion=False)
+app = typer.Typer(
+    help="The Flows gateway.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+)
 app.add_typer(db, name="db")
+app.command("import")(import_file)
 
 
 @app.command()

@@ -7,7 +7,8 @@ create table flows.retention (
     keep interval check (keep > interval '0'),
     columnstore_after interval check (columnstore_after > interval '0')
 );
-comment on table flows.retention is 'How long each time series and aggregate is kept, and when it moves to the columnstore.';
+comment on table flows.retention
+is 'How long each time series and aggregate is kept, and when it moves to the columnstore.';
 comment on column flows.retention.series is 'Table of the series.';
 comment on column flows.retention.keep is 'How long rows are kept; empty for ever.';
 comment on column flows.retention.columnstore_after

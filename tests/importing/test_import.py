@@ -1,0 +1,152 @@
+"""`flows import`: all of a file or nothing, twice the same as once, and /v1/energy adds up."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import psycopg
+import pytest
+
+from tests.conftest import Stack
+
+Admin = psycopg.Connection[Any]
+AUSGRID = Path(__file__).parents[3] / "shared" / "data" / "ausgrid_customer12_2011-2012.csv"
+
+
+@pytest.fixture
+def home(stack: Stack, admin: Admin) -> Iterator[dict[str, str]]:
+    """A home of wlce with one register and circuit, taken away again afterwards."""
+    ids = {name: str(uuid4()) for name in ("meter", "register", "circuit")}
+    ids["serial"] = f"IMPORT-{ids['meter'][:8]}"
+    ids["esco"] = stack.contract["escos"]["wlce"]["id"]
+    for statement in (
+        "insert into flows.meter_registry (id, serial, name, esco)"
+        " values (%(meter)s, %(serial)s, 'Import', %(esco)s)",
+        "insert into flows.meter_registers (register_id, meter_id, element)"
+        " values (%(register)s, %(meter)s, 'SINGLE')",
+        "insert into flows.circuits (id, type) values (%(circuit)s, 'power')",
+        "insert into flows.circuit_register (circuit, register, start_time)"
+        " values (%(circuit)s, %(register)s, '2000-01-01Z')",
+    ):
+        admin.execute(statement, ids)
+    admin.commit()
+    yield ids
+    admin.rollback()
+    for statement in (
+        "delete from flows.register_interval_hh where register_id = %(register)s",
+        "delete from flows.circuit_register where circuit = %(circuit)s",
+        "delete from flows.circuits where id = %(circuit)s",
+        "delete from flows.meter_registers where register_id = %(register)s",
+        "delete from flows.meter_registry where id = %(meter)s",
+    ):
+        admin.execute(statement, ids)
+    admin.commit()
+
+
+def run(stack: Stack, file: Path, register: str, *options: str) -> subprocess.CompletedProcess[str]:
+    """`flows import` as an operator types it."""
+    return subprocess.run(
+        [sys.executable, "-m", "app.cli", "import", str(file), "--register", register, *options],
+        env=os.environ | {"FLOWS_DATABASE_ADMIN_URL": stack.contract["database_url"]},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def energy(stack: Stack, esco: str, circuit: str, **params: str) -> list[dict[str, Any]]:
+    """The rows of GET /v1/energy for one circuit."""
+    with stack.client(esco) as client:
+        answer = client.get("/v1/energy", params={"circuit": circuit, **params})
+    assert answer.status_code == 200, answer.text
+    rows: list[dict[str, Any]] = answer.json(parse_float=Decimal)["rows"]
+    return rows
+
+
+def test_a_file_is_imported_once_and_shows_in_the_energy(
+    stack: Stack, home: dict[str, str], tmp_path: Path
+) -> None:
+    file = tmp_path / "day.csv"
+    lines = [f"{half // 2:02}:{30 * (half % 2):02}" for half in range(48)]
+    file.write_text("when,use\n" + "".join(f"2021-06-01T{t}Z,0.1\n" for t in lines))
+    options = ("--import-column", "use", "--json")
+    first = run(stack, file, home["register"], *options)
+    assert first.returncode == 0, first.stderr
+    summary = json.loads(first.stdout)
+    assert (summary["read"], summary["written"], summary["unchanged"]) == (48, 48, 0)
+    again = json.loads(run(stack, file, home["register"], *options).stdout)
+    assert (again["read"], again["written"], again["unchanged"]) == (48, 0, 48)
+    period = {"period_from": "2021-06-01T00:00Z", "period_to": "2021-06-02T00:00Z"}
+    (day,) = energy(stack, "wlce", home["circuit"], timezone="UTC", **period)
+    assert (day["import_kwh"], day["export_kwh"]) == (Decimal("4.8"), None)
+    assert day["present_intervals"] == day["expected_intervals"] == 48
+
+
+def test_one_bad_row_leaves_nothing_of_the_file(
+    stack: Stack, home: dict[str, str], admin: Admin, tmp_path: Path
+) -> None:
+    file = tmp_path / "bad.csv"
+    file.write_text(
+        "when,use\n2021-06-01T00:00Z,0.1\n2021-06-01T00:30Z,-4\n2021-06-01T00:00Z,0.2\n"
+    )
+    refused = run(stack, file, home["register"], "--import-column", "use")
+    assert refused.returncode == 1
+    assert "nothing was written: 2 of 3 rows refused" in refused.stdout
+    assert "line 3: -4 is negative" in refused.stdout
+    assert "line 4: is the same half-hour as line 2" in refused.stdout
+    found = admin.execute(
+        "select count(*) from flows.register_interval_hh where register_id = %s",
+        (home["register"],),
+    ).fetchone()
+    assert found == (0,)
+
+
+def test_an_unknown_register_is_one_line(stack: Stack, tmp_path: Path) -> None:
+    file = tmp_path / "x.csv"
+    file.write_text("when,use\n2021-06-01T00:00Z,0.1\n")
+    refused = run(stack, file, str(uuid4()), "--import-column", "use")
+    assert refused.returncode == 1
+    assert "there is no register" in refused.stderr
+    assert refused.stderr.count("\n") == 1
+
+
+@pytest.mark.skipif(not AUSGRID.exists(), reason="the Ausgrid year is not here")
+def test_a_real_year_adds_up_to_the_watt_hour(stack: Stack, home: dict[str, str]) -> None:
+    imported = run(
+        stack, AUSGRID, home["register"], "--import-column", "GC", "--export-column", "GG",
+        "--timezone", "Australia/Sydney", "--json",
+    )  # fmt: skip
+    assert imported.returncode == 0, imported.stdout + imported.stderr
+    summary = json.loads(imported.stdout)
+    # The file has 48 rows on every day of wall-clock time: two at times that the clocks jumped
+    # over, and the repeated hour only once.
+    assert (summary["read"], summary["written"]) == (17_568, 17_566)
+    assert (summary["skipped"], summary["missing"]) == (2, 2)
+    with AUSGRID.open(newline="") as text:
+        rows = list(csv.DictReader(text))
+    for granularity in ("PT30M", "P1D"):
+        year = energy(
+            stack, "wlce", home["circuit"], granularity=granularity, timezone="Australia/Sydney",
+            period_from="2011-07-01T00:00+10:00", period_to="2012-07-01T00:00+10:00",
+        )  # fmt: skip
+        for column, name in (("GC", "import_kwh"), ("GG", "export_kwh")):
+            expected = sum(Decimal(row[column]) for row in rows)
+            found = sum(row[name] for row in year if row[name] is not None)
+            assert round(found, 3) == round(expected, 3)
+    with stack.client("hmce") as client:
+        foreign = client.get(
+            "/v1/energy",
+            params={
+                "circuit": home["circuit"],
+                "period_from": "2011-07-01T00:00Z",
+                "period_to": "2011-08-01T00:00Z",
+            },
+        )
+    assert foreign.status_code == 404
