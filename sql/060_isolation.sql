@@ -97,6 +97,12 @@ for insert with check (
     meter = any(array(select own.id from flows.meter_registry as own))
     and flows.has_service_head(service_head)
 );
+create policy "both ends of a changed meter on a service head are the writer's" on flows.service_head_meter
+for update using (meter = any(array(select own.id from flows.meter_registry as own)))
+with check (
+    meter = any(array(select own.id from flows.meter_registry as own))
+    and flows.has_service_head(service_head)
+);
 create policy "a meter is taken off a service head by its ESCO" on flows.service_head_meter
 for delete using (meter = any(array(select own.id from flows.meter_registry as own)));
 
@@ -121,6 +127,10 @@ for insert with check (
     flows.has_service_head(service_head)
     and flows.has_property(property)
 );
+create policy "both ends of a changed property on a service head are the writer's"
+on flows.properties_service_head
+for update using (service_head = any(array(select own.id from flows.service_head_registry as own)))
+with check (flows.has_service_head(service_head) and flows.has_property(property));
 create policy "a property is taken off a service head by its ESCO" on flows.properties_service_head
 for delete using (service_head = any(array(select own.id from flows.service_head_registry as own)));
 

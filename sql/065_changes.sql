@@ -80,7 +80,8 @@ create function flows.data_state(period tstzrange, out version text, out as_of t
 language sql stable security definer set search_path = ''
 begin atomic
     select
-        coalesce(sum(c.changes), 0) || '-' || coalesce(max(c.id), 0) || '-' || count(c.followed_at),
+        coalesce(sum(c.changes), 0) || '-' || coalesce(max(c.id), 0) || '-'
+        || coalesce(sum(c.changes) filter (where c.followed_at is not null), 0),
         coalesce(
             min(c.changed_at) filter (where c.followed_at is null),
             max(c.changed_at)

@@ -1,0 +1,151 @@
+"""What keeps the database well: retention, partitions, the columnstore, the log of changes."""
+
+import json
+import os
+import subprocess
+import sys
+from typing import Any
+
+import psycopg
+import pytest
+
+from tests.conftest import Stack
+
+Admin = psycopg.Connection[Any]
+
+
+def flows(stack: Stack, *words: str) -> str:
+    """A `flows` command as an operator types it; its output."""
+    done = subprocess.run(
+        [sys.executable, "-m", "app.cli", *words],
+        env=os.environ | {"FLOWS_DATABASE_ADMIN_URL": stack.contract["database_url"]},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_status_names_the_engine_and_what_it_lacks(stack: Stack, engine: str) -> None:
+    status = json.loads(flows(stack, "db", "status", "--json"))
+    assert status["engine"] == engine
+    assert bool(status["lacking"]) == (engine == "postgres")
+    series = {row["series"]: row for row in status["series"]}
+    assert series["meter_event_log"]["keep"] == "90 days"
+    assert series["register_import"]["keep"] == "2 years"
+    assert series["register_interval_hh"]["parts"] > 1
+    assert engine in flows(stack, "db", "status")
+
+
+def test_old_rows_go_and_half_hours_stay(stack: Stack, admin: Admin, engine: str) -> None:
+    meter = (admin.execute("select min(id::text) from flows.meter_registry").fetchone() or ("",))[0]
+    for age in ("80 days", "91 days", "900 days"):
+        admin.execute(
+            'insert into flows.meter_event_log (meter_id, "timestamp", event_type)'
+            " values (%s, now() - %s::interval, 77)",
+            (meter, age),
+        )
+    admin.commit()
+    if engine == "timescale":
+        (job,) = admin.execute(
+            "select job_id from timescaledb_information.jobs"
+            " where hypertable_name = 'meter_event_log' and proc_name = 'policy_retention'"
+        ).fetchone() or (0,)
+        admin.commit()
+        with psycopg.connect(stack.contract["database_url"], autocommit=True) as runner:
+            runner.execute("call public.run_job(%s)", (job,))
+    else:
+        flows(stack, "db", "maintain")
+    ages = admin.execute(
+        'select (now()::date - "timestamp"::date) from flows.meter_event_log'
+        " where event_type = 77 order by 1"
+    ).fetchall()
+    # A chunk of TimescaleDB goes once all of it is old enough.
+    assert ages in ([(80,)], [(80,), (91,)]) if engine == "timescale" else ages == [(80,)]
+    admin.execute("delete from flows.meter_event_log where event_type = 77")
+    admin.commit()
+
+
+def test_retention_is_a_setting(stack: Stack, admin: Admin, engine: str) -> None:
+    if engine == "postgres":
+        pytest.skip("flows.maintain() reads the settings; the test above runs it")
+    job = (
+        "select config ->> %s from timescaledb_information.jobs where hypertable_name = 'meter_csq'"
+    )
+    admin.execute(
+        "update flows.retention set keep = '1 year', columnstore_after = '3 days'"
+        " where series = 'meter_csq'"
+    )
+    found = {
+        row[0] for key in ("drop_after", "compress_after") for row in admin.execute(job, (key,))
+    }
+    assert found == {"1 year", "3 days", None}
+
+
+def test_a_correction_in_the_columnstore_reaches_the_aggregates(
+    stack: Stack, admin: Admin, engine: str
+) -> None:
+    if engine == "postgres":
+        pytest.skip("plain PostgreSQL has no columnstore")
+    url = stack.contract["database_url"]
+    with psycopg.connect(url, autocommit=True) as owner:
+        chunks = owner.execute(
+            "select c::text from public.show_chunks('flows.register_interval_hh',"
+            " older_than => interval '8 days') as c"
+        ).fetchall()
+        for (chunk,) in chunks:
+            owner.execute(
+                "call public.convert_to_columnstore(%s, if_not_columnstore => true)", (chunk,)
+            )
+    circuit, register, at = admin.execute(
+        'select m.circuit, r.register_id, r."timestamp" from flows.register_interval_hh as r'
+        " join flows.circuit_register as m on m.register = r.register_id"
+        " where r.\"timestamp\" < now() - interval '20 days' order by 3 desc, 1 limit 1"
+    ).fetchone() or (None, None, None)
+    before = admin.execute(
+        "select import_kwh from flows.register_interval_hh where register_id = %s"
+        ' and "timestamp" = %s',
+        (register, at),
+    ).fetchone()
+    assert before
+    for energy in (123, before[0]):
+        statuses = []
+        for esco in stack.contract["escos"]:
+            with stack.client(esco, "write") as client:
+                answer = client.post(
+                    "/rest/v1/register_interval_hh",
+                    json={
+                        "register_id": str(register),
+                        "timestamp": at.isoformat(),
+                        "import_kwh": float(energy),
+                    },
+                    headers={"Prefer": "resolution=merge-duplicates"},
+                )
+                statuses.append(answer.status_code)
+        # One ESCO's own; the others hear of the view's check option (44000).
+        assert sorted(statuses) in ([200, 400, 400], [201, 400, 400])
+        flows(stack, "db", "refresh")
+        total = admin.execute(
+            "select total_import_kwh from flows.circuit_interval_hh where circuit_id = %s"
+            ' and "timestamp" = %s',
+            (circuit, at),
+        ).fetchone()
+        assert total == (energy,)
+        admin.commit()
+
+
+def test_changes_put_together_keep_their_number(stack: Stack, admin: Admin) -> None:
+    tag = "select version, as_of from flows.data_state('(,)')"
+    admin.execute("select set_config('request.jwt.claims', '{\"role\": \"grafanareader\"}', false)")
+    admin.execute("update flows.change set followed_at = now() - interval '2 hours'")
+    count = "select count(*), sum(changes), max(id) from flows.change"
+    before = admin.execute(count).fetchone() or (0, 0, 0)
+    state = admin.execute(tag).fetchone()
+    admin.execute("set local role flows_owner")
+    (removed,) = admin.execute("select flows.compact_changes()").fetchone() or (0,)
+    admin.execute("reset role")
+    after = admin.execute(count).fetchone() or (0, 0, 0)
+    assert removed > 0
+    assert after == (before[0] - removed, before[1], before[2])
+    assert admin.execute(tag).fetchone() == state
