@@ -5,7 +5,6 @@ from typing import Annotated, Any
 
 import psycopg
 import typer
-import uvicorn
 from rich.console import Console
 
 from app.auth.keys import load_or_create, publish
@@ -40,17 +39,10 @@ def admin_url(settings: Settings) -> str:
 def serve() -> None:
     """Run the gateway alone, against the database and PostgREST that the environment names."""
     from app.main import create_app  # the other commands start without the web framework
+    from app.server import serve as run
 
     settings = Settings()
-    uvicorn.run(
-        create_app(settings),
-        host=settings.host,
-        port=settings.port,
-        log_level="warning",
-        server_header=False,
-        proxy_headers=False,
-        timeout_graceful_shutdown=10,
-    )
+    run(create_app(settings), settings)
 
 
 @app.command()
