@@ -100,7 +100,7 @@ class Exchange:
     async def answer(self, status: int, headers: Pairs, body: bytes) -> None:
         """Send a whole answer; a length among the headers is replaced by the body's."""
         pairs = [pair for pair in headers if pair[0] != b"content-length"]
-        if status not in (204, 304):
+        if status not in (204, 304) and self._scope["method"] != "HEAD":
             pairs.append((b"content-length", str(len(body)).encode()))
         await self.start(status, pairs)
         await self._send({"type": "http.response.body", "body": body})
