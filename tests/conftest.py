@@ -17,6 +17,9 @@ import httpx
 import psycopg
 import pytest
 
+from app.auth.keys import load_or_create
+from app.auth.tokens import Grant, issue
+
 STOP_SECONDS = 60
 
 
@@ -94,6 +97,13 @@ def engine(stack: Stack) -> str:
     """What keeps the time series: `timescale` or `postgres`."""
     name: str = stack.contract["engine"]
     return name
+
+
+@pytest.fixture(scope="session")
+def monitoring_token(stack: Stack) -> str:
+    """A token of the role that reads every ESCO and /metrics."""
+    grant = Grant("flc_monitoring", "grafanareader", None, None, ("read",))
+    return issue(load_or_create(stack.home / "keys"), stack.contract["base_url"], grant)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import re
 from functools import lru_cache
+from urllib.parse import unquote_to_bytes
 
 from starlette.types import Scope
 
@@ -13,6 +14,7 @@ HEADERS = frozenset(b"accept content-length content-type range range-unit if-non
 PROFILES = {b"flows": "api", b"api": "api"}
 # Dot segments, empty segments, encoded slashes and dots, parameters, backslashes, controls.
 HOSTILE_PATH = re.compile(rb"//|/\.\.?(/|$)|%2e|%2f|%5c|%25|%00|[;\\\x00-\x20]", re.IGNORECASE)
+BEYOND_ASCII = re.compile(rb"%[89a-f]", re.IGNORECASE)
 PREFERENCE = re.compile(
     r"return=(representation|minimal|headers-only|none)|count=(exact|none)"
     r"|resolution=(merge-duplicates|ignore-duplicates)|missing=default|params=single-object"
@@ -57,6 +59,8 @@ def rebuild(scope: Scope) -> tuple[str, dict[str, str]]:
         raise RestError(406, "PGRST107", "None of these media types are available: plans are not")
     target = path.decode("latin-1")
     if query := scope["query_string"]:
+        if BEYOND_ASCII.search(query):
+            _require_utf8(query)
         target += "?" + query.decode("latin-1")
     return target, headers
 
@@ -77,6 +81,14 @@ def allowed_preferences(prefer: str) -> str:
             f"Invalid preferences: {unknown}",
         )
     return ", ".join(known)
+
+
+def _require_utf8(query: bytes) -> None:
+    """PostgREST answers 500 to a query whose escapes are no UTF-8; the fault is the caller's."""
+    try:
+        unquote_to_bytes(query).decode()
+    except UnicodeDecodeError:
+        raise BadRequest("The query is not UTF-8.") from None
 
 
 def route_template(target: str) -> str:

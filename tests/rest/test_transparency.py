@@ -138,7 +138,8 @@ def shapes() -> Iterator[Case]:
     for select in selects:
         yield Case(f"/meter_registry?order=serial&limit=3&select={select}")
     for order in ("serial", "serial.desc", "name.asc.nullslast,serial",
-                  "hardware.nullsfirst,serial", "nope", "serial.sideways", "escos(code).desc,serial"):  # fmt: skip
+                  "hardware.nullsfirst,serial", "nope", "serial.sideways",
+                  "escos(code).desc,serial"):  # fmt: skip
         yield Case(f"/meter_registry?select=serial,escos(code)&order={order}")
     for limit, offset in itertools.product(("0", "1", "5", "-1", "x"), ("0", "2", "999", "x")):
         yield Case(f"/meter_registry?select=serial&order=serial&limit={limit}&offset={offset}")
