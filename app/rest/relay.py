@@ -23,10 +23,11 @@ ANSWER_HEADERS = frozenset(
 HARMLESS = {
     f"PGRST{number}"
     for number in (*range(100, 104), 105, 108, 111, 112, *range(114, 121), 122, 123, 124, 126, 128,
-                   *range(300, 304))
+                   *range(301, 304))
 }  # fmt: skip
-# PostgREST has no connection to the database, no schema cache, or none free in its pool.
-UNAVAILABLE = frozenset({"PGRST000", "PGRST001", "PGRST002", "PGRST003"})
+# Outages that PostgREST answers with another status than 503: none free in its pool (504), keys
+# not read again from a database that went away (500), connection lost in a query (400, no code).
+OUTAGES = {"PGRST003", "PGRST300", ""}
 
 
 def answer_headers(answer: aiohttp.ClientResponse, prefix: bytes) -> list[tuple[bytes, bytes]]:
@@ -55,7 +56,7 @@ async def cleaned_error(answer: aiohttp.ClientResponse) -> bytes:
         if answer.status >= 500:
             raise Unavailable("PostgREST cannot serve right now.") from None
         return raw  # HEAD has no body to clean, and OPTIONS none to begin with
-    if code in UNAVAILABLE:
+    if answer.status == 503 or code in OUTAGES:
         raise Unavailable("PostgREST has no connection to the database right now.")
     if code not in HARMLESS and code != "P0001" and not code.startswith("PT"):
         error |= {"details": None, "hint": None}
