@@ -51,9 +51,13 @@ class Result:
         return self
 
 
-def start(request: Request, *, connections: int, seconds: float) -> subprocess.Popen[str]:
-    """Start a run; `finish` gives its result."""
-    order = json.dumps(asdict(request) | {"connections": connections, "seconds": seconds})
+def start(
+    request: Request, *, connections: int, seconds: float, pause: float = 0
+) -> subprocess.Popen[str]:
+    """Start a run, with `pause` seconds between an answer and the next request; see `finish`."""
+    order = json.dumps(
+        {"request": asdict(request), "connections": connections, "seconds": seconds, "pause": pause}
+    )
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.bench.load"],
         stdin=subprocess.PIPE,
@@ -74,14 +78,17 @@ def finish(process: subprocess.Popen[str]) -> Result:
     return Result(**result)
 
 
-def run(request: Request, *, connections: int, seconds: float) -> Result:
+def run(request: Request, *, connections: int, seconds: float, pause: float = 0) -> Result:
     """Run to the end."""
-    return finish(start(request, connections=connections, seconds=seconds))
+    return finish(start(request, connections=connections, seconds=seconds, pause=pause))
 
 
 class _Connection(asyncio.Protocol):
-    def __init__(self, raw: bytes, latencies: list[float], statuses: dict[int, int]) -> None:
+    def __init__(
+        self, raw: bytes, pause: float, latencies: list[float], statuses: dict[int, int]
+    ) -> None:
         self._raw = raw
+        self._pause = pause
         self._latencies = latencies
         self._statuses = statuses
         self.stopping = False
@@ -100,6 +107,8 @@ class _Connection(asyncio.Protocol):
         self._statuses[status] = self._statuses.get(status, 0) + 1
         if self.stopping:
             self._transport.close()
+        elif self._pause:
+            asyncio.get_running_loop().call_later(self._pause, self._ask)
         else:
             self._ask()
 
@@ -110,12 +119,14 @@ class _Connection(asyncio.Protocol):
             self.closed.set_result(None)
 
     def _ask(self) -> None:
+        if self._transport.is_closing():
+            return
         self._parser = httptools.HttpResponseParser(self)
         self._started = time.perf_counter()
         self._transport.write(self._raw)
 
 
-async def _measure(request: Request, connections: int, seconds: float) -> Result:
+async def _measure(request: Request, connections: int, seconds: float, pause: float) -> Result:
     url = urlsplit(request.url)
     loop = asyncio.get_running_loop()
     raw = request.raw()
@@ -123,7 +134,7 @@ async def _measure(request: Request, connections: int, seconds: float) -> Result
     statuses: dict[int, int] = {}
     made = [
         await loop.create_connection(
-            lambda: _Connection(raw, latencies, statuses), url.hostname, url.port
+            lambda: _Connection(raw, pause, latencies, statuses), url.hostname, url.port
         )
         for _ in range(connections)
     ]
@@ -148,5 +159,5 @@ async def _measure(request: Request, connections: int, seconds: float) -> Result
 
 if __name__ == "__main__":
     order = json.load(sys.stdin)
-    connections, seconds = order.pop("connections"), order.pop("seconds")
-    print(json.dumps(asdict(uvloop.run(_measure(Request(**order), connections, seconds)))))
+    order["request"] = Request(**order["request"])
+    print(json.dumps(asdict(uvloop.run(_measure(**order)))))
