@@ -29,6 +29,7 @@ class Exchange:
         self._reading = False
         self._gone = False
         self._watcher: asyncio.Task[None] | None = None
+        self.started = False
         self.body_error: Exception | None = None
 
     def __enter__(self) -> None:
@@ -80,6 +81,7 @@ class Exchange:
 
     async def start(self, status: int, headers: Pairs) -> None:
         """Send the answer's head."""
+        self.started = True
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
 
     async def write(self, piece: bytes) -> None:

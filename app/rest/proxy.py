@@ -112,7 +112,9 @@ class RestProxy:
                 raise
             except (aiohttp.ClientError, TimeoutError) as error:
                 self._metrics.upstream_errors.labels("cut").inc()
-                raise UpstreamCut(str(error)) from error
+                if exchange.started:
+                    raise UpstreamCut(str(error)) from error
+                raise Unavailable("PostgREST broke off its answer.") from error
 
     async def _stream(
         self,

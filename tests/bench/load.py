@@ -38,12 +38,16 @@ class Request:
 
 @dataclass(frozen=True)
 class Result:
-    """Requests a second, latency in milliseconds, and answers by status."""
+    """Requests a second, latencies in milliseconds, and answers by status."""
 
     rate: float
-    p50: float
-    p99: float
+    latencies: list[float]
     statuses: dict[str, int]
+
+    @property
+    def p50(self) -> float:
+        """The median latency."""
+        return statistics.median(self.latencies)
 
     def require(self, *statuses: int) -> "Result":
         """Fail when anything but `statuses` was answered: a figure of errors is no figure."""
@@ -144,15 +148,14 @@ async def _measure(request: Request, connections: int, seconds: float, pause: fl
     started = time.perf_counter()
     await asyncio.sleep(seconds)
     elapsed = time.perf_counter() - started
-    done = sorted(latencies)
+    done = [latency * 1000 for latency in latencies]
     for _, protocol in made:
         protocol.stopping = True
     await asyncio.wait([protocol.closed for _, protocol in made], timeout=10)
     assert done, "nothing was answered"
     return Result(
         rate=len(done) / elapsed,
-        p50=statistics.median(done) * 1000,
-        p99=done[int(len(done) * 0.99)] * 1000,
+        latencies=done,
         statuses={str(status): count for status, count in statuses.items()},
     )
 
