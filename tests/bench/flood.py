@@ -32,10 +32,10 @@ def run(stack: Stack, report: Report) -> None:
         refused = 0
         for _ in range(ROUNDS):
             steady = {"connections": 1, "seconds": SECONDS, "pause": 0.06}
-            alone += load.run(victim, **steady).require(200).latencies
+            alone += load.measure(victim, **steady).require(200).latencies
             flood = load.start(flooder, connections=16, seconds=SECONDS + 2)
             time.sleep(1)
-            beside += load.run(victim, **steady).require(200).latencies
+            beside += load.measure(victim, **steady).require(200).latencies
             refused += load.finish(flood).require(200, 429).statuses["429"]
     for name, latencies in (("alone", alone), ("beside the flood", beside)):
         report.figure(f"p50 {name}", statistics.median(latencies), "ms")

@@ -82,7 +82,7 @@ def finish(process: subprocess.Popen[str]) -> Result:
     return Result(**result)
 
 
-def run(request: Request, *, connections: int, seconds: float, pause: float = 0) -> Result:
+def measure(request: Request, *, connections: int, seconds: float, pause: float = 0) -> Result:
     """Run to the end."""
     return finish(start(request, connections=connections, seconds=seconds, pause=pause))
 

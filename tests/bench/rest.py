@@ -62,7 +62,7 @@ def _alternate(requests: dict[str, Request], connections: int) -> dict[str, list
     results: dict[str, list[Result]] = {door: [] for door in requests}
     for _ in range(ROUNDS):
         for door, request in requests.items():
-            result = load.run(request, connections=connections, seconds=SECONDS)
+            result = load.measure(request, connections=connections, seconds=SECONDS)
             results[door].append(result.require(200, 201))
     return results
 
