@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/.ready
 
-.PHONY: setup demo test lint
+.PHONY: setup demo test lint bench
 setup: $(READY)
 
 $(READY): pyproject.toml constraints.txt
@@ -25,3 +25,7 @@ lint: $(READY)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/sqlfluff lint sql
+
+# ONLY=rest runs one benchmark, JSON=1 prints JSON.
+bench: $(READY)
+	$(VENV)/bin/python -m tests.bench $(if $(ONLY),--only $(ONLY)) $(if $(JSON),--json)

@@ -3,7 +3,6 @@
 from typing import Annotated, Any
 
 import typer
-import uvicorn
 
 from app.importing.commands import import_file
 from app.ops.commands import db
@@ -25,17 +24,10 @@ app.command("import")(import_file)
 def serve() -> None:
     """Run the gateway alone, against the database and PostgREST that the environment names."""
     from app.main import create_app  # the other commands start without the web framework
+    from app.server import serve as run
 
     settings = Settings()
-    uvicorn.run(
-        create_app(settings),
-        host=settings.host,
-        port=settings.port,
-        log_level="warning",
-        server_header=False,
-        proxy_headers=False,
-        timeout_graceful_shutdown=10,
-    )
+    run(create_app(settings), settings)
 
 
 @app.command()

@@ -64,6 +64,42 @@ class NotFound(Problem):
     status, code, title = 404, "not_found", "There is nothing here"
 
 
+class MethodNotAllowed(Problem):
+    """A method that this resource does not know."""
+
+    status, code, title = 405, "method_not_allowed", "This method is not available here"
+
+
+class TooSlow(Problem):
+    """The client stopped sending its request."""
+
+    status, code, title = 408, "request_timeout", "The request did not arrive in time"
+
+
+class TooLarge(Problem):
+    """The request's body is longer than the gateway takes."""
+
+    status, code, title = 413, "body_too_large", "The body is too large; send it in parts"
+
+
+class UrlTooLong(Problem):
+    """The path and query are longer than the gateway takes."""
+
+    status, code, title = 414, "url_too_long", "The URL is too long"
+
+
+class UnsupportedMediaType(Problem):
+    """The body is encoded in a way that the gateway does not read."""
+
+    status, code, title = 415, "unsupported_encoding", "Send the body without Content-Encoding"
+
+
+class HeadersTooLarge(Problem):
+    """The header lines are longer than the gateway takes."""
+
+    status, code, title = 431, "headers_too_large", "The headers are too large"
+
+
 class Unprocessable(Problem):
     """A parameter has a value that is not allowed; `errors` names each."""
 
@@ -86,6 +122,12 @@ class Unavailable(Problem):
 
     def __init__(self, detail: str | None = None, *, retry_after: int = 2) -> None:
         super().__init__(detail, headers={"Retry-After": str(retry_after)})
+
+
+class UpstreamTimeout(Problem):
+    """PostgREST took the request and sent nothing for too long."""
+
+    status, code, title = 504, "upstream_timeout", "A service behind the gateway is too slow"
 
 
 class Timeout(Problem):
@@ -133,6 +175,9 @@ def respond(request: Request, problem: Problem) -> JSONResponse:
     body |= problem.members
     if request_id := request.scope.get("request_id"):
         body["request_id"] = request_id
+    if request.scope["path"].startswith("/rest/v1/"):
+        # PostgREST's clients show `message` and read the other two.
+        body |= {"message": problem.detail or problem.title, "details": None, "hint": None}
     return JSONResponse(
         body, status_code=problem.status, headers=problem.headers, media_type=PROBLEM_JSON
     )

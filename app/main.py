@@ -6,12 +6,12 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 from starlette.routing import Mount
 
-from app import errors
+from app import errors, middleware
 from app.auth import routes as auth
 from app.auth.keys import load_or_create
 from app.auth.tokens import TokenVerifier
 from app.energy import routes as energy
-from app.ops import health
+from app.ops import health, metrics
 from app.rest.proxy import RestProxy
 from app.services import open_services
 from app.settings import Settings
@@ -21,12 +21,14 @@ def create_app(settings: Settings) -> FastAPI:
     """Build the ASGI application; no connection is opened before its lifespan starts."""
     signing_key = load_or_create(settings.home / "keys")
     verifier = TokenVerifier({signing_key.kid: signing_key}, settings.base_url)
-    rest = RestProxy(settings.postgrest.url, verifier)
+    counters = metrics.Metrics()
+    rest = RestProxy(settings.postgrest.url, settings.rest, counters)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with open_services(settings, signing_key, verifier) as services:
             app.state.services = services
+            counters.watch_database(services.pool)
             await rest.open()
             try:
                 yield
@@ -41,10 +43,15 @@ def create_app(settings: Settings) -> FastAPI:
         openapi_url=None,
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,
     )
+    app.state.metrics = counters
     errors.install(app)
+    middleware.install(app, settings, verifier, counters)
+    # First, so that the hot path is not matched against every other route.
+    app.router.routes.insert(0, Mount("/rest/v1", app=rest))
     app.include_router(health.router)
+    app.include_router(metrics.router)
     app.include_router(auth.router)
     app.include_router(energy.router)
-    app.router.routes.append(Mount("/rest/v1", app=rest))
     return app

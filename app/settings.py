@@ -1,11 +1,13 @@
 """Settings, read once from the environment (prefix `FLOWS_`) and `.env`."""
 
+import re
 from functools import cached_property
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, SecretStr, field_validator
+from limits import parse as parse_rate
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 PLACEHOLDERS = ("changeme", "change-me", "change_me", "placeholder", "<", "example")
@@ -56,6 +58,60 @@ class PostgrestSettings(BaseSettings):
     )
 
 
+class RestSettings(BaseSettings):
+    """`FLOWS_REST_*`: how much a request may hold and how long each step may take."""
+
+    model_config = _group("FLOWS_REST_")
+
+    max_body_bytes: PositiveInt = Field(64 * 2**20, description="Longest request body.")
+    max_url_bytes: PositiveInt = Field(16 * 2**10, description="Longest path with its query.")
+    max_header_bytes: PositiveInt = Field(32 * 2**10, description="All header lines together.")
+    head_seconds: PositiveFloat = Field(10.0, description="Until a request's headers are there.")
+    body_seconds: PositiveFloat = Field(15.0, description="Until the next piece of a body comes.")
+    send_seconds: PositiveFloat = Field(
+        30.0, description="Until a client takes the next piece of an answer."
+    )
+    connections: PositiveInt = Field(100, description="Connections to PostgREST at most.")
+    connect_seconds: PositiveFloat = Field(
+        3.0, description="Until a connection to PostgREST is free and made; then 503."
+    )
+    answer_seconds: PositiveFloat = Field(
+        60.0, description="Until PostgREST sends the next piece of an answer; then 504."
+    )
+
+
+class LimitsSettings(BaseSettings):
+    """`FLOWS_LIMITS_*`: requests per client and per ESCO, as `<count>/<second|minute|hour|day>`."""
+
+    model_config = _group("FLOWS_LIMITS_")
+
+    client: str = Field("6000/minute", description="Requests of one client.")
+    esco: str = Field("12000/minute", description="Requests of all clients of one ESCO.")
+    url: SecretStr | None = Field(
+        None,
+        description="redis://… where several gateways share one count; left out, each process "
+        "counts for itself.",
+    )
+    refusal_seconds: NonNegativeFloat = Field(
+        0.5, description="A 429 is held back this long, so that a flood slows itself down."
+    )
+
+    @field_validator("client", "esco")
+    @classmethod
+    def check_rate(cls, rate: str) -> str:
+        """Refuse what the limiter could not read."""
+        parse_rate(rate)
+        return rate
+
+    @field_validator("url")
+    @classmethod
+    def check_scheme(cls, url: SecretStr | None) -> SecretStr | None:
+        """Accept a Redis URL (rediss: over TLS) and nothing else."""
+        if url and not url.get_secret_value().startswith(("redis://", "rediss://")):
+            raise ValueError("must begin with redis:// or rediss://")
+        return url
+
+
 class Settings(BaseSettings):
     """Everything a gateway process needs to know; `database`, `postgrest`, … are the groups."""
 
@@ -72,6 +128,28 @@ class Settings(BaseSettings):
     trusted_proxies: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="Addresses of reverse proxies whose X-Forwarded-For is believed, by comma."
     )
+
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Origins of browser apps that may call, by comma (https://app.example.org)."
+    )
+    metrics: Literal["token", "open", "off"] = Field(
+        "token", description="Who reads /metrics: a token of role grafanareader, everybody, nobody."
+    )
+    access_log: bool = Field(True, description="Log one JSON line for each request.")
+    drain_seconds: NonNegativeFloat = Field(
+        0.0, description="After SIGTERM /ready says 503 this long before new requests are refused."
+    )
+
+    @field_validator("cors_origins", mode="before")
+    @classmethod
+    def split_origins(cls, value: Any) -> Any:
+        """Read `a, b` into origins; one that a browser would never send is refused."""
+        if isinstance(value, str):
+            value = tuple(part.strip() for part in value.split(",") if part.strip())
+        for origin in value:
+            if not re.fullmatch(r"https?://[^/*\s]+", origin):
+                raise ValueError(f"{origin!r} is no origin; write one like https://app.example.org")
+        return value
 
     @field_validator("trusted_proxies", mode="before")
     @classmethod
@@ -101,3 +179,13 @@ class Settings(BaseSettings):
     def postgrest(self) -> PostgrestSettings:
         """How to reach PostgREST."""
         return PostgrestSettings()
+
+    @cached_property
+    def rest(self) -> RestSettings:
+        """What bounds a request."""
+        return RestSettings()
+
+    @cached_property
+    def limits(self) -> LimitsSettings:
+        """How often a caller may ask."""
+        return LimitsSettings()

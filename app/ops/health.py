@@ -5,7 +5,7 @@ from typing import Literal
 
 import httpx
 import psycopg
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 from psycopg_pool import PoolTimeout
 from pydantic import BaseModel
 
@@ -49,10 +49,12 @@ async def live() -> Live:
     summary="Can requests be served?",
     responses={503: {"model": Ready, "description": "A part that requests need is down."}},
 )
-async def ready(services: ServicesDep, response: Response) -> Ready:
+async def ready(request: Request, services: ServicesDep, response: Response) -> Ready:
     """Ask the database and PostgREST; 503 names the part that is down."""
     (engine, database), postgrest = await asyncio.gather(_database(services), _postgrest(services))
     components = {"database": database, "postgrest": postgrest}
+    if getattr(request.app.state, "draining", False):
+        components["gateway"] = Component(status="down", detail="is shutting down")
     down = any(component.status == "down" for component in components.values())
     if down:
         response.status_code = 503

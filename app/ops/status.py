@@ -52,7 +52,8 @@ SERIES = {
 }
 JOBS = """
     select j.job_id, j.proc_name as job, coalesce(j.hypertable_name, '') as series,
-        s.last_run_status, s.last_successful_finish, s.total_failures, s.next_start
+        s.last_run_status, nullif(s.last_successful_finish, '-infinity') as last_successful_finish,
+        s.total_failures, nullif(s.next_start, '-infinity') as next_start
     from timescaledb_information.jobs as j
     join timescaledb_information.job_stats as s using (job_id)
     where j.proc_schema <> '_timescaledb_functions' or j.hypertable_name is not null

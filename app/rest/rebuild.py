@@ -1,0 +1,98 @@
+"""A caller's request, rebuilt for PostgREST: raw path, allow-listed headers and preferences."""
+
+import re
+from functools import lru_cache
+from urllib.parse import unquote_to_bytes
+
+from starlette.types import Scope
+
+from app.errors import BadRequest, MethodNotAllowed
+
+PREFIX = b"/rest/v1"
+METHODS = frozenset({"GET", "HEAD", "POST", "PATCH", "PUT", "DELETE", "OPTIONS"})
+HEADERS = frozenset(b"accept content-length content-type range range-unit if-none-match".split())
+PROFILES = {b"flows": "api", b"api": "api"}
+# Dot segments, empty segments, encoded slashes and dots, parameters, backslashes, controls.
+HOSTILE_PATH = re.compile(rb"//|/\.\.?(/|$)|%2e|%2f|%5c|%25|%00|[;\\\x00-\x20]", re.IGNORECASE)
+BEYOND_ASCII = re.compile(rb"%[89a-f]", re.IGNORECASE)
+PREFERENCE = re.compile(
+    r"return=(representation|minimal|headers-only|none)|count=(exact|none)"
+    r"|resolution=(merge-duplicates|ignore-duplicates)|missing=default|params=single-object"
+    r"|handling=(strict|lenient)|timezone=[A-Za-z0-9_+/-]+|max-affected=[0-9]+|tx=(commit|rollback)"
+)
+ESTIMATE = re.compile(r"count\s*=\s*(planned|estimated)", re.IGNORECASE)
+
+
+class RestError(Exception):
+    """A refusal in PostgREST's own shape, for clients that read `{code,message,details,hint}`."""
+
+    def __init__(self, status: int, code: str, message: str, details: str | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.body = {"code": code, "message": message, "details": details, "hint": None}
+
+
+def rebuild(scope: Scope) -> tuple[str, dict[str, str]]:
+    """Return path with query and the headers to send; RestError or BadRequest refuse."""
+    if scope["method"] not in METHODS:
+        raise MethodNotAllowed()
+    path: bytes = scope["raw_path"].split(b"?", 1)[0].removeprefix(PREFIX)
+    if not path.startswith(b"/") or HOSTILE_PATH.search(path):
+        raise BadRequest("The path holds characters that no relation or function has.")
+    headers: dict[str, str] = {}
+    preferences: list[str] = []
+    for name, value in scope["headers"]:
+        if name in HEADERS:
+            # A repeated header is one list (RFC 9110 §5.3).
+            known = headers.get(name.decode())
+            text = value.decode("latin-1")
+            headers[name.decode()] = f"{known}, {text}" if known else text
+        elif name == b"prefer":
+            preferences.append(value.decode("latin-1"))
+        elif name in (b"accept-profile", b"content-profile"):
+            if value not in PROFILES:
+                raise RestError(406, "PGRST106", "The schema must be one of the following: flows")
+            headers[name.decode()] = PROFILES[value]
+    if preferences:
+        headers["prefer"] = allowed_preferences(", ".join(preferences))
+    if "vnd.pgrst.plan" in headers.get("accept", "").lower():
+        raise RestError(406, "PGRST107", "None of these media types are available: plans are not")
+    target = path.decode("latin-1")
+    if query := scope["query_string"]:
+        if BEYOND_ASCII.search(query):
+            _require_utf8(query)
+        target += "?" + query.decode("latin-1")
+    return target, headers
+
+
+@lru_cache(maxsize=256)
+def allowed_preferences(prefer: str) -> str:
+    """Keep the preferences that are known; RestError for estimates, and for any under `strict`."""
+    if ESTIMATE.search(prefer):
+        raise RestError(400, "FLOWS400", "Only count=exact is available; estimates are not")
+    asked = [word.strip() for word in prefer.split(",") if word.strip()]
+    known = [word for word in asked if PREFERENCE.fullmatch(word)]
+    if "handling=strict" in known and len(known) < len(asked):
+        unknown = ", ".join(word for word in asked if word not in known)
+        raise RestError(
+            400,
+            "PGRST122",
+            "Invalid preferences given with handling=strict",
+            f"Invalid preferences: {unknown}",
+        )
+    return ", ".join(known)
+
+
+def _require_utf8(query: bytes) -> None:
+    """PostgREST answers 500 to a query whose escapes are no UTF-8; the fault is the caller's."""
+    try:
+        unquote_to_bytes(query).decode()
+    except UnicodeDecodeError:
+        raise BadRequest("The query is not UTF-8.") from None
+
+
+def route_template(target: str) -> str:
+    """The kind of resource, for metrics: relations and functions are not told apart by name."""
+    if target.startswith("/rpc/"):
+        return "/rest/v1/rpc/{function}"
+    return "/rest/v1/{relation}" if len(target) > 1 else "/rest/v1/"

@@ -1,0 +1,63 @@
+"""PostgREST's answers on their way out: allowed headers, and errors that tell nothing of others."""
+
+import aiohttp
+import orjson
+
+from app.errors import Unavailable
+
+ANSWER_HEADERS = frozenset(
+    {
+        "Allow",
+        "Content-Length",
+        "Content-Range",
+        "Content-Type",
+        "ETag",
+        "Preference-Applied",
+        "Retry-After",
+        "WWW-Authenticate",
+    }
+)
+# Errors whose details and hint speak of the request alone: how it was parsed, which range or how
+# many rows it asked for. Every other code may name another relation, constraint or row.
+# Source: https://docs.postgrest.org/en/v12/references/errors.html
+HARMLESS = {
+    f"PGRST{number}"
+    for number in (*range(100, 104), 105, 108, 111, 112, *range(114, 121), 122, 123, 124, 126, 128,
+                   *range(301, 304))
+}  # fmt: skip
+# Outages that PostgREST answers with another status than 503: none free in its pool (504), keys
+# not read again from a database that went away (500), connection lost in a query (400, no code).
+OUTAGES = {"PGRST003", "PGRST300", ""}
+
+
+def answer_headers(answer: aiohttp.ClientResponse, prefix: bytes) -> list[tuple[bytes, bytes]]:
+    """Return the pairs to send; addresses are put under `prefix`, the schema is called flows."""
+    pairs = []
+    for name, value in answer.headers.items():
+        if name in ANSWER_HEADERS:
+            pairs.append((name.lower().encode(), value.encode("latin-1")))
+        elif name in ("Location", "Content-Location"):
+            pairs.append((name.lower().encode(), prefix + value.encode("latin-1")))
+        elif name == "Content-Profile":
+            pairs.append((b"content-profile", b"flows"))
+    return pairs
+
+
+async def cleaned_error(answer: aiohttp.ClientResponse) -> bytes:
+    """Read PostgREST's error and return it without what tells of others.
+
+    Unavailable is raised where PostgREST itself cannot serve.
+    """
+    raw = await answer.read()
+    try:
+        error = orjson.loads(raw)
+        code = str(error["code"])
+    except (orjson.JSONDecodeError, TypeError, KeyError):
+        if answer.status >= 500:
+            raise Unavailable("PostgREST cannot serve right now.") from None
+        return raw  # HEAD has no body to clean, and OPTIONS none to begin with
+    if answer.status == 503 or code in OUTAGES:
+        raise Unavailable("PostgREST has no connection to the database right now.")
+    if code not in HARMLESS and code != "P0001" and not code.startswith("PT"):
+        error |= {"details": None, "hint": None}
+    return orjson.dumps(error)

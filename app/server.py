@@ -1,0 +1,129 @@
+"""The HTTP server around the application: uvicorn, with bounds on request heads, and draining."""
+
+import asyncio
+import logging
+import signal
+import sys
+import time
+from types import FrameType
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from app.settings import RestSettings, Settings
+
+GRACE_SECONDS = 15
+KEEP_ALIVE_SECONDS = 60
+
+
+def serve(app: FastAPI, settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT; then finish what has begun, and return."""
+    _log_to_stderr()
+    _Server(
+        uvicorn.Config(
+            app,
+            host=settings.host,
+            port=settings.port,
+            loop="uvloop",
+            # Refuses what smuggles requests (two lengths, bad chunks, bare CR or LF); h11 does not.
+            http=guarded(settings.rest),
+            ws="none",
+            log_config=None,
+            access_log=False,  # app/middleware.py writes it
+            server_header=False,
+            proxy_headers=False,
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
+            timeout_graceful_shutdown=GRACE_SECONDS,
+        ),
+        app,
+        settings.drain_seconds,
+    ).run()
+
+
+class _Server(uvicorn.Server):
+    """After the first SIGTERM `/ready` says 503, for load balancers to see, before it shuts."""
+
+    def __init__(self, config: uvicorn.Config, app: FastAPI, drain_seconds: float) -> None:
+        super().__init__(config)
+        self._app = app
+        self._drain_seconds = drain_seconds
+        self._shut_at: float | None = None
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Start draining; a second signal, or Ctrl-C, does not wait."""
+        self._app.state.draining = True
+        if sig == signal.SIGTERM and self._shut_at is None and self._drain_seconds:
+            self._shut_at = time.monotonic() + self._drain_seconds
+        else:
+            super().handle_exit(sig, frame)
+
+    async def on_tick(self, counter: int) -> bool:
+        """Shut when the drain is over."""
+        if self._shut_at and time.monotonic() >= self._shut_at:
+            self.should_exit = True
+        return await super().on_tick(counter)
+
+
+def guarded(limits: RestSettings) -> type[HttpToolsProtocol]:
+    """Return the protocol with a bound on how large a head grows and how long it takes.
+
+    The parser alone would collect a head without end, and wait for one forever. A head that is
+    complete and too large is answered in app/middleware.py; this closes on what never completes.
+    """
+
+    class GuardedProtocol(HttpToolsProtocol):
+        _head_bytes = 0
+        _in_head = True
+        _head_timer: asyncio.TimerHandle | None = None
+
+        def connection_made(self, transport: Any) -> None:
+            super().connection_made(transport)
+            self.app_state = self.app_state | {"abort": transport.abort}
+            self._watch_head()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._forget_head()
+            super().connection_lost(exc)
+
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            if not self._in_head:
+                return
+            self._head_bytes += len(data)
+            if self._head_bytes > limits.max_header_bytes + limits.max_url_bytes:
+                self.transport.abort()
+            elif self._head_timer is None:
+                self._watch_head()
+
+        def on_message_begin(self) -> None:
+            super().on_message_begin()
+            self._in_head, self._head_bytes = True, 0
+
+        def on_headers_complete(self) -> None:
+            self._in_head = False
+            self._forget_head()
+            super().on_headers_complete()
+
+        def _watch_head(self) -> None:
+            self._head_timer = self.loop.call_later(limits.head_seconds, self.transport.abort)
+
+        def _forget_head(self) -> None:
+            if self._head_timer:
+                self._head_timer.cancel()
+                self._head_timer = None
+
+    return GuardedProtocol
+
+
+def _log_to_stderr() -> None:
+    """Send warnings of everything, and the access log, to standard error."""
+    plain = logging.StreamHandler(sys.stderr)
+    plain.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[plain])
+    lines = logging.StreamHandler(sys.stderr)
+    lines.setFormatter(logging.Formatter("%(message)s"))
+    access = logging.getLogger("flows.access")
+    access.handlers, access.propagate = [lines], False
+    access.setLevel(logging.INFO)

@@ -1,0 +1,111 @@
+"""`/rest/v1` against direct PostgREST, and nginx where it is installed, turn and turn about."""
+
+import json
+import shutil
+import statistics
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.bench import load
+from tests.bench.load import Request, Result
+from tests.bench.report import Report
+from tests.conftest import Stack, answers, free_port, wait_until
+
+ROUNDS = 5
+SECONDS = 2.0
+NGINX = """
+daemon off; worker_processes 1; pid {folder}/pid; error_log {folder}/error.log;
+events {{ worker_connections 256; }}
+http {{
+  access_log {folder}/access.log;
+  client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy;
+  fastcgi_temp_path {folder}/f; uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;
+  upstream postgrest {{ server {upstream}; keepalive 32; keepalive_requests 10000000; }}
+  server {{
+    listen 127.0.0.1:{port}; keepalive_requests 10000000;
+    location /rest/v1/ {{
+      proxy_pass http://postgrest/; proxy_http_version 1.1; proxy_set_header Connection "";
+    }}
+  }}
+}}
+"""
+
+
+def run(stack: Stack, report: Report) -> None:
+    """Small reads, reads of 1,000 rows and inserts, with one and with sixteen connections."""
+    esco = stack.contract["escos"]["wlce"]
+    read = {"Authorization": f"Bearer {esco['read_token']}"}
+    write = {"Authorization": f"Bearer {esco['write_token']}", "Prefer": "return=minimal"}
+    row = json.dumps({"esco": esco["id"], "name": "bench"})
+    with _nginx(stack.contract["postgrest_url"]) as nginx:
+        doors = {"direct": stack.contract["postgrest_url"], "gateway": stack.contract["rest_url"]}
+        doors |= {"nginx": nginx} if nginx else {}
+        for connections in (1, 16):
+            for kind, build in {
+                "small read": lambda url: Request(
+                    f"{url}/meter_registry?select=serial&limit=3", read
+                ),
+                "1,000 rows": lambda url: Request(f"{url}/register_interval_hh?limit=1000", read),
+                "insert": lambda url: Request(f"{url}/sites_new", write, "POST", row),
+            }.items():
+                requests = {door: build(url) for door, url in doors.items()}
+                _compare(report, f"{kind}, {connections}", _alternate(requests, connections))
+    with stack.client("wlce", "write") as client:
+        client.delete("/rest/v1/sites_new", params={"name": "eq.bench"}).raise_for_status()
+
+
+def _alternate(requests: dict[str, Request], connections: int) -> dict[str, list[Result]]:
+    """Measure the doors in turn, several times: what else the machine does evens out."""
+    results: dict[str, list[Result]] = {door: [] for door in requests}
+    for _ in range(ROUNDS):
+        for door, request in requests.items():
+            result = load.measure(request, connections=connections, seconds=SECONDS)
+            results[door].append(result.require(200, 201))
+    return results
+
+
+def _compare(report: Report, name: str, results: dict[str, list[Result]]) -> None:
+    direct = results.pop("direct")
+    report.figure(f"{name}: direct", statistics.median(r.rate for r in direct), "req/s")
+    for door, measured in results.items():
+        pairs = list(zip(measured, direct, strict=True))
+        one = name.endswith(", 1")
+        ours = door == "gateway"
+        report.figure(
+            f"{name}: {door} adds to the median",
+            statistics.median(r.p50 - d.p50 for r, d in pairs),
+            "ms",
+            limit="<= 0.8" if one and ours else None,
+        )
+        report.figure(
+            f"{name}: {door} / direct",
+            statistics.median(r.rate / d.rate for r, d in pairs),
+            "×",
+            limit=">= 0.7" if not one and ours else None,
+        )
+
+
+@contextmanager
+def _nginx(upstream: str) -> Iterator[str | None]:
+    """Run nginx as a plain reverse proxy before PostgREST; None where it is not installed."""
+    program = shutil.which("nginx", path="/usr/sbin:/usr/bin:/usr/local/bin:/opt/homebrew/bin")
+    if program is None:
+        yield None
+        return
+    with tempfile.TemporaryDirectory(prefix="flows-nginx-") as folder:
+        Path(folder).chmod(0o755)
+        port = free_port()
+        config = Path(folder) / "nginx.conf"
+        config.write_text(
+            NGINX.format(folder=folder, port=port, upstream=upstream.removeprefix("http://"))
+        )
+        process = subprocess.Popen([program, "-c", str(config), "-e", f"{folder}/error.log"])
+        try:
+            wait_until(lambda: answers(f"http://127.0.0.1:{port}/rest/v1/"))
+            yield f"http://127.0.0.1:{port}/rest/v1"
+        finally:
+            process.terminate()
+            process.wait()

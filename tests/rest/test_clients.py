@@ -1,0 +1,166 @@
+"""The client libraries that Flows' users have work unchanged: supabase-py, postgrest-py, -js."""
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from postgrest import APIError, SyncPostgrestClient
+from postgrest.types import CountMethod, ReturnMethod
+from supabase import Client, ClientOptions, create_client
+
+from tests.conftest import Stack
+
+# supabase-py itself builds its parts in a way that they deprecate.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:The '(timeout|verify)' parameter:DeprecationWarning"
+)
+
+SUPABASE_JS = "@supabase/supabase-js@2.58.0"
+SCRIPT = Path(__file__).with_name("supabase.mjs")
+
+
+@pytest.fixture
+def http() -> Iterator[httpx.Client]:
+    """What the Python clients send through; closed at the end."""
+    with httpx.Client() as client:
+        yield client
+
+
+@pytest.fixture
+def supabase(stack: Stack, http: httpx.Client) -> Client:
+    """supabase-py with the write token as its key, asking for the schema `flows`."""
+    token = stack.contract["escos"]["wlce"]["write_token"]
+    options = ClientOptions(
+        schema="flows", auto_refresh_token=False, persist_session=False, httpx_client=http
+    )
+    return create_client(stack.contract["base_url"], token, options)
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left(stack: Stack) -> Iterator[None]:
+    """Delete the sites that a test made."""
+    yield
+    with stack.client("wlce", "write") as client:
+        client.delete("/rest/v1/sites_new?code=like.py-*").raise_for_status()
+        client.delete("/rest/v1/sites_new?code=like.js-*").raise_for_status()
+
+
+def site(stack: Stack, code: str, **columns: Any) -> dict[str, Any]:
+    """A site of wlce."""
+    return {"esco": stack.contract["escos"]["wlce"]["id"], "name": "py", "code": code} | columns
+
+
+def test_supabase_py_reads(supabase: Client) -> None:
+    meters = supabase.table("meter_registry")
+    embedded = meters.select("serial,meter_registers(element)").order("serial").limit(2).execute()
+    assert [row["serial"] for row in embedded.data] == ["WLCE0001", "WLCE0002"]
+    page = meters.select("serial", count=CountMethod.exact).order("serial").range(2, 3).execute()
+    assert (page.count, [row["serial"] for row in page.data]) == (13, ["WLCE0003", "WLCE0004"])
+    single = meters.select("serial").eq("serial", "WLCE0001").single().execute()
+    assert single.data == {"serial": "WLCE0001"}
+    assert meters.select("serial").eq("serial", "none").maybe_single().execute() is None
+    text = meters.select("serial").order("serial").limit(1).csv().execute()
+    assert text.data == "serial\nWLCE0001"
+    either = meters.select("serial").or_("serial.eq.WLCE0001,serial.eq.WLCE0002").execute()
+    assert len(either.data) == 2
+    head = meters.select("serial", count=CountMethod.exact, head=True).execute()
+    assert (head.count, head.data) == (13, [])
+
+
+def test_supabase_py_writes(stack: Stack, supabase: Client) -> None:
+    sites = supabase.table("sites_new")
+    made = sites.insert(site(stack, "py-1")).execute().data[0]
+    assert made["code"] == "py-1"
+    both = [site(stack, "py-1", name="again"), site(stack, "py-2")]
+    upserted = sites.upsert(both, on_conflict="code").execute()
+    assert [row["name"] for row in upserted.data] == ["again", "py"]
+    quiet = sites.insert(site(stack, "py-3"), returning=ReturnMethod.minimal).execute()
+    assert quiet.data == []
+    updated = sites.update({"location": "here"}).eq("code", "py-1").execute()
+    assert updated.data[0]["location"] == "here"
+    deleted = sites.delete().in_("code", ["py-1", "py-2"]).execute()
+    assert {row["code"] for row in deleted.data} == {"py-1", "py-2"}
+
+
+def test_supabase_py_calls_functions(supabase: Client) -> None:
+    assert supabase.rpc("current_esco", {}).execute().data[0]["code"] == "wlce"
+    assert supabase.rpc("current_esco", get=True).execute().data[0]["code"] == "wlce"
+
+
+def test_supabase_py_understands_refusals(stack: Stack, supabase: Client) -> None:
+    sites = supabase.table("sites_new")
+    foreign = stack.contract["escos"]["hmce"]["id"]
+    for request, code, message in (
+        (sites.select("nope"), "42703", "column sites_new.nope does not exist"),
+        (sites.insert(site(stack, "py-4", esco=foreign)), "42501", "row-level security"),
+        (sites.select("id").eq("code", "none").single(), "PGRST116", "multiple (or no) rows"),
+        (supabase.table("a;b").select("*"), "bad_request", "path"),
+    ):
+        with pytest.raises(APIError) as refused:
+            request.execute()
+        assert refused.value.code == code
+        assert message in str(refused.value.message)
+
+
+def test_the_bearer_wins_over_the_apikey(stack: Stack) -> None:
+    escos = stack.contract["escos"]
+    headers = {
+        "apikey": escos["wlce"]["read_token"],
+        "Authorization": f"Bearer {escos['hmce']['read_token']}",
+    }
+    url = stack.contract["rest_url"]
+    with SyncPostgrestClient(url, schema="flows", headers=headers) as client:
+        assert client.from_("escos").select("code").execute().data == [{"code": "hmce"}]
+    with (
+        SyncPostgrestClient(url, headers={"apikey": "wrong"}) as anonymous,
+        pytest.raises(APIError) as refused,
+    ):
+        anonymous.from_("escos").select("code").execute()
+    assert refused.value.code == "unauthorized"
+
+
+@pytest.fixture(scope="module")
+def supabase_js(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with supabase-js in it, installed through npm."""
+    npm = shutil.which("npm")
+    if not npm or not shutil.which("node"):
+        pytest.skip("npm and node are not installed here")
+    folder = tmp_path_factory.mktemp("supabase-js")
+    done = subprocess.run(
+        [npm, "install", "--no-audit", "--no-fund", "--silent", "--prefix", folder, SUPABASE_JS],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    if done.returncode:
+        pytest.skip(f"npm could not bring {SUPABASE_JS}: {done.stderr.strip()[-200:]}")
+    shutil.copy(SCRIPT, folder)
+    return folder
+
+
+def test_supabase_js_works_unchanged(stack: Stack, supabase_js: Path) -> None:
+    esco = stack.contract["escos"]["wlce"]
+    done = subprocess.run(
+        ["node", SCRIPT.name],
+        cwd=supabase_js,
+        env=os.environ
+        | {
+            "BASE_URL": stack.contract["base_url"],
+            "TOKEN": esco["write_token"],
+            "ESCO": esco["id"],
+            "FOREIGN_ESCO": stack.contract["escos"]["hmce"]["id"],
+        },
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == {"checks": 15}

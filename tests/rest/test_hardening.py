@@ -1,0 +1,359 @@
+"""What a hostile or careless client sends is refused, bounded, and never reaches further."""
+
+import re
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+
+from tests.conftest import Stack, running_stack, wait_until
+
+
+@contextmanager
+def connection(stack: Stack) -> Iterator[socket.socket]:
+    """A bare connection to the gateway."""
+    url = urlsplit(stack.contract["base_url"])
+    with socket.create_connection((url.hostname, url.port), timeout=10) as bare:
+        yield bare
+
+
+def exchange(stack: Stack, raw: str | bytes) -> tuple[bytes, bool]:
+    """Send bytes as they are; return what came back, and whether the gateway then closed."""
+    received = b""
+    with connection(stack) as bare:
+        bare.sendall(raw if isinstance(raw, bytes) else raw.encode("latin-1"))
+        bare.settimeout(1)
+        try:
+            while piece := bare.recv(65536):
+                received += piece
+        except TimeoutError:
+            return received, False
+        except ConnectionResetError:
+            pass
+    return received, True
+
+
+def head(
+    stack: Stack,
+    *lines: str,
+    target: str = "/rest/v1/escos?select=code",
+    method: str = "GET",
+    close: bool = True,
+) -> str:
+    """A request head with the read token of wlce."""
+    token = stack.contract["escos"]["wlce"]["read_token"]
+    standard = ["Host: gateway", f"Authorization: Bearer {token}"]
+    standard += ["Connection: close"] if close else []
+    return "\r\n".join([f"{method} {target} HTTP/1.1", *standard, *lines, "", ""])
+
+
+SMUGGLED = {
+    "length and chunked": ("Content-Length: 4", "Transfer-Encoding: chunked", "", "0\r\n\r\n"),
+    "two lengths": ("Content-Length: 4", "Content-Length: 5", "", "abcd"),
+    "the same length twice": ("Content-Length: 4", "Content-Length: 4", "", "abcd"),
+    "a signed length": ("Content-Length: +4", "", "abcd"),
+    "a bad end of a chunk": ("Transfer-Encoding: chunked", "", "4\r\nabcdXX0\r\n\r\n"),
+    "a bad size of a chunk": ("Transfer-Encoding: chunked", "", "0x4\r\nabcd\r\n0\r\n\r\n"),
+    "an unknown coding": ("Transfer-Encoding: xchunked", "", "0\r\n\r\n"),
+    "a space before the colon": ("Transfer-Encoding : chunked", "", "0\r\n\r\n"),
+    "a folded header": ("X-Folded: a", " b", "", ""),
+    "a bare CR in a header": ("X-Bare: a\rb: c", "", ""),
+    "a NUL in a header": ("X-Nul: a\x00b", "", ""),
+}
+
+
+@pytest.mark.parametrize("how", SMUGGLED)
+def test_a_request_with_two_readings_is_refused_and_the_connection_closed(
+    stack: Stack, how: str
+) -> None:
+    start = head(stack, target="/rest/v1/sites_new", method="POST", close=False)
+    start = start.removesuffix("\r\n")
+    received, closed = exchange(stack, start + "\r\n".join(SMUGGLED[how]))
+    assert received.startswith(b"HTTP/1.1 400")
+    assert received.count(b"HTTP/1.1") == 1
+    assert closed
+
+
+def test_a_bare_line_feed_is_no_end_of_a_line(stack: Stack) -> None:
+    received, closed = exchange(stack, head(stack, close=False).replace("\r\n", "\n"))
+    assert received.startswith(b"HTTP/1.1 400")
+    assert closed
+
+
+@pytest.mark.parametrize(
+    ("lines", "status"),
+    [
+        (["Authorization: Bearer x"], 400),
+        (["Connection: authorization"], 200),
+        (["Keep-Alive: authorization", "Authorization-Info: x"], 200),
+        (["Host: evil.example"], 200),
+        (["X-Forwarded-For: 127.0.0.1", "X-Forwarded-Host: admin", "Forwarded: for=::1"], 200),
+        (["apikey: not-a-token"], 200),
+        (["Expect: 100-continue"], 200),
+        (["Upgrade: h2c", "Connection: Upgrade"], 200),
+    ],
+)
+def test_headers_change_nothing_about_who_is_asking(
+    stack: Stack, lines: list[str], status: int
+) -> None:
+    received, _ = exchange(stack, head(stack, *lines))
+    assert received.startswith(f"HTTP/1.1 {status}".encode()), received
+    assert (b'[{"code":"wlce"}]' in received) == (status == 200)
+
+
+@pytest.mark.parametrize("name", ["Authorization", "authorization", "AUTHORIZATION"])
+def test_a_hop_by_hop_token_is_still_needed(stack: Stack, name: str) -> None:
+    raw = f"GET /rest/v1/escos HTTP/1.1\r\nHost: x\r\nConnection: close, {name}\r\n\r\n"
+    received, _ = exchange(stack, raw)
+    assert received.startswith(b"HTTP/1.1 401")
+
+
+HOSTILE_TARGETS = [
+    "/rest/v1/../live", "/rest/v1/%2e%2e/live", "/rest/v1/%252e%252e/live", "/rest/v1//escos",
+    "//rest/v1/escos", "/rest/v1/escos%2f..", "/rest/v1/escos;x=1", "/rest/v1/%2fescos",
+    "/rest/v1/..%2f..%2fadmin", "/rest/v1/escos\\..", "/rest/v1/escos%00",
+    "/rest/v1/escos%0d%0aX:1",
+    "/rest/v1/./escos", "/rest/v1/escos/.", "/rest/v1/%5cescos", "/rest%2fv1/escos",
+    "/rest/v1", "/rest/v1@127.0.0.1:3001/", "/rest/v1/:3001/live", "/REST/v1/escos",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("target", HOSTILE_TARGETS)
+def test_a_hostile_path_reaches_nothing(stack: Stack, target: str) -> None:
+    received, _ = exchange(stack, head(stack, target=target))
+    assert re.match(rb"HTTP/1.1 40[04] ", received), received[:200]
+
+
+@pytest.mark.parametrize("query", ["select=code%0d%0aX:1", "select=code&x=%0d%0a", "a\x01b"])
+def test_control_characters_split_nothing(stack: Stack, query: str) -> None:
+    received, _ = exchange(stack, head(stack, target=f"/rest/v1/escos?{query}"))
+    assert re.match(rb"HTTP/1.1 (200|4\d\d) ", received)
+    assert b"\r\nX:1" not in received
+
+
+def test_an_absolute_target_asks_this_gateway(stack: Stack) -> None:
+    received, _ = exchange(stack, head(stack, target="http://evil.example/rest/v1/escos"))
+    assert re.match(rb"HTTP/1.1 (200|400) ", received)
+    assert b"evil" not in received
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "name=eq.%00", "name=eq.%ed%a0%80", "name=eq.%ff", "capacity_kw=eq.NaN&limit=0",
+        f"capacity_kw=eq.{'9' * 4000}", "created_at=eq.294277-01-01", "created_at=eq.-infinityx",
+        "limit=99999999999999999999", "offset=-99999999999999999999", "limit=NaN", "name=in.(",
+        "and=" + "(and" * 500, "and=" + "(and(" * 300 + "name.eq.x" + "))" * 300,
+        "select=" + "escos(" * 300, "name=match.(((((", "name=like." + "%25" * 2000,
+        "select=id&order=" + "id," * 500, "id=eq.x'%20or%20'1'='1", "select=*;drop table escos",
+    ],
+)  # fmt: skip
+def test_nonsense_is_the_callers_fault(stack: Stack, query: str) -> None:
+    received, _ = exchange(
+        stack, head(stack, target="/rest/v1/sites_new?" + query.replace(" ", "+"))
+    )
+    assert re.match(rb"HTTP/1.1 (2|4)\d\d ", received), received[:300]
+
+
+NONSENSE_BODIES = [
+    '{"name":"\\u0000"}',
+    '{"name":"\\ud800"}',
+    "[" * 100_000,
+    '{"capacity_kw":NaN}',
+    '{"capacity_kw":1e99999}',
+    "\xff\xfe",
+]
+
+
+@pytest.mark.parametrize("body", NONSENSE_BODIES)
+def test_a_nonsense_body_is_the_callers_fault(stack: Stack, body: str) -> None:
+    with stack.client("wlce", "write") as client:
+        answer = client.post(
+            "/rest/v1/sites_new",
+            content=body.encode("latin-1"),
+            headers={"Content-Type": "application/json"},
+        )
+    assert 400 <= answer.status_code < 500, answer.text
+
+
+@pytest.mark.parametrize("method", ["TRACE", "PROPFIND", "LINK"])
+def test_a_method_that_postgrest_does_not_know_is_refused(stack: Stack, method: str) -> None:
+    with stack.client("wlce") as client:
+        answer = client.request(method, "/rest/v1/escos")
+    assert answer.status_code == 405
+    assert answer.json()["code"] == "method_not_allowed"
+
+
+def test_a_misspelt_relation_or_column_names_no_other(stack: Stack) -> None:
+    misspelt = ("meter_registr", "rpc/current_esc", "escos?select=cod", "escos?select=site(id)",
+                "meter_registry?select=registers(*)")  # fmt: skip
+    with stack.client("wlce") as client:
+        for target in misspelt:
+            error = client.get(f"/rest/v1/{target}").json()
+            assert (error["details"], error["hint"]) == (None, None), target
+        telling = client.get(
+            "/rest/v1/escos?code=eq.none", headers={"Accept": "application/vnd.pgrst.object+json"}
+        ).json()
+        assert telling["details"] == "The result contains 0 rows"
+        assert "expecting" in client.get("/rest/v1/escos?code=nope.1").json()["details"]
+
+
+def test_a_violated_constraint_tells_no_value(stack: Stack) -> None:
+    with stack.client("hmce") as client:
+        serial = client.get("/rest/v1/meter_registry?limit=1").json()[0]["serial"]
+    own = stack.contract["escos"]["wlce"]["id"]
+    with stack.client("wlce", "write") as client:
+        answer = client.post(
+            "/rest/v1/meter_registry", json={"serial": serial, "name": "x", "esco": own}
+        )
+    assert answer.status_code == 409
+    assert answer.json()["code"] == "23505"
+    assert (answer.json()["details"], answer.json()["hint"]) == (None, None)
+    assert serial not in answer.text
+
+
+def test_what_is_too_large_is_refused_before_it_is_read(stack: Stack) -> None:
+    with stack.client("wlce", "write") as client:
+        long_url = client.get("/rest/v1/escos?name=eq." + "x" * 17_000)
+        assert (long_url.status_code, long_url.json()["code"]) == (414, "url_too_long")
+        long_head = client.get("/rest/v1/escos", headers={"X-Long": "x" * 33_000})
+        assert (long_head.status_code, long_head.json()["code"]) == (431, "headers_too_large")
+        packed = client.post("/rest/v1/sites_new", content=b"\x1f\x8b", headers={
+            "Content-Encoding": "gzip", "Content-Type": "application/json"})  # fmt: skip
+        assert (packed.status_code, packed.json()["code"]) == (415, "unsupported_encoding")
+    start = head(stack, "Content-Length: 99999999999", method="POST", close=False)
+    received, closed = exchange(stack, start)
+    assert received.startswith(b"HTTP/1.1 413")
+    assert closed
+    # A head of 64 KB that does not end, and a URL as long, are cut off.
+    for endless in (
+        head(stack).removesuffix("\r\n") + "X: " + "x" * 65_000,
+        "GET /" + "x" * 65_000,
+    ):
+        received, closed = exchange(stack, endless)
+        assert closed
+        assert not received.startswith(b"HTTP/1.1 2")
+
+
+def test_request_ids_come_in_and_go_out(stack: Stack) -> None:
+    with stack.client("wlce") as client:
+        for path in ("/rest/v1/escos", "/live", "/rest/v1/nothing_here"):
+            given = client.get(path, headers={"X-Request-Id": "trace-1.a:b"})
+            assert given.headers["x-request-id"] == "trace-1.a:b"
+            made = client.get(path, headers={"X-Request-Id": "a b\tc"}).headers["x-request-id"]
+            assert re.fullmatch("[0-9a-f]{24}", made)
+        refused = client.get("/rest/v1/a;b")
+        assert refused.json()["request_id"] == refused.headers["x-request-id"]
+        timing = client.get("/rest/v1/escos").headers["server-timing"]
+    durations = re.fullmatch(r"upstream;dur=([0-9.]+), total;dur=([0-9.]+)", timing)
+    assert durations
+    assert 0 < float(durations[1]) <= float(durations[2])
+    log = (stack.home / "logs" / "gateway.log").read_text()
+    assert '"request_id":"trace-1.a:b"' in log
+
+
+def test_no_token_and_no_filter_reaches_a_log(stack: Stack) -> None:
+    token = stack.contract["escos"]["wlce"]["read_token"]
+    with stack.client("wlce") as client:
+        client.get("/rest/v1/meter_registry?serial=eq.SECRETSERIAL", headers={"apikey": token})
+    for name in ("gateway", "postgrest"):
+        log = (stack.home / "logs" / f"{name}.log").read_text()
+        assert token not in log
+        assert "SECRETSERIAL" not in log
+
+
+def in_flight(stack: Stack) -> int:
+    """Requests that are at PostgREST now, as /metrics has it."""
+    text = httpx.get(f"{stack.contract['base_url']}/metrics").text
+    found = re.search(r'flows_postgrest_requests\{state="in_flight"\} (\d+)', text)
+    assert found
+    return int(found[1])
+
+
+def test_slow_clients_are_dropped_and_hold_nothing() -> None:
+    waits = ("FLOWS_REST_HEAD_SECONDS", "FLOWS_REST_BODY_SECONDS", "FLOWS_REST_SEND_SECONDS")
+    with running_stack(FLOWS_METRICS="open", **dict.fromkeys(waits, "1")) as stack:
+        started = time.monotonic()
+        for unfinished in (b"", b"GET /rest/v1/escos HTTP/1.1\r\nX: "):
+            with connection(stack) as bare:
+                bare.sendall(unfinished)
+                received = bare.recv(100)
+            assert received == b""
+        with connection(stack) as bare:
+            bare.sendall(head(stack, "Content-Length: 9", method="POST").encode() + b"{")
+            assert bare.recv(65536).startswith(b"HTTP/1.1 408")
+            assert bare.recv(65536) == b""
+        assert time.monotonic() - started < 20
+        with connection(stack) as bare:
+            bare.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            bare.sendall(head(stack, target="/rest/v1/register_interval_hh").encode())
+            bare.recv(10)
+            assert in_flight(stack) == 1
+            wait_until(lambda: in_flight(stack) == 0)  # not read on: given up
+        with stack.client("wlce") as client:
+            assert client.get("/rest/v1/escos").status_code == 200
+
+
+def test_a_stranger_page_may_not_call_and_a_listed_one_may() -> None:
+    origin = "https://app.example.org"
+    asked = {
+        "Access-Control-Request-Method": "PATCH",
+        "Access-Control-Request-Headers": "authorization,apikey,prefer,x-client-info",
+    }
+    with running_stack(FLOWS_CORS_ORIGINS=f"{origin}, https://other.example.org") as stack:
+        with stack.client(None) as client:
+            preflight = client.options("/rest/v1/escos", headers=asked | {"Origin": origin})
+            assert preflight.status_code == 200
+            assert preflight.headers["access-control-allow-origin"] == origin
+            assert "PATCH" in preflight.headers["access-control-allow-methods"]
+            assert "access-control-allow-credentials" not in preflight.headers
+            stranger = client.options(
+                "/rest/v1/escos", headers=asked | {"Origin": "https://evil.example"}
+            )
+            assert stranger.status_code == 400
+            assert "access-control-allow-origin" not in stranger.headers
+            refused = client.get("/rest/v1/escos", headers={"Origin": origin})
+            assert (refused.status_code, refused.headers["access-control-allow-origin"]) == (
+                401, origin,
+            )  # fmt: skip
+        with stack.client("wlce") as client:
+            answer = client.get("/rest/v1/escos", headers={"Origin": origin})
+            assert answer.headers["access-control-allow-origin"] == origin
+            assert "Content-Range" in answer.headers["access-control-expose-headers"].title()
+
+
+def test_no_origin_is_allowed_unless_it_is_named(stack: Stack) -> None:
+    with stack.client("wlce") as client:
+        answer = client.get("/rest/v1/escos", headers={"Origin": "https://app.example.org"})
+    assert not [name for name in answer.headers if name.startswith("access-control")]
+
+
+def test_metrics_are_for_monitoring_and_tell_nothing_of_escos(
+    stack: Stack, monitoring_token: str
+) -> None:
+    with stack.client("wlce") as client:
+        client.get("/rest/v1/meter_registry?serial=eq.WLCE0001")
+        assert client.get("/metrics").status_code == 403
+    with stack.client(None) as client:
+        assert client.get("/metrics").status_code == 401
+    url = f"{stack.contract['base_url']}/metrics"
+    text = httpx.get(url, headers={"Authorization": f"Bearer {monitoring_token}"}).text
+    counted = re.search(
+        r'flows_requests_total\{method="GET",route="/rest/v1/\{relation\}",status="200"\} (\S+)',
+        text,
+    )
+    assert counted
+    assert float(counted[1]) >= 1
+    for name in (
+        "flows_request_seconds_bucket",
+        'flows_database_connections{state="open"}',
+        'flows_postgrest_requests{state="in_flight"}',
+        "process_resident_memory_bytes",
+    ):
+        assert name in text
+    for word in ("wlce", "WLCE0001", "flc_demo", "meter_registry"):
+        assert word not in text

@@ -1,0 +1,104 @@
+"""Quotas per client and per ESCO: told on every answer, refused with 429, shared through Redis."""
+
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from app.auth.keys import load_or_create
+from app.auth.tokens import Grant, issue
+from app.settings import LimitsSettings
+from tests.conftest import Stack, free_port, running_stack, wait_until
+
+QUOTAS = {"FLOWS_LIMITS_CLIENT": "6/hour", "FLOWS_LIMITS_ESCO": "10/hour",
+          "FLOWS_LIMITS_REFUSAL_SECONDS": "0", "FLOWS_METRICS": "open"}  # fmt: skip
+
+
+def ask(stack: Stack, client_id: str, esco: str, path: str = "/rest/v1/escos") -> httpx.Response:
+    """A request of one of several clients of an ESCO."""
+    grant = Grant(client_id, "flows", stack.contract["escos"][esco]["id"], esco, ("read",))
+    token = issue(load_or_create(stack.home / "keys"), stack.contract["base_url"], grant)
+    return httpx.get(
+        stack.contract["base_url"] + path, headers={"Authorization": f"Bearer {token}"}
+    )
+
+
+def test_a_used_up_quota_is_refused_and_nobody_else_is() -> None:
+    with running_stack(**QUOTAS) as stack:
+        first = ask(stack, "one", "wlce")
+        assert first.headers["ratelimit-policy"] == '"client";q=6;w=3600, "esco";q=10;w=3600'
+        assert first.headers["ratelimit"] == '"client";r=5;t=3600, "esco";r=9;t=3600'
+        answers = [ask(stack, "one", "wlce", "/v1/energy") for _ in range(6)]  # 422: still counted
+        assert [answer.status_code for answer in answers] == [422] * 5 + [429]
+        assert answers[0].headers["ratelimit"].startswith('"client";r=4;')
+        refused = ask(stack, "one", "wlce")
+        assert refused.status_code == 429
+        assert refused.headers["content-type"] == "application/problem+json"
+        assert 3590 < int(refused.headers["retry-after"]) <= 3600
+        assert refused.headers["ratelimit"].startswith('"client";r=0;')
+        assert refused.json()["code"] == "rate_limited"
+        assert refused.json()["message"] == refused.json()["detail"]
+        others = [ask(stack, "two", "wlce") for _ in range(5)]
+        assert [answer.status_code for answer in others] == [200] * 4 + [429]
+        assert "per esco" in others[-1].json()["detail"]
+        assert ask(stack, "three", "hmce").status_code == 200
+        assert httpx.get(f"{stack.contract['base_url']}/live").status_code == 200
+        metrics = httpx.get(f"{stack.contract['base_url']}/metrics").text
+        assert 'flows_rate_limited_total{quota="client"} 2.0' in metrics
+        assert 'flows_rate_limited_total{quota="esco"} 1.0' in metrics
+
+
+@contextmanager
+def redis(port: int, folder: Path) -> Iterator[None]:
+    """A Redis of our own, killed at the end."""
+    program = shutil.which("redis-server")
+    assert program
+    process = subprocess.Popen(
+        [program, "--port", str(port), "--save", "", "--dir", str(folder)],
+        stdout=subprocess.DEVNULL,
+    )
+    try:
+        wait_until(lambda: b"PONG" in ping(port))
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+def ping(port: int) -> bytes:
+    """What Redis says to a PING, or nothing."""
+    asked = subprocess.run(["redis-cli", "-p", str(port), "ping"], capture_output=True, check=False)
+    return asked.stdout
+
+
+@pytest.mark.skipif(not shutil.which("redis-server"), reason="redis-server is not installed here")
+def test_redis_shares_the_counts_and_its_outage_lets_requests_pass(tmp_path: Path) -> None:
+    port = free_port()
+    settings = QUOTAS | {"FLOWS_LIMITS_URL": f"redis://127.0.0.1:{port}/0"}
+    with redis(port, tmp_path), running_stack(**settings) as stack:
+        for _ in range(6):
+            assert ask(stack, "one", "wlce").status_code == 200
+        with running_stack(**settings) as second:
+            assert ask(second, "one", "wlce").status_code == 429
+        subprocess.run(["redis-cli", "-p", str(port), "shutdown", "nosave"], check=True)
+        started = time.monotonic()
+        uncounted = [ask(stack, "one", "wlce") for _ in range(20)]
+        assert {answer.status_code for answer in uncounted} == {200}
+        assert time.monotonic() - started < 5
+        assert "ratelimit" not in uncounted[0].headers
+        metrics = httpx.get(f"{stack.contract['base_url']}/metrics").text
+        assert "flows_limiter_errors_total 20.0" in metrics
+        assert "rate limits are not counted" in (stack.home / "logs" / "gateway.log").read_text()
+        with redis(port, tmp_path):
+            wait_until(lambda: "ratelimit" in ask(stack, "four", "wlce").headers)
+
+
+@pytest.mark.parametrize("setting", [{"client": "many"}, {"esco": "5"}, {"url": "memcached://x"}])
+def test_a_limit_that_cannot_be_read_refuses_to_start(setting: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match=next(iter(setting))):
+        LimitsSettings(**setting)  # type: ignore[arg-type]
