@@ -15,6 +15,7 @@ from app.ops import health
 from app.rest.proxy import RestProxy
 from app.services import open_services
 from app.settings import Settings
+from app.spec import routes as spec
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -47,4 +48,5 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(auth.router)
     app.include_router(energy.router)
     app.router.routes.append(Mount("/rest/v1", app=rest))
+    spec.install(app, settings)
     return app

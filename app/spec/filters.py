@@ -1,0 +1,158 @@
+"""Query parameters and `Prefer` of a relation, as choices that work when they are tried."""
+
+from typing import Any
+
+from app.spec import examples
+from app.spec.types import JsonSchema
+
+Parameter = dict[str, Any]
+
+# Names that PostgREST reads as something other than a column.
+RESERVED = frozenset(("select", "order", "limit", "offset", "columns", "on_conflict"))
+LOGICAL = frozenset(("and", "or", "not.and", "not.or"))
+
+COMPARE = ("eq", "neq", "gt", "gte", "lt", "lte")
+
+
+def filter_parameter(column: str, schema: JsonSchema, *, not_null: bool) -> Parameter:
+    """Return the filter of one column; `schema` is that of its values.
+
+    Numbers and times may be given twice (`gte.` and `lt.`): they are lists. The value is free text:
+    a value without operator is what the documentation page turns into `eq.`.
+    """
+    tried = trials(column, schema, not_null=not_null)
+    lines = "\n".join(f"- `{trial}` {meaning}" for trial, meaning in tried)
+    text: JsonSchema = {"type": "string"}
+    parameter: Parameter = {
+        "name": column,
+        "in": "query",
+        "description": f"{lines}\n- `not.` before an operator negates it",
+        "schema": text,
+    }
+    if "gte" in operators(schema):
+        parameter |= {"schema": {"type": "array", "items": text}, "explode": True, "style": "form"}
+        parameter["description"] += "\n- two values, such as `gte.…` and `lt.…`, must both hold"
+    return parameter
+
+
+def operators(schema: JsonSchema) -> tuple[str, ...]:
+    """Return the operators that make sense for a column's values."""
+    kind = schema.get("type")
+    if kind == "boolean":
+        return ("is",)
+    if kind == "array":
+        return ("cs", "cd", "ov")
+    if "pattern" in schema:
+        return ("cs", "ov", "sl", "sr")
+    if kind in ("integer", "number") or schema.get("format") in ("date-time", "date"):
+        return (*COMPARE, "in")
+    if kind is None:
+        return ("cs",)
+    if "enum" in schema or schema.get("format") == "uuid":
+        return ("eq", "neq", "in")
+    return ("eq", "neq", "like", "ilike", "in")
+
+
+def trials(column: str, schema: JsonSchema, *, not_null: bool) -> list[tuple[str, str]]:
+    """Return (value to type, what it finds) for each operator of the column."""
+    value = examples.value(column, schema)
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    several = ",".join(str(one) for one in schema.get("enum", [value])[:2])
+    inner = ",".join(str(one) for one in value) if isinstance(value, list) else ""
+    meanings = {
+        "eq": (f"eq.{text}", "equal"),
+        "neq": (f"neq.{text}", "not equal"),
+        "gt": (f"gt.{text}", "greater"),
+        "gte": (f"gte.{text}", "greater or equal"),
+        "lt": (f"lt.{text}", "less"),
+        "lte": (f"lte.{text}", "less or equal"),
+        "like": (f"like.{text[:3]}*", "matches, `*` stands for anything"),
+        "ilike": (f"ilike.*{text[:3].lower()}*", "matches, upper and lower case alike"),
+        "in": (f"in.({several})", "one of"),
+        "is": ("is.true", "or `is.false`"),
+        "cs": (f"cs.{{{inner}}}", "contains"),
+        "cd": (f"cd.{{{inner}}}", "is contained in"),
+        "ov": (f"ov.{{{inner}}}", "overlaps"),
+        "sl": ("sl.empty", "strictly left of"),
+        "sr": ("sr.empty", "strictly right of"),
+    }
+    if "pattern" in schema:
+        meanings |= {"cs": ("cs.empty", "contains"), "ov": ("ov.empty", "overlaps")}
+    found = [meanings[operator] for operator in operators(schema)]
+    return found if not_null else [*found, ("is.null", "has no value")]
+
+
+def select(columns: list[str], embeddable: list[str]) -> Parameter:
+    """Return `select`: columns, everything, or the rows of a related relation."""
+    choices = ["*", *columns, *(f"{relation}(*)" for relation in embeddable)]
+    return {
+        "name": "select",
+        "in": "query",
+        "description": "Columns to return, all by default. `relation(*)` adds the related rows. "
+        "Outside this page also `relation(column,…)`, `alias:column` and `column->key`.",
+        "style": "form",
+        "explode": False,
+        "schema": {"type": "array", "items": {"type": "string", "enum": choices}},
+    }
+
+
+def order(columns: list[str]) -> Parameter:
+    """Return `order`: columns with their direction."""
+    choices = [f"{column}.{way}" for column in columns for way in ("asc", "desc")]
+    return {
+        "name": "order",
+        "in": "query",
+        "description": "Sort by these, in this order. Nulls come last in `asc` and first in "
+        "`desc`; outside this page `.nullsfirst` and `.nullslast` change that.",
+        "style": "form",
+        "explode": False,
+        "schema": {"type": "array", "items": {"type": "string", "enum": choices}},
+    }
+
+
+def on_conflict(columns: list[str]) -> Parameter:
+    """Return `on_conflict`: the columns of the unique key that decides what a duplicate is."""
+    return {
+        "name": "on_conflict",
+        "in": "query",
+        "description": "With `Prefer: resolution=…`: the columns of a unique key that tell a "
+        "duplicate; the primary key by default.",
+        "style": "form",
+        "explode": False,
+        "schema": {"type": "array", "items": {"type": "string", "enum": columns}},
+    }
+
+
+def prefer(*choices: str) -> Parameter:
+    """Return the `Prefer` header (RFC 7240) with the preferences that apply here."""
+    return {
+        "name": "Prefer",
+        "in": "header",
+        "description": "\n".join(f"- `{choice}` {PREFERENCES[choice]}" for choice in choices),
+        "style": "simple",
+        "schema": {"type": "array", "items": {"type": "string", "enum": list(choices)}},
+    }
+
+
+PREFERENCES = {
+    "count=exact": "says in `Content-Range` how many rows there are",
+    "return=representation": "answers with the rows",
+    "return=minimal": "answers with nothing (as without it)",
+    "return=headers-only": "answers with `Location` only",
+    "resolution=merge-duplicates": "updates rows that exist (upsert)",
+    "resolution=ignore-duplicates": "leaves rows that exist",
+    "missing=default": "gives left out columns their default",
+}
+
+LIMIT: Parameter = {
+    "name": "limit",
+    "in": "query",
+    "description": "At most so many rows.",
+    "schema": {"type": "integer", "minimum": 0, "examples": [20]},
+}
+OFFSET: Parameter = {
+    "name": "offset",
+    "in": "query",
+    "description": "Skip so many rows; give `order` too, or pages may overlap.",
+    "schema": {"type": "integer", "minimum": 0, "examples": [0]},
+}
