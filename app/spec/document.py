@@ -88,11 +88,6 @@ def _security_schemes(base_url: str) -> dict[str, Any]:
             "bearerFormat": "JWT",
             "description": "A token that you have already.",
         },
-        "client": {
-            "type": "http",
-            "scheme": "basic",
-            "description": "A client's id and secret, for the token endpoint only.",
-        },
     }
 
 

@@ -17,21 +17,21 @@ COMPARE = ("eq", "neq", "gt", "gte", "lt", "lte")
 def filter_parameter(column: str, schema: JsonSchema, *, not_null: bool) -> Parameter:
     """Return the filter of one column; `schema` is that of its values.
 
-    Numbers and times may be given twice (`gte.` and `lt.`): they are lists. The value is free text:
-    a value without operator is what the documentation page turns into `eq.`.
+    Numbers and times may be given twice (`gte.` and `lt.`): they are lists. Values are free text,
+    since the documentation page turns one without operator into `eq.`.
     """
     tried = trials(column, schema, not_null=not_null)
-    lines = "\n".join(f"- `{trial}` {meaning}" for trial, meaning in tried)
+    told = " · ".join(f"`{trial}` {meaning}" for trial, meaning in tried)
     text: JsonSchema = {"type": "string"}
     parameter: Parameter = {
         "name": column,
         "in": "query",
-        "description": f"{lines}\n- `not.` before an operator negates it",
+        "description": told,
         "schema": text,
     }
     if "gte" in operators(schema):
         parameter |= {"schema": {"type": "array", "items": text}, "explode": True, "style": "form"}
-        parameter["description"] += "\n- two values, such as `gte.…` and `lt.…`, must both hold"
+        parameter["description"] += " · with two values both must hold"
     return parameter
 
 
@@ -66,8 +66,8 @@ def trials(column: str, schema: JsonSchema, *, not_null: bool) -> list[tuple[str
         "gte": (f"gte.{text}", "greater or equal"),
         "lt": (f"lt.{text}", "less"),
         "lte": (f"lte.{text}", "less or equal"),
-        "like": (f"like.{text[:3]}*", "matches, `*` stands for anything"),
-        "ilike": (f"ilike.*{text[:3].lower()}*", "matches, upper and lower case alike"),
+        "like": (f"like.{text[:3]}*", "matches (`*` is anything)"),
+        "ilike": (f"ilike.*{text[:3].lower()}*", "matches in any case"),
         "in": (f"in.({several})", "one of"),
         "is": ("is.true", "or `is.false`"),
         "cs": (f"cs.{{{inner}}}", "contains"),

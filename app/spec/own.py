@@ -62,7 +62,7 @@ def _operation(method: str, path: str, operation: dict[str, Any], secured: bool)
             responses.JSON: {"schema": {"$ref": "#/components/schemas/Token"}}
         }
         answers |= responses.token_errors()
-        operation["security"] = [{"client": []}, {}]
+        operation["security"] = []
         return operation
     if secured:
         scopes = [needed] if needed else ["read"]

@@ -79,7 +79,7 @@ class Relation:
             _ref("parameters", "offset"),
             filters.prefer("count=exact"),
         ]
-        operation = self._operation("list", f"Read {_words(self.name)}", "read")
+        operation = self._operation("list", f"List {_words(self.name)}", "read")
         if about := str(self.swagger.get("description", "")).strip():
             operation["description"] = about
         answers = {

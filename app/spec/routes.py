@@ -6,7 +6,7 @@ from pathlib import Path
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.dependencies.models import Dependant
 from fastapi.responses import FileResponse
-from fastapi.routing import APIRoute
+from fastapi.routing import APIRoute, iter_route_contexts
 from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
 
@@ -51,9 +51,9 @@ def install(app: FastAPI, settings: Settings) -> None:
 
 def _secured(app: FastAPI) -> Iterator[tuple[str, str]]:
     """Yield (method, path) of every route that asks who is calling."""
-    for route in app.routes:
-        if isinstance(route, APIRoute) and _asks_for_caller(route.dependant):
-            yield from ((method.lower(), route.path_format) for method in route.methods or ())
+    for route in iter_route_contexts(app.routes):
+        if isinstance(route.original_route, APIRoute) and _asks_for_caller(route.dependant):
+            yield from ((method.lower(), str(route.path_format)) for method in route.methods or ())
 
 
 def _asks_for_caller(dependant: Dependant) -> bool:

@@ -1,8 +1,10 @@
 // Swagger UI over /openapi.json; once authorized, over what the token may do.
 "use strict";
 
+let ui;
+
 function token() {
-  const authorized = ui.authSelectors.authorized().toJS();
+  const authorized = ui?.authSelectors.authorized()?.toJS() ?? {};
   return authorized.oauth2?.token?.access_token ?? authorized.bearer?.value;
 }
 
@@ -24,7 +26,7 @@ const DocumentOfTheToken = () => ({
   },
 });
 
-const ui = SwaggerUIBundle({
+ui = SwaggerUIBundle({
   url: "/openapi.json",
   dom_id: "#swagger-ui",
   deepLinking: true,
