@@ -13,7 +13,6 @@ BY_NAME: dict[str, Any] = {
     "region": "south-west",
     "hardware": "EM4 v2",
     "firmware_version": "4.2.0",
-    "ip_address": "10.20.0.7",
     "iccid": "8988303000012345678",
     "emnify_id": 12345678,
     "commissioned_iso_week_date": "2026-W12-4",
@@ -34,11 +33,15 @@ BY_NAME: dict[str, Any] = {
     "capacity_kw": 250,
     "backlight": "on",
     "load_switch": "closed",
+    "start_time": "2026-11-01T00:00:00Z",
+    "end_time": "2026-12-01T00:00:00Z",
+    "period_from": "2026-11-01T00:00:00Z",
+    "period_to": "2026-11-02T00:00:00Z",
 }
 UUID = "3f0f5a1e-7c2b-4d0e-9a53-5b7d3c1e8f20"
 BY_FORMAT: dict[str, Any] = {
     "uuid": UUID,
-    "date-time": "2026-11-01T00:00:00+00:00",
+    "date-time": "2026-11-01T00:00:00Z",
     "date": "2026-11-01",
 }
 BY_TYPE: dict[str, Any] = {
@@ -56,14 +59,14 @@ def value(name: str, schema: dict[str, Any]) -> Any:
         return schema["enum"][0]
     if "pattern" in schema:
         return "empty"
+    if "examples" in schema:
+        return schema["examples"][0]
     kind = schema.get("type")
     kind = kind[0] if isinstance(kind, list) else kind
     if kind == "array":
         return [value(name, schema["items"])]
     by_name = BY_NAME.get(name)
     fits = {"string": str, "integer": int, "number": int | float}.get(str(kind))
-    if by_name is not None and fits and isinstance(by_name, fits) and "format" not in schema:
-        return by_name
-    if kind == "integer" and isinstance(by_name, int):
+    if fits and isinstance(by_name, fits) and schema.get("format") not in ("uuid", "date"):
         return by_name
     return BY_FORMAT.get(schema.get("format", ""), BY_TYPE.get(str(kind), {}))

@@ -22,7 +22,7 @@ def filter_parameter(column: str, schema: JsonSchema, *, not_null: bool) -> Para
     """
     tried = trials(column, schema, not_null=not_null)
     told = " · ".join(f"`{trial}` {meaning}" for trial, meaning in tried)
-    text: JsonSchema = {"type": "string"}
+    text: JsonSchema = {"type": "string", "examples": [trial for trial, _ in tried]}
     parameter: Parameter = {
         "name": column,
         "in": "query",
@@ -48,7 +48,7 @@ def operators(schema: JsonSchema) -> tuple[str, ...]:
         return (*COMPARE, "in")
     if kind is None:
         return ("cs",)
-    if "enum" in schema or schema.get("format") == "uuid":
+    if "enum" in schema or "format" in schema:
         return ("eq", "neq", "in")
     return ("eq", "neq", "like", "ilike", "in")
 
@@ -66,7 +66,7 @@ def trials(column: str, schema: JsonSchema, *, not_null: bool) -> list[tuple[str
         "gte": (f"gte.{text}", "greater or equal"),
         "lt": (f"lt.{text}", "less"),
         "lte": (f"lte.{text}", "less or equal"),
-        "like": (f"like.{text[:3]}*", "matches (`*` is anything)"),
+        "like": (f"like.{text[:3]}*", "matches (* is anything)"),
         "ilike": (f"ilike.*{text[:3].lower()}*", "matches in any case"),
         "in": (f"in.({several})", "one of"),
         "is": ("is.true", "or `is.false`"),
@@ -128,7 +128,7 @@ def prefer(*choices: str) -> Parameter:
     return {
         "name": "Prefer",
         "in": "header",
-        "description": "\n".join(f"- `{choice}` {PREFERENCES[choice]}" for choice in choices),
+        "description": " · ".join(f"`{choice}` {PREFERENCES[choice]}" for choice in choices),
         "style": "simple",
         "schema": {"type": "array", "items": {"type": "string", "enum": list(choices)}},
     }

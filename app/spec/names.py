@@ -6,7 +6,7 @@ import re
 DOMAINS = (
     ("energy", r"^circuit_interval_"),
     ("tariffs", r"tariff|balance|prepay"),
-    ("readings", r"^register_|^meter_(voltage|3p_voltage|csq|health_history|event_log$)"),
+    ("readings", r"^register_|interval_hh|_(voltage|csq|history|log)$"),
     ("meters", r"^meters?_|^get_meters|^ev_chargers$"),
     ("infrastructure", r""),
 )  # fmt: skip

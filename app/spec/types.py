@@ -16,6 +16,11 @@ TYPES: dict[str, JsonSchema] = {
     "uuid": {"type": "string", "format": "uuid"},
     "date": {"type": "string", "format": "date"},
     "timestamp with time zone": {"type": "string", "format": "date-time"},
+    "interval": {"type": "string", "format": "interval", "examples": ["02:00:00"]},
+    "inet": {"type": "string", "format": "inet", "examples": ["10.20.0.7"]},
+    "text": {"type": "string"},
+    "character varying": {"type": "string"},
+    "character": {"type": "string"},
     "json": {},
     "jsonb": {},
 }
@@ -25,14 +30,17 @@ RANGE_PATTERN = r'^(empty|[\[(]("[^"]*"|[^,"]*),("[^"]*"|[^,"]*)[\])])$'
 
 
 def json_schema(postgres_type: str) -> JsonSchema:
-    """Return the schema of a value of that type, null not included; unknown types are strings."""
+    """Return the schema of a value of that type, null not included.
+
+    A type that JSON Schema has no word for is a string whose `format` is the type's name.
+    """
     name = re.sub(r"\(\d+(,\s*\d+)?\)", "", postgres_type)
     if name.endswith("[]"):
         # PostgreSQL keeps no number of dimensions and lets any element be null.
         return {"type": "array", "items": nullable(json_schema(name[:-2]))}
     if name in RANGES:
         return {"type": "string", "pattern": RANGE_PATTERN}
-    return dict(TYPES.get(name, {"type": "string"}))
+    return dict(TYPES.get(name, {"type": "string", "format": name}))
 
 
 def nullable(schema: JsonSchema) -> JsonSchema:

@@ -7,6 +7,11 @@ HTMLImageElement.prototype.setAttribute = function (name, value) {
   if (name === "src" && new URL(value, location).origin !== location.origin) return;
   setAttribute.call(this, name, value);
 };
+Object.defineProperty(HTMLImageElement.prototype, "src", {
+  set(value) {
+    this.setAttribute("src", value);
+  },
+});
 
 const text = { fontFamily: "system-ui, sans-serif" };
 Redoc.init(
