@@ -84,53 +84,52 @@ def trials(column: str, schema: JsonSchema, *, not_null: bool) -> list[tuple[str
 
 def select(columns: list[str], embeddable: list[str]) -> Parameter:
     """Return `select`: columns, everything, or the rows of a related relation."""
-    choices = ["*", *columns, *(f"{relation}(*)" for relation in embeddable)]
-    return {
-        "name": "select",
-        "in": "query",
-        "description": "Columns to return, all by default. `relation(*)` adds the related rows. "
-        "Outside this page also `relation(column,…)`, `alias:column` and `column->key`.",
-        "style": "form",
-        "explode": False,
-        "schema": {"type": "array", "items": {"type": "string", "enum": choices}},
-    }
+    return _choices(
+        "select",
+        "Columns to return, by comma; all by default. `relation(*)` adds the related rows, "
+        "`relation(column,…)` some of their columns; `alias:column` renames, `column->key` looks "
+        "into JSON.",
+        ["*", *columns, *(f"{relation}(*)" for relation in embeddable)],
+    )
 
 
 def order(columns: list[str]) -> Parameter:
     """Return `order`: columns with their direction."""
-    choices = [f"{column}.{way}" for column in columns for way in ("asc", "desc")]
-    return {
-        "name": "order",
-        "in": "query",
-        "description": "Sort by these, in this order. Nulls come last in `asc` and first in "
-        "`desc`; outside this page `.nullsfirst` and `.nullslast` change that.",
-        "style": "form",
-        "explode": False,
-        "schema": {"type": "array", "items": {"type": "string", "enum": choices}},
-    }
+    return _choices(
+        "order",
+        "Sort by these, by comma. Nulls come last in `asc` and first in `desc`, unless "
+        "`.nullsfirst` or `.nullslast` follows.",
+        [f"{column}.{way}" for column in columns for way in ("asc", "desc")],
+    )
 
 
 def on_conflict(columns: list[str]) -> Parameter:
     """Return `on_conflict`: the columns of the unique key that decides what a duplicate is."""
-    return {
-        "name": "on_conflict",
-        "in": "query",
-        "description": "With `Prefer: resolution=…`: the columns of a unique key that tell a "
+    return _choices(
+        "on_conflict",
+        "With `Prefer: resolution=…`: the columns, by comma, of the unique key that tells a "
         "duplicate; the primary key by default.",
-        "style": "form",
-        "explode": False,
-        "schema": {"type": "array", "items": {"type": "string", "enum": columns}},
-    }
+        columns,
+    )
+
+
+def _choices(name: str, description: str, choices: list[str]) -> Parameter:
+    """Return a parameter that lists choices by comma; the documentation page lets one tick them.
+
+    It is a string: generated clients repeat the parameter of a list, and PostgREST reads the first.
+    """
+    schema = {"type": "string", "examples": choices}
+    return {"name": name, "in": "query", "description": description, "schema": schema}
 
 
 def prefer(*choices: str) -> Parameter:
     """Return the `Prefer` header (RFC 7240) with the preferences that apply here."""
+    single = dict.fromkeys(part for choice in choices for part in choice.split(","))
     return {
         "name": "Prefer",
         "in": "header",
-        "description": " · ".join(f"`{choice}` {PREFERENCES[choice]}" for choice in choices),
-        "style": "simple",
-        "schema": {"type": "array", "items": {"type": "string", "enum": list(choices)}},
+        "description": " · ".join(f"`{one}` {PREFERENCES[one]}" for one in single),
+        "schema": {"type": "string", "enum": list(choices)},
     }
 
 

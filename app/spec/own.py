@@ -4,6 +4,8 @@ from collections.abc import Set as AbstractSet
 from copy import deepcopy
 from typing import Any
 
+import orjson
+
 from app.spec import names, responses
 
 METHODS = frozenset({"get", "put", "post", "patch", "delete", "head", "options"})
@@ -24,6 +26,19 @@ TOKEN = {
     },
     "required": ["access_token", "token_type", "expires_in", "scope"],
 }  # fmt: skip
+
+
+def readable(described: dict[str, Any]) -> dict[str, Any]:
+    """Name the forms that FastAPI calls `Body_…` after their operation: `CreateTokenForm`."""
+    text = orjson.dumps(described)
+    for path, item in described["paths"].items():
+        for method in item:
+            form = names.pascal(names.route_operation_id(method, path)) + "Form"
+            body = f"Body_{item[method]['operationId']}"
+            text = text.replace(f'"{body}"'.encode(), f'"{form}"'.encode())
+            text = text.replace(f'/{body}"'.encode(), f'/{form}"'.encode())
+    renamed: dict[str, Any] = orjson.loads(text)
+    return renamed
 
 
 def paths(

@@ -111,8 +111,10 @@ class Relation:
                     "return=minimal",
                     "return=headers-only",
                     "resolution=merge-duplicates",
+                    "resolution=merge-duplicates,return=representation",
                     "resolution=ignore-duplicates",
-                    "missing=default",
+                    "resolution=ignore-duplicates,return=representation",
+                    "missing=default,return=representation",
                 ),
             ],
             "requestBody": {

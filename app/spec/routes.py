@@ -15,6 +15,7 @@ from app.auth.principal import Principal
 from app.deps import ServicesDep
 from app.settings import Settings
 from app.spec.document import Frame
+from app.spec.own import readable
 from app.spec.source import PUBLIC_ROLE, Documents
 
 STATIC = Path(__file__).parent / "static"
@@ -43,7 +44,7 @@ def install(app: FastAPI, settings: Settings) -> None:
         Frame(
             base_url=settings.base_url,
             version=app.version,
-            own=app.openapi(),
+            own=readable(app.openapi()),
             secured=frozenset(_secured(app)),
         )
     )

@@ -26,6 +26,18 @@ const DocumentOfTheToken = () => ({
   },
 });
 
+// Parameters that list choices by comma are ticked here, and still sent as one value.
+function withChoices(document) {
+  const operations = Object.values(document.paths).flatMap((item) => Object.values(item));
+  for (const parameter of operations.flatMap((operation) => operation.parameters ?? [])) {
+    if (!["select", "order", "on_conflict"].includes(parameter.name)) continue;
+    parameter.schema = { type: "array", items: { type: "string", enum: parameter.schema.examples } };
+    parameter.style = "form";
+    parameter.explode = false;
+  }
+  return document;
+}
+
 ui = SwaggerUIBundle({
   url: "/openapi.json",
   dom_id: "#swagger-ui",
@@ -43,5 +55,11 @@ ui = SwaggerUIBundle({
     request.url = withOperators(request.url);
     if (request.loadSpec && token()) request.headers = { ...request.headers, Authorization: "Bearer " + token() };
     return request;
+  },
+  responseInterceptor: (response) => {
+    if (response.ok && new URL(response.url, location).pathname === "/openapi.json") {
+      response.text = JSON.stringify(withChoices(JSON.parse(response.text)));
+    }
+    return response;
   },
 });
