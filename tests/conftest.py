@@ -2,10 +2,13 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,9 @@ from typing import Any
 import httpx
 import psycopg
 import pytest
+
+from app.auth.keys import load_or_create
+from app.auth.tokens import Grant, issue
 
 STOP_SECONDS = 60
 
@@ -23,6 +29,7 @@ class Stack:
 
     home: Path
     contract: dict[str, Any]
+    process: subprocess.Popen[str]
 
     def client(self, esco: str | None, kind: str = "read") -> httpx.Client:
         """An HTTP client of the gateway with the ESCO's token, or with none."""
@@ -31,14 +38,40 @@ class Stack:
         return httpx.Client(base_url=self.contract["base_url"], headers=headers, timeout=30)
 
 
-@pytest.fixture(scope="session")
-def stack() -> Iterator[Stack]:
-    """Start `flows up --demo` on free ports in a folder of its own."""
+def free_port() -> int:
+    """A port that nobody listens on right now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def wait_until(condition: Callable[[], Any], seconds: float = 30) -> Any:
+    """Poll until the condition holds, and return what it gave."""
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)
+    return found
+
+
+def answers(url: str, *statuses: int) -> bool:
+    """Whether anything (or one of `statuses`) is answered there."""
+    try:
+        status = httpx.get(url, timeout=5).status_code
+    except httpx.HTTPError:
+        return False
+    return not statuses or status in statuses
+
+
+@contextmanager
+def running_stack(**settings: str) -> Iterator[Stack]:
+    """Run `flows up --demo` on free ports in a folder of its own, with FLOWS_… `settings`."""
     with tempfile.TemporaryDirectory(prefix="flows-test-", dir="/tmp") as folder:
         home = Path(folder) / "home"
         process = subprocess.Popen(
             [sys.executable, "-m", "app.cli", "up", "--demo", "--with-parent"],
-            env=os.environ | {"FLOWS_HOME": str(home), "FLOWS_PORT": "0"},
+            env=os.environ | {"FLOWS_HOME": str(home), "FLOWS_PORT": "0"} | settings,
             stdout=subprocess.PIPE,
             text=True,
         )
@@ -46,10 +79,17 @@ def stack() -> Iterator[Stack]:
         try:
             first = process.stdout.readline()
             assert first.startswith("ready http://"), f"the stack did not start: {first!r}"
-            yield Stack(home, json.loads((home / "demo.json").read_text()))
+            yield Stack(home, json.loads((home / "demo.json").read_text()), process)
         finally:
             process.terminate()
             process.communicate(timeout=STOP_SECONDS)
+
+
+@pytest.fixture(scope="session")
+def stack() -> Iterator[Stack]:
+    """One stack for all tests; each leaves it as it found it."""
+    with running_stack() as running:
+        yield running
 
 
 @pytest.fixture(scope="session")
@@ -57,6 +97,13 @@ def engine(stack: Stack) -> str:
     """What keeps the time series: `timescale` or `postgres`."""
     name: str = stack.contract["engine"]
     return name
+
+
+@pytest.fixture(scope="session")
+def monitoring_token(stack: Stack) -> str:
+    """A token of the role that reads every ESCO and /metrics."""
+    grant = Grant("flc_monitoring", "grafanareader", None, None, ("read",))
+    return issue(load_or_create(stack.home / "keys"), stack.contract["base_url"], grant)
 
 
 @pytest.fixture
