@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/.ready
 
-.PHONY: setup demo test lint bench
+.PHONY: setup demo test fuzz lint bench
 setup: $(READY)
 
 $(READY): pyproject.toml constraints.txt
@@ -19,6 +19,11 @@ demo: $(READY)
 
 test: $(READY)
 	$(VENV)/bin/pytest
+
+# The fuzzing that `make test` does for half a minute, for as long as FLOWS_FUZZ_SECONDS says.
+fuzz: export FLOWS_FUZZ_SECONDS ?= 600
+fuzz: $(READY)
+	$(VENV)/bin/pytest tests/spec/test_fuzz.py
 
 lint: $(READY)
 	$(VENV)/bin/ruff format --check .

@@ -63,6 +63,7 @@ def up(
 def _greet(contract: dict[str, Any]) -> None:
     base_url = contract["base_url"]
     typer.echo(f"ready {base_url}")
+    typer.echo(f"docs: {base_url}/docs")
     escos = contract.get("escos", {})
     for code, esco in escos.items():
         typer.echo(f"\n{code} read token:\n{esco['read_token']}")

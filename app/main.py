@@ -15,6 +15,7 @@ from app.ops import health, metrics
 from app.rest.proxy import RestProxy
 from app.services import open_services
 from app.settings import Settings
+from app.spec import routes as spec
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -54,4 +55,5 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(metrics.router)
     app.include_router(auth.router)
     app.include_router(energy.router)
+    spec.install(app, settings)
     return app

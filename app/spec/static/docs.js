@@ -1,0 +1,65 @@
+// Swagger UI over /openapi.json; once authorized, over what the token may do.
+"use strict";
+
+let ui;
+
+function token() {
+  const authorized = ui?.authSelectors.authorized()?.toJS() ?? {};
+  return authorized.oauth2?.token?.access_token ?? authorized.bearer?.value;
+}
+
+// Follows each change of who is authorized: the document is the token's.
+const DocumentOfTheToken = () => ({
+  statePlugins: {
+    auth: {
+      wrapActions: Object.fromEntries(
+        ["authorizeOauth2", "authorize", "logout"].map((name) => [
+          name,
+          (original) => (...given) => {
+            const result = original(...given);
+            ui.specActions.download("/openapi.json");
+            return result;
+          },
+        ]),
+      ),
+    },
+  },
+});
+
+// Parameters that list choices by comma are ticked here, and still sent as one value.
+function withChoices(document) {
+  const operations = Object.values(document.paths).flatMap((item) => Object.values(item));
+  for (const parameter of operations.flatMap((operation) => operation.parameters ?? [])) {
+    if (!["select", "order", "on_conflict"].includes(parameter.name)) continue;
+    parameter.schema = { type: "array", items: { type: "string", enum: parameter.schema.examples } };
+    parameter.style = "form";
+    parameter.explode = false;
+  }
+  return document;
+}
+
+ui = SwaggerUIBundle({
+  url: "/openapi.json",
+  dom_id: "#swagger-ui",
+  deepLinking: true,
+  docExpansion: "list",
+  defaultModelsExpandDepth: -1,
+  displayRequestDuration: true,
+  filter: true,
+  persistAuthorization: false,
+  tryItOutEnabled: true,
+  validatorUrl: null,
+  syntaxHighlight: { activated: true, theme: "agate" },
+  plugins: [DocumentOfTheToken],
+  requestInterceptor: (request) => {
+    request.url = withOperators(request.url);
+    if (request.loadSpec && token()) request.headers = { ...request.headers, Authorization: "Bearer " + token() };
+    return request;
+  },
+  responseInterceptor: (response) => {
+    if (response.ok && new URL(response.url, location).pathname === "/openapi.json") {
+      response.text = JSON.stringify(withChoices(JSON.parse(response.text)));
+    }
+    return response;
+  },
+});

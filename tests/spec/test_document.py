@@ -1,0 +1,246 @@
+"""`/openapi.json` is valid, right about the database, and tells each caller its own part."""
+
+import json
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import psutil
+import psycopg
+import pytest
+from openapi_spec_validator import OpenAPIV31SpecValidator
+
+from tests.conftest import Stack
+
+Document = dict[str, Any]
+Fetch = Callable[..., Document]
+WRITES = ("post", "patch", "put", "delete")
+# "Within seconds": PostgREST reloads its schema cache, then the document is made again.
+FOLLOW_SECONDS = 15
+
+
+def operations(document: Document) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Yield (path, method, operation)."""
+    for path, item in document["paths"].items():
+        for method, operation in item.items():
+            yield path, method, operation
+
+
+@pytest.mark.parametrize(("esco", "kind"), [(None, "read"), ("wlce", "read"), ("wlce", "write")])
+def test_it_is_valid_openapi_3_1(document: Fetch, esco: str | None, kind: str) -> None:
+    found = document(esco, kind)
+    assert found["openapi"].startswith("3.1.")
+    assert [error.message for error in OpenAPIV31SpecValidator(found).iter_errors()] == []
+
+
+def test_a_second_validator_finds_it_valid(
+    document: Fetch, npm_tools: Path, saved: Callable[[Document], Path]
+) -> None:
+    for found in (document(), document("wlce", "write")):
+        linted = subprocess.run(
+            [npm_tools / "node_modules/.bin/redocly", "lint", "--extends=spec", saved(found)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert linted.returncode == 0, linted.stdout + linted.stderr
+        assert "valid" in linted.stderr
+
+
+def test_operations_read_well_and_none_lacks_errors(document: Fetch) -> None:
+    found = document("wlce", "write")
+    identities = [operation["operationId"] for _, _, operation in operations(found)]
+    assert len(identities) == len(set(identities))
+    assert {"listMeterRegistry", "createMeterRegistry", "getEnergy", "createToken"} <= {*identities}
+    tags = {tag["name"] for tag in found["tags"]}
+    for path, method, operation in operations(found):
+        assert operation["tags"], (path, method)
+        assert {*operation["tags"]} <= tags
+        assert "security" in operation, (path, method)
+        if operation["security"]:
+            assert {"401", "403", "429"} <= operation["responses"].keys(), (path, method)
+
+
+def test_without_a_token_it_is_what_a_read_client_may(document: Fetch) -> None:
+    public, read, write = document(), document("wlce", "read"), document("wlce", "write")
+    assert public["paths"] == read["paths"]
+    assert public["paths"].keys() <= write["paths"].keys()
+    for path, method, _ in operations(public):
+        assert method == "get" or path.startswith(("/auth/", "/rest/v1/rpc/", "/v1/")), path
+    assert "post" in write["paths"]["/rest/v1/meter_registry"]
+    assert "post" not in write["paths"]["/rest/v1/circuit_interval_hh"]
+    assert "delete" not in write["paths"]["/rest/v1/escos"]
+
+
+def test_what_a_role_may_is_what_the_database_grants(
+    document: Fetch, admin: psycopg.Connection[Any]
+) -> None:
+    verbs = {"post": "insert", "patch": "update", "delete": "delete"}
+    paths = document("wlce", "write")["paths"]
+    relations = admin.execute(
+        "select relname from pg_class where relnamespace = 'api'::regnamespace and relkind = 'v'"
+        " and has_table_privilege('flows', oid, 'select')"
+    ).fetchall()
+    assert len(relations) >= 18
+    for (relation,) in relations:
+        item = paths[f"/rest/v1/{relation}"]
+        for method, verb in verbs.items():
+            granted = admin.execute(
+                "select has_any_column_privilege('flows', %(name)s, %(verb)s)"
+                if verb != "delete"
+                else "select has_table_privilege('flows', %(name)s, %(verb)s)",
+                {"name": f"api.{relation}", "verb": verb},
+            ).fetchone()
+            assert granted is not None
+            assert (method in item) == granted[0], (relation, verb)
+
+
+def test_nothing_internal_is_told(stack: Stack, document: Fetch) -> None:
+    upstream = urlsplit(stack.contract["postgrest_url"]).netloc
+    for found in (document(), document("wlce", "write")):
+        text = json.dumps(found)
+        for word in (upstream, "flows_owner", "authenticator", "_timescaledb", "secret_hash"):
+            assert word not in text, word
+        assert not [path for path in found["paths"] if path.startswith(("/metrics", "/admin"))]
+        assert {server["url"] for server in found["servers"]} == {stack.contract["base_url"]}
+
+
+def test_required_and_null_are_those_of_the_base_table(
+    document: Fetch, admin: psycopg.Connection[Any]
+) -> None:
+    schemas = document("wlce", "write")["components"]["schemas"]
+    columns = admin.execute(
+        "select column_name, is_nullable = 'YES', column_default is not null"
+        " from information_schema.columns"
+        " where table_schema = 'flows' and table_name = 'meter_registry'"
+    ).fetchall()
+    row, insert = schemas["MeterRegistry"], schemas["MeterRegistryInsert"]
+    assert {*row["required"]} == {name for name, _, _ in columns}
+    assert {*insert["required"]} == {
+        name for name, null, default in columns if not null and not default
+    }
+    assert "serial" in insert["required"]
+    for name, null, _ in columns:
+        kind = row["properties"][name]["type"]
+        assert ("null" in kind if isinstance(kind, list) else False) == null, name
+
+
+def test_constraints_become_values_and_limits(document: Fetch) -> None:
+    schemas = document()["components"]["schemas"]
+    assert schemas["MeterRegistry"]["properties"]["mode"]["enum"] == ["active", "passive"]
+    assert schemas["MeterRegisters"]["properties"]["element"]["enum"] == ["A", "B", "SINGLE", None]
+    phase = schemas["ServiceHeadRegistry"]["properties"]["phase"]
+    assert (phase["minimum"], phase["maximum"]) == (1, 3)
+    assert schemas["RegisterIntervalHh"]["properties"]["import_kwh"]["minimum"] == 0
+
+
+def test_the_aggregates_say_the_same_on_both_engines(document: Fetch) -> None:
+    row = document()["components"]["schemas"]["CircuitIntervalHh"]["properties"]
+    assert row["circuit_id"]["type"] == "string"
+    assert row["timestamp"]["type"] == "string"
+    assert row["total_import_kwh"]["type"] == ["number", "null"]
+
+
+def test_every_choice_and_every_example_of_a_filter_works(stack: Stack, document: Fetch) -> None:
+    found = document()
+    shared = found["components"]["parameters"]
+    with stack.client("wlce") as client:
+        for path, item in found["paths"].items():
+            if not path.startswith("/rest/v1/") or "/rpc/" in path:
+                continue
+            parameters = [
+                shared[parameter["$ref"].rpartition("/")[2]] if "$ref" in parameter else parameter
+                for parameter in item["get"]["parameters"]
+            ]
+            by_name = {parameter["name"]: parameter for parameter in parameters}
+            trials = {
+                name: by_name[name]["description"].split("`")[1::2]
+                for name in by_name.keys() - {"select", "order", "limit", "offset", "Prefer"}
+            }
+            # One request tries one example of every column.
+            requests = [
+                [(name, told[turn]) for name, told in trials.items() if turn < len(told)]
+                for turn in range(max(map(len, trials.values())))
+            ]
+            for name in ("select", "order"):
+                choices = by_name[name]["schema"]["examples"]
+                requests += [[(name, ",".join(choices))]]
+                requests += [[(name, choice)] for choice in choices if "(" in choice]
+            for query in requests:
+                answer = client.get(path, params=httpx.QueryParams([*query, ("limit", "1")]))
+                assert answer.status_code == 200, (path, query, answer.text)
+            for choice in by_name["Prefer"]["schema"]["enum"]:
+                answer = client.get(path, params={"limit": 1}, headers={"Prefer": choice})
+                assert answer.status_code in (200, 206), (path, choice, answer.text)
+
+
+def test_a_document_not_changed_is_not_sent_again(stack: Stack) -> None:
+    with stack.client("wlce") as client:
+        first = client.get("/openapi.json")
+        again = client.get("/openapi.json", headers={"If-None-Match": first.headers["etag"]})
+        assert (again.status_code, again.content) == (304, b"")
+        assert again.headers["etag"] == first.headers["etag"]
+        assert first.headers["vary"] == "Authorization"
+        other = client.get("/openapi.json", headers={"If-None-Match": '"other"'})
+        assert other.status_code == 200
+
+
+def test_a_bad_token_is_refused(stack: Stack) -> None:
+    with stack.client(None) as client:
+        answer = client.get("/openapi.json", headers={"Authorization": "Bearer nonsense"})
+    assert answer.status_code == 401
+    assert answer.headers["content-type"] == "application/problem+json"
+
+
+def test_it_follows_the_schema_without_a_restart(stack: Stack, document: Fetch) -> None:
+    path = "/rest/v1/followed"
+    with psycopg.connect(stack.contract["database_url"], autocommit=True) as connection:
+        connection.execute(
+            "create view api.followed with (security_invoker = true) as"
+            " select id, name as title, array['a'] as tags, tstzrange(now(), null) as during"
+            " from flows.sites_new"
+        )
+        try:
+            connection.execute("grant select on api.followed to public_backend")
+            wait_until(lambda: path in document()["paths"])
+            row = document()["components"]["schemas"]["Followed"]["properties"]
+            assert row["title"]["type"] == "string", "not null in the table, under another name"
+            assert row["tags"]["type"] == ["array", "null"]
+            assert "pattern" in row["during"]
+            assert path not in document("wlce", "write")["paths"], "not granted to that role"
+        finally:
+            connection.execute("drop view api.followed")
+        wait_until(lambda: path not in document()["paths"])
+
+
+def test_it_stays_up_while_postgrest_hangs(stack: Stack) -> None:
+    port = urlsplit(stack.contract["postgrest_url"]).port
+    (postgrest,) = (
+        psutil.Process(connection.pid)
+        for connection in psutil.net_connections("tcp")
+        if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port
+    )
+    with stack.client(None) as client:
+        before = client.get("/openapi.json")
+        assert "x-flows-stale" not in before.headers
+        postgrest.suspend()
+        try:
+            wait_until(lambda: "x-flows-stale" in client.get("/openapi.json").headers)
+            stale = client.get("/openapi.json")
+            assert stale.content == before.content
+            assert stale.headers["warning"].startswith("110")
+        finally:
+            postgrest.resume()
+        wait_until(lambda: "x-flows-stale" not in client.get("/openapi.json").headers)
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    """Poll until it holds."""
+    deadline = time.monotonic() + FOLLOW_SECONDS
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)

@@ -1,0 +1,190 @@
+"""`/docs` and `/redoc` in a real browser: what a person does works, nothing leaves the origin."""
+
+import shutil
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from playwright.sync_api import Browser, Locator, Page, Playwright, expect, sync_playwright
+
+from tests.conftest import Stack
+
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+PATIENCE_MS = 20_000
+
+
+@pytest.fixture(scope="module")
+def playwright() -> Iterator[Playwright]:
+    """Playwright over its own driver; the browser is the system's."""
+    with sync_playwright() as driver:
+        yield driver
+
+
+@pytest.fixture(scope="module")
+def browser(playwright: Playwright) -> Iterator[Browser]:
+    """Headless chromium; skips where none is installed."""
+    program = shutil.which("chromium") or shutil.which("chromium-browser")
+    program = program or shutil.which("google-chrome")
+    if program is None:
+        pytest.skip("no chromium is installed")
+    browser = playwright.chromium.launch(executable_path=program, args=FLAGS)
+    yield browser
+    browser.close()
+
+
+@pytest.fixture
+def page(stack: Stack, browser: Browser) -> Iterator[Page]:
+    """A page of a fresh profile; at the end, no request went to another origin."""
+    page = browser.new_page(base_url=stack.contract["base_url"])
+    page.set_default_timeout(PATIENCE_MS)
+    expect.set_options(timeout=PATIENCE_MS)
+    asked: list[str] = []
+    errors: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("console", lambda said: errors.append(said.text) if said.type == "error" else None)
+    yield page
+    page.close()
+    origin = stack.contract["base_url"]
+    away = [url for url in asked if not url.startswith((f"{origin}/", "data:", f"blob:{origin}"))]
+    assert asked
+    assert away == []
+    assert [error for error in errors if "status of 401" not in error] == []
+
+
+def open_operation(page: Page, tag: str, operation: str) -> Locator:
+    """Open an operation by its deep link."""
+    page.goto(f"/docs#/{tag}/{operation}")
+    opened = page.locator(f"#operations-{tag}-{operation}")
+    expect(opened.locator("button.execute")).to_be_visible()
+    return opened
+
+
+def authorize(page: Page, stack: Stack) -> None:
+    """Get a token in the Authorize dialog with client id and secret."""
+    client = stack.contract["escos"]["wlce"]
+    page.locator("button.btn.authorize").click()
+    dialog = page.locator(".dialog-ux")
+    dialog.locator("#client_id_clientCredentials").fill(client["client_id"])
+    dialog.locator("#client_secret_clientCredentials").fill(client["client_secret"])
+    with page.expect_response("**/auth/token") as answer:
+        dialog.locator("button.authorize").first.click()
+    assert answer.value.status == 200
+    expect(dialog.get_by_text("Authorized").first).to_be_visible()
+    dialog.locator(".close-modal").click()
+
+
+def execute(page: Page, operation: Locator, path: str) -> tuple[int, str, str]:
+    """Press Execute; return status, the URL that was asked, and the body shown."""
+    with page.expect_response(lambda answer: urlsplit(answer.url).path == path) as answer:
+        operation.locator("button.execute").click()
+    shown = operation.locator(".live-responses-table tr.response .response-col_description")
+    expect(shown.first).to_be_visible()
+    return answer.value.status, answer.value.url, shown.first.inner_text()
+
+
+def fill(operation: Locator, parameter: str, value: str) -> None:
+    """Type into a parameter's field."""
+    operation.locator(f"tr[data-param-name='{parameter}'] input").fill(value)
+
+
+def test_a_filter_typed_without_operator_finds_the_meter(stack: Stack, page: Page) -> None:
+    listing = open_operation(page, "meters", "listMeterRegistry")
+    status, _, body = execute(page, listing, "/rest/v1/meter_registry")
+    assert status == 401, "no token yet"
+    assert "token" in body
+    authorize(page, stack)
+    # Authorized, the page shows what the token may do: this one may write.
+    expect(page.locator("#operations-meters-createMeterRegistry")).to_be_visible()
+    fill(listing, "serial", "WLCE0001")
+    status, url, body = execute(page, listing, "/rest/v1/meter_registry")
+    assert status == 200
+    assert parse_qs(urlsplit(url).query) == {"serial": ["eq.WLCE0001"]}
+    assert '"serial": "WLCE0001"' in body
+    assert "WLCE0002" not in body
+    fill(listing, "serial", "like.*PV01")
+    status, url, body = execute(page, listing, "/rest/v1/meter_registry")
+    assert (status, '"WLCEPV01"' in body) == (200, True)
+    listing.locator("tr[data-param-name='select'] select").select_option(["serial", "mode"])
+    listing.locator("tr[data-param-name='order'] select").select_option(["serial.desc"])
+    fill(listing, "serial", "")
+    fill(listing, "limit", "2")
+    status, url, body = execute(page, listing, "/rest/v1/meter_registry")
+    assert parse_qs(urlsplit(url).query) == {
+        "select": ["serial,mode"],
+        "order": ["serial.desc"],
+        "limit": ["2"],
+    }
+    assert (status, "WLCEPV01" in body, "hardware" in body) == (200, True, False)
+
+
+def test_a_day_of_energy_is_fetched(stack: Stack, page: Page) -> None:
+    energy = open_operation(page, "energy", "getEnergy")
+    authorize(page, stack)
+    midnight = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    fill(energy, "period_from", (midnight - timedelta(days=1)).isoformat())
+    fill(energy, "period_to", midnight.isoformat())
+    status, _, body = execute(page, energy, "/v1/energy")
+    assert status == 200
+    assert '"import_kwh"' in body
+
+
+TYPED = {
+    "serial=EML1": "serial=eq.EML1",
+    "serial=eq.EML1": "serial=eq.EML1",
+    "serial=not.in.(a,b)": "serial=not.in.(a,b)",
+    "serial=like(any).{A*,B*}": "serial=like(any).{A*,B*}",
+    "notes=is.null": "notes=is.null",
+    "notes=fts(english).meter": "notes=fts(english).meter",
+    "notes=equal.parts": "notes=eq.equal.parts",
+    "timestamp=gte.2026-01-01T00:00:00+01:00": "timestamp=gte.2026-01-01T00:00:00+01:00",
+    "balance=12.5": "balance=eq.12.5",
+    "select=serial,name&order=serial.asc&limit=3": "select=serial,name&order=serial.asc&limit=3",
+    "or=(a.eq.1,b.eq.2)": "or=(a.eq.1,b.eq.2)",
+}
+
+
+def test_what_is_typed_is_completed_and_never_sent_elsewhere(stack: Stack, page: Page) -> None:
+    page.goto("/docs")
+    origin = stack.contract["base_url"]
+    for typed, sent in TYPED.items():
+        query = typed.replace("+", "%2B")
+        url = page.evaluate(f"withOperators('http://elsewhere.test/rest/v1/x?{query}')")
+        assert url.startswith(f"{origin}/rest/v1/x?")
+        wanted = parse_qs(sent.replace("+", "%2B"))
+        assert parse_qs(urlsplit(url).query) == wanted
+    for untouched in ("/v1/energy?circuit=1", "/rest/v1/rpc/f?name=x"):
+        assert page.evaluate(f"withOperators('{untouched}')") == origin + untouched
+
+
+def test_the_guide_stands_on_top(stack: Stack, page: Page) -> None:
+    page.goto("/docs")
+    guide = page.locator(".info")
+    for words in ("Get a token", "First call", "Filters", f"{stack.contract['base_url']}/rest/v1"):
+        expect(guide).to_contain_text(words)
+
+
+def test_the_reading_view_shows_the_same_document(page: Page) -> None:
+    page.goto("/redoc")
+    shown = page.locator("#redoc .api-content")
+    for words in ("Get a token", "List meter registry", "/rest/v1/meter_registry"):
+        expect(shown).to_contain_text(words)
+
+
+@pytest.mark.parametrize("path", ["/docs", "/redoc"])
+def test_the_pages_forbid_other_origins(stack: Stack, path: str) -> None:
+    with stack.client(None) as client:
+        policy = client.get(path).headers["content-security-policy"]
+    assert policy.startswith("default-src 'self';")
+    assert "http" not in policy
+    assert "unsafe-eval" not in policy
