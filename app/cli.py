@@ -4,6 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
+from app.auth.commands import client, esco, keys, token
 from app.importing.commands import import_file
 from app.ops.commands import db
 from app.ops.migrate import MigrationError
@@ -17,6 +18,10 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 app.add_typer(db, name="db")
+app.add_typer(esco, name="esco")
+app.add_typer(client, name="client")
+app.add_typer(token, name="token")
+app.add_typer(keys, name="keys")
 app.command("import")(import_file)
 
 
@@ -65,16 +70,16 @@ def _greet(contract: dict[str, Any]) -> None:
     typer.echo(f"ready {base_url}")
     typer.echo(f"docs: {base_url}/docs")
     escos = contract.get("escos", {})
-    for code, esco in escos.items():
-        typer.echo(f"\n{code} read token:\n{esco['read_token']}")
-    for esco in list(escos.values())[:1]:
-        token = f'-H "Authorization: Bearer {esco["read_token"]}"'
+    for code, community in escos.items():
+        typer.echo(f"\n{code} read token:\n{community['read_token']}")
+    for community in list(escos.values())[:1]:
+        token = f'-H "Authorization: Bearer {community["read_token"]}"'
         typer.echo(f'\ncurl {token} "{base_url}/rest/v1/meter_registry?select=serial,name&limit=3"')
         typer.echo(
             f'curl {token} "{base_url}/rest/v1/circuit_interval_daily?order=day.desc&limit=3"'
         )
         typer.echo(
-            f"curl -u {esco['client_id']}:{esco['client_secret']} "
+            f"curl -u {community['client_id']}:{community['client_secret']} "
             f"-d grant_type=client_credentials {base_url}/auth/token\n"
         )
     typer.echo("Ctrl-C stops everything.")

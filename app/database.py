@@ -20,12 +20,17 @@ Connection = AsyncConnection[DictRow]
 Pool = AsyncConnectionPool[Connection]
 
 
-def create_pool(settings: DatabaseSettings) -> Pool:
-    """Return a pool that is not open yet; its connections log in as the gateway's own role."""
+def database_url(settings: DatabaseSettings) -> str:
+    """The gateway's own login; without one it does not start."""
     if settings.url is None:
         raise SystemExit("FLOWS_DATABASE_URL is not set: the gateway's login, a libpq URL")
+    return settings.url.get_secret_value()
+
+
+def create_pool(settings: DatabaseSettings) -> Pool:
+    """Return a pool that is not open yet; its connections log in as the gateway's own role."""
     return AsyncConnectionPool(
-        settings.url.get_secret_value(),
+        database_url(settings),
         connection_class=AsyncConnection[DictRow],
         kwargs={"row_factory": dict_row, "application_name": "flows-gateway"},
         min_size=settings.pool_min,

@@ -64,6 +64,12 @@ class NotFound(Problem):
     status, code, title = 404, "not_found", "There is nothing here"
 
 
+class Conflict(Problem):
+    """What is there already stands against it."""
+
+    status, code, title = 409, "conflict", "This conflicts with what is there"
+
+
 class MethodNotAllowed(Problem):
     """A method that this resource does not know."""
 

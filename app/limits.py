@@ -19,8 +19,8 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.auth.principal import Principal
-from app.auth.tokens import TokenVerifier
-from app.errors import Problem, TooManyRequests, respond
+from app.auth.tokens import OPERATOR, TokenVerifier
+from app.errors import Forbidden, Problem, TooManyRequests, respond
 from app.ops.metrics import Metrics
 from app.rest.credentials import bearer_token
 from app.settings import LimitsSettings
@@ -102,6 +102,8 @@ class RateLimits:
             try:
                 scope["token"] = token = bearer_token(scope["headers"])
                 scope["caller"] = caller = self._verifier.verify(token)
+                if caller.role == OPERATOR:
+                    raise Forbidden("This token administers; it reads no data.")
                 scope["answer_headers"].extend(await self._limiter.count(caller))
             except Problem as problem:
                 if isinstance(problem, TooManyRequests):

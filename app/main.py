@@ -7,8 +7,10 @@ from fastapi import FastAPI
 from starlette.routing import Mount
 
 from app import errors, middleware
+from app.auth import admin
 from app.auth import routes as auth
-from app.auth.keys import load_or_create
+from app.auth.keys import load_keys
+from app.auth.state import Keyring
 from app.auth.tokens import TokenVerifier
 from app.energy import routes as energy
 from app.ops import health, metrics
@@ -20,14 +22,14 @@ from app.spec import routes as spec
 
 def create_app(settings: Settings) -> FastAPI:
     """Build the ASGI application; no connection is opened before its lifespan starts."""
-    signing_key = load_or_create(settings.home / "keys")
-    verifier = TokenVerifier({signing_key.kid: signing_key}, settings.base_url)
+    keys = Keyring(load_keys(settings.key_folder, settings.signing_key))
+    verifier = TokenVerifier(settings.base_url)
     counters = metrics.Metrics()
     rest = RestProxy(settings.postgrest.url, settings.rest, counters)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with open_services(settings, signing_key, verifier) as services:
+        async with open_services(settings, keys, verifier) as services:
             app.state.services = services
             counters.watch_database(services.pool)
             await rest.open()
@@ -54,6 +56,8 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(health.router)
     app.include_router(metrics.router)
     app.include_router(auth.router)
+    app.add_exception_handler(auth.Refusal, auth.refuse)
+    app.include_router(admin.router)
     app.include_router(energy.router)
     spec.install(app, settings)
     return app

@@ -1,14 +1,17 @@
 """What one gateway process holds for its lifetime, opened together and closed together."""
 
+import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 import httpx
 
-from app.auth.keys import SigningKey
+from app.auth.keys import SigningKey, load_keys
+from app.auth.state import AuthState, Keyring, follow_state
+from app.auth.throttle import Throttle
 from app.auth.tokens import TokenVerifier
-from app.database import Pool, create_pool
+from app.database import Pool, create_pool, database_url
 from app.settings import Settings
 
 
@@ -19,19 +22,36 @@ class Services:
     settings: Settings
     pool: Pool
     postgrest: httpx.AsyncClient
-    signing_key: SigningKey
+    keys: Keyring
     verifier: TokenVerifier
+    throttle: Throttle
 
 
 @asynccontextmanager
 async def open_services(
-    settings: Settings, signing_key: SigningKey, verifier: TokenVerifier
+    settings: Settings, keys: Keyring, verifier: TokenVerifier
 ) -> AsyncIterator[Services]:
     """Open everything a gateway process needs; the database may be down and come later."""
     pool = create_pool(settings.database)
+
+    def private_keys() -> list[SigningKey]:
+        # A rotation on this machine adds a file; it is read when the database knows its key.
+        keys.replace(load_keys(settings.key_folder, settings.signing_key))
+        return keys.private
+
+    def update(state: AuthState) -> None:
+        keys.update(state)
+        verifier.update(state)
+
+    follower = asyncio.create_task(
+        follow_state(database_url(settings.database), private_keys, update)
+    )
     async with httpx.AsyncClient(base_url=settings.postgrest.url, timeout=10) as postgrest:
         await pool.open(wait=False)
         try:
-            yield Services(settings, pool, postgrest, signing_key, verifier)
+            yield Services(settings, pool, postgrest, keys, verifier, Throttle())
         finally:
+            follower.cancel()
+            with suppress(asyncio.CancelledError):
+                await follower
             await pool.close()

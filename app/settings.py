@@ -112,6 +112,32 @@ class LimitsSettings(BaseSettings):
         return url
 
 
+class KeysSettings(BaseSettings):
+    """`FLOWS_KEYS_*`: where the private keys that sign tokens are."""
+
+    model_config = _group("FLOWS_KEYS_")
+
+    folder: Path | None = Field(
+        None, description="Folder of the PEM files; left out, `keys` in FLOWS_HOME."
+    )
+    signing_key: SecretStr | None = Field(
+        None, description="One private key in PEM, instead of files: for secret stores."
+    )
+
+
+class TokenSettings(BaseSettings):
+    """`FLOWS_TOKENS_*`: how long tokens may last."""
+
+    model_config = _group("FLOWS_TOKENS_")
+
+    max_lifetime_seconds: PositiveInt = Field(
+        86_400, description="Longest life of an access token, whatever its client is allowed."
+    )
+    max_days: PositiveInt = Field(
+        400, description="Longest life of a token that `flows token` issues."
+    )
+
+
 class Settings(BaseSettings):
     """Everything a gateway process needs to know; `database`, `postgrest`, … are the groups."""
 
@@ -179,6 +205,27 @@ class Settings(BaseSettings):
     def postgrest(self) -> PostgrestSettings:
         """How to reach PostgREST."""
         return PostgrestSettings()
+
+    @cached_property
+    def keys(self) -> KeysSettings:
+        """Where the private keys are."""
+        return KeysSettings()
+
+    @property
+    def key_folder(self) -> Path:
+        """The folder of the key files."""
+        return self.keys.folder or self.home / "keys"
+
+    @property
+    def signing_key(self) -> str | None:
+        """The key given by the environment."""
+        key = self.keys.signing_key
+        return key.get_secret_value() if key else None
+
+    @cached_property
+    def tokens(self) -> TokenSettings:
+        """How long tokens may last."""
+        return TokenSettings()
 
     @cached_property
     def rest(self) -> RestSettings:

@@ -23,6 +23,15 @@ def print_json(value: Any) -> None:
     typer.echo(json.dumps(value, indent=2, default=str))
 
 
+def issuer(settings: Settings) -> str:
+    """The gateway's address as tokens name it: of the environment, else of the stack here."""
+    demo = settings.home / "demo.json"
+    if settings.public_url is None and demo.exists():
+        url: str = json.loads(demo.read_text())["base_url"]
+        return url
+    return settings.base_url
+
+
 def admin_url(settings: Settings) -> str:
     """The administrator's URL: from the environment, else of the embedded stack in FLOWS_HOME."""
     if settings.database.admin_url:

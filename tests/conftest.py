@@ -17,7 +17,7 @@ import httpx
 import psycopg
 import pytest
 
-from app.auth.keys import load_or_create
+from app.auth.keys import load_keys
 from app.auth.tokens import Grant, issue
 
 STOP_SECONDS = 60
@@ -103,7 +103,7 @@ def engine(stack: Stack) -> str:
 def monitoring_token(stack: Stack) -> str:
     """A token of the role that reads every ESCO and /metrics."""
     grant = Grant("flc_monitoring", "grafanareader", None, None, ("read",))
-    return issue(load_or_create(stack.home / "keys"), stack.contract["base_url"], grant)
+    return issue(load_keys(stack.home / "keys")[-1], stack.contract["base_url"], grant)
 
 
 @pytest.fixture

@@ -1,21 +1,52 @@
-"""The caller as a route's parameter."""
+"""The caller as a route's parameter, and what a route asks of it."""
 
+from ipaddress import ip_address
 from typing import Annotated
 
 from fastapi import Depends, Request
 
 from app.auth.principal import Principal
+from app.auth.store import Actor
+from app.auth.tokens import OPERATOR
 from app.deps import ServicesDep
-from app.errors import Unauthorized
+from app.errors import Forbidden
+from app.rest.credentials import bearer_token
+from app.settings import Settings
 
 
 def _caller(request: Request, services: ServicesDep) -> Principal:
-    scheme, _, token = request.headers.get("authorization", "").partition(" ")
-    if scheme.lower() != "bearer":
-        scheme, token = "bearer", request.headers.get("apikey", "")
-    if not token:
-        raise Unauthorized()
-    return services.verifier.verify(token)
+    return services.verifier.verify(bearer_token(request.scope["headers"]))
 
 
 Caller = Annotated[Principal, Depends(_caller)]
+
+
+def client_address(request: Request, settings: Settings) -> str:
+    """Where a request comes from; X-Forwarded-For is believed from trusted proxies only."""
+    address = request.client.host if request.client else "unknown"
+    hops = [hop.strip() for hop in request.headers.get("x-forwarded-for", "").split(",")]
+    while address in settings.trusted_proxies and hops and hops[-1]:
+        try:
+            address = str(ip_address(hops.pop()))
+        except ValueError:
+            break
+    return address
+
+
+def _administrator(request: Request, services: ServicesDep, caller: Caller) -> Actor:
+    if "admin" not in caller.scopes:
+        raise Forbidden("This needs a token with the scope admin.")
+    address = client_address(request, services.settings)
+    return Actor(caller.client_id, address, None if caller.role == OPERATOR else caller.esco)
+
+
+Administrator = Annotated[Actor, Depends(_administrator)]
+
+
+def _operator(actor: Administrator) -> Actor:
+    if actor.esco is not None:
+        raise Forbidden("This is for the platform's operators.")
+    return actor
+
+
+Operator = Annotated[Actor, Depends(_operator)]

@@ -2,7 +2,7 @@
 
 import time
 import uuid
-from collections.abc import Mapping
+from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,13 +10,17 @@ import jwt
 
 from app.auth.keys import ALGORITHM, SigningKey
 from app.auth.principal import Principal
-from app.errors import Forbidden, Unauthorized
+from app.auth.state import NOTHING_KNOWN, AuthState
+from app.errors import Forbidden, Unauthorized, Unavailable
 
 AUDIENCE = "flows"
 TOKEN_TYPE = "at+jwt"  # noqa: S105  (RFC 9068 §2.1)
 LIFETIME_SECONDS = 3600
+CLOCK_SECONDS = 30  # how far the clocks of issuer and verifier may differ
+REMEMBERED = 10_000
 TENANT_ROLES = frozenset({"flows", "public_backend"})
-ROLES = TENANT_ROLES | {"grafanareader"}
+OPERATOR = "operator"
+ROLES = TENANT_ROLES | {"grafanareader", OPERATOR}
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +34,14 @@ class Grant:
     scopes: tuple[str, ...]
 
 
-def issue(key: SigningKey, issuer: str, grant: Grant, *, seconds: int = LIFETIME_SECONDS) -> str:
+def issue(
+    key: SigningKey,
+    issuer: str,
+    grant: Grant,
+    *,
+    seconds: int = LIFETIME_SECONDS,
+    token_id: str | None = None,
+) -> str:
     """Return a signed token for `grant`; without `write` it reads only, whatever its client may."""
     now = int(time.time())
     role = "public_backend" if grant.role == "flows" and "write" not in grant.scopes else grant.role
@@ -41,7 +52,7 @@ def issue(key: SigningKey, issuer: str, grant: Grant, *, seconds: int = LIFETIME
         "client_id": grant.client_id,
         "role": role,
         "scope": " ".join(grant.scopes),
-        "jti": str(uuid.uuid4()),
+        "jti": token_id or str(uuid.uuid4()),
         "iat": now,
         "nbf": now,
         "exp": now + seconds,
@@ -53,14 +64,57 @@ def issue(key: SigningKey, issuer: str, grant: Grant, *, seconds: int = LIFETIME
 
 
 class TokenVerifier:
-    """Checks a token against the known keys; one algorithm, whatever the token's header says."""
+    """Checks a token against the known keys; one algorithm, whatever the token's header says.
 
-    def __init__(self, keys: Mapping[str, SigningKey], issuer: str) -> None:
-        self._keys = {kid: key.private.public_key() for kid, key in keys.items()}
+    A token that was good is remembered: later it is only looked up, and asked whether it has
+    expired and whether it, its client or its ESCO was revoked since.
+    """
+
+    def __init__(self, issuer: str) -> None:
         self._issuer = issuer
+        self._state = NOTHING_KNOWN
+        self._keys: dict[str, jwt.PyJWK] = {}
+        self._good: OrderedDict[str, Principal] = OrderedDict()
+
+    def update(self, state: AuthState) -> None:
+        """Take a newer look at the database; other keys make every token prove itself again."""
+        if state.keys != self._state.keys:
+            self._keys = {kid: jwt.PyJWK(jwk, ALGORITHM) for kid, jwk in state.keys.items()}
+            self._good.clear()
+        self._state = state
+
+    @property
+    def fresh(self) -> bool:
+        """Whether tokens can be judged at all."""
+        return self._state.fresh
 
     def verify(self, token: str) -> Principal:
-        """Return the caller; Unauthorized for a bad token, Forbidden for one without an ESCO."""
+        """Return the caller of a good token.
+
+        Unauthorized for a bad one, Forbidden for one without an ESCO, Unavailable when the
+        database has not told of revocations for too long.
+        """
+        state = self._state
+        if not state.fresh:
+            raise Unavailable("Tokens cannot be checked right now.")
+        caller = self._good.get(token)
+        if caller is None:
+            caller = self._check(token)
+            self._good[token] = caller
+            if len(self._good) > REMEMBERED:
+                self._good.popitem(last=False)
+        elif caller.expires_at + CLOCK_SECONDS <= time.time():
+            del self._good[token]
+            raise Unauthorized("The token is not valid: it has expired.")
+        if (
+            caller.token_id in state.revoked
+            or caller.client_id in state.clients
+            or str(caller.esco) in state.escos
+        ):
+            raise Unauthorized("The token is not valid any more.")
+        return caller
+
+    def _check(self, token: str) -> Principal:
         try:
             header = jwt.get_unverified_header(token)
             if str(header.get("typ", "")).lower() != TOKEN_TYPE or "crit" in header:
@@ -74,6 +128,7 @@ class TokenVerifier:
                 algorithms=[ALGORITHM],
                 audience=AUDIENCE,
                 issuer=self._issuer,
+                leeway=CLOCK_SECONDS,
                 options={"require": ["exp", "iat", "iss", "aud", "jti", "client_id", "role"]},
             )
         except jwt.PyJWTError as error:

@@ -8,7 +8,8 @@ from rich.console import Console
 from rich.filesize import decimal
 from rich.table import Table
 
-from app.auth.keys import load_or_create, publish
+from app.auth.keys import load_keys
+from app.auth.state import publish_keys
 from app.ops.maintain import follow, maintain
 from app.ops.migrate import MigrationError, migrate
 from app.ops.status import database_status
@@ -36,8 +37,7 @@ def db_migrate() -> None:
     )
     try:
         engine = migrate(admin_url(settings), logins=logins)
-        with psycopg.connect(admin_url(settings)) as connection:
-            publish(connection, load_or_create(settings.home / "keys"))
+        publish_keys(admin_url(settings), load_keys(settings.key_folder, settings.signing_key))
     except (MigrationError, psycopg.Error) as error:
         raise fail(str(error).strip()) from None
     typer.echo(f"up to date ({engine})")

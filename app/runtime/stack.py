@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import psycopg
 
-from app.auth.keys import load_or_create, publish
+from app.auth.keys import load_keys
+from app.auth.state import publish_keys
 from app.ops.maintain import maintain
 from app.ops.migrate import migrate
 from app.runtime.demo_clients import demo_escos
@@ -66,8 +66,7 @@ class Stack:
         postgrest_url = self.database.url("authenticator", passwords["authenticator"])
         with step("applying migrations"):
             self.engine = migrate(self.database.admin_url, logins=(gateway_url, postgrest_url))
-            with psycopg.connect(self.database.admin_url) as connection:
-                publish(connection, load_or_create(self.home / "keys"))
+            publish_keys(self.database.admin_url, load_keys(self.home / "keys"))
         self._postgrest = Postgrest(
             self.home,
             database_url=postgrest_url,

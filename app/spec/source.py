@@ -114,6 +114,6 @@ async def _swagger(services: Services, role: str) -> bytes:
     """Ask PostgREST what it serves to the role; the token never leaves this process otherwise."""
     esco = NO_ESCO if role in TENANT_ROLES else None
     grant = Grant("flows-gateway", role, esco, None, ("read", "write"))
-    token = issue(services.signing_key, services.settings.base_url, grant, seconds=TOKEN_SECONDS)
+    token = issue(services.keys.current(), services.settings.base_url, grant, seconds=TOKEN_SECONDS)
     answer = await services.postgrest.get("/", headers={"Authorization": f"Bearer {token}"})
     return answer.raise_for_status().content

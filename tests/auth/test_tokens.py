@@ -11,7 +11,7 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from app.auth.keys import load_or_create
+from app.auth.keys import load_keys
 from tests.conftest import Stack
 
 
@@ -66,7 +66,7 @@ def test_credentials_in_the_url_are_refused(stack: Stack) -> None:
 
 def forge(stack: Stack, how: str) -> str:
     """A token that is wrong in one way."""
-    key = load_or_create(stack.home / "keys")
+    key = load_keys(stack.home / "keys")[-1]
     now = int(time.time())
     claims: dict[str, Any] = {
         "iss": stack.contract["base_url"], "aud": "flows", "sub": "x", "client_id": "x",
@@ -132,4 +132,4 @@ def test_a_half_written_key_refuses_to_start(tmp_path: Path) -> None:
     file.touch(mode=0o600)
     file.write_text("-----BEGIN PRIVATE KEY-----\nMIIE")
     with pytest.raises(SystemExit, match="cannot be read as a private key"):
-        load_or_create(tmp_path)
+        load_keys(tmp_path)

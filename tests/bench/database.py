@@ -101,7 +101,7 @@ def run(stack: Stack, report: Report) -> None:
 
 
 def _load_history(admin: Admin, start: datetime, end: datetime) -> None:
-    """Load half-hours a month at a time, past the triggers, and bring the aggregates behind them."""
+    """Load half-hours a month at a time, past the triggers; bring the aggregates behind them."""
     admin.execute("alter table flows.register_interval_hh disable trigger user")
     at = start
     while at < end:

@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from app.auth.keys import load_or_create
+from app.auth.keys import load_keys
 from app.auth.tokens import Grant, issue
 from app.settings import LimitsSettings
 from tests.conftest import Stack, free_port, running_stack, wait_until
@@ -22,7 +22,7 @@ QUOTAS = {"FLOWS_LIMITS_CLIENT": "6/hour", "FLOWS_LIMITS_ESCO": "10/hour",
 def ask(stack: Stack, client_id: str, esco: str, path: str = "/rest/v1/escos") -> httpx.Response:
     """A request of one of several clients of an ESCO."""
     grant = Grant(client_id, "flows", stack.contract["escos"][esco]["id"], esco, ("read",))
-    token = issue(load_or_create(stack.home / "keys"), stack.contract["base_url"], grant)
+    token = issue(load_keys(stack.home / "keys")[-1], stack.contract["base_url"], grant)
     return httpx.get(
         stack.contract["base_url"] + path, headers={"Authorization": f"Bearer {token}"}
     )

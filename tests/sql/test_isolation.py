@@ -10,6 +10,13 @@ from tests.conftest import Stack
 Admin = psycopg.Connection[Any]
 ESCOS = ("wlce", "hmce")
 SHARED = {"regions", "meter_metrics", "meter_event_log_type"}
+# What these show depends on the state of the meters; who may see it is tested as everywhere.
+REPORTS = {
+    "meters_low_balance",
+    "meters_offline_all",
+    "meters_offline_recently",
+    "meters_clock_drift",
+}
 TIME_SERIES = {
     "register_import",
     "register_export",

@@ -1,0 +1,245 @@
+"""`/admin`: an ESCO's admin manages its own clients; the platform's operators all, and ESCOs."""
+
+import uuid
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query, Response
+from pydantic import AwareDatetime, BaseModel, Field
+
+from app.auth import store
+from app.auth.deps import Administrator, Operator
+from app.auth.tokens import LIFETIME_SECONDS
+from app.deps import ServicesDep
+from app.errors import NotFound, Unprocessable
+
+router = APIRouter(prefix="/admin", tags=["administration"])
+
+Scope = Literal["read", "write", "admin"]
+
+
+class Secret(BaseModel):
+    """A secret of a client, without the secret."""
+
+    id: uuid.UUID
+    created_at: datetime
+
+
+class Client(BaseModel):
+    """A client: a machine that may ask for tokens."""
+
+    id: str
+    esco: uuid.UUID | None
+    esco_code: str | None
+    name: str
+    scopes: list[Scope]
+    lifetime_seconds: int = Field(description="How long its tokens are valid, s.")
+    created_at: datetime
+    last_used_at: datetime | None = Field(description="When it last got a token.")
+    expires_at: datetime | None
+    disabled_at: datetime | None
+    secrets: list[Secret]
+
+
+class ClientWithSecret(Client):
+    """A new client; the secret is shown this once."""
+
+    client_secret: str
+
+
+class NewClient(BaseModel):
+    """What a client is to be."""
+
+    name: str = Field(min_length=1, max_length=200)
+    scopes: list[Scope] = Field(min_length=1, examples=[["read"]])
+    lifetime_seconds: int = Field(LIFETIME_SECONDS, ge=60, description="Of its tokens, s.")
+    expires_at: AwareDatetime | None = None
+    esco: str | None = Field(
+        None, description="Code of its ESCO; operators say it, others may not."
+    )
+
+
+class ClientChange(BaseModel):
+    """What to change of a client; what is left out stays."""
+
+    name: str | None = Field(None, min_length=1, max_length=200)
+    scopes: list[Scope] | None = Field(None, min_length=1)
+    lifetime_seconds: int | None = Field(None, ge=60)
+    expires_at: AwareDatetime | None = None
+
+
+class NewSecret(BaseModel):
+    """A second secret, shown this once."""
+
+    client_secret: str
+
+
+class Esco(BaseModel):
+    """An energy community, and since when nothing of it works."""
+
+    id: uuid.UUID
+    code: str
+    name: str
+    disabled_at: datetime | None
+
+
+class NewEsco(BaseModel):
+    """What an ESCO is to be."""
+
+    code: str = Field(min_length=2, max_length=32)
+    name: str = Field(min_length=1, max_length=200)
+
+
+class EscoChange(BaseModel):
+    """Whether an ESCO's clients and tokens work."""
+
+    disabled: bool
+
+
+class AuditEntry(BaseModel):
+    """One thing that was done, or refused."""
+
+    id: int
+    at: datetime
+    actor: str
+    action: str
+    esco: uuid.UUID | None
+    subject: str | None
+    address: str | None
+    outcome: str
+
+
+NO_STORE = {"Cache-Control": "no-store"}
+
+
+@router.get("/clients", summary="List clients")
+async def list_clients(services: ServicesDep, actor: Administrator) -> list[Client]:
+    """The ESCO's clients; for an operator, everybody's."""
+    async with services.pool.connection() as connection:
+        return [Client(**row) for row in await store.list_clients(connection, actor)]
+
+
+@router.post("/clients", summary="Make a client", status_code=201)
+async def create_client(
+    services: ServicesDep, actor: Administrator, wanted: NewClient, response: Response
+) -> ClientWithSecret:
+    """Make a client and its first secret, which is shown in this answer and never again."""
+    _check_lifetime(services, wanted.lifetime_seconds)
+    async with services.pool.connection() as connection:
+        esco = actor.esco
+        if esco is None and wanted.esco:
+            esco = (await store.find_esco(connection, wanted.esco))["id"]
+        elif wanted.esco:
+            own = [row["id"] for row in await store.list_escos(connection)
+                   if row["code"] == wanted.esco]  # fmt: skip
+            if own != [actor.esco]:
+                raise NotFound(f"There is no ESCO {wanted.esco}.")
+        if esco is None:
+            raise Unprocessable("esco: say the code of the client's ESCO")
+        client, secret = await store.create_client(
+            connection,
+            actor,
+            esco=esco,
+            name=wanted.name,
+            role="flows" if "write" in wanted.scopes else "public_backend",
+            scopes=list(dict.fromkeys(wanted.scopes)),
+            lifetime_seconds=wanted.lifetime_seconds,
+            expires_at=wanted.expires_at,
+        )
+    response.headers.update(NO_STORE)
+    return ClientWithSecret(**client, client_secret=secret)
+
+
+@router.get("/clients/{client_id}", summary="Read a client")
+async def get_client(services: ServicesDep, actor: Administrator, client_id: str) -> Client:
+    """One client; another ESCO's is the same 404 as none."""
+    async with services.pool.connection() as connection:
+        return Client(**await store.get_client(connection, actor, client_id))
+
+
+@router.patch("/clients/{client_id}", summary="Change a client")
+async def change_client(
+    services: ServicesDep, actor: Administrator, client_id: str, wanted: ClientChange
+) -> Client:
+    """Change name, scopes, lifetime or expiry; tokens it has already keep what they were given."""
+    changes: dict[str, Any] = wanted.model_dump(exclude_unset=True)
+    if any(changes.get(name, "") is None for name in ("name", "scopes", "lifetime_seconds")):
+        raise Unprocessable("name, scopes and lifetime_seconds cannot be null; leave them out")
+    _check_lifetime(services, changes.get("lifetime_seconds", 0))
+    async with services.pool.connection() as connection:
+        client = await store.get_client(connection, actor, client_id)
+        if "scopes" in changes and client["esco"]:
+            changes["role"] = "flows" if "write" in changes["scopes"] else "public_backend"
+        return Client(**await store.change_client(connection, actor, client_id, **changes))
+
+
+@router.delete("/clients/{client_id}", summary="Disable a client", status_code=204)
+async def disable_client(services: ServicesDep, actor: Administrator, client_id: str) -> None:
+    """Disable a client: it gets no token, and those it has stop working within five seconds."""
+    async with services.pool.connection() as connection:
+        now = datetime.now(UTC)
+        await store.change_client(connection, actor, client_id, disabled_at=now)
+
+
+@router.post("/clients/{client_id}/secrets", summary="Make a second secret", status_code=201)
+async def add_secret(
+    services: ServicesDep, actor: Administrator, client_id: str, response: Response
+) -> NewSecret:
+    """Make a secret that is valid beside the first, to replace it without a gap."""
+    async with services.pool.connection() as connection:
+        secret = await store.add_secret(connection, actor, client_id)
+    response.headers.update(NO_STORE)
+    return NewSecret(client_secret=secret)
+
+
+@router.delete("/clients/{client_id}/secrets/{secret}", summary="Delete a secret", status_code=204)
+async def delete_secret(
+    services: ServicesDep, actor: Administrator, client_id: str, secret: uuid.UUID
+) -> None:
+    """Delete a secret; the last one stays."""
+    async with services.pool.connection() as connection:
+        await store.delete_secret(connection, actor, client_id, secret)
+
+
+@router.get("/escos", summary="List ESCOs")
+async def list_escos(services: ServicesDep, actor: Operator) -> list[Esco]:
+    """Every ESCO."""
+    async with services.pool.connection() as connection:
+        return [Esco(**row) for row in await store.list_escos(connection)]
+
+
+@router.post("/escos", summary="Make an ESCO", status_code=201)
+async def create_esco(services: ServicesDep, actor: Operator, wanted: NewEsco) -> Esco:
+    """Make an ESCO."""
+    async with services.pool.connection() as connection:
+        return Esco(**await store.create_esco(connection, actor, wanted.code, wanted.name))
+
+
+@router.patch("/escos/{code}", summary="Disable or enable an ESCO")
+async def change_esco(
+    services: ServicesDep, actor: Operator, code: str, wanted: EscoChange
+) -> Esco:
+    """Stop every client and token of an ESCO within five seconds, or let them work again."""
+    async with services.pool.connection() as connection:
+        return Esco(
+            **await store.set_esco_disabled(connection, actor, code, disabled=wanted.disabled)
+        )
+
+
+@router.get("/audit", summary="Read the audit")
+async def audit(
+    services: ServicesDep,
+    actor: Administrator,
+    before: Annotated[int | None, Query(ge=1, description="Entries older than this id.")] = None,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+) -> list[AuditEntry]:
+    """What was done and refused, newest first; an ESCO's admin reads its own ESCO's."""
+    async with services.pool.connection() as connection:
+        rows = await store.list_audit(connection, actor, before=before, limit=limit)
+    return [AuditEntry(**row) for row in rows]
+
+
+def _check_lifetime(services: ServicesDep, seconds: int) -> None:
+    longest = services.settings.tokens.max_lifetime_seconds
+    if seconds > longest:
+        raise Unprocessable(f"lifetime_seconds: at most {longest} on this platform")

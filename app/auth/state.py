@@ -1,0 +1,176 @@
+"""What makes a token valid right now: known keys, and what was revoked or disabled.
+
+Every gateway process keeps a copy of the database's, told of a change by NOTIFY and asking again
+each second in case the word was lost. A copy older than `STALE_SECONDS` vouches for nothing.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import psycopg
+from psycopg.rows import DictRow, dict_row
+from psycopg.types.json import Jsonb
+
+from app.auth.keys import SigningKey
+from app.errors import Unavailable
+
+logger = logging.getLogger(__name__)
+
+STALE_SECONDS = 5.0
+POLL_SECONDS = 1.0
+
+QUERY = """
+    select
+        (select coalesce(jsonb_agg(jsonb_build_object(
+            'kid', kid, 'public_jwk', public_jwk, 'signs_from', extract(epoch from signs_from)
+        ) order by signs_from), '[]') from gateway.signing_key
+        where verifies_until is null or verifies_until > now()) as keys,
+        (select coalesce(array_agg(kid), '{}') from gateway.signing_key
+        where verifies_until is not null) as leaving,
+        (select coalesce(array_agg(jti), '{}') from gateway.revoked_token
+        where expires_at > now() - interval '5 minutes') as revoked,
+        (select coalesce(array_agg(id), '{}') from gateway.client
+        where disabled_at is not null or expires_at <= now()) as clients,
+        (select coalesce(array_agg(esco::text), '{}') from gateway.disabled_esco) as escos
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class AuthState:
+    """One look at the database: public JWKs by kid, `signs_from` in seconds of the epoch."""
+
+    loaded_at: float
+    keys: dict[str, dict[str, Any]] = field(default_factory=dict)
+    signs_from: dict[str, float] = field(default_factory=dict)
+    leaving: frozenset[str] = frozenset()
+    revoked: frozenset[str] = frozenset()
+    clients: frozenset[str] = frozenset()
+    escos: frozenset[str] = frozenset()
+
+    @property
+    def fresh(self) -> bool:
+        """Whether it may still vouch for a token."""
+        return time.monotonic() - self.loaded_at < STALE_SECONDS
+
+
+NOTHING_KNOWN = AuthState(loaded_at=float("-inf"))
+
+
+async def load_state(connection: psycopg.AsyncConnection[DictRow]) -> AuthState:
+    """Read the state; the moment it is true for is before the query, not after."""
+    now = time.monotonic()
+    row = await (await connection.execute(QUERY)).fetchone()
+    assert row is not None  # noqa: S101  (one row, always)
+    return AuthState(
+        loaded_at=now,
+        keys={key["kid"]: key["public_jwk"] for key in row["keys"]},
+        signs_from={key["kid"]: float(key["signs_from"]) for key in row["keys"]},
+        leaving=frozenset(row["leaving"]),
+        revoked=frozenset(row["revoked"]),
+        clients=frozenset(row["clients"]),
+        escos=frozenset(row["escos"]),
+    )
+
+
+async def follow_state(
+    database_url: str, keys: Callable[[], list[SigningKey]], update: Callable[[AuthState], None]
+) -> None:
+    """Keep the state fresh until cancelled, on a connection of its own, so that no pool starves it.
+
+    A key of this installation that the database does not know is published: at once when there is
+    no other, else to sign only after every gateway has had time to learn it.
+    """
+    while True:
+        try:
+            async with await psycopg.AsyncConnection.connect(
+                database_url,
+                autocommit=True,
+                row_factory=dict_row,
+                application_name="flows-gateway tokens",
+                connect_timeout=3,
+            ) as connection:
+                await connection.execute("listen flows_tokens")
+                while True:
+                    async with asyncio.timeout(STALE_SECONDS):
+                        state = await load_state(connection)
+                        if missing := [k for k in keys() if k.kid not in state.keys]:
+                            await publish(connection, missing)
+                            state = await load_state(connection)
+                    update(state)
+                    with suppress(TimeoutError):
+                        async for _ in connection.notifies(timeout=POLL_SECONDS, stop_after=1):
+                            pass
+        except (psycopg.Error, TimeoutError, OSError) as error:
+            logger.warning("keys and revocations cannot be read: %s", str(error).strip())
+            await asyncio.sleep(POLL_SECONDS)
+
+
+PUBLISH_DELAY = "10 seconds"
+
+
+async def publish(
+    connection: psycopg.AsyncConnection[Any], keys: list[SigningKey], delay: str = PUBLISH_DELAY
+) -> None:
+    """Put public halves where every door reads them, before the keys sign anything."""
+    for key in keys:
+        await connection.execute(
+            "insert into gateway.signing_key (kid, public_jwk, signs_from)"
+            " select %s, %s, now() + case when exists (select from gateway.signing_key"
+            " where verifies_until is null) then %s::interval else interval '0' end"
+            " on conflict do nothing",
+            (key.kid, Jsonb(key.public_jwk), delay),
+        )
+
+
+def publish_keys(admin_url: str, keys: list[SigningKey]) -> None:
+    """Publish from a program that has no event loop."""
+
+    async def published() -> None:
+        async with await psycopg.AsyncConnection.connect(admin_url) as connection:
+            await publish(connection, keys)
+
+    asyncio.run(published())
+
+
+class Keyring:
+    """The private keys of this installation, and which of them signs now."""
+
+    def __init__(self, keys: list[SigningKey]) -> None:
+        self._keys = {key.kid: key for key in keys}
+        self._state = NOTHING_KNOWN
+
+    def replace(self, keys: list[SigningKey]) -> None:
+        """Take the files' keys as they are now."""
+        self._keys = {key.kid: key for key in keys}
+
+    def update(self, state: AuthState) -> None:
+        """Learn what the database knows."""
+        self._state = state
+
+    @property
+    def private(self) -> list[SigningKey]:
+        """Every private key here."""
+        return list(self._keys.values())
+
+    @property
+    def public(self) -> list[dict[str, Any]]:
+        """Public JWKs of every key that verifies, whoever has its private half."""
+        return list(self._state.keys.values())
+
+    def current(self) -> SigningKey:
+        """The newest key that every door knows by now; Unavailable before any is known."""
+        now = datetime.now(UTC).timestamp()
+        ready = [
+            (signs_from, kid)
+            for kid, signs_from in self._state.signs_from.items()
+            if kid in self._keys and kid not in self._state.leaving and signs_from <= now
+        ]
+        if not ready:
+            raise Unavailable("No key to sign tokens with is known yet.")
+        return self._keys[max(ready)[1]]

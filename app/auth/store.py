@@ -1,0 +1,294 @@
+"""Clients, secrets, ESCOs, revocations and their audit, as the database keeps them.
+
+Every function runs in the caller's transaction and writes its own audit entry there: what is not
+recorded did not happen. `esco` narrows to one ESCO's rows; None is the platform and sees all.
+"""
+
+import asyncio
+import secrets
+import uuid
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import psycopg
+from argon2 import PasswordHasher
+from argon2.exceptions import InvalidHashError, VerificationError
+from psycopg.rows import DictRow
+
+from app.auth.tokens import Grant
+from app.errors import Conflict, NotFound, Unprocessable
+
+Connection = psycopg.AsyncConnection[DictRow]
+
+SECRET_PREFIX = "fls_"  # noqa: S105  (so that a leaked one is recognised, by scanners too)
+MOST_SECRETS = 2
+HASHED_AT_A_TIME = 2
+
+_hasher = PasswordHasher()
+_hashing = asyncio.Semaphore(HASHED_AT_A_TIME)
+# Checked when the client is unknown, so that both refusals take the same time.
+_NOBODY = _hasher.hash(secrets.token_urlsafe(32))
+
+CLIENT = """
+    select c.id, c.esco, e.code as esco_code, c.name, c.role, c.scopes, c.lifetime_seconds,
+        c.created_at, c.last_used_at, c.expires_at, c.disabled_at,
+        array(select jsonb_build_object('id', s.id, 'created_at', s.created_at)
+            from gateway.client_secret as s where s.client = c.id order by s.created_at) as secrets
+    from gateway.client as c left join gateway.escos() as e on e.id = c.esco
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """Who does something, from where; `esco` is whose rows may be touched (None: everybody's)."""
+
+    name: str
+    address: str | None = None
+    esco: uuid.UUID | None = None
+
+
+COMMAND_LINE = Actor("operator")
+
+
+async def record(
+    connection: Connection,
+    actor: Actor,
+    action: str,
+    *,
+    subject: str | None = None,
+    esco: uuid.UUID | None = None,
+    outcome: str = "done",
+) -> None:
+    """Append to the audit."""
+    await connection.execute(
+        "insert into gateway.audit (actor, action, esco, subject, address, outcome)"
+        " values (%s, %s, %s, %s, %s, %s)",
+        (actor.name, action, esco or actor.esco, subject, actor.address, outcome),
+    )
+
+
+async def list_clients(connection: Connection, actor: Actor) -> list[DictRow]:
+    """The clients the actor may manage, without anything secret."""
+    cursor = await connection.execute(
+        f"{CLIENT} where %(esco)s::uuid is null or c.esco = %(esco)s order by c.id",
+        {"esco": actor.esco},
+    )
+    return await cursor.fetchall()
+
+
+async def get_client(connection: Connection, actor: Actor, client_id: str) -> DictRow:
+    """One client; NotFound when there is none, or it is another ESCO's."""
+    cursor = await connection.execute(
+        f"{CLIENT} where c.id = %(id)s and (%(esco)s::uuid is null or c.esco = %(esco)s)",
+        {"id": client_id, "esco": actor.esco},
+    )
+    client = await cursor.fetchone()
+    if client is None:
+        raise NotFound("There is no such client.")
+    return client
+
+
+async def create_client(
+    connection: Connection,
+    actor: Actor,
+    *,
+    esco: uuid.UUID | None,
+    name: str,
+    role: str,
+    scopes: list[str],
+    lifetime_seconds: int,
+    expires_at: datetime | None = None,
+    client_id: str | None = None,
+) -> tuple[DictRow, str]:
+    """Make a client; return it and its secret, which is never shown again."""
+    client_id = client_id or f"flc_{secrets.token_hex(8)}"
+    try:
+        await connection.execute(
+            "insert into gateway.client"
+            " (id, esco, name, role, scopes, lifetime_seconds, expires_at)"
+            " values (%s, %s, %s, %s, %s, %s, %s)",
+            (client_id, esco, name, role, scopes, lifetime_seconds, expires_at),
+        )
+    except psycopg.errors.ForeignKeyViolation:
+        raise NotFound("There is no such ESCO.") from None
+    except psycopg.errors.UniqueViolation:
+        raise Conflict(f"There is a client {client_id} already.") from None
+    secret = await _add_secret(connection, client_id)
+    await record(connection, actor, "client.create", subject=client_id, esco=esco)
+    return await get_client(connection, actor, client_id), secret
+
+
+async def change_client(
+    connection: Connection, actor: Actor, client_id: str, **changes: Any
+) -> DictRow:
+    """Change name, scopes, lifetime_seconds, expires_at or disabled_at of a client."""
+    client = await get_client(connection, actor, client_id)
+    for column, value in changes.items():
+        statement = psycopg.sql.SQL("update gateway.client set {} = %s where id = %s")
+        await connection.execute(
+            statement.format(psycopg.sql.Identifier(column)), (value, client_id)
+        )
+    action = "client.disable" if changes.get("disabled_at") else "client.change"
+    await record(connection, actor, action, subject=client_id, esco=client["esco"])
+    return await get_client(connection, actor, client_id)
+
+
+async def add_secret(
+    connection: Connection, actor: Actor, client_id: str, *, replace_oldest: bool = False
+) -> str:
+    """Give a client a second secret, valid beside the first; return it, once.
+
+    `replace_oldest` drops the older of two; otherwise a third is a Conflict.
+    """
+    client = await get_client(connection, actor, client_id)
+    # The client's row is locked, or two at a time would end with three.
+    await connection.execute("select from gateway.client where id = %s for update", (client_id,))
+    held = (await get_client(connection, actor, client_id))["secrets"]
+    if len(held) >= MOST_SECRETS:
+        if not replace_oldest:
+            raise Conflict("The client has two secrets; delete one first.")
+        await connection.execute(
+            "delete from gateway.client_secret where id = %s", (held[0]["id"],)
+        )
+    secret = await _add_secret(connection, client_id)
+    await record(connection, actor, "secret.create", subject=client_id, esco=client["esco"])
+    return secret
+
+
+async def delete_secret(
+    connection: Connection, actor: Actor, client_id: str, secret: uuid.UUID
+) -> None:
+    """Take a secret away; the last one stays (disable the client instead)."""
+    client = await get_client(connection, actor, client_id)
+    await connection.execute("select from gateway.client where id = %s for update", (client_id,))
+    held = (await get_client(connection, actor, client_id))["secrets"]
+    if str(secret) not in [entry["id"] for entry in held]:
+        raise NotFound("There is no such secret.")
+    if len(held) == 1:
+        raise Conflict("This is the client's only secret; make another first, or disable it.")
+    await connection.execute("delete from gateway.client_secret where id = %s", (secret,))
+    await record(connection, actor, "secret.delete", subject=client_id, esco=client["esco"])
+
+
+async def _add_secret(connection: Connection, client_id: str) -> str:
+    secret = SECRET_PREFIX + secrets.token_urlsafe(32)
+    await connection.execute(
+        "insert into gateway.client_secret (client, hash) values (%s, %s)",
+        (client_id, await asyncio.to_thread(_hasher.hash, secret)),
+    )
+    return secret
+
+
+@dataclass(frozen=True, slots=True)
+class Authenticated:
+    """A client that proved itself: what it may be granted, and for how long its tokens last."""
+
+    grant: Grant
+    lifetime_seconds: int
+
+
+async def authenticate(connection: Connection, client_id: str, secret: str) -> Authenticated | None:
+    """Return what the client may be granted, or None when id or secret is wrong.
+
+    Two hashes are checked in every case, known client or not: the time tells nothing.
+    """
+    cursor = await connection.execute(
+        "select c.id, c.role, c.esco, e.code as esco_code, c.scopes, c.lifetime_seconds,"
+        " array(select s.hash from gateway.client_secret as s where s.client = c.id) as hashes"
+        " from gateway.client as c left join gateway.escos() as e on e.id = c.esco"
+        " where c.id = %s and c.disabled_at is null and e.disabled_at is null"
+        " and (c.expires_at is null or c.expires_at > now())",
+        (client_id,),
+    )
+    client = await cursor.fetchone()
+    hashes = [*(client["hashes"] if client else ()), _NOBODY, _NOBODY][:MOST_SECRETS]
+    async with _hashing:
+        matches = [await asyncio.to_thread(_matches, known, secret) for known in hashes]
+    if client is None or not any(matches):
+        return None
+    return Authenticated(
+        Grant(
+            client_id=client["id"],
+            role=client["role"],
+            esco=client["esco"],
+            esco_code=client["esco_code"],
+            scopes=tuple(client["scopes"]),
+        ),
+        client["lifetime_seconds"],
+    )
+
+
+def _matches(known: str, secret: str) -> bool:
+    try:
+        return _hasher.verify(known, secret)
+    except (VerificationError, InvalidHashError):
+        return False
+
+
+async def list_escos(connection: Connection) -> list[DictRow]:
+    """Every ESCO: id, code, name, disabled_at."""
+    return await (await connection.execute("select * from gateway.escos()")).fetchall()
+
+
+async def find_esco(connection: Connection, code: str) -> DictRow:
+    """One ESCO by its code."""
+    cursor = await connection.execute("select * from gateway.escos() where code = %s", (code,))
+    esco = await cursor.fetchone()
+    if esco is None:
+        raise NotFound(f"There is no ESCO {code}.")
+    return esco
+
+
+async def create_esco(connection: Connection, actor: Actor, code: str, name: str) -> DictRow:
+    """Make an ESCO."""
+    if not code.isascii() or not code.isalnum() or not code.islower():
+        raise Unprocessable("code: lower-case letters and digits only")
+    try:
+        await connection.execute("select gateway.create_esco(%s, %s)", (code, name))
+    except psycopg.errors.UniqueViolation:
+        raise Conflict(f"There is an ESCO {code} already.") from None
+    esco = await find_esco(connection, code)
+    await record(connection, actor, "esco.create", subject=code, esco=esco["id"])
+    return esco
+
+
+async def set_esco_disabled(
+    connection: Connection, actor: Actor, code: str, *, disabled: bool
+) -> DictRow:
+    """Stop, or let work again, every client and token of an ESCO."""
+    esco = await find_esco(connection, code)
+    await connection.execute(
+        "insert into gateway.disabled_esco (esco) values (%s) on conflict do nothing"
+        if disabled
+        else "delete from gateway.disabled_esco where esco = %s",
+        (esco["id"],),
+    )
+    action = "esco.disable" if disabled else "esco.enable"
+    await record(connection, actor, action, subject=code, esco=esco["id"])
+    return await find_esco(connection, code)
+
+
+async def revoke(
+    connection: Connection, actor: Actor, jti: str, expires_at: float, esco: uuid.UUID | None
+) -> None:
+    """Make a token stop working at every door; kept until it would have expired anyway."""
+    await connection.execute(
+        "insert into gateway.revoked_token (jti, expires_at) values (%s, to_timestamp(%s))"
+        " on conflict do nothing",
+        (jti, expires_at),
+    )
+    await record(connection, actor, "token.revoke", subject=jti, esco=esco)
+
+
+async def list_audit(
+    connection: Connection, actor: Actor, *, before: int | None, limit: int
+) -> list[DictRow]:
+    """The latest entries the actor may read, newest first."""
+    cursor = await connection.execute(
+        "select id, at, actor, action, esco, subject, address, outcome from gateway.audit"
+        " where (%(esco)s::uuid is null or esco = %(esco)s)"
+        " and (%(before)s::bigint is null or id < %(before)s) order by id desc limit %(limit)s",
+        {"esco": actor.esco, "before": before, "limit": limit},
+    )
+    return await cursor.fetchall()
