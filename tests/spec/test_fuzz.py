@@ -85,12 +85,14 @@ def fuzz(stack: Stack, esco: str, kind: str, folder: Path) -> subprocess.Popen[s
 
 
 def test_no_answer_breaks_the_contract(fuzzed_stack: Stack, tmp_path: Path) -> None:
-    before = rows_of(fuzzed_stack, BYSTANDER)
-    assert before["meter_registry"][0] > 1
+    before = {esco: rows_of(fuzzed_stack, esco) for esco in (BYSTANDER, "wlce", "hmce")}
+    assert before[BYSTANDER]["meter_registry"][0] > 1
     runs = {caller: fuzz(fuzzed_stack, *caller, tmp_path) for caller in CALLERS}
     said = {caller: run.communicate(timeout=SECONDS + 120)[0] for caller, run in runs.items()}
     failed = {caller: said[caller] for caller, run in runs.items() if run.returncode}
     assert not failed, "\n\n".join(f"{caller}:\n{text}" for caller, text in failed.items())
     for caller, text in said.items():
         assert "generated" in text, (caller, text)
-    assert rows_of(fuzzed_stack, BYSTANDER) == before
+    assert rows_of(fuzzed_stack, BYSTANDER) == before[BYSTANDER]
+    for esco in ("wlce", "hmce"):
+        assert rows_of(fuzzed_stack, esco) != before[esco], "not one write got through"
