@@ -7,9 +7,9 @@ the parent.
 """
 
 import argparse
+import os
 import signal
 import subprocess
-import sys
 import threading
 
 PATIENCE_SECONDS = 20
@@ -33,7 +33,8 @@ def main() -> int:
     )
 
     def stop_with_parent() -> None:
-        while sys.stdin.buffer.read(1):
+        # Not sys.stdin: its lock, held here, would abort the interpreter when the child ends first.
+        while os.read(0, 1):
             pass
         child.send_signal(asked.signal)
         try:

@@ -267,6 +267,7 @@ def test_sigterm_drains(parts: Parts) -> None:
     gateway = next(
         p for p in psutil.Process().children(recursive=True)
         if p.cmdline()[-2:] == ["app.cli", "serve"] and not p.children()
+        and p.environ()["FLOWS_HOME"] == str(parts.stack.home)
     )  # fmt: skip
     with concurrent.futures.ThreadPoolExecutor() as pool, parts.client() as client:
         with parts.locked("sites_new"):

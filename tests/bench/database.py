@@ -1,0 +1,289 @@
+"""The database under years of history: isolation, history and the columnstore, and loading.
+
+FLOWS_BENCH_REGISTERS (default 200) registers in ten ESCOs with FLOWS_BENCH_YEARS (default 1) years
+of half-hours; 2,000 and 2 make 70 million rows.
+"""
+
+import os
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+import httpx
+import psycopg
+
+from app.importing.load import load
+from app.importing.rows import HalfHour
+from tests.bench.report import Report
+from tests.conftest import Stack
+
+REGISTERS = int(os.environ.get("FLOWS_BENCH_REGISTERS", "200"))
+YEARS = float(os.environ.get("FLOWS_BENCH_YEARS", "1"))
+ESCOS = 10
+REPEATS = 15
+BULK = 10_000
+END = datetime(2025, 1, 1, tzinfo=UTC)
+START = END - timedelta(days=round(365 * YEARS))
+RECENT = END - timedelta(days=round(36.5 * YEARS))
+
+Admin = psycopg.Connection[Any]
+
+# uuid of the n-th of a kind; registers and circuits of an ESCO are mapped one to one.
+IDS = """
+    create function pg_temp.bench(kind text, n integer) returns uuid language sql immutable
+    return md5('bench/' || kind || '/' || n)::uuid
+"""
+COMMUNITIES = """
+    insert into flows.escos (id, code, name)
+    select pg_temp.bench('esco', n), 'bench' || n, 'Bench' from generate_series(1, %(escos)s) as n;
+    insert into flows.meter_registry (id, serial, name, esco)
+    select
+        pg_temp.bench('meter', n), 'BENCH' || n, 'Bench', pg_temp.bench('esco', 1 + n %% %(escos)s)
+    from generate_series(1, %(registers)s) as n;
+    insert into flows.meter_registers (register_id, meter_id)
+    select pg_temp.bench('register', n), pg_temp.bench('meter', n)
+    from generate_series(1, %(registers)s) as n;
+    insert into flows.circuits (id, type)
+    select pg_temp.bench('circuit', n), 'power' from generate_series(1, %(registers)s) as n;
+    insert into flows.circuit_register (circuit, register, start_time)
+    select pg_temp.bench('circuit', n), pg_temp.bench('register', n), '2000-01-01Z'
+    from generate_series(1, %(registers)s) as n;
+"""
+HISTORY = """
+    insert into flows.register_interval_hh (register_id, "timestamp", import_kwh, export_kwh)
+    select pg_temp.bench('register', n), t, round((random() * 0.4)::numeric, 3), 0
+    from generate_series(%s::timestamptz, %s::timestamptz - interval '1 minute', '30 minutes') as t
+    cross join generate_series(1, %s) as n
+"""
+ONE_REGISTER = """
+    select count(*), sum(import_kwh) from {schema}.register_interval_hh
+    where register_id = %(register)s and "timestamp" >= %(start)s and "timestamp" < %(end)s
+"""
+ONE_CIRCUIT = """
+    select circuit_id, "timestamp", total_import_kwh from {schema}.circuit_interval_hh
+    where circuit_id = %(circuit)s and "timestamp" >= %(start)s and "timestamp" < %(end)s
+"""
+WHOLE_ESCO = """
+    select circuit_id, sum(total_import_kwh) from {schema}.circuit_interval_hh
+    where "timestamp" >= %(start)s and "timestamp" < %(end)s {whose}
+    group by circuit_id
+"""
+
+
+def run(stack: Stack, report: Report) -> None:
+    """Measure a window before and after the history behind it grows, and loading into it."""
+    with psycopg.connect(stack.contract["database_url"], autocommit=True) as admin:
+        admin.execute(IDS)
+        with admin.transaction():
+            for statement in COMMUNITIES.split(";\n"):
+                if statement.strip():
+                    admin.execute(statement, {"escos": ESCOS, "registers": REGISTERS})
+        _load_history(admin, RECENT, END)
+        recent = _measure(admin)
+        _load_history(admin, START, RECENT)
+        grown = _measure(admin)
+        rows = REGISTERS * round((END - START) / timedelta(minutes=30))
+        report.figure("half-hours", rows, "rows")
+        for name, (isolated, bare) in grown.items():
+            report.figure(f"{name}, through the tenant's view", isolated * 1000, "ms")
+            report.ratio(f"{name}: view / no isolation", isolated, bare, limit="<= 1.3")
+            report.ratio(
+                f"{name}: ten times the history", isolated, recent[name][0], limit="<= 1.2"
+            )
+        if stack.contract["engine"] == "timescale":
+            _columnstore(admin, report)
+        _loading(stack, admin, report)
+
+
+def _load_history(admin: Admin, start: datetime, end: datetime) -> None:
+    """Load half-hours a month at a time, past the triggers, and bring the aggregates behind them."""
+    admin.execute("alter table flows.register_interval_hh disable trigger user")
+    at = start
+    while at < end:
+        until = min(at + timedelta(days=30), end)
+        admin.execute(HISTORY, (at, until, REGISTERS))
+        at = until
+    admin.execute("alter table flows.register_interval_hh enable trigger user")
+    timescale = admin.execute("select flows.engine() = 'timescale'").fetchone() == (True,)
+    at = start
+    while at < end:
+        until = min(at + timedelta(days=7), end)
+        if timescale:
+            for level in ("hh", "daily_london"):
+                admin.execute(
+                    "call public.refresh_continuous_aggregate(%s::regclass, %s, %s, force => true)",
+                    (f"flows.circuit_interval_{level}", at - timedelta(days=1), until),
+                )
+        else:
+            admin.execute(
+                "select flows.recompute(array(select (pg_temp.bench('circuit', n), t)"
+                "::flows.circuit_half_hour from generate_series(1, %s) as n cross join"
+                " generate_series(%s::timestamptz, %s::timestamptz - interval '30 minutes',"
+                " '30 minutes') as t))",
+                (REGISTERS, at, until),
+            )
+        at = until
+    if timescale:
+        chunks = admin.execute(
+            "select c::text from public.show_chunks('flows.register_interval_hh', %s) as c", (END,)
+        ).fetchall()
+        for (chunk,) in chunks:
+            admin.execute(
+                "call public.convert_to_columnstore(%s, if_not_columnstore => true)", (chunk,)
+            )
+    admin.execute("analyze flows.register_interval_hh")
+    if not timescale:
+        admin.execute("analyze flows.circuit_interval_hh")
+
+
+def _measure(admin: Admin) -> dict[str, tuple[float, float]]:
+    """Seconds through the tenant's view and without isolation, for each query; medians."""
+    ids = admin.execute(
+        "select pg_temp.bench('esco', 1), pg_temp.bench('register', %s),"
+        " pg_temp.bench('circuit', %s)",
+        (ESCOS, ESCOS),
+    ).fetchone() or (None, None, None)
+    params: dict[str, Any] = {
+        "register": ids[1],
+        "circuit": ids[2],
+        "start": END - timedelta(days=28),
+        "end": END,
+        "own": [
+            row[0]
+            for row in admin.execute(
+                "select m.circuit from flows.circuit_register as m"
+                " join flows.meter_registers as r on r.register_id = m.register"
+                " join flows.meter_registry as g on g.id = r.meter_id where g.esco = %s",
+                (ids[0],),
+            )
+        ],
+    }
+    queries = {
+        "a month of one register": (ONE_REGISTER, ""),
+        "a month of one circuit": (ONE_CIRCUIT, ""),
+        "a month of an ESCO's circuits": (WHOLE_ESCO, "and circuit_id = any(%(own)s)"),
+    }
+    found = {}
+    for name, (query, whose) in queries.items():
+        isolated = query.format(schema="api", whose="")
+        bare = query.format(schema="flows", whose=whose)
+        with _as("flows", ids[0], admin):
+            rows = admin.execute(isolated, params).fetchall()
+        with _as("flows_owner", None, admin):
+            assert sorted(rows) == sorted(admin.execute(bare, params).fetchall())
+            assert rows
+        # Turn and turn about, so that both meet the same machine.
+        times: tuple[list[float], list[float]] = ([], [])
+        for _ in range(REPEATS):
+            with _as("flows", ids[0], admin):
+                times[0].append(_seconds(lambda: admin.execute(isolated, params).fetchall()))  # noqa: B023
+            with _as("flows_owner", None, admin):
+                times[1].append(_seconds(lambda: admin.execute(bare, params).fetchall()))  # noqa: B023
+        found[name] = (statistics.median(times[0]), statistics.median(times[1]))
+    return found
+
+
+@contextmanager
+def _as(role: str, esco: UUID | None, admin: Admin) -> Iterator[None]:
+    """Act as a role and ESCO for one transaction."""
+    with admin.transaction():
+        admin.execute(
+            "select set_config('app.current_esco', %s, true), set_config('role', %s, true)",
+            (str(esco or ""), role),
+        )
+        yield
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def _columnstore(admin: Admin, report: Report) -> None:
+    sizes = admin.execute(
+        "select sum(before_compression_total_bytes), sum(after_compression_total_bytes)"
+        " from public.hypertable_columnstore_stats('flows.register_interval_hh')"
+    ).fetchone()
+    if sizes and sizes[0]:
+        report.figure("half-hours as rows", float(sizes[0]) / 2**20, "MiB")
+        report.ratio("rows / columnstore", float(sizes[0]), float(sizes[1]), limit=">= 3")
+
+
+def _loading(stack: Stack, admin: Admin, report: Report) -> None:
+    """10,000 half-hours by import, by PostgREST and by the gateway, beside COPY into the same."""
+    esco = stack.contract["escos"]["wlce"]
+    (register,) = admin.execute(
+        "select register_id from flows.meter_registers as r join flows.meter_registry as m"
+        " on m.id = r.meter_id where m.esco = %s limit 1",
+        (esco["id"],),
+    ).fetchone() or (None,)
+    times: dict[str, list[float]] = {}
+    for turn in range(3):
+        for position, (name, work) in enumerate(
+            {
+                "COPY": lambda rows: _copy(stack, rows),
+                "flows import": lambda rows: _import(stack, rows),
+                "PostgREST upsert": lambda rows: _post(
+                    stack.contract["postgrest_url"], esco["write_token"], rows
+                ),
+                "gateway upsert": lambda rows: _post(
+                    stack.contract["rest_url"], esco["write_token"], rows
+                ),
+            }.items()
+        ):
+            start = datetime(2002 + turn * 4 + position, 1, 1, tzinfo=UTC)
+            rows = [(register, start + n * timedelta(minutes=30), 0.25) for n in range(BULK)]
+            times.setdefault(name, []).append(_seconds(lambda: work(rows)))  # noqa: B023
+            admin.execute(
+                "delete from flows.register_interval_hh where register_id = %s"
+                ' and "timestamp" < %s',
+                (register, datetime(2015, 1, 1, tzinfo=UTC)),
+            )
+    medians = {name: statistics.median(values) for name, values in times.items()}
+    report.figure("10,000 half-hours by COPY", medians["COPY"], "s")
+    for name in ("flows import", "PostgREST upsert", "gateway upsert"):
+        report.ratio(f"{name} / COPY", medians[name], medians["COPY"])
+    report.ratio(
+        "gateway upsert / PostgREST", medians["gateway upsert"], medians["PostgREST upsert"]
+    )
+
+
+def _copy(stack: Stack, rows: list[tuple[Any, datetime, float]]) -> None:
+    columns = 'flows.register_interval_hh (register_id, "timestamp", import_kwh)'
+    with (
+        psycopg.connect(stack.contract["database_url"]) as connection,
+        connection.cursor().copy(f"copy {columns} from stdin") as copy,
+    ):
+        for row in rows:
+            copy.write_row(row)
+
+
+def _import(stack: Stack, rows: list[tuple[Any, datetime, float]]) -> None:
+    with psycopg.connect(stack.contract["database_url"]) as connection:
+        energies = (
+            HalfHour(line, at, Decimal(str(energy)), None)
+            for line, (_, at, energy) in enumerate(rows, start=2)
+        )
+        assert load(connection, rows[0][0], energies).written == BULK
+
+
+def _post(url: str, token: str, rows: list[tuple[Any, datetime, float]]) -> None:
+    answer = httpx.post(
+        f"{url}/register_interval_hh",
+        json=[
+            {"register_id": str(register), "timestamp": at.isoformat(), "import_kwh": energy}
+            for register, at, energy in rows
+        ],
+        headers={
+            "Authorization": f"Bearer {token}",
+            "Prefer": "resolution=merge-duplicates,return=minimal",
+        },
+        timeout=60,
+    )
+    assert answer.status_code in (200, 201), answer.text
