@@ -43,10 +43,15 @@ def property_schema(
     return schema | {"examples": [example]}
 
 
+def meaning(swagger: dict[str, Any]) -> str:
+    """Return the column's comment: what it holds, and in which unit."""
+    return NOTE.sub("", str(swagger.get("description", ""))).strip()
+
+
 def describe(swagger: dict[str, Any]) -> str:
     """Return the column's comment, and the keys it is part of, as sentences."""
     text = str(swagger.get("description", ""))
-    sentences = [NOTE.sub("", text).strip()]
+    sentences = [meaning(swagger)]
     if PRIMARY_KEY in text:
         sentences.append("Part of the primary key.")
     if refers := FOREIGN_KEY.search(text):

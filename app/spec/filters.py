@@ -14,19 +14,21 @@ LOGICAL = frozenset(("and", "or", "not.and", "not.or"))
 COMPARE = ("eq", "neq", "gt", "gte", "lt", "lte")
 
 
-def filter_parameter(column: str, schema: JsonSchema, *, not_null: bool) -> Parameter:
-    """Return the filter of one column; `schema` is that of its values.
+def filter_parameter(
+    column: str, schema: JsonSchema, *, not_null: bool, meaning: str = ""
+) -> Parameter:
+    """Return the filter of one column: what it holds, its operators; `schema` is of its values.
 
     Numbers and times may be given twice (`gte.` and `lt.`): they are lists. Values are free text,
     since the documentation page turns one without operator into `eq.`.
     """
     tried = trials(column, schema, not_null=not_null)
-    told = " · ".join(f"`{trial}` {meaning}" for trial, meaning in tried)
+    told = " · ".join(f"`{trial}` {finds}" for trial, finds in tried)
     text: JsonSchema = {"type": "string", "examples": [trial for trial, _ in tried]}
     parameter: Parameter = {
         "name": column,
         "in": "query",
-        "description": told,
+        "description": f"{meaning}\n\n{told}".strip(),
         "schema": text,
     }
     if "gte" in operators(schema):

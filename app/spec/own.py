@@ -76,7 +76,7 @@ def _operation(method: str, path: str, operation: dict[str, Any], secured: bool)
         answers["200"]["content"] = {
             responses.JSON: {"schema": {"$ref": "#/components/schemas/Token"}}
         }
-        answers |= responses.token_errors()
+        answers |= responses.token_errors() | responses.problems("429", "503")
         operation["security"] = []
         return operation
     if secured:

@@ -46,9 +46,13 @@ class Relation:
             if column in filters.RESERVED | filters.LOGICAL:
                 continue
             facts = self.facts.columns[column]
-            schema = columns.value_schema(column, self.swagger["properties"][column], facts)
-            parameter = filters.filter_parameter(column, schema, not_null=facts.not_null)
-            found[f"{self.title}.{column}"] = parameter
+            described = self.swagger["properties"][column]
+            found[f"{self.title}.{column}"] = filters.filter_parameter(
+                column,
+                columns.value_schema(column, described, facts),
+                not_null=facts.not_null,
+                meaning=columns.meaning(described),
+            )
         return found
 
     def path_item(self) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import hashlib
 import logging
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID
 
@@ -43,10 +43,14 @@ class Document:
     stale: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    sources: str
-    document: Document
+@dataclass(slots=True)
+class _Slot:
+    """One kind of caller's document, what it was made from, and when that was last asked."""
+
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    asked: float = float("-inf")
+    sources: str = ""
+    document: Document | None = None
 
 
 class Documents:
@@ -54,44 +58,43 @@ class Documents:
 
     def __init__(self, frame: Frame) -> None:
         self._frame = frame
-        self._entries: dict[tuple[str, frozenset[str]], _Entry] = {}
-        self._asked: dict[tuple[str, frozenset[str]], float] = {}
-        self._lock = asyncio.Lock()
+        self._slots: dict[tuple[str, frozenset[str]], _Slot] = {}
 
     async def get(self, services: Services, role: str, scopes: frozenset[str]) -> Document:
-        """Return the document; Unavailable when there is none yet and none can be made now."""
-        key = (role, scopes)
-        async with self._lock:
-            if time.monotonic() - self._asked.get(key, -REFRESH_SECONDS) >= REFRESH_SECONDS:
-                await self._refresh(services, key)
-                self._asked[key] = time.monotonic()
-            entry = self._entries.get(key)
-        if entry is None:
-            raise Unavailable("The description of the API cannot be made right now.")
-        return entry.document
+        """Return the document; Unavailable when there is none yet and none can be made now.
 
-    async def _refresh(self, services: Services, key: tuple[str, frozenset[str]]) -> None:
-        role, scopes = key
-        old = self._entries.get(key)
+        One request asks the sources again; the others are given what there is meanwhile.
+        """
+        slot = self._slots.setdefault((role, scopes), _Slot())
+        if slot.document is None or not slot.lock.locked():
+            async with slot.lock:
+                if time.monotonic() - slot.asked >= REFRESH_SECONDS:
+                    await self._refresh(services, slot, role, scopes)
+                    slot.asked = time.monotonic()
+        if slot.document is None:
+            raise Unavailable("The description of the API cannot be made right now.")
+        return slot.document
+
+    async def _refresh(
+        self, services: Services, slot: _Slot, role: str, scopes: frozenset[str]
+    ) -> None:
         try:
             async with asyncio.timeout(ASK_SECONDS):
                 described, swagger = await asyncio.gather(
                     _describe(services, role), _swagger(services, role)
                 )
-        except (psycopg.Error, PoolTimeout, httpx.HTTPError, TimeoutError, ValueError) as error:
+        except (psycopg.Error, PoolTimeout, httpx.HTTPError, TimeoutError) as error:
             logger.warning("the API's description is stale: %r", error)
-            if old:
-                kept = Document(old.document.body, old.document.etag, stale=True)
-                self._entries[key] = _Entry(old.sources, kept)
+            if slot.document:
+                slot.document = replace(slot.document, stale=True)
             return
-        sources = hashlib.sha256(swagger + orjson.dumps(described, option=orjson.OPT_SORT_KEYS))
-        if old and old.sources == sources.hexdigest():
-            fresh = Document(old.document.body, old.document.etag)
-            self._entries[key] = _Entry(old.sources, fresh)
+        digest = hashlib.sha256(swagger + orjson.dumps(described, option=orjson.OPT_SORT_KEYS))
+        if slot.document and slot.sources == digest.hexdigest():
+            slot.document = replace(slot.document, stale=False)
             return
         facts = parse(described)
-        document = await asyncio.to_thread(_render, self._frame, swagger, facts, scopes)
-        self._entries[key] = _Entry(sources.hexdigest(), document)
+        slot.document = await asyncio.to_thread(_render, self._frame, swagger, facts, scopes)
+        slot.sources = digest.hexdigest()
 
 
 def _render(frame: Frame, swagger: bytes, facts: Facts, scopes: frozenset[str]) -> Document:

@@ -6,7 +6,7 @@ import pytest
 
 from app.spec import columns, filters, names
 from app.spec.checks import keywords
-from app.spec.facts import ColumnFacts
+from app.spec.facts import ColumnFacts, RelationFacts
 from app.spec.types import RANGE_PATTERN, json_schema, nullable
 
 
@@ -67,6 +67,22 @@ def test_keys_and_comments_become_sentences() -> None:
     assert schema["description"] == "The meter. Refers to `meter_registry.id`."
     assert columns.refers_to(described) == "meter_registry"
     assert not columns.is_key(described)
+
+
+def test_a_generated_column_is_read_only_and_never_asked_for() -> None:
+    free = ColumnFacts(not_null=True, has_default=False, insert=True, update=True, checks=())
+    made = ColumnFacts(not_null=True, has_default=True, insert=False, update=False, checks=())
+    fixed = ColumnFacts(not_null=True, has_default=True, insert=True, update=False, checks=())
+    relation = RelationFacts(True, True, False, {"free": free, "made": made, "fixed": fixed})
+    swagger = {"properties": {name: {"format": "text"} for name in relation.columns}}
+    schemas = columns.row_schemas("r", swagger, relation)
+    assert schemas[""]["required"] == ["free", "made", "fixed"]
+    assert "required" not in schemas["Selection"]
+    assert schemas[""]["properties"]["made"]["readOnly"] is True
+    assert "readOnly" not in schemas[""]["properties"]["fixed"]
+    assert {*schemas["Insert"]["properties"]} == {"free", "fixed"}
+    assert schemas["Insert"]["required"] == ["free"]
+    assert {*schemas["Update"]["properties"]} == {"free"}
 
 
 @pytest.mark.parametrize(
