@@ -4,7 +4,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
-from starlette.routing import Mount
 
 from app import errors, middleware
 from app.auth import admin
@@ -50,9 +49,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.metrics = counters
     errors.install(app)
-    middleware.install(app, settings, verifier, counters)
-    # First, so that the hot path is not matched against every other route.
-    app.router.routes.insert(0, Mount("/rest/v1", app=rest))
+    middleware.install(app, settings, rest, verifier, counters)
     app.include_router(health.router)
     app.include_router(metrics.router)
     app.include_router(auth.router)

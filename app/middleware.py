@@ -185,8 +185,25 @@ class Bounded:
         return receive_bounded
 
 
-def install(app: FastAPI, settings: Settings, verifier: TokenVerifier, metrics: Metrics) -> None:
+class Door:
+    """Hands a path's requests to an application of its own, past FastAPI's routing."""
+
+    def __init__(self, app: ASGIApp, prefix: str, behind: ASGIApp) -> None:
+        self._app = app
+        self._prefix = prefix
+        self._behind = behind
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on to one or the other."""
+        inside = scope["type"] == "http" and scope["path"].startswith(self._prefix)
+        await (self._behind if inside else self._app)(scope, receive, send)
+
+
+def install(
+    app: FastAPI, settings: Settings, rest: ASGIApp, verifier: TokenVerifier, metrics: Metrics
+) -> None:
     """Add the layers in their order; the last one added meets a request first."""
+    app.add_middleware(Door, prefix="/rest/v1/", behind=rest)
     app.add_middleware(
         RateLimits,
         limiter=RateLimiter(settings.limits, metrics),
