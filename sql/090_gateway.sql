@@ -132,7 +132,7 @@ as $$
 declare
     claims jsonb := nullif(current_setting('request.jwt.claims', true), '')::jsonb;
     uuid_form constant text := '^[0-9a-fA-F]{8}-([0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}$';
-    esco text := '';
+    tenant text := '';
 begin
     if not coalesce(claims -> 'aud' ? 'flows' or claims ->> 'aud' = 'flows', false) then
         raise sqlstate 'PT401' using message = 'The token is not meant for this service';
@@ -142,7 +142,7 @@ begin
             or not coalesce(claims ->> 'esco' ~ uuid_form, false) then
             raise sqlstate 'PT403' using message = 'The token names no ESCO';
         end if;
-        esco := claims ->> 'esco';
+        tenant := claims ->> 'esco';
     end if;
     if coalesce(claims ->> 'jti', '') = ''
         or exists (select from gateway.revoked_token as r where r.jti = claims ->> 'jti')
@@ -150,10 +150,10 @@ begin
             select from gateway.client as c where c.id = claims ->> 'client_id'
             and (c.disabled_at is not null or c.expires_at <= now())
         )
-        or (esco <> '' and exists (select from gateway.disabled_esco as d where d.esco = authorize.esco::uuid)) then
+        or (tenant <> '' and exists (select from gateway.disabled_esco as d where d.esco = tenant::uuid)) then
         raise sqlstate 'PT401' using message = 'The token is not valid any more';
     end if;
-    perform set_config('app.current_esco', esco, true);
+    perform set_config('app.current_esco', tenant, true);
 end $$;
 comment on function gateway.authorize() is 'Refuses revoked tokens and sets the ESCO of the caller.';
 grant execute on function gateway.authorize() to flows, public_backend, grafanareader;

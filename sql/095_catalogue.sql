@@ -154,6 +154,7 @@ begin
     end if;
     perform pg_catalog.pg_notify('pgrst', 'reload schema');
 end $$;
+revoke execute on function gateway.announce_schema() from public;
 comment on function gateway.announce_schema() is 'PostgREST follows a change of schema api without a restart.';
 -- Event triggers are a superuser's; where the administrator is none, `notify pgrst` does it by hand.
 do $$

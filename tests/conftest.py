@@ -92,6 +92,19 @@ def stack() -> Iterator[Stack]:
         yield running
 
 
+def flows(stack: Stack, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """A `flows` command as an operator of the stack types it."""
+    done = subprocess.run(
+        [sys.executable, "-m", "app.cli", *words],
+        env=os.environ | {"FLOWS_HOME": str(stack.home)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0 or not check, done.stderr
+    return done
+
+
 @pytest.fixture(scope="session")
 def engine(stack: Stack) -> str:
     """What keeps the time series: `timescale` or `postgres`."""

@@ -31,8 +31,6 @@ QUERY = """
             'kid', kid, 'public_jwk', public_jwk, 'signs_from', extract(epoch from signs_from)
         ) order by signs_from), '[]') from gateway.signing_key
         where verifies_until is null or verifies_until > now()) as keys,
-        (select coalesce(array_agg(kid), '{}') from gateway.signing_key
-        where verifies_until is not null) as leaving,
         (select coalesce(array_agg(jti), '{}') from gateway.revoked_token
         where expires_at > now() - interval '5 minutes') as revoked,
         (select coalesce(array_agg(id), '{}') from gateway.client
@@ -48,7 +46,6 @@ class AuthState:
     loaded_at: float
     keys: dict[str, dict[str, Any]] = field(default_factory=dict)
     signs_from: dict[str, float] = field(default_factory=dict)
-    leaving: frozenset[str] = frozenset()
     revoked: frozenset[str] = frozenset()
     clients: frozenset[str] = frozenset()
     escos: frozenset[str] = frozenset()
@@ -71,7 +68,6 @@ async def load_state(connection: psycopg.AsyncConnection[DictRow]) -> AuthState:
         loaded_at=now,
         keys={key["kid"]: key["public_jwk"] for key in row["keys"]},
         signs_from={key["kid"]: float(key["signs_from"]) for key in row["keys"]},
-        leaving=frozenset(row["leaving"]),
         revoked=frozenset(row["revoked"]),
         clients=frozenset(row["clients"]),
         escos=frozenset(row["escos"]),
@@ -169,7 +165,7 @@ class Keyring:
         ready = [
             (signs_from, kid)
             for kid, signs_from in self._state.signs_from.items()
-            if kid in self._keys and kid not in self._state.leaving and signs_from <= now
+            if kid in self._keys and signs_from <= now
         ]
         if not ready:
             raise Unavailable("No key to sign tokens with is known yet.")

@@ -104,7 +104,8 @@ class RestProxy:
             pairs = answer_headers(answer, PREFIX)
             try:
                 if answer.status >= 400:
-                    await exchange.answer(answer.status, pairs, await cleaned_error(answer))
+                    status, body = await cleaned_error(answer)
+                    await exchange.answer(status, pairs, body)
                 else:
                     await self._stream(exchange, answer, pairs)
             except Unavailable:

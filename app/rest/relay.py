@@ -29,6 +29,10 @@ HARMLESS = {
 # not read again from a database that went away (500), connection lost in a query (400, no code).
 OUTAGES = {"PGRST003", "PGRST300", ""}
 
+# Statuses that PostgREST gets wrong: a view that cannot be written (500), and a row that a view's
+# check option keeps out (400), which is a row of another ESCO and refused as row security does.
+STATUSES = {"55000": 405, "44000": 403}
+
 
 def answer_headers(answer: aiohttp.ClientResponse, prefix: bytes) -> list[tuple[bytes, bytes]]:
     """Return the pairs to send; addresses are put under `prefix`, the schema is called flows."""
@@ -43,8 +47,8 @@ def answer_headers(answer: aiohttp.ClientResponse, prefix: bytes) -> list[tuple[
     return pairs
 
 
-async def cleaned_error(answer: aiohttp.ClientResponse) -> bytes:
-    """Read PostgREST's error and return it without what tells of others.
+async def cleaned_error(answer: aiohttp.ClientResponse) -> tuple[int, bytes]:
+    """Read PostgREST's error; return its status and body without what tells of others.
 
     Unavailable is raised where PostgREST itself cannot serve.
     """
@@ -55,9 +59,9 @@ async def cleaned_error(answer: aiohttp.ClientResponse) -> bytes:
     except (orjson.JSONDecodeError, TypeError, KeyError):
         if answer.status >= 500:
             raise Unavailable("PostgREST cannot serve right now.") from None
-        return raw  # HEAD has no body to clean, and OPTIONS none to begin with
+        return answer.status, raw  # HEAD has no body to clean, and OPTIONS none to begin with
     if answer.status == 503 or code in OUTAGES:
         raise Unavailable("PostgREST has no connection to the database right now.")
     if code not in HARMLESS and code != "P0001" and not code.startswith("PT"):
         error |= {"details": None, "hint": None}
-    return orjson.dumps(error)
+    return STATUSES.get(code, answer.status), orjson.dumps(error)

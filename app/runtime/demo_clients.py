@@ -19,7 +19,7 @@ from app.ops.maintain import follow
 from app.runtime.demo import load_demo
 
 DEMO_TOKEN_SECONDS = 7 * 24 * 3600
-SCOPES = ["read", "write", "admin"]
+SCOPES = ["read", "write"]
 
 Step = Callable[[str], AbstractContextManager[None]]
 

@@ -1,9 +1,9 @@
 """Tokens: a client gets what it may have, and a forged token gets nothing, at either door."""
 
 import hmac
+import statistics
 import time
 from base64 import urlsafe_b64encode
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -127,9 +127,18 @@ def test_postgrest_itself_refuses_what_it_would_accept_alone(stack: Stack, how: 
     assert answer.status_code in (401, 403)
 
 
-def test_a_half_written_key_refuses_to_start(tmp_path: Path) -> None:
-    file = tmp_path / "signing.pem"
-    file.touch(mode=0o600)
-    file.write_text("-----BEGIN PRIVATE KEY-----\nMIIE")
-    with pytest.raises(SystemExit, match="cannot be read as a private key"):
-        load_keys(tmp_path)
+def test_a_wrong_secret_and_an_unknown_client_take_the_same_time(stack: Stack) -> None:
+    known = stack.contract["escos"]["bfce"]["client_id"]
+    times: dict[str, list[float]] = {known: [], "flc_nobody_known": []}
+    with stack.client(None) as http:
+        for _ in range(6):
+            for name, seconds in times.items():
+                started = time.perf_counter()
+                answer = http.post(
+                    "/auth/token", data={"grant_type": "client_credentials"}, auth=(name, "no")
+                )
+                seconds.append(time.perf_counter() - started)
+                assert answer.status_code == 401
+    medians = [statistics.median(seconds) for seconds in times.values()]
+    # Two hashes each, tens of milliseconds: one hash more or less would double it.
+    assert max(medians) / min(medians) < 1.6

@@ -2,9 +2,7 @@
 
 import csv
 import json
-import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -14,7 +12,7 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-from tests.conftest import Stack
+from tests.conftest import Stack, flows
 
 Admin = psycopg.Connection[Any]
 AUSGRID = Path(__file__).parents[3] / "shared" / "data" / "ausgrid_customer12_2011-2012.csv"
@@ -52,13 +50,7 @@ def home(stack: Stack, admin: Admin) -> Iterator[dict[str, str]]:
 
 def run(stack: Stack, file: Path, register: str, *options: str) -> subprocess.CompletedProcess[str]:
     """`flows import` as an operator types it."""
-    return subprocess.run(
-        [sys.executable, "-m", "app.cli", "import", str(file), "--register", register, *options],
-        env=os.environ | {"FLOWS_DATABASE_ADMIN_URL": stack.contract["database_url"]},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return flows(stack, "import", str(file), "--register", register, *options, check=False)
 
 
 def energy(stack: Stack, esco: str, circuit: str, **params: str) -> list[dict[str, Any]]:

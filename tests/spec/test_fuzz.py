@@ -103,7 +103,6 @@ def test_no_answer_breaks_the_contract(fuzzed_stack: Stack, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("method", ["POST", "PATCH", "DELETE"])
-@pytest.mark.xfail(strict=True, reason="PostgreSQL's 55000 (no such write on a view) becomes a 500")
 def test_a_write_to_a_view_that_takes_none_is_the_callers_error(stack: Stack, method: str) -> None:
     with stack.client("wlce", "write") as client:
         answer = client.request(

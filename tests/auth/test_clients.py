@@ -1,0 +1,207 @@
+"""Clients: an admin manages its own ESCO's, secrets rotate without a gap, everything is audited."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import psycopg
+import pytest
+
+from tests.conftest import Stack, flows, wait_until
+
+Admin = psycopg.Connection[Any]
+RIGHTS = {
+    "read": ("--scope", "read"),
+    "all": ("--scope", "read", "--scope", "write", "--scope", "admin"),
+}
+
+
+def make(stack: Stack, name: str, *options: str) -> dict[str, Any]:
+    """A client made from the command line, with its secret."""
+    made = flows(stack, "client", "create", name, *options, "--json").stdout
+    client: dict[str, Any] = json.loads(made)[0]
+    return client
+
+
+def ask(stack: Stack, client_id: str, secret: str, **form: str) -> httpx.Response:
+    """Ask for a token."""
+    return httpx.post(
+        stack.contract["base_url"] + "/auth/token",
+        data={"grant_type": "client_credentials"} | form,
+        auth=(client_id, secret),
+    )
+
+
+def bearer(stack: Stack, client: dict[str, Any], **form: str) -> httpx.Client:
+    """An HTTP client with a token of a client."""
+    answer = ask(stack, client["id"], client["client_secret"], **form)
+    assert answer.status_code == 200, answer.text
+    headers = {"Authorization": f"Bearer {answer.json()['access_token']}"}
+    return httpx.Client(base_url=stack.contract["base_url"], headers=headers)
+
+
+@pytest.fixture(scope="module")
+def admins(stack: Stack) -> Iterator[dict[str, httpx.Client]]:
+    """An admin of each of two ESCOs, and an operator of the platform."""
+    clients = {
+        code: bearer(stack, make(stack, f"admin of {code}", "--esco", code, *RIGHTS["all"]))
+        for code in ("wlce", "hmce")
+    }
+    clients["operator"] = bearer(stack, make(stack, "operator"))
+    yield clients
+    for client in clients.values():
+        client.close()
+
+
+def test_an_admin_makes_changes_and_disables_its_own_clients(
+    stack: Stack, admins: dict[str, httpx.Client]
+) -> None:
+    wlce = admins["wlce"]
+    made = wlce.post("/admin/clients", json={"name": "sync", "scopes": ["read", "write"]})
+    assert made.status_code == 201, made.text
+    assert made.headers["cache-control"] == "no-store"
+    client = made.json()
+    assert client["client_secret"].startswith("fls_")
+    token = ask(stack, client["id"], client["client_secret"])
+    assert token.json()["scope"] == "read write"
+    listed = {row["id"]: row for row in wlce.get("/admin/clients").json()}
+    assert "client_secret" not in listed[client["id"]]
+    assert "hash" not in json.dumps(listed)
+    assert listed[client["id"]]["last_used_at"]
+    changed = wlce.patch(f"/admin/clients/{client['id']}", json={"scopes": ["read"]})
+    assert changed.json()["scopes"] == ["read"]
+    widened = ask(stack, client["id"], client["client_secret"], scope="read write")
+    assert (widened.status_code, widened.json()["error"]) == (400, "invalid_scope")
+    assert wlce.delete(f"/admin/clients/{client['id']}").status_code == 204
+    assert ask(stack, client["id"], client["client_secret"]).status_code == 401
+    # The token it had stops working at both doors.
+    headers = {"Authorization": f"Bearer {token.json()['access_token']}"}
+    for door in ("rest_url", "postgrest_url"):
+        url = f"{stack.contract[door]}/escos"
+        wait_until(lambda: httpx.get(url, headers=headers).status_code == 401, seconds=5)  # noqa: B023
+
+
+def test_another_escos_client_is_the_same_404_as_none(admins: dict[str, httpx.Client]) -> None:
+    foreign = admins["hmce"].post("/admin/clients", json={"name": "x", "scopes": ["read"]}).json()
+    wlce = admins["wlce"]
+    for path in (foreign["id"], "flc_none"):
+        answers = [
+            wlce.get(f"/admin/clients/{path}"),
+            wlce.patch(f"/admin/clients/{path}", json={"name": "mine"}),
+            wlce.delete(f"/admin/clients/{path}"),
+            wlce.post(f"/admin/clients/{path}/secrets"),
+            wlce.delete(f"/admin/clients/{path}/secrets/{foreign['secrets'][0]['id']}"),
+        ]
+        assert [answer.status_code for answer in answers] == [404] * 5
+    assert foreign["id"] not in wlce.get("/admin/clients").text
+    for esco in ("hmce", "none"):
+        answer = wlce.post("/admin/clients", json={"name": "x", "scopes": ["read"], "esco": esco})
+        assert answer.status_code == 404
+    assert foreign["id"] in admins["operator"].get("/admin/clients").text
+
+
+def test_who_does_not_administer_is_refused(stack: Stack, admins: dict[str, httpx.Client]) -> None:
+    with stack.client("wlce", "write") as writer:
+        assert writer.get("/admin/clients").status_code == 403
+    for path in ("/admin/escos", "/admin/clients", "/admin/audit"):
+        assert httpx.get(stack.contract["base_url"] + path).status_code == 401
+    assert admins["wlce"].get("/admin/escos").status_code == 403
+    assert admins["wlce"].post("/admin/escos", json={"code": "new", "name": "x"}).status_code == 403
+    # An operator administers and reads no data.
+    assert admins["operator"].get("/rest/v1/escos").status_code == 403
+    assert admins["operator"].get("/v1/energy").status_code == 403
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        {"name": "", "scopes": ["read"]},
+        {"name": "x", "scopes": []},
+        {"name": "x", "scopes": ["all"]},
+        {"name": "x", "scopes": ["read"], "lifetime_seconds": 10_000_000},
+        {"name": "x", "scopes": ["read"], "expires_at": "2030-01-01T00:00:00"},
+    ],
+)
+def test_a_client_that_cannot_be_is_a_422(
+    admins: dict[str, httpx.Client], wanted: dict[str, Any]
+) -> None:
+    assert admins["wlce"].post("/admin/clients", json=wanted).status_code == 422
+
+
+def test_a_secret_is_replaced_without_a_gap(stack: Stack, admins: dict[str, httpx.Client]) -> None:
+    wlce = admins["wlce"]
+    client = wlce.post("/admin/clients", json={"name": "x", "scopes": ["read"]}).json()
+    old = client["client_secret"]
+    path = f"/admin/clients/{client['id']}/secrets"
+    new = wlce.post(path).json()["client_secret"]
+    assert [ask(stack, client["id"], secret).status_code for secret in (old, new)] == [200, 200]
+    assert wlce.post(path).status_code == 409
+    first = wlce.get(f"/admin/clients/{client['id']}").json()["secrets"][0]["id"]
+    assert wlce.delete(f"{path}/{first}").status_code == 204
+    assert [ask(stack, client["id"], secret).status_code for secret in (old, new)] == [401, 200]
+    (last,) = wlce.get(f"/admin/clients/{client['id']}").json()["secrets"]
+    assert wlce.delete(f"{path}/{last['id']}").status_code == 409
+    flows(stack, "client", "rotate-secret", client["id"])
+    newest = json.loads(flows(stack, "client", "rotate-secret", client["id"], "--json").stdout)
+    assert ask(stack, client["id"], new).status_code == 401
+    assert ask(stack, client["id"], newest[0]["client_secret"]).status_code == 200
+
+
+def test_an_esco_that_is_disabled_stops_within_seconds(
+    stack: Stack, admins: dict[str, httpx.Client]
+) -> None:
+    operator = admins["operator"]
+    made = operator.post("/admin/escos", json={"code": "gone", "name": "Gone"})
+    assert made.status_code == 201, made.text
+    assert operator.post("/admin/escos", json={"code": "gone", "name": "x"}).status_code == 409
+    client = make(stack, "x", "--esco", "gone")
+    with bearer(stack, client) as gone:
+        assert gone.get("/rest/v1/escos").json()[0]["code"] == "gone"
+        assert operator.patch("/admin/escos/gone", json={"disabled": True}).status_code == 200
+        wait_until(lambda: gone.get("/rest/v1/escos").status_code == 401, seconds=5)
+        direct = httpx.get(f"{stack.contract['postgrest_url']}/escos", headers=gone.headers)
+        assert direct.status_code == 401
+        assert ask(stack, client["id"], client["client_secret"]).status_code == 401
+        flows(stack, "esco", "enable", "gone")
+        wait_until(lambda: gone.get("/rest/v1/escos").status_code == 200, seconds=5)
+    with psycopg.connect(stack.contract["database_url"]) as admin:
+        admin.execute("delete from flows.escos where code = 'gone'")
+
+
+def test_everything_is_audited_and_the_audit_cannot_be_changed(
+    stack: Stack, admins: dict[str, httpx.Client], admin: Admin
+) -> None:
+    client = admins["wlce"].post("/admin/clients", json={"name": "x", "scopes": ["read"]}).json()
+    ask(stack, client["id"], client["client_secret"])
+    ask(stack, client["id"], "wrong")
+    entries = admins["wlce"].get("/admin/audit?limit=10").json()
+    mine = [entry for entry in entries if client["id"] in (entry["subject"], entry["actor"])]
+    assert [entry["action"] for entry in mine] == ["token.issue", "client.create"]
+    assert all(entry["address"] == "127.0.0.1" and entry["outcome"] == "done" for entry in mine)
+    own = {entry["esco"] for entry in admins["wlce"].get("/admin/audit?limit=1000").json()}
+    assert own == {stack.contract["escos"]["wlce"]["id"]}
+    refused = admin.execute(
+        "select outcome from gateway.audit where actor = %s and action = 'client.authenticate'",
+        (client["id"],),
+    ).fetchall()
+    assert refused == [("wrong credentials",)]
+    everything = str(admin.execute("select * from gateway.audit").fetchall())
+    assert "fls_" not in everything
+    assert "eyJ" not in everything
+    for statement in ("update gateway.audit set actor = 'x'", "delete from gateway.audit",
+                      "truncate gateway.audit"):  # fmt: skip
+        with pytest.raises(psycopg.errors.InsufficientPrivilege), admin.transaction():
+            admin.execute(statement)
+
+
+def test_guessing_is_throttled_for_who_guesses(
+    stack: Stack, admins: dict[str, httpx.Client]
+) -> None:
+    client = admins["wlce"].post("/admin/clients", json={"name": "x", "scopes": ["read"]}).json()
+    answers = [ask(stack, client["id"], "guess") for _ in range(11)]
+    assert [answer.status_code for answer in answers] == [401] * 10 + [429]
+    assert int(answers[-1].headers["retry-after"]) > 0
+    assert answers[-1].json()["error"] == "invalid_client"
+    other = stack.contract["escos"]["wlce"]
+    assert ask(stack, other["client_id"], other["client_secret"]).status_code == 200
