@@ -1,147 +1,82 @@
-"""`/v1/energy`: imported and exported energy per circuit and interval."""
+"""`/v1`: energy of everything the caller may see, and of one circuit, meter, property, site, ESCO.
 
-from datetime import datetime, timedelta
-from decimal import Decimal
-from typing import Annotated, Any, Literal
-from uuid import UUID
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+The same reads hang under each path; a path's own filter holds beside those of the query.
+"""
 
-from fastapi import APIRouter, Query
-from psycopg.rows import DictRow
-from pydantic import AwareDatetime, BaseModel, PlainSerializer
+from collections.abc import Callable
+from functools import partial
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query, Request
+from starlette.responses import Response
 
 from app.auth.deps import Caller
-from app.database import Connection, caller_session
 from app.deps import ServicesDep
-from app.errors import NotFound, Unprocessable
+from app.energy import cursors, deps, intervals
+from app.energy.answer import Answer, Question, fingerprint
+from app.energy.deps import Narrowed
+from app.energy.energy import EnergyRequest
+from app.energy.formats import file_name, negotiate
+from app.energy.models import Energy
+from app.energy.parameters import WIDEST, EnergyQuery, unique
+from app.energy.scope import Scope
 
-router = APIRouter(prefix="/v1", tags=["energy"])
+reads = APIRouter(tags=["energy"])
 
-Granularity = Literal["PT30M", "P1D"]
-# A JSON number, as PostgREST sends it too; watt-hours of a lifetime fit into its 15 digits.
-Kwh = Annotated[Decimal, PlainSerializer(float, return_type=float, when_used="json")]
-WIDEST = {"PT30M": timedelta(days=366), "P1D": timedelta(days=3660)}
-WIDEST_ALL_CIRCUITS = {"PT30M": timedelta(days=31), "P1D": timedelta(days=366)}
-
-# Days are local days, so they are rolled up from half-hours: a UTC day would be wrong by the
-# offset, and on the days of a clock change by an hour.
-QUERY = """
-    select
-        circuit_id as circuit,
-        {start} as interval_start,
-        {end} as interval_end,
-        sum(total_import_kwh) as import_kwh,
-        sum(total_export_kwh) as export_kwh,
-        count(*) as present_intervals
-    from api.circuit_interval_hh
-    where "timestamp" >= %(period_from)s and "timestamp" < %(period_to)s
-        and (%(circuit)s::uuid is null or circuit_id = %(circuit)s::uuid)
-    group by 1, 2, 3
-    order by 2, 1
-"""
-BUCKETS: dict[str, tuple[str, str]] = {
-    "PT30M": ('"timestamp"', "\"timestamp\" + interval '30 minutes'"),
-    "P1D": (
-        "date_trunc('day', \"timestamp\", %(timezone)s)",
-        "(date_trunc('day', \"timestamp\" at time zone %(timezone)s) + interval '1 day')"
-        " at time zone %(timezone)s",
-    ),
+RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "JSON, or CSV or NDJSON of the rows alone (`format`, `Accept`).",
+        "content": {
+            "text/csv": {"schema": {"type": "string"}},
+            "application/x-ndjson": {"schema": {"type": "string"}},
+        },
+    },
+    304: {"description": "Nothing changed since the answer whose ETag is in If-None-Match."},
 }
 
 
-class EnergyRow(BaseModel):
-    """Energy of one circuit in one interval, in kWh, and how many of its half-hours are there."""
-
-    circuit: UUID
-    interval_start: datetime
-    interval_end: datetime
-    import_kwh: Kwh | None
-    export_kwh: Kwh | None
-    expected_intervals: int
-    present_intervals: int
-
-
-class Energy(BaseModel):
-    """Energy per circuit and interval, with the timezone whose days these are."""
-
-    granularity: Granularity
-    timezone: str
-    period_from: datetime
-    period_to: datetime
-    rows: list[EnergyRow]
-
-
-@router.get("/energy", summary="Energy per circuit and interval")
+@reads.get(
+    "/energy",
+    summary="Energy per group and interval",
+    response_model=Energy,
+    responses=RESPONSES,
+)
 async def energy(
+    request: Request,
     services: ServicesDep,
     caller: Caller,
-    period_from: Annotated[AwareDatetime, Query(description="Start, inclusive, with offset.")],
-    period_to: Annotated[AwareDatetime, Query(description="End, exclusive, with offset.")],
-    granularity: Annotated[Granularity, Query(description="Half-hours or local days.")] = "P1D",
-    circuit: Annotated[UUID | None, Query(description="One circuit; all when left out.")] = None,
-    timezone: Annotated[str, Query(description="IANA name; days are its days.")] = "Europe/London",
-) -> Energy:
-    """Sum the half-hours of the caller's circuits, in kWh; import and export are never mixed."""
-    zone = _zone(timezone)
-    _check_span(granularity, period_from, period_to, circuit)
-    start, end = BUCKETS[granularity]
-    async with caller_session(services.pool, caller) as connection:
-        if circuit:
-            await _require_circuit(connection, circuit)
-        cursor = await connection.execute(
-            QUERY.format(start=start, end=end).encode(),
-            {
-                "period_from": period_from,
-                "period_to": period_to,
-                "circuit": circuit,
-                "timezone": timezone,
-            },
-        )
-        found = await cursor.fetchall()
-    return Energy(
-        granularity=granularity,
-        timezone=timezone,
-        period_from=period_from,
-        period_to=period_to,
-        rows=[_row(row, zone, period_from, period_to) for row in found],
+    narrowed: Narrowed,
+    query: Annotated[EnergyQuery, Query()],
+) -> Response:
+    """Sum half-hours of the caller's circuits, in kWh; import and export are never mixed."""
+    scope = Scope(narrowed, query)
+    zone = query.zone()
+    query.check(*WIDEST[query.granularity], query.granularity, narrow=scope.narrow)
+    form = negotiate(request, query.format)
+    by = unique(query.group_by)
+    asked = fingerprint(request.url.path, query.model_dump(exclude={"cursor", "format"}))
+    parts = intervals.split(query.granularity, zone, query.period_from, query.period_to)
+    after = cursors.read(query.cursor, asked) if query.cursor else None
+    limit = query.limit if form.name == "json" else None
+    words = [word for words in narrowed.values() for word in words]
+    days = query.period_from.date(), query.period_to.date()
+    name = file_name("energy", caller.esco_code, *words, query.granularity, *days)
+    question = Question(services, caller, request, form, asked, parts.first, parts.last, name)
+    write = EnergyRequest(query, scope, by, parts, after, limit).write
+    return Answer(question, partial(write, question))
+
+
+PATHS: dict[str, Callable[..., None] | None] = {
+    "/v1": None,
+    "/v1/circuits/{id}": deps.of_circuit,
+    "/v1/meters/{serial}": deps.of_meter,
+    "/v1/properties/{id}": deps.of_property,
+    "/v1/sites/{code_or_id}": deps.of_site,
+    "/v1/escos/{code}": deps.of_esco,
+}
+
+router = APIRouter()
+for path, dependency in PATHS.items():
+    router.include_router(
+        reads, prefix=path, dependencies=[Depends(dependency)] if dependency else []
     )
-
-
-def _row(row: DictRow, zone: ZoneInfo, period_from: datetime, period_to: datetime) -> EnergyRow:
-    """Label a row with local times; a day cut by the period expects only the half-hours in it."""
-    start, end = max(row["interval_start"], period_from), min(row["interval_end"], period_to)
-    times: dict[str, Any] = {
-        name: row[name].astimezone(zone) for name in ("interval_start", "interval_end")
-    }
-    # Half-hours begin on :00 and :30 UTC: count those from start up to, not including, end.
-    expected = -(-int(end.timestamp()) // 1800) + (-int(start.timestamp()) // 1800)
-    return EnergyRow(**(row | times), expected_intervals=expected)
-
-
-def _zone(name: str) -> ZoneInfo:
-    try:
-        return ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError, OSError):
-        raise Unprocessable(
-            f"timezone: {name!r} is no IANA time zone; write one like Europe/London"
-        ) from None
-
-
-def _check_span(
-    granularity: Granularity, period_from: datetime, period_to: datetime, circuit: UUID | None
-) -> None:
-    widest = (WIDEST if circuit else WIDEST_ALL_CIRCUITS)[granularity]
-    if period_to <= period_from:
-        raise Unprocessable("period_to: must be later than period_from")
-    if period_to - period_from > widest:
-        raise Unprocessable(
-            f"period_to: at most {widest.days} days after period_from for {granularity}"
-            f"{'' if circuit else ' of all circuits (more with circuit=)'}"
-        )
-
-
-async def _require_circuit(connection: Connection, circuit: UUID) -> None:
-    """A foreign circuit and one that does not exist are the same 404."""
-    cursor = await connection.execute("select from api.circuits where id = %s", (circuit,))
-    if await cursor.fetchone() is None:
-        raise NotFound("There is no such circuit.")

@@ -1,0 +1,109 @@
+"""Answers of /v1: tagged, 304 before any query, and streamed inside the caller's session."""
+
+import hashlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from app.auth.principal import Principal
+from app.database import Connection, caller_session
+from app.energy.formats import Format
+from app.energy.intervals import Instant, moment
+from app.services import Services
+
+# Moves when the same data would be written differently.
+REPRESENTATION = 1
+COMMON = {"Cache-Control": "private, no-cache", "Vary": "Authorization, Accept"}
+
+# A mapping that moves no half-hour changes what is expected, so it is looked at too.
+STATE = (
+    "select s.version || '-' || m.count || '-' || coalesce(m.latest::text, '') as version, s.as_of"
+    " from flows.data_state(tstzrange(%s, %s)) as s,"
+    " (select count(*) as count, max(updated_at) as latest from api.circuit_register) as m"
+)
+
+Body = AsyncIterator[str]
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What the caller can see of a period: the answer's tag, and until when changes are in."""
+
+    etag: str
+    as_of: datetime | None
+
+
+def fingerprint(path: str, parameters: Mapping[str, Any]) -> str:
+    """Digest what a request asks for, whatever the order of its parameters."""
+    asked = orjson.dumps([path, parameters], option=orjson.OPT_SORT_KEYS, default=str)
+    return hashlib.sha256(asked).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One request: who asks, for which half-hours, in which form; `write` answers it."""
+
+    services: Services
+    caller: Principal
+    request: Request
+    format: Format
+    fingerprint: str
+    first: Instant
+    last: Instant
+    file_name: str
+
+
+Write = Callable[[Connection, State], Awaitable[Body]]
+
+
+class Answer(Response):
+    """Runs its query when it is sent, so that session and transfer end together.
+
+    `write` resolves the request (its errors become problems) and returns the body's pieces.
+    """
+
+    def __init__(self, question: Question, write: Write) -> None:
+        super().__init__()
+        self._question = question
+        self._write = write
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer 304, or 200 with a stream."""
+        question = self._question
+        async with caller_session(question.services.pool, question.caller) as connection:
+            state = await _state(connection, question)
+            headers = COMMON | {"ETag": state.etag}
+            response: Response
+            if _matches(question.request, state.etag):
+                response = Response(status_code=304, headers=headers)
+            else:
+                body = await self._write(connection, state)
+                kind = "inline" if question.format.name == "json" else "attachment"
+                name = f"{question.file_name}.{question.format.name}"
+                headers["Content-Disposition"] = f'{kind}; filename="{name}"'
+                response = StreamingResponse(
+                    body, headers=headers, media_type=question.format.media_type
+                )
+            await response(scope, receive, send)
+
+
+async def _state(connection: Connection, question: Question) -> State:
+    cursor = await connection.execute(STATE, (moment(question.first), moment(question.last)))
+    row = await cursor.fetchone()
+    assert row is not None  # noqa: S101  (an aggregate always gives a row)
+    caller = question.caller
+    known = [REPRESENTATION, row["version"], caller.role, caller.esco, question.format.name]
+    tag = hashlib.sha256(orjson.dumps([*known, question.fingerprint], default=str)).hexdigest()
+    return State(f'"{tag[:32]}"', row["as_of"])
+
+
+def _matches(request: Request, etag: str) -> bool:
+    """Whether If-None-Match names the tag; weak ones compare alike (RFC 9110 §13.1.2)."""
+    named = request.headers.get("if-none-match", "").split(",")
+    return etag in {tag.strip().removeprefix("W/") for tag in named}

@@ -1,0 +1,118 @@
+"""Energy per group and interval: a page of the grid, written as the database finds it."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from app.database import Connection
+from app.energy import cursors, scope, sources
+from app.energy.answer import Body, Question, State
+from app.energy.cursors import Position
+from app.energy.grid import VALUES, Grid, Page
+from app.energy.groups import Dimension, Groups
+from app.energy.intervals import Intervals
+from app.energy.parameters import EnergyQuery
+from app.energy.query import Statement, Window, energy
+from app.energy.rows import Lines, batches
+from app.energy.scope import Scope
+
+
+@dataclass(frozen=True, slots=True)
+class EnergyRequest:
+    """A checked request for energy; `limit` is None where the answer is not paged."""
+
+    query: EnergyQuery
+    scope: Scope
+    by: list[Dimension]
+    intervals: Intervals
+    after: Position | None
+    limit: int | None
+
+    async def write(self, question: Question, connection: Connection, state: State) -> Body:
+        """Resolve the groups and return the body."""
+        first, last = self.intervals.first, self.intervals.last
+        groups = await scope.groups(connection, self.scope, self.by, first, last)
+        return self._body(question, connection, state, groups)
+
+    async def _body(
+        self, question: Question, connection: Connection, state: State, groups: Groups
+    ) -> Body:
+        form, lines = question.format, Lines(question.format)
+        yield form.head(self._members(state), [*self.by, *VALUES])
+        following = None
+        total = len(groups) * len(self.intervals)
+        first = self._first(groups) if total else 0
+        last = total
+        if self.limit is not None and self.query.updated_since is None:
+            last = min(first + self.limit, total)
+        if first < last:
+            part, page = self._part(first, last, len(groups))
+            grid = Grid(
+                groups, part, self.query.zone(), form, self.by, page,
+                sparse=self.query.updated_since is not None,
+            )  # fmt: skip
+            left = self.limit
+            async for found in batches(connection, self._statement(groups, part, page)):
+                yield lines.add(grid.feed(found[:left]))
+                if self.query.updated_since is not None and left is not None:
+                    if len(found) > left:
+                        following = self._position(groups, part, grid.position)
+                        break
+                    left -= len(found)
+            yield lines.add(grid.finish())
+            if last < total:
+                following = self._position(groups, part, page.last)
+        fingerprint = question.fingerprint
+        token = cursors.write(following, fingerprint) if following else None
+        yield form.tail({"next": token}, empty=lines.empty)
+
+    def _first(self, groups: Groups) -> int:
+        """Where the page begins in the grid."""
+        if self.after is None:
+            return 0
+        bounds = self.intervals.bounds
+        if self.after.interval not in bounds:
+            raise RuntimeError("a cursor of this request names an interval it does not have")
+        return bounds.index(self.after.interval) * len(groups) + groups.after(self.after.key)
+
+    def _part(self, first: int, last: int, count: int) -> tuple[Intervals, Page]:
+        """The intervals of a page, and its place among their rows."""
+        start, end = first // count, (last - 1) // count + 1
+        return self.intervals.part(start, end), Page(first - start * count, last - start * count)
+
+    def _position(self, groups: Groups, part: Intervals, following: int) -> Position:
+        index, group = divmod(following - 1, len(groups))
+        return Position(part.bounds[index], groups.keys[group])
+
+    def _statement(self, groups: Groups, part: Intervals, page: Page) -> Statement:
+        asked, count = self.query, len(groups)
+        since = (part.bounds[0], page.first) if page.first else None
+        until = None
+        if page.last < len(part) * count:
+            until = (part.bounds[len(part) - 1], page.last - (len(part) - 1) * count)
+        limit = None
+        if asked.updated_since is not None and self.limit is not None:
+            limit = self.limit + 1
+        return energy(
+            groups,
+            part,
+            asked.granularity,
+            sources.choose(asked.granularity, asked.zone(), part),
+            Window(since, until, asked.updated_since, limit),
+        )
+
+    def _members(self, state: State) -> dict[str, Any]:
+        asked = self.query
+        zone = asked.zone()
+
+        def local(moment: datetime) -> str:
+            return moment.astimezone(zone).isoformat()
+
+        return {
+            "granularity": asked.granularity,
+            "timezone": asked.timezone,
+            "period_from": local(asked.period_from),
+            "period_to": local(asked.period_to),
+            "group_by": self.by,
+            "data_as_of": state.as_of.isoformat() if state.as_of else None,
+        }

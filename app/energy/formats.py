@@ -1,0 +1,112 @@
+"""Rows as JSON, CSV and NDJSON: a template per format that takes encoded values.
+
+Numbers pass as PostgreSQL writes them, so kWh stay exact.
+"""
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from starlette.requests import Request
+
+from app.energy.parameters import FormatName
+
+MEDIA_TYPES: dict[FormatName, str] = {
+    "json": "application/json",
+    "csv": "text/csv",
+    "ndjson": "application/x-ndjson",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """How values and rows are written; `template` takes one encoded value per column."""
+
+    name: FormatName
+
+    @property
+    def media_type(self) -> str:
+        """The Content-Type."""
+        return MEDIA_TYPES[self.name] + ("; charset=utf-8" if self.name == "csv" else "")
+
+    @property
+    def missing(self) -> str:
+        """What stands for no value."""
+        return "" if self.name == "csv" else "null"
+
+    def text(self, value: str | None) -> str:
+        """Encode a string."""
+        if value is None:
+            return self.missing
+        if self.name != "csv":
+            return orjson.dumps(value).decode()
+        written = io.StringIO()
+        csv.writer(written, lineterminator="").writerow([value])
+        return written.getvalue()
+
+    def value(self, value: Any) -> str:
+        """Encode anything JSON knows; in CSV, lists and objects are JSON in a field."""
+        if value is None or isinstance(value, str):
+            return self.text(value)
+        written = orjson.dumps(value, default=str).decode()
+        is_nested = self.name == "csv" and isinstance(value, list | dict)
+        return self.text(written) if is_nested else written
+
+    def template(self, columns: Sequence[str]) -> str:
+        """The row that `%` fills with one encoded value per column, without its separator."""
+        if self.name == "csv":
+            return ",".join(["%s"] * len(columns))
+        members = ",".join(f'"{column}":%s' for column in columns)
+        return f"{{{members}}}"
+
+    def head(self, members: dict[str, Any], columns: Sequence[str]) -> str:
+        """What comes before the rows: the JSON object's members, or CSV's header line."""
+        if self.name == "json":
+            return orjson.dumps(members).decode()[:-1] + ',"rows":['
+        return ",".join(columns) + "\r\n" if self.name == "csv" else ""
+
+    def between(self) -> str:
+        """What separates two rows."""
+        return {"json": ",\n", "csv": "\r\n", "ndjson": "\n"}[self.name]
+
+    def tail(self, members: dict[str, Any], *, empty: bool) -> str:
+        """What comes after the rows; only JSON has room for members."""
+        if self.name == "json":
+            return (
+                "]"
+                + "".join(f',"{k}":{orjson.dumps(v).decode()}' for k, v in members.items())
+                + "}"
+            )
+        return "" if empty else self.between()
+
+
+def negotiate(request: Request, asked: FormatName | None) -> Format:
+    """Take `format=`, else what the Accept header likes best, else JSON."""
+    if asked:
+        return Format(asked)
+    best: tuple[float, FormatName] = (0.0, "json")
+    for part in request.headers.get("accept", "").lower().split(","):
+        media, *parameters = (word.strip() for word in part.split(";"))
+        quality = 1.0
+        for parameter in parameters:
+            if parameter.startswith("q="):
+                try:
+                    quality = float(parameter[2:])
+                except ValueError:
+                    quality = 0.0
+        for name, media_type in MEDIA_TYPES.items():
+            if media == media_type and quality > best[0]:
+                best = (quality, name)
+    return Format(best[1])
+
+
+def file_name(*words: object) -> str:
+    """A name for a browser's download, of letters, digits and a few marks only."""
+    name = "_".join(str(word) for word in words if word)
+    return "".join(
+        letter if letter.isalnum() and letter.isascii() else "-" if letter not in "._-" else letter
+        for letter in name
+    )

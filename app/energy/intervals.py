@@ -1,0 +1,131 @@
+"""The intervals of a period: half-hours, and local days, weeks, months and years of a time zone.
+
+Instants are whole seconds since 1970 (UTC), so that arithmetic never meets a clock change. Data
+come in half-hours that begin on :00 and :30 UTC; one belongs to the interval in which it begins.
+"""
+
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from typing import Literal
+from zoneinfo import ZoneInfo
+
+Granularity = Literal["PT30M", "P1D", "P1W", "P1M", "P1Y"]
+Instant = int
+
+HALF_HOUR = 1800
+
+
+def half_hour_from(moment: datetime) -> Instant:
+    """The first half-hour that begins at or after `moment`."""
+    seconds = moment.timestamp()
+    return int(-(-seconds // HALF_HOUR)) * HALF_HOUR
+
+
+@dataclass(frozen=True, slots=True)
+class Intervals:
+    """Consecutive intervals: `bounds[i]` up to `bounds[i + 1]`, cut by `first` and `last`.
+
+    `first` and `last` (exclusive) are the half-hours of the period. The labels of an interval that
+    the period cuts are the whole interval's; what is expected of it is the part inside.
+    """
+
+    bounds: Sequence[Instant]
+    first: Instant
+    last: Instant
+
+    def __len__(self) -> int:
+        return max(len(self.bounds) - 1, 0)
+
+    def inside(self, index: int) -> tuple[Instant, Instant]:
+        """The half-hours of an interval that lie in the period: from, up to."""
+        start, end = self.bounds[index], self.bounds[index + 1]
+        return max(_up(start), self.first), min(_up(end), self.last)
+
+    def expected(self, index: int) -> int:
+        """How many half-hours of the interval lie in the period; 46, 48 or 50 in a whole day."""
+        start, end = self.inside(index)
+        return (end - start) // HALF_HOUR
+
+    def index(self, instant: Instant) -> int:
+        """The interval in which a half-hour of the period begins."""
+        return bisect_right(self.bounds, instant) - 1
+
+    def part(self, first: int, last: int) -> "Intervals":
+        """The intervals `first` up to `last`."""
+        return Intervals(
+            self.bounds[first : last + 1], self.inside(first)[0], self.inside(last - 1)[1]
+        )
+
+
+def split(
+    granularity: Granularity, zone: ZoneInfo, period_from: datetime, period_to: datetime
+) -> Intervals:
+    """Cut a period into intervals; none when no half-hour begins in it."""
+    first, last = half_hour_from(period_from), half_hour_from(period_to)
+    if first >= last:
+        return Intervals((), first, first)
+    if granularity == "PT30M":
+        return Intervals(range(first, last + HALF_HOUR, HALF_HOUR), first, last)
+    bounds = list(calendar(granularity, zone, first, last))
+    return Intervals(bounds, first, last)
+
+
+def calendar(
+    granularity: Granularity, zone: ZoneInfo, first: Instant, last: Instant
+) -> Iterator[Instant]:
+    """Yield the bounds of local days (weeks, …) from the one that holds `first` to past `last`.
+
+    A bound never repeats: a day that a zone skipped altogether (Samoa, 30 December 2011) is left
+    out, and so is one in which no half-hour begins.
+    """
+    day = _start(granularity, datetime.fromtimestamp(first, zone).date())
+    previous: Instant | None = None
+    while True:
+        # Where midnight does not exist this is the instant of the clock change, as it should be.
+        bound = int(datetime(day.year, day.month, day.day, tzinfo=zone).timestamp())
+        if previous is None or _up(bound) > _up(previous):
+            yield bound
+            previous = bound
+        if _up(bound) >= last:
+            return
+        day = _next(granularity, day)
+
+
+def label(instant: Instant, zone: ZoneInfo) -> str:
+    """ISO 8601 in local time, with offset."""
+    return datetime.fromtimestamp(instant, zone).isoformat()
+
+
+def moment(instant: Instant) -> datetime:
+    """The instant as PostgreSQL's driver takes it."""
+    return datetime.fromtimestamp(instant, UTC)
+
+
+def _up(instant: Instant) -> Instant:
+    return -(-instant // HALF_HOUR) * HALF_HOUR
+
+
+def _start(granularity: Granularity, day: date) -> date:
+    match granularity:
+        case "P1W":
+            return day - timedelta(days=day.weekday())
+        case "P1M":
+            return day.replace(day=1)
+        case "P1Y":
+            return day.replace(month=1, day=1)
+        case _:
+            return day
+
+
+def _next(granularity: Granularity, day: date) -> date:
+    match granularity:
+        case "P1W":
+            return day + timedelta(days=7)
+        case "P1M":
+            return (day + timedelta(days=31)).replace(day=1)
+        case "P1Y":
+            return day.replace(year=day.year + 1)
+        case _:
+            return day + timedelta(days=1)

@@ -1,0 +1,157 @@
+"""What a request for energy may say: its parameters, checked, and what of them is refused.
+
+`spans` of more than a year and the like are refused by name, never cut in silence.
+"""
+
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from typing import Annotated, Any, Literal
+from uuid import UUID
+from zoneinfo import ZoneInfo, available_timezones
+
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
+
+from app.energy.groups import Dimension
+from app.energy.intervals import Granularity
+from app.errors import Unprocessable
+
+FormatName = Literal["json", "csv", "ndjson"]
+MOST_ROWS = 100_000
+EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
+LATEST = datetime(2100, 1, 1, tzinfo=UTC)
+# Longest period for one circuit, meter or property, and for more than one.
+WIDEST: dict[str, tuple[int, int]] = {
+    "PT30M": (366, 31),
+    "P1D": (3660, 366),
+    "P1W": (3660, 732),
+    "P1M": (18300, 3660),
+    "P1Y": (18300, 7320),
+}
+
+
+def _by_comma(value: Any) -> Any:
+    """Take `a,b` and repeated parameters alike."""
+    values = [value] if isinstance(value, str) else value
+    if isinstance(values, list) and all(isinstance(part, str) for part in values):
+        return [word.strip() for part in values for word in part.split(",")]
+    return value
+
+
+def _many(what: str) -> Any:
+    return Field(default_factory=list, max_length=100, description=what)
+
+
+Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
+Ids = Annotated[list[UUID], BeforeValidator(_by_comma)]
+Names = Annotated[list[Name], BeforeValidator(_by_comma)]
+CircuitType = Literal["power", "heat", "solar"]
+
+
+class Filters(BaseModel):
+    """Which circuits and registers count; several values of one are alternatives."""
+
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+
+    circuit: Ids = _many("Circuits, by id.")
+    site: Names = _many("Sites, by code or id: circuits on them.")
+    property_: Annotated[Ids, Field(alias="property")] = _many(
+        "Properties, by id: registers of meters on their service heads."
+    )
+    meter: Names = _many("Meters, by serial number: their registers.")
+    feeder: Names = _many("Feeders, by name or id: registers of meters on their service heads.")
+    circuit_type: Annotated[list[CircuitType], BeforeValidator(_by_comma)] = _many(
+        "Types of circuits: power, heat, solar."
+    )
+
+
+class Window(Filters):
+    """A period in a time zone, of whichever circuits and registers."""
+
+    period_from: AwareDatetime = Field(
+        description="Start, inclusive, with offset.", examples=["2026-10-01T00:00:00+01:00"]
+    )
+    period_to: AwareDatetime = Field(
+        description="End, exclusive, with offset.", examples=["2026-11-01T00:00:00+00:00"]
+    )
+    timezone: Name = Field(
+        "Europe/London",
+        description="IANA name; days, weeks, months and years are this zone's.",
+        examples=["Europe/London", "UTC"],
+    )
+    format: FormatName | None = Field(
+        None, description="Form of the answer; left out, the Accept header decides (JSON)."
+    )
+
+    def zone(self) -> ZoneInfo:
+        """The time zone; an unknown one is refused."""
+        if self.timezone not in zones():
+            raise refuse("timezone", self.timezone, "must be an IANA name like Europe/London")
+        return ZoneInfo(self.timezone)
+
+    def check(self, narrow_days: int, wide_days: int, what: str, *, narrow: bool) -> None:
+        """Refuse a period that is empty, out of the calendar, or longer than is served."""
+        for name in ("period_from", "period_to"):
+            value = getattr(self, name)
+            if not EARLIEST <= value <= LATEST:
+                raise refuse(name, value, "must lie between 2000 and 2100")
+        if self.period_to <= self.period_from:
+            raise refuse("period_to", self.period_to, "must be later than period_from")
+        widest = narrow_days if narrow else wide_days
+        if self.period_to - self.period_from > timedelta(days=widest):
+            more = "" if narrow else f" ({narrow_days} for one circuit, meter or property)"
+            raise refuse(
+                "period_to",
+                self.period_to,
+                f"must be at most {widest} days after period_from for {what}{more}",
+            )
+
+
+GroupBy = Annotated[list[Dimension], BeforeValidator(_by_comma)]
+
+
+class EnergyQuery(Window):
+    """Energy per group and interval."""
+
+    granularity: Granularity = Field(
+        "P1D", description="Half-hours, or local days, weeks (from Monday), months, years."
+    )
+    group_by: GroupBy = Field(
+        ["circuit"],
+        min_length=1,
+        max_length=8,
+        description="What a row is for: one or more of these, repeated or by comma.",
+        examples=[["circuit"], ["site", "circuit_type"]],
+    )
+    updated_since: AwareDatetime | None = Field(
+        None,
+        description="Only rows with readings or mappings that came or changed since then. Send the "
+        "`data_as_of` of the previous answer; a row may come twice, none is missed. Removed "
+        "readings do not show: ask without it now and then.",
+    )
+    limit: int = Field(MOST_ROWS, ge=1, le=MOST_ROWS, description="Most rows of a JSON answer.")
+    cursor: str | None = Field(
+        None, max_length=2000, description="`next` of the answer before, with the same parameters."
+    )
+
+
+@cache
+def zones() -> frozenset[str]:
+    """Every IANA time zone; what tzdata ships beside them is none."""
+    return frozenset(
+        name
+        for name in available_timezones()
+        if not name.startswith(("posix", "right/", "localtime", "Factory"))
+    )
+
+
+def refuse(parameter: str, value: object, message: str) -> Unprocessable:
+    """The 422 that names a parameter, the value it had and what is allowed."""
+    shown = value.isoformat() if isinstance(value, datetime) else str(value)
+    error = {"in": "query", "parameter": parameter, "value": shown, "message": message}
+    return Unprocessable(f"{parameter}: {message}", errors=[error])
+
+
+def unique(values: Iterable[Dimension]) -> list[Dimension]:
+    """Drop repetitions, keep the order."""
+    return list(dict.fromkeys(values))

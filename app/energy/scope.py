@@ -1,0 +1,166 @@
+"""Which registers a request is about: its filters and groups, resolved as the caller."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from app.database import Connection
+from app.energy.groups import Dimension, Groups, Key, Mapping, gather
+from app.energy.intervals import Instant, half_hour_from, moment
+from app.energy.parameters import Filters
+from app.errors import NotFound
+
+# Filter → what is found by the values asked for; each of them must find something.
+LOOKUPS = {
+    "circuit": "select id, id::text as name from api.circuits where id::text = any(%s)",
+    "site": "select id, v as name from api.sites_new, unnest(%s) as v where v in (code, id::text)",
+    "property": "select id, id::text as name from api.properties where id::text = any(%s)",
+    "meter": "select id, serial as name from api.meter_registry where serial = any(%s)",
+    "feeder": "select id, v as name from api.feeder_registry, unnest(%s) as v"
+    " where v in (name, id::text)",
+    "esco": "select id, code as name from api.escos where code = any(%s)",
+}
+
+HEADS = """
+    left join api.service_head_meter as on_head on meter.id = on_head.meter
+    left join api.service_head_registry as head on on_head.service_head = head.id
+    left join api.properties_service_head as at_head on head.id = at_head.service_head
+"""
+# All registers of a circuit come along when one is selected: whether its sums can be used as they
+# are depends on the others.
+MAPPINGS = """
+    select circuit, register, began, start_time, end_time, updated_at, meter_id, selected,
+        {dimensions}
+    from (
+        select mapping.circuit, mapping.register, mapping.start_time::text as began,
+            greatest(mapping.start_time, %(period_from)s) as start_time,
+            least(mapping.end_time, %(period_to)s) as end_time, mapping.updated_at,
+            register.meter_id, ({selected}) as selected,
+            bool_or({selected}) over (partition by mapping.circuit) as wanted,
+            {columns}
+        from api.circuit_register as mapping
+        inner join api.meter_registers as register on mapping.register = register.register_id
+        inner join api.meter_registry as meter on register.meter_id = meter.id
+        inner join api.circuits as circuit on mapping.circuit = circuit.id
+        left join api.sites_new as site on circuit.site = site.id
+        left join api.escos as esco on esco.id = coalesce(site.esco, meter.esco)
+        {heads}
+        where mapping.start_time < %(period_to)s
+            and (mapping.end_time is null or mapping.end_time > %(period_from)s)
+            and ({wanted})
+    ) as mapped
+    where wanted
+"""
+COLUMNS: dict[str, str] = {
+    "esco": "esco.code",
+    "site": "circuit.site::text",
+    "property": "at_head.property::text",
+    "feeder": "head.feeder::text",
+    "circuit": "mapping.circuit::text",
+    "circuit_type": "circuit.type",
+    "meter": "meter.serial",
+    "register": "mapping.register::text",
+}
+ON_HEADS = frozenset({"property", "feeder"})
+OF_CIRCUITS = {"circuit": "mapping.circuit", "site": "circuit.site", "esco": "esco.id"}
+OF_REGISTERS = {"property": "at_head.property", "meter": "meter.id", "feeder": "head.feeder"}
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What is asked for: the path's own filter and the query's; both must hold."""
+
+    path: dict[str, list[str]]
+    query: Filters
+
+    @property
+    def narrow(self) -> bool:
+        """Whether it is one circuit, meter or property."""
+        return any(
+            len(values) == 1
+            for named in self.named()
+            for name, values in named.items()
+            if name in ("circuit", "meter", "property")
+        )
+
+    def named(self) -> list[dict[str, list[str]]]:
+        """The filters whose values must exist: name → values, of which one must hold."""
+        query = self.query
+        asked = {
+            "circuit": [str(circuit) for circuit in query.circuit],
+            "site": query.site,
+            "property": [str(house) for house in query.property_],
+            "meter": query.meter,
+            "feeder": query.feeder,
+        }
+        return [self.path, {name: values for name, values in asked.items() if values}]
+
+
+async def _resolve(connection: Connection, scope: Scope) -> list[tuple[str, list[UUID]]]:
+    """Return (filter, ids); what is foreign or does not exist is the same 404."""
+    found = []
+    for named in scope.named():
+        for name, values in named.items():
+            cursor = await connection.execute(LOOKUPS[name].encode(), (values,))
+            rows = await cursor.fetchall()
+            if {row["name"] for row in rows} != set(values):
+                raise NotFound(f"There is no such {name}.")
+            found.append((name, [row["id"] for row in rows]))
+    return found
+
+
+async def groups(
+    connection: Connection, scope: Scope, by: Sequence[Dimension], first: Instant, last: Instant
+) -> Groups:
+    """Gather what is mapped in the half-hours from `first` up to `last` into groups."""
+    parameters: dict[str, Any] = {"period_from": moment(first), "period_to": moment(last)}
+    wanted, selected = [], []
+    found = await _resolve(connection, scope)
+    for number, (name, ids) in enumerate(found):
+        parameters[f"ids_{number}"] = ids
+        condition = f"{{}} = any(%(ids_{number})s)"
+        if name in OF_CIRCUITS:
+            wanted.append(condition.format(OF_CIRCUITS[name]))
+        else:
+            selected.append(condition.format(OF_REGISTERS[name]))
+    if scope.query.circuit_type:
+        wanted.append("circuit.type = any(%(types)s)")
+        parameters["types"] = list(scope.query.circuit_type)
+    sql = MAPPINGS.format(
+        dimensions=", ".join(f"by_{name}" for name in by) or "null",
+        columns=", ".join(f"{COLUMNS[name]} as by_{name}" for name in by) or "null",
+        selected=f"coalesce({' and '.join(selected)}, false)" if selected else "true",
+        wanted=" and ".join(wanted) or "true",
+        heads=HEADS if ON_HEADS & {*by, *(name for name, _ in found)} else "",
+    )
+    rows = await (await connection.execute(sql.encode(), parameters)).fetchall()
+    return gather(_mappings(rows, by))
+
+
+def _mappings(rows: Iterable[dict[str, Any]], by: Sequence[Dimension]) -> list[Mapping]:
+    """Put together the rows of a mapping, one for each way it belongs to a group."""
+    together: dict[tuple[UUID, UUID, str], tuple[dict[str, Any], set[Key]]] = {}
+    for row in rows:
+        identity = (row["circuit"], row["register"], row["began"])
+        _, keys = together.setdefault(identity, (row, set()))
+        if row["selected"]:
+            keys.add(tuple(row[f"by_{name}"] for name in by))
+    mappings = []
+    for row, keys in together.values():
+        start, end = half_hour_from(row["start_time"]), half_hour_from(row["end_time"])
+        if start < end:
+            changed = int(row["updated_at"].timestamp())
+            mappings.append(
+                Mapping(
+                    row["circuit"],
+                    row["register"],
+                    row["meter_id"],
+                    start,
+                    end,
+                    changed,
+                    frozenset(keys),
+                    bool(keys),
+                )
+            )
+    return mappings
