@@ -111,7 +111,7 @@ create function flows.note_recovery() returns trigger
 language plpgsql set search_path = ''
 as $$
 begin
-    if new.health = 'healthy' then
+    if new.health = 'healthy' and (tg_op = 'UPDATE' or new.last_healthy_at is null) then
         new.last_healthy_at := now();
     end if;
     return new;

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from app.auth.keys import load_keys
 from app.auth.state import publish_keys
+from app.ops.copy import copy_database
 from app.ops.maintain import follow, maintain
 from app.ops.migrate import MigrationError, migrate
 from app.ops.status import database_status
@@ -100,3 +101,28 @@ def db_refresh() -> None:
     except psycopg.Error as error:
         raise fail(str(error).strip()) from None
     typer.echo("the aggregates have followed every change")
+
+
+@db.command("copy")
+def db_copy(
+    source: Annotated[
+        str, typer.Option("--from", help="URL of the existing Flows database, to read from.")
+    ],
+) -> None:
+    """Copy the rows of an existing Flows database into this one, all of them or none.
+
+    This one is empty and migrated (`flows db migrate`); the other is only read.
+    """
+    url = admin_url(Settings())
+    console = Console(stderr=True)
+    try:
+        with console.status("copying …") as status:
+            copied = copy_database(
+                source, url, lambda table, rows: status.update(f"copying {table}: {rows:,} rows")
+            )
+            status.update("bringing the aggregates behind the rows")
+            follow(url)
+    except psycopg.Error as error:
+        raise fail(f"nothing was copied: {str(error).strip()}") from None
+    for table, rows in copied.items():
+        typer.echo(f"{rows:>12,}  {table}")

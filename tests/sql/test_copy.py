@@ -1,0 +1,57 @@
+"""`flows db copy`: the rows of an existing database arrive, with the aggregates over them."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+
+from app.ops.copy import TABLES
+from app.ops.migrate import migrate
+from tests.conftest import Stack
+
+COUNTS = "select count(*), min(t::text) from flows.{} as t"
+SUMS = (
+    "select circuit_id, day, total_import_kwh, meters from flows.circuit_interval_daily"
+    " where day < date_trunc('day', now(), 'UTC') order by 1, 2"
+)
+
+
+@pytest.fixture
+def empty(stack: Stack) -> Iterator[str]:
+    """The URL of a second database on the stack's server, migrated and empty."""
+    with psycopg.connect(stack.contract["database_url"], autocommit=True) as server:
+        server.execute("create database flows_copy")
+        url = stack.contract["database_url"].replace("/flows?", "/flows_copy?")
+        try:
+            migrate(url)
+            yield url
+        finally:
+            server.execute("drop database flows_copy with (force)")
+
+
+def copy(source: str, target: str) -> subprocess.CompletedProcess[str]:
+    """`flows db copy` as an operator types it."""
+    return subprocess.run(
+        [sys.executable, "-m", "app.cli", "db", "copy", "--from", source],
+        env=os.environ | {"FLOWS_DATABASE_ADMIN_URL": target},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_every_row_arrives_and_twice_is_refused_whole(stack: Stack, empty: str) -> None:
+    source = stack.contract["database_url"]
+    done = copy(source, empty)
+    assert done.returncode == 0, done.stderr
+    with psycopg.connect(source) as before, psycopg.connect(empty) as after:
+        for table in TABLES:
+            query = COUNTS.format(table)
+            assert after.execute(query).fetchone() == before.execute(query).fetchone(), table
+        assert after.execute(SUMS).fetchall() == before.execute(SUMS).fetchall()
+    again = copy(source, empty)
+    assert again.returncode == 1
+    assert again.stderr.startswith("error: nothing was copied: ")
