@@ -1,9 +1,12 @@
 """The stack ends with the process that started it, however that ends, and starts again."""
 
 import os
+import shutil
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -88,3 +91,41 @@ def test_an_unwritable_folder_is_named() -> None:
     )
     assert refused.returncode == 1
     assert "FLOWS_HOME" in refused.stderr
+
+
+def test_a_taken_port_is_named() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with tempfile.TemporaryDirectory() as folder:
+            refused = subprocess.run(
+                [sys.executable, "-m", "app.cli", "up"],
+                env=os.environ | {"FLOWS_HOME": folder, "FLOWS_PORT": str(port)},
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+    assert refused.returncode == 1
+    assert f"port {port} is taken" in refused.stderr
+    assert "FLOWS_PORT" in refused.stderr
+
+
+def test_a_missing_npm_is_named(tmp_path: Path) -> None:
+    # With neither postgrest nor npm to be found, and an empty state folder.
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    for name in ("useradd", "sh"):
+        if found := shutil.which(name):
+            (tools / name).symlink_to(found)
+    refused = subprocess.run(
+        [sys.executable, "-m", "app.cli", "up"],
+        env=os.environ
+        | {"PATH": str(tools), "FLOWS_HOME": str(tmp_path / "home"), "FLOWS_PORT": "0"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert refused.returncode == 1
+    (error,) = [line for line in refused.stderr.splitlines() if line.startswith("error:")]
+    assert "npm" in error
