@@ -69,7 +69,7 @@ async def _form(request: Request) -> dict[str, str]:
         raise Refusal("invalid_request", f"The body must be {FORM}.")
     raw = await request.body()
     if len(raw) > LONGEST_FORM:
-        raise Refusal("invalid_request", "The form is too long.", 413)
+        raise Refusal("invalid_request", "The form is too long.")
     try:
         pairs = parse_qsl(raw.decode("ascii"), keep_blank_values=True, errors="strict")
     except (UnicodeDecodeError, ValueError):

@@ -12,7 +12,11 @@ from app.spec.relations import relations
 
 GUIDE = Path(__file__).parent / "guide.md"
 REST = "/rest/v1"
-SCOPES = {"read": "Read what is the ESCO's.", "write": "Change what is the ESCO's."}
+SCOPES = {
+    "read": "Read what is the ESCO's.",
+    "write": "Change what is the ESCO's.",
+    "admin": "Manage the ESCO's clients.",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +81,7 @@ def _security_schemes(base_url: str) -> dict[str, Any]:
             "description": "A client's id and secret, exchanged for a token when needed.",
             "flows": {
                 "clientCredentials": {
-                    "tokenUrl": f"{base_url}{own.TOKEN_PATH}",
+                    "tokenUrl": f"{base_url}/auth/token",
                     "scopes": SCOPES,
                 }
             },

@@ -11,9 +11,10 @@ from app.spec import names, responses
 METHODS = frozenset({"get", "put", "post", "patch", "delete", "head", "options"})
 # An operation with this mark is shown only to a token that carries the scope it names.
 SCOPE_MARK = "x-flows-scope"
+# The same for every operation below a path.
+SCOPED_PATHS = {"/admin": "admin"}
 # For operators: never in a document, whether or not their routes say so.
-HIDDEN = ("/metrics", "/admin", "/internal")
-TOKEN_PATH = "/auth/token"  # noqa: S105
+HIDDEN = ("/metrics", "/internal")
 
 TOKEN = {
     "type": "object",
@@ -26,6 +27,18 @@ TOKEN = {
     },
     "required": ["access_token", "token_type", "expires_in", "scope"],
 }  # fmt: skip
+INTROSPECTED = {
+    "type": "object",
+    "description": "What a token is worth (RFC 7662 §2.2); only `active` for one that is not good.",
+    "properties": {"active": {"type": "boolean"}},
+    "required": ["active"],
+}
+# Endpoints that a client authenticates at with its secret: path → what they answer.
+CLIENT_PATHS: dict[str, dict[str, Any] | None] = {
+    "/auth/token": {"$ref": "#/components/schemas/Token"},
+    "/auth/introspect": INTROSPECTED,
+    "/auth/revoke": None,
+}
 
 
 def readable(described: dict[str, Any]) -> dict[str, Any]:
@@ -52,7 +65,7 @@ def paths(
         operations = {
             method: _operation(method, path, operation, (method, path) in secured)
             for method, operation in item.items()
-            if method in METHODS and operation.get(SCOPE_MARK, "") in {"", *scopes}
+            if method in METHODS and _scope(path, operation) in {"", *scopes}
         }
         if operations:
             items[path] = operations
@@ -67,16 +80,18 @@ def schemas(described: dict[str, Any]) -> dict[str, Any]:
 
 
 def _operation(method: str, path: str, operation: dict[str, Any], secured: bool) -> dict[str, Any]:
-    needed = operation.pop(SCOPE_MARK, None)
+    needed = _scope(path, operation)
+    operation.pop(SCOPE_MARK, None)
     operation["operationId"] = names.route_operation_id(method, path)
     answers = operation["responses"]
     if _is_framework_validation(answers.get("422", {})):
         del answers["422"]
-    if path == TOKEN_PATH:
-        answers["200"]["content"] = {
-            responses.JSON: {"schema": {"$ref": "#/components/schemas/Token"}}
-        }
-        answers |= responses.token_errors() | responses.problems("429", "503")
+    if path in CLIENT_PATHS:
+        schema = CLIENT_PATHS[path]
+        answers["200"].pop("content", None)
+        if schema:
+            answers["200"]["content"] = {responses.JSON: {"schema": schema}}
+        answers |= responses.token_errors() | responses.problems("503")
         operation["security"] = []
         return operation
     if secured:
@@ -86,6 +101,12 @@ def _operation(method: str, path: str, operation: dict[str, Any], secured: bool)
     else:
         operation["security"] = []
     return operation
+
+
+def _scope(path: str, operation: dict[str, Any]) -> str:
+    """The scope an operation asks for beyond being let in; empty for none."""
+    below = (scope for start, scope in SCOPED_PATHS.items() if path.startswith(start))
+    return str(operation.get(SCOPE_MARK) or next(below, ""))
 
 
 def _is_framework_validation(response: dict[str, Any]) -> bool:

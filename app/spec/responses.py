@@ -158,7 +158,7 @@ def problems(*statuses: str) -> dict[str, Response]:
 
 
 def token_errors() -> dict[str, Response]:
-    """Return the error responses of the token endpoint."""
+    """Return the error responses of the endpoints that a client authenticates at."""
     wrong = {"error": "invalid_client", "error_description": "The client id or secret is wrong."}
     scope = {"error": "invalid_scope", "error_description": "The client may ask for: read."}
     return {
@@ -168,6 +168,10 @@ def token_errors() -> dict[str, Response]:
         ),
         "401": _response(
             "401", "The client id or secret is wrong.", {JSON: _content("TokenError", wrong)}
+        ),
+        "429": _response(
+            "429", "Too many wrong secrets.",
+            {JSON: _content("TokenError", wrong | {"error_description": "Wait."})},
         ),
     }  # fmt: skip
 
