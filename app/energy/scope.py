@@ -13,13 +13,14 @@ from app.errors import NotFound
 
 # Filter → what is found by the values asked for; each of them must find something.
 LOOKUPS = {
-    "circuit": "select id, id::text as name from api.circuits where id::text = any(%s)",
-    "site": "select id, v as name from api.sites_new, unnest(%s) as v where v in (code, id::text)",
-    "property": "select id, id::text as name from api.properties where id::text = any(%s)",
-    "meter": "select id, serial as name from api.meter_registry where serial = any(%s)",
-    "feeder": "select id, v as name from api.feeder_registry, unnest(%s) as v"
+    "circuit": "select id, id::text as name from api.circuits where id::text = any(%s::text[])",
+    "site": "select id, v as name from api.sites_new, unnest(%s::text[]) as v"
+    " where v in (code, id::text)",
+    "property": "select id, id::text as name from api.properties where id::text = any(%s::text[])",
+    "meter": "select id, serial as name from api.meter_registry where serial = any(%s::text[])",
+    "feeder": "select id, v as name from api.feeder_registry, unnest(%s::text[]) as v"
     " where v in (name, id::text)",
-    "esco": "select id, code as name from api.escos where code = any(%s)",
+    "esco": "select id, code as name from api.escos where code = any(%s::text[])",
 }
 
 HEADS = """

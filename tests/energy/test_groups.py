@@ -1,0 +1,175 @@
+"""`/v1/energy` in groups, under every scope, in pages and forms: the same energy, counted once."""
+
+import csv
+import io
+import json
+from collections import defaultdict
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import httpx
+import psycopg
+import pytest
+
+from tests.conftest import Stack, flows
+
+Admin = psycopg.Connection[Any]
+PERIOD = {"period_from": "2026-10-20T00:00+01:00", "period_to": "2026-10-30T00:00Z"}
+
+# Every half-hour with all it can be grouped by, from the tables themselves.
+RAW = """
+    select e.code as esco, s.id::text as site, c.id::text as circuit, c.type as circuit_type,
+        meter.serial as meter, r.register_id::text as register, r."timestamp",
+        r.import_kwh, r.export_kwh,
+        (select link.property::text from flows.service_head_meter as on_head
+         join flows.properties_service_head as link using (service_head)
+         where on_head.meter = meter.id) as property
+    from flows.register_interval_hh as r
+    join flows.circuit_register as m on m.register = r.register_id
+        and r."timestamp" >= m.start_time and (r."timestamp" < m.end_time or m.end_time is null)
+    join flows.circuits as c on c.id = m.circuit
+    join flows.meter_registers as g on g.register_id = r.register_id
+    join flows.meter_registry as meter on meter.id = g.meter_id
+    join flows.escos as e on e.id = meter.esco
+    left join flows.sites_new as s on s.id = c.site
+    where e.code = 'wlce' and r."timestamp" >= %(period_from)s and r."timestamp" < %(period_to)s
+"""
+
+
+def get(stack: Stack, path: str, esco: str = "wlce", **params: Any) -> httpx.Response:
+    """A request of an ESCO's read client."""
+    headers = params.pop("headers", {})
+    with stack.client(esco) as client:
+        return client.get(path, params=PERIOD | params, headers=headers)
+
+
+def rows_of(answer: httpx.Response) -> list[dict[str, Any]]:
+    """The rows of a JSON answer, with exact numbers."""
+    assert answer.status_code == 200, answer.text
+    rows: list[dict[str, Any]] = answer.json(parse_float=Decimal)["rows"]
+    return rows
+
+
+def raw(admin: Admin) -> list[dict[str, Any]]:
+    """The half-hours of wlce in the period."""
+    cursor = admin.execute(RAW, PERIOD)
+    names = [column.name for column in cursor.description or ()]
+    return [dict(zip(names, row, strict=True)) for row in cursor]
+
+
+@pytest.mark.parametrize(
+    "group_by",
+    [
+        ["esco"], ["site"], ["circuit_type"], ["circuit"], ["meter"], ["register"],
+        ["site", "circuit_type"], ["meter", "circuit"], ["property", "circuit_type"],
+    ],
+)  # fmt: skip
+def test_every_grouping_adds_up_to_the_raw_half_hours(
+    stack: Stack, admin: Admin, group_by: list[str]
+) -> None:
+    zone_change = datetime(2026, 10, 25, 1, tzinfo=UTC)
+    expected: dict[tuple[Any, ...], list[Any]] = defaultdict(
+        lambda: [Decimal(0), Decimal(0), set()]
+    )
+    for row in raw(admin):
+        offset = timedelta(hours=1) if row["timestamp"] < zone_change else timedelta()
+        day = (row["timestamp"].astimezone(UTC) + offset).date().isoformat()
+        key = (day, *(row[name] for name in group_by))
+        expected[key][0] += row["import_kwh"]
+        expected[key][1] += row["export_kwh"]
+        expected[key][2].add(row["meter"])
+    found = {}
+    for row in rows_of(get(stack, "/v1/energy", group_by=",".join(group_by))):
+        if row["present_intervals"] == 0:
+            assert row["import_kwh"] is None
+            continue
+        key = (row["interval_start"][:10], *(row[name] for name in group_by))
+        assert key not in found
+        found[key] = row
+    assert found.keys() == expected.keys()
+    assert len(found) >= 10
+    for key, (imported, exported, meters) in expected.items():
+        assert (Decimal(found[key]["import_kwh"]), Decimal(found[key]["export_kwh"])) == (
+            imported,
+            exported,
+        )
+        assert found[key]["meters_reporting"] == len(meters)
+        hours = 50 if key[0] == "2026-10-25" else 48
+        assert found[key]["expected_intervals"] == hours
+
+
+def test_every_scope_shows_its_own_part(stack: Stack, admin: Admin) -> None:
+    half_hours = raw(admin)
+    home = next(row for row in half_hours if row["property"])
+    for path, name in (
+        ("circuits", "circuit"),
+        ("meters", "meter"),
+        ("properties", "property"),
+        ("sites", "site"),
+        ("escos", "esco"),
+    ):
+        rows = rows_of(get(stack, f"/v1/{path}/{home[name]}/energy", group_by="esco"))
+        total = sum(Decimal(row["import_kwh"]) for row in rows)
+        assert total == sum(r["import_kwh"] for r in half_hours if r[name] == home[name]), path
+        foreign = get(stack, f"/v1/{path}/{home[name]}/energy", esco="hmce")
+        unknown = get(stack, f"/v1/{path}/00000000-0000-4000-8000-000000000000/energy", esco="hmce")
+        assert foreign.status_code == unknown.status_code == 404, path
+        assert foreign.json()["detail"] == unknown.json()["detail"]
+
+
+def test_all_forms_say_the_same(stack: Stack) -> None:
+    rows = rows_of(get(stack, "/v1/energy", group_by="circuit_type"))
+    comma = get(stack, "/v1/energy", group_by="circuit_type", format="csv")
+    assert comma.headers["content-type"].startswith("text/csv")
+    assert ".csv" in comma.headers["content-disposition"]
+    table = list(csv.DictReader(io.StringIO(comma.text)))
+    lines = get(
+        stack, "/v1/energy", group_by="circuit_type", headers={"Accept": "application/x-ndjson"}
+    )
+    parsed = [json.loads(line, parse_float=Decimal) for line in lines.text.splitlines()]
+    assert parsed == rows
+    for one, other in zip(table, rows, strict=True):
+        assert (one["circuit_type"], Decimal(one["import_kwh"])) == (
+            other["circuit_type"],
+            Decimal(other["import_kwh"]),
+        )
+
+
+def test_pages_make_up_the_whole(stack: Stack) -> None:
+    whole = rows_of(get(stack, "/v1/energy"))
+    pages: list[dict[str, Any]] = []
+    cursor: dict[str, str] = {}
+    for _ in range(100):
+        answer = get(stack, "/v1/energy", limit=33, **cursor)
+        pages += rows_of(answer)
+        if not (following := answer.json()["next"]):
+            break
+        cursor = {"cursor": following}
+    assert pages == whole
+    assert len(whole) > 100
+    tampered = get(stack, "/v1/energy", limit=33, cursor=cursor["cursor"][:-4] + "AAAA")
+    assert 400 <= tampered.status_code < 500
+
+
+def test_an_unchanged_answer_is_not_sent_again(stack: Stack) -> None:
+    first = get(stack, "/v1/energy", group_by="esco")
+    tag = {"If-None-Match": first.headers["etag"]}
+    again = get(stack, "/v1/energy", group_by="esco", headers=tag)
+    assert (again.status_code, again.content) == (304, b"")
+    other = get(stack, "/v1/energy", esco="hmce", group_by="esco", headers=tag)
+    assert other.status_code == 200
+    with stack.client("wlce", "write") as client:
+        # A late reading, and the same one as it was.
+        where = {"timestamp": "eq.2026-10-22T12:00:00Z", "limit": "1", "order": "register_id"}
+        (row,) = client.get("/rest/v1/register_interval_hh", params=where).json()
+        key = {"timestamp": where["timestamp"], "register_id": f"eq.{row['register_id']}"}
+        for energy in (row["import_kwh"] + 1, row["import_kwh"]):
+            changed = client.patch(
+                "/rest/v1/register_interval_hh", params=key, json={"import_kwh": energy}
+            )
+            assert changed.status_code == 204, changed.text
+            flows(stack, "db", "refresh")
+            now = get(stack, "/v1/energy", group_by="esco", headers=tag)
+            assert now.status_code == 200
+    assert now.json()["rows"] == first.json()["rows"]
