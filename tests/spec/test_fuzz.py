@@ -20,11 +20,6 @@ from tests.conftest import Stack, running_stack
 SECONDS = int(os.environ.get("FLOWS_FUZZ_SECONDS", "25"))
 CALLERS = (("wlce", "read"), ("wlce", "write"), ("hmce", "read"), ("hmce", "write"))
 BYSTANDER = "bfce"
-# Methods that an operation does not have are tried on one view below.
-CONFIG = """
-[phases.coverage]
-unexpected-methods = []
-"""
 CHECKS = (
     "not_a_server_error",
     "status_code_conformance",
@@ -90,7 +85,6 @@ def fuzz(stack: Stack, esco: str, kind: str, folder: Path) -> subprocess.Popen[s
 
 
 def test_no_answer_breaks_the_contract(fuzzed_stack: Stack, tmp_path: Path) -> None:
-    (tmp_path / "schemathesis.toml").write_text(CONFIG)
     before = rows_of(fuzzed_stack, BYSTANDER)
     assert before["meter_registry"][0] > 1
     runs = {caller: fuzz(fuzzed_stack, *caller, tmp_path) for caller in CALLERS}
