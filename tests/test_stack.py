@@ -1,5 +1,6 @@
 """The stack ends with the process that started it, however that ends, and starts again."""
 
+import json
 import os
 import shutil
 import signal
@@ -10,16 +11,18 @@ import tempfile
 import time
 from pathlib import Path
 
+import httpx
 import psutil
+import psycopg
 import pytest
 
 DEADLINE_SECONDS = 60
 
 
-def start(home: Path) -> subprocess.Popen[str]:
-    """`flows up` without demo data, up to its ready line."""
+def start(home: Path, *options: str) -> subprocess.Popen[str]:
+    """`flows up`, without demo data unless asked, up to its ready line."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "app.cli", "up"],
+        [sys.executable, "-m", "app.cli", "up", *options],
         env=os.environ | {"FLOWS_HOME": str(home), "FLOWS_PORT": "0"},
         stdout=subprocess.PIPE,
         text=True,
@@ -61,6 +64,30 @@ def test_nothing_is_left_and_the_state_starts_again(
         while left := mine(home):
             assert time.monotonic() < deadline, left
             time.sleep(0.1)
+
+
+def test_a_demo_starts_again_with_the_same_rows_and_new_secrets(tmp_path: Path) -> None:
+    seen = []
+    for _ in range(2):
+        process = start(tmp_path, "--demo")
+        try:
+            contract = json.loads((tmp_path / "demo.json").read_text())
+            esco = contract["escos"]["wlce"]
+            answer = httpx.get(
+                f"{contract['rest_url']}/meter_csq?select=timestamp",
+                headers={"Authorization": f"Bearer {esco['read_token']}", "Prefer": "count=exact"},
+            )
+            with psycopg.connect(contract["database_url"]) as admin:
+                secrets = admin.execute("select count(*) from gateway.client_secret").fetchone()
+            seen.append((answer.headers["content-range"].partition("/")[2], secrets, esco))
+        finally:
+            process.terminate()
+            process.communicate(timeout=DEADLINE_SECONDS)
+    (rows, _, first), (rows_again, secrets, again) = seen
+    assert int(rows) > 1000
+    assert rows_again == rows
+    assert secrets == (6,)  # two of each of three clients, however often it starts
+    assert first["client_secret"] != again["client_secret"]
 
 
 def test_a_second_stack_in_the_same_folder_is_refused_in_one_line(tmp_path: Path) -> None:

@@ -29,6 +29,8 @@ keys = typer.Typer(help="The keys that sign tokens.", no_args_is_help=True)
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 Result = TypeVar("Result")
 
+WIDTH = 200  # an id that is cut to a terminal's width cannot be pasted
+
 
 def run(work: Callable[[Connection], Awaitable[Result]]) -> Result:
     """Run work in one transaction as the administrator; its problems are one line."""
@@ -54,7 +56,7 @@ def show(rows: list[dict[str, Any]], columns: tuple[str, ...], *, as_json: bool)
     table = Table(*columns, box=None)
     for row in rows:
         table.add_row(*(_text(row[name]) for name in columns))
-    Console().print(table)
+    Console(width=WIDTH).print(table)
 
 
 def _text(value: Any) -> str:

@@ -113,7 +113,7 @@ def _load_platform(connection: psycopg.Connection[Any]) -> None:
 
 def _load_state(connection: psycopg.Connection[Any], end: datetime) -> None:
     """A sample a day of each meter's slow series, and a shadow that agrees with the last one."""
-    if connection.execute("select from flows.meter_csq limit 1").fetchone():
+    if connection.execute("select from flows.meter_csq limit 1").fetchone() is not None:
         return
     series: dict[str, list[tuple[Any, ...]]] = {name: [] for name in SERIES}
     meters = connection.execute("select id, mode from flows.meter_registry").fetchall()
