@@ -1,10 +1,10 @@
 """Answers of /v1: tagged, 304 before any query, and streamed inside the caller's session."""
 
 import hashlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, ClassVar, LiteralString, Protocol
 
 import orjson
 from starlette.requests import Request
@@ -15,6 +15,7 @@ from app.auth.principal import Principal
 from app.database import Connection, caller_session
 from app.energy.formats import Format
 from app.energy.intervals import Instant, moment
+from app.energy.parameters import Window
 from app.services import Services
 
 # Moves when the same data would be written differently.
@@ -23,7 +24,7 @@ COMMON = {"Cache-Control": "private, no-cache", "Vary": "Authorization, Accept"}
 
 # A mapping that moves no half-hour changes what is expected, so it is looked at too.
 STATE = (
-    "select s.version || '-' || m.count || '-' || coalesce(m.latest::text, '') as version, s.as_of"
+    "select concat_ws('-', s.version, m.count, m.latest, ({beside})) as version, s.as_of"
     " from flows.data_state(tstzrange(%s, %s)) as s,"
     " (select count(*) as count, max(updated_at) as latest from api.circuit_register) as m"
 )
@@ -47,43 +48,49 @@ def fingerprint(path: str, parameters: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One request: who asks, for which half-hours, in which form; `write` answers it."""
+    """One request: who asks, for which half-hours (None: all there are), in which form."""
 
     services: Services
     caller: Principal
     request: Request
     format: Format
     fingerprint: str
-    first: Instant
-    last: Instant
+    first: Instant | None
+    last: Instant | None
     file_name: str
 
 
-Write = Callable[[Connection, State], Awaitable[Body]]
+class Reading(Protocol):
+    """What a route reads from the database and writes."""
+
+    # Selects one value that moves with whatever else than half-hours, mappings and configuration
+    # the answer shows.
+    BESIDE: ClassVar[LiteralString]
+
+    async def write(self, question: Question, connection: Connection, state: State) -> Body:
+        """Resolve the request (its errors become problems) and return the body's pieces."""
+        ...
 
 
 class Answer(Response):
-    """Runs its query when it is sent, so that session and transfer end together.
+    """Runs its query when it is sent, so that session and transfer end together."""
 
-    `write` resolves the request (its errors become problems) and returns the body's pieces.
-    """
-
-    def __init__(self, question: Question, write: Write) -> None:
+    def __init__(self, question: Question, reading: Reading) -> None:
         super().__init__()
         self._question = question
-        self._write = write
+        self._reading = reading
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer 304, or 200 with a stream."""
         question = self._question
         async with caller_session(question.services.pool, question.caller) as connection:
-            state = await _state(connection, question)
+            state = await _state(connection, question, self._reading.BESIDE)
             headers = COMMON | {"ETag": state.etag}
             response: Response
             if _matches(question.request, state.etag):
                 response = Response(status_code=304, headers=headers)
             else:
-                body = await self._write(connection, state)
+                body = await self._reading.write(question, connection, state)
                 kind = "inline" if question.format.name == "json" else "attachment"
                 name = f"{question.file_name}.{question.format.name}"
                 headers["Content-Disposition"] = f'{kind}; filename="{name}"'
@@ -93,8 +100,20 @@ class Answer(Response):
             await response(scope, receive, send)
 
 
-async def _state(connection: Connection, question: Question) -> State:
-    cursor = await connection.execute(STATE, (moment(question.first), moment(question.last)))
+def period(query: Window, state: State) -> dict[str, Any]:
+    """What every answer over a period says of itself, in the time zone asked for."""
+    zone = query.zone()
+    return {
+        "timezone": query.timezone,
+        "period_from": query.period_from.astimezone(zone).isoformat(),
+        "period_to": query.period_to.astimezone(zone).isoformat(),
+        "data_as_of": state.as_of.isoformat() if state.as_of else None,
+    }
+
+
+async def _state(connection: Connection, question: Question, beside: LiteralString) -> State:
+    bounds = [at if at is None else moment(at) for at in (question.first, question.last)]
+    cursor = await connection.execute(STATE.format(beside=beside), bounds)
     row = await cursor.fetchone()
     assert row is not None  # noqa: S101  (an aggregate always gives a row)
     caller = question.caller

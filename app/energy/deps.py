@@ -1,11 +1,20 @@
-"""What the energy routes ask for: the path's scope, merged into the filters of the query."""
+"""What the energy routes ask for: who asks, and the scope of the path they ask under."""
 
+from dataclasses import dataclass
 from typing import Annotated
 from uuid import UUID
 
 from fastapi import Depends, Path, Request
 
-from app.energy.parameters import Name
+from app.auth.deps import Caller
+from app.auth.principal import Principal
+from app.deps import ServicesDep
+from app.energy.answer import Question, fingerprint
+from app.energy.formats import file_name, negotiate
+from app.energy.intervals import Instant
+from app.energy.parameters import Filters, Name, Window, Zoned
+from app.energy.scope import Scope
+from app.services import Services
 
 
 def of_circuit(request: Request, id: Annotated[UUID, Path(description="The circuit.")]) -> None:  # noqa: A002
@@ -37,9 +46,46 @@ def of_esco(request: Request, code: Annotated[Name, Path(description="Code of th
     request.state.narrowed = {"esco": [code]}
 
 
-def _narrowed(request: Request) -> dict[str, list[str]]:
-    narrowed: dict[str, list[str]] = getattr(request.state, "narrowed", {})
-    return narrowed
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Who asks for what: the request, its caller and the filter of its path."""
+
+    request: Request
+    services: Services
+    caller: Principal
+    path: dict[str, list[str]]
+
+    def scope(self, query: Filters) -> Scope:
+        """What the path and the query narrow the answer to."""
+        return Scope(self.path, query)
+
+    def question(
+        self,
+        what: str,
+        query: Zoned,
+        first: Instant | None,
+        last: Instant | None,
+        *words: str,
+    ) -> Question:
+        """The question about the half-hours from `first` up to `last` (None: all there are)."""
+        named = [value for values in self.path.values() for value in values]
+        if isinstance(query, Window):
+            words = (*words, str(query.period_from.date()), str(query.period_to.date()))
+        parameters = query.model_dump(exclude={"cursor", "format"})
+        return Question(
+            services=self.services,
+            caller=self.caller,
+            request=self.request,
+            format=negotiate(self.request, query.format),
+            fingerprint=fingerprint(self.request.url.path, parameters | {"last": last}),
+            first=first,
+            last=last,
+            file_name=file_name(what, self.caller.esco_code, *named, *words),
+        )
 
 
-Narrowed = Annotated[dict[str, list[str]], Depends(_narrowed)]
+def _asked(request: Request, services: ServicesDep, caller: Caller) -> Asked:
+    return Asked(request, services, caller, getattr(request.state, "narrowed", {}))
+
+
+AskedDep = Annotated[Asked, Depends(_asked)]

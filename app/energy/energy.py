@@ -1,15 +1,15 @@
 """Energy per group and interval: a page of the grid, written as the database finds it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
+from typing import Any, ClassVar, LiteralString
 
 from app.database import Connection
 from app.energy import cursors, scope, sources
-from app.energy.answer import Body, Question, State
+from app.energy.answer import Body, Question, State, period
 from app.energy.cursors import Position
-from app.energy.grid import VALUES, Grid, Page
-from app.energy.groups import Dimension, Groups
+from app.energy.grid import Grid, Page
+from app.energy.groups import Dimension, Era, Groups
 from app.energy.intervals import Intervals
 from app.energy.parameters import EnergyQuery
 from app.energy.query import Statement, Window, energy
@@ -17,8 +17,31 @@ from app.energy.rows import Lines, batches
 from app.energy.scope import Scope
 
 
+class EnergyGrid(Grid):
+    """Rows of energy."""
+
+    COLUMNS = (
+        "import_kwh", "export_kwh", "expected_intervals", "present_intervals", "meters_expected",
+        "meters_reporting", "complete",
+    )  # fmt: skip
+    NOTHING = (None, None, 0, 0, 0)
+
+    def values(self, found: Sequence[Any], expected: int, era: Era) -> tuple[str | int, ...]:
+        """Take import kWh, export kWh, register half-hours, present half-hours, meters."""
+        imported, exported, register_intervals, present, meters = found
+        return (
+            self.form.number(imported),
+            self.form.number(exported),
+            expected,
+            present,
+            era.meters,
+            meters,
+            self.form.truth(era.complete(expected, register_intervals)),
+        )
+
+
 @dataclass(frozen=True, slots=True)
-class EnergyRequest:
+class EnergyReading:
     """A checked request for energy; `limit` is None where the answer is not paged."""
 
     query: EnergyQuery
@@ -27,6 +50,8 @@ class EnergyRequest:
     intervals: Intervals
     after: Position | None
     limit: int | None
+
+    BESIDE: ClassVar[LiteralString] = "null"
 
     async def write(self, question: Question, connection: Connection, state: State) -> Body:
         """Resolve the groups and return the body."""
@@ -38,7 +63,11 @@ class EnergyRequest:
         self, question: Question, connection: Connection, state: State, groups: Groups
     ) -> Body:
         form, lines = question.format, Lines(question.format)
-        yield form.head(self._members(state), [*self.by, *VALUES])
+        yield form.head(
+            {"granularity": self.query.granularity, "group_by": self.by}
+            | period(self.query, state),
+            [*self.by, "interval_start", "interval_end", *EnergyGrid.COLUMNS],
+        )
         following = None
         total = len(groups) * len(self.intervals)
         first = self._first(groups) if total else 0
@@ -47,7 +76,7 @@ class EnergyRequest:
             last = min(first + self.limit, total)
         if first < last:
             part, page = self._part(first, last, len(groups))
-            grid = Grid(
+            grid = EnergyGrid(
                 groups, part, self.query.zone(), form, self.by, page,
                 sparse=self.query.updated_since is not None,
             )  # fmt: skip
@@ -100,19 +129,3 @@ class EnergyRequest:
             sources.choose(asked.granularity, asked.zone(), part),
             Window(since, until, asked.updated_since, limit),
         )
-
-    def _members(self, state: State) -> dict[str, Any]:
-        asked = self.query
-        zone = asked.zone()
-
-        def local(moment: datetime) -> str:
-            return moment.astimezone(zone).isoformat()
-
-        return {
-            "granularity": asked.granularity,
-            "timezone": asked.timezone,
-            "period_from": local(asked.period_from),
-            "period_to": local(asked.period_to),
-            "group_by": self.by,
-            "data_as_of": state.as_of.isoformat() if state.as_of else None,
-        }

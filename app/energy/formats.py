@@ -47,6 +47,14 @@ class Format:
         csv.writer(written, lineterminator="").writerow([value])
         return written.getvalue()
 
+    def number(self, value: object) -> str:
+        """Write a number as it is, a decimal as PostgreSQL gave it."""
+        return self.missing if value is None else str(value)
+
+    def truth(self, value: bool) -> str:
+        """Write true or false."""
+        return "true" if value else "false"
+
     def value(self, value: Any) -> str:
         """Encode anything JSON knows; in CSV, lists and objects are JSON in a field."""
         if value is None or isinstance(value, str):

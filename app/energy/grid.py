@@ -1,20 +1,17 @@
-"""Rows of energy: every group has one in each interval, whether or not anything was reported."""
+"""Rows per group and interval: each group has one in each interval, reported or not."""
 
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any, ClassVar
 from zoneinfo import ZoneInfo
 
 from app.energy.formats import Format
 from app.energy.groups import Era, Groups
-from app.energy.intervals import Instant, Intervals, label
+from app.energy.intervals import Intervals, label
 
-VALUES = (
-    "interval_start", "interval_end", "import_kwh", "export_kwh", "expected_intervals",
-    "present_intervals", "meters_expected", "meters_reporting", "complete",
-)  # fmt: skip
-# interval start, group, import, export, register half-hours, present half-hours, meters
-Found = tuple[Instant, int, str | None, str | None, int, int, int]
+# interval start, group, and what was found of them
+Found = tuple[Any, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +23,14 @@ class Page:
 
 
 class Grid:
-    """Writes rows in order: `feed` with what the database found, then `finish`."""
+    """Writes rows in order: `feed` with what the database found, then `finish`.
+
+    A subclass names its columns and writes their values.
+    """
+
+    COLUMNS: ClassVar[tuple[str, ...]]
+    # What stands for an interval of which the database found nothing.
+    NOTHING: ClassVar[tuple[Any, ...]]
 
     def __init__(
         self,
@@ -34,19 +38,18 @@ class Grid:
         intervals: Intervals,
         zone: ZoneInfo,
         form: Format,
-        columns: Sequence[str],
+        by: Sequence[str],
         page: Page,
         *,
-        sparse: bool,
+        sparse: bool = False,
     ) -> None:
         """With `sparse`, only what was found is written: the answer to `updated_since`."""
         self._groups = groups
         self._intervals = intervals
         self._zone = zone
-        self._form = form
+        self.form = form
         self._sparse = sparse
-        self._template = form.template([*columns, *VALUES])
-        self._key_count = len(columns)
+        self._template = form.template([*by, "interval_start", "interval_end", *self.COLUMNS])
         self._keys = [tuple(form.text(value) for value in key) for key in groups.keys]
         self._eras = [groups.eras(group, intervals) for group in range(len(groups))]
         self._starts = [[era.first for era in eras] for eras in self._eras]
@@ -60,10 +63,10 @@ class Grid:
         rows: list[str] = []
         count = len(self._groups)
         bounds = self._intervals.bounds
-        for start, group, imported, exported, intervals, present, meters in found:
+        for start, group, *values in found:
             while bounds[self.position // count] != start or self.position % count != group:
                 self._skip(rows)
-            rows.append(self._row(imported, exported, intervals, present, meters))
+            rows.append(self._row(values))
             self.position += 1
         return rows
 
@@ -78,44 +81,28 @@ class Grid:
         if self.position >= self._last:
             raise RuntimeError("the database returned a row outside the page")
         if not self._sparse:
-            rows.append(self._row(None, None, 0, 0, 0))
+            rows.append(self._row(self.NOTHING))
         self.position += 1
 
-    def _row(
-        self,
-        imported: str | None,
-        exported: str | None,
-        register_intervals: int,
-        present: int,
-        meters: int,
-    ) -> str:
+    def values(self, found: Sequence[Any], expected: int, era: Era) -> tuple[str | int, ...]:
+        """Return the value of each column; `expected` half-hours of each of the era's registers."""
+        raise NotImplementedError
+
+    def _row(self, found: Sequence[Any]) -> str:
         index, group = divmod(self.position, len(self._groups))
         if index != self._interval:
             self._enter(index)
         start, end, expected = self._labels
-        era = self._era(group, index)
-        needed = era.registers * expected + era.more
-        missing = self._form.missing
-        return self._template % (
-            *self._keys[group],
-            start,
-            end,
-            missing if imported is None else imported,
-            missing if exported is None else exported,
-            expected,
-            present,
-            era.meters,
-            meters,
-            "true" if 0 < needed <= register_intervals else "false",
-        )
+        values = self.values(found, expected, self._era(group, index))
+        return self._template % (*self._keys[group], start, end, *values)
 
     def _enter(self, index: int) -> None:
         bounds, zone = self._intervals.bounds, self._zone
         # One interval ends where the next begins.
         start = self._labels[1] if index == self._interval + 1 else ""
         self._labels = (
-            start or self._form.text(label(bounds[index], zone)),
-            self._form.text(label(bounds[index + 1], zone)),
+            start or self.form.text(label(bounds[index], zone)),
+            self.form.text(label(bounds[index + 1], zone)),
             self._intervals.expected(index),
         )
         self._interval = index

@@ -61,6 +61,10 @@ class Era:
     registers: int
     more: int
 
+    def complete(self, expected: int, register_intervals: int) -> bool:
+        """Whether an interval of `expected` half-hours has all of its registers' half-hours."""
+        return 0 < self.registers * expected + self.more <= register_intervals
+
 
 @dataclass(frozen=True, slots=True)
 class Groups:

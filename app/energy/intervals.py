@@ -15,6 +15,7 @@ Granularity = Literal["PT30M", "P1D", "P1W", "P1M", "P1Y"]
 Instant = int
 
 HALF_HOUR = 1800
+DAY = 86400
 
 
 def half_hour_from(moment: datetime) -> Instant:
@@ -58,6 +59,14 @@ class Intervals:
             self.bounds[first : last + 1], self.inside(first)[0], self.inside(last - 1)[1]
         )
 
+    def past(self) -> "Intervals":
+        """The half-hours that have ended by now; of intervals that are half-hours."""
+        now = int(datetime.now(UTC).timestamp()) // HALF_HOUR * HALF_HOUR
+        if self.last <= now:
+            return self
+        last = max(now, self.first)
+        return Intervals(range(self.first, last + HALF_HOUR, HALF_HOUR), self.first, last)
+
 
 def split(
     granularity: Granularity, zone: ZoneInfo, period_from: datetime, period_to: datetime
@@ -91,6 +100,23 @@ def calendar(
         if _up(bound) >= last:
             return
         day = _next(granularity, day)
+
+
+def offsets(zone: ZoneInfo, first: Instant, last: Instant) -> list[tuple[Instant, int]]:
+    """List (from, seconds ahead of UTC) of a zone in the half-hours from `first` up to `last`."""
+
+    def ahead(instant: Instant) -> int:
+        offset = datetime.fromtimestamp(instant, zone).utcoffset()
+        assert offset is not None  # noqa: S101  (the zone is given)
+        return int(offset.total_seconds())
+
+    found = [(first, ahead(first))]
+    for day in range(first, last, DAY):
+        if ahead(min(day + DAY, last)) != found[-1][1]:
+            for instant in range(day, min(day + DAY, last), HALF_HOUR):
+                if ahead(instant) != found[-1][1]:
+                    found.append((instant, ahead(instant)))
+    return found
 
 
 def label(instant: Instant, zone: ZoneInfo) -> str:

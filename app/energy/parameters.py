@@ -6,7 +6,7 @@
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from functools import cache
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 from uuid import UUID
 from zoneinfo import ZoneInfo, available_timezones
 
@@ -16,6 +16,7 @@ from app.energy.groups import Dimension
 from app.energy.intervals import Granularity
 from app.errors import Unprocessable
 
+Word = TypeVar("Word", bound=str)
 FormatName = Literal["json", "csv", "ndjson"]
 MOST_ROWS = 100_000
 EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
@@ -28,6 +29,8 @@ WIDEST: dict[str, tuple[int, int]] = {
     "P1M": (18300, 3660),
     "P1Y": (18300, 7320),
 }
+# The same for what is read half-hour by half-hour, but answered in few rows.
+WIDEST_SCAN = (1830, 366)
 
 
 def _by_comma(value: Any) -> Any:
@@ -46,6 +49,8 @@ Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f
 Ids = Annotated[list[UUID], BeforeValidator(_by_comma)]
 Names = Annotated[list[Name], BeforeValidator(_by_comma)]
 CircuitType = Literal["power", "heat", "solar"]
+DayClass = Literal["all", "weekday", "weekend", "month"]
+Direction = Literal["import", "export"]
 
 
 class Filters(BaseModel):
@@ -65,15 +70,9 @@ class Filters(BaseModel):
     )
 
 
-class Window(Filters):
-    """A period in a time zone, of whichever circuits and registers."""
+class Zoned(Filters):
+    """Of whichever circuits and registers, with local times of a zone."""
 
-    period_from: AwareDatetime = Field(
-        description="Start, inclusive, with offset.", examples=["2026-10-01T00:00:00+01:00"]
-    )
-    period_to: AwareDatetime = Field(
-        description="End, exclusive, with offset.", examples=["2026-11-01T00:00:00+00:00"]
-    )
     timezone: Name = Field(
         "Europe/London",
         description="IANA name; days, weeks, months and years are this zone's.",
@@ -88,6 +87,17 @@ class Window(Filters):
         if self.timezone not in zones():
             raise refuse("timezone", self.timezone, "must be an IANA name like Europe/London")
         return ZoneInfo(self.timezone)
+
+
+class Window(Zoned):
+    """A period in a time zone."""
+
+    period_from: AwareDatetime = Field(
+        description="Start, inclusive, with offset.", examples=["2026-10-01T00:00:00+01:00"]
+    )
+    period_to: AwareDatetime = Field(
+        description="End, exclusive, with offset.", examples=["2026-11-01T00:00:00+00:00"]
+    )
 
     def check(self, narrow_days: int, wide_days: int, what: str, *, narrow: bool) -> None:
         """Refuse a period that is empty, out of the calendar, or longer than is served."""
@@ -108,21 +118,30 @@ class Window(Filters):
 
 
 GroupBy = Annotated[list[Dimension], BeforeValidator(_by_comma)]
+DayClasses = Annotated[list[DayClass], BeforeValidator(_by_comma)]
+
+
+def _granularity() -> Any:
+    return Field(
+        "P1D", description="Half-hours, or local days, weeks (from Monday), months, years."
+    )
+
+
+def _group_by(default: Dimension) -> Any:
+    return Field(
+        [default],
+        min_length=1,
+        max_length=8,
+        description="What a row is for: one or more of these, repeated or by comma.",
+        examples=[[default], ["site", "circuit_type"]],
+    )
 
 
 class EnergyQuery(Window):
     """Energy per group and interval."""
 
-    granularity: Granularity = Field(
-        "P1D", description="Half-hours, or local days, weeks (from Monday), months, years."
-    )
-    group_by: GroupBy = Field(
-        ["circuit"],
-        min_length=1,
-        max_length=8,
-        description="What a row is for: one or more of these, repeated or by comma.",
-        examples=[["circuit"], ["site", "circuit_type"]],
-    )
+    granularity: Granularity = _granularity()
+    group_by: GroupBy = _group_by("circuit")
     updated_since: AwareDatetime | None = Field(
         None,
         description="Only rows with readings or mappings that came or changed since then. Send the "
@@ -133,6 +152,39 @@ class EnergyQuery(Window):
     cursor: str | None = Field(
         None, max_length=2000, description="`next` of the answer before, with the same parameters."
     )
+
+
+class BalanceQuery(Window):
+    """Generation against consumption, half-hour by half-hour."""
+
+    granularity: Granularity = _granularity()
+    group_by: GroupBy = _group_by("esco")
+
+
+class ProfileQuery(Window):
+    """The average day."""
+
+    group_by: GroupBy = _group_by("circuit")
+    days: DayClasses = Field(
+        ["all"],
+        min_length=1,
+        max_length=4,
+        description="Which days are put together: all of them, those from Monday to Friday, "
+        "Saturdays and Sundays, each local month by itself; one or more of these.",
+        examples=[["all"], ["weekday", "weekend"], ["month"]],
+    )
+
+
+class PeakQuery(Window):
+    """The highest half-hours."""
+
+    group_by: GroupBy = _group_by("circuit")
+    direction: Direction = Field("import", description="What is ranked.")
+    top: int = Field(10, ge=1, le=100, description="How many half-hours of each group.")
+
+
+class LatestQuery(Zoned):
+    """The last reading and the balance of meters."""
 
 
 @cache
@@ -152,6 +204,6 @@ def refuse(parameter: str, value: object, message: str) -> Unprocessable:
     return Unprocessable(f"{parameter}: {message}", errors=[error])
 
 
-def unique(values: Iterable[Dimension]) -> list[Dimension]:
+def unique(values: Iterable[Word]) -> list[Word]:
     """Drop repetitions, keep the order."""
     return list(dict.fromkeys(values))

@@ -74,16 +74,17 @@ def _conditions(window: Window, parameters: dict[str, Any]) -> tuple[str, str]:
     return (" where " + " and ".join(conditions) if conditions else ""), limit
 
 
-def _bounds(intervals: Intervals) -> dict[str, Any]:
+def bounds(intervals: Intervals) -> dict[str, Any]:
+    """The parameter of `interval`: where intervals longer than half-hours begin."""
     return {"bounds": [moment(bound) for bound in intervals.bounds]}
 
 
-def _interval(column: str, granularity: Granularity) -> str:
+def interval(column: str, granularity: Granularity) -> str:
     """The SQL of the start of the interval that holds `column`."""
     if granularity == "PT30M":
         return column
-    bounds = "%(bounds)s::timestamptz[]"
-    return f"({bounds})[width_bucket({column}, {bounds})]"
+    listed = "%(bounds)s::timestamptz[]"
+    return f"({listed})[width_bucket({column}, {listed})]"
 
 
 def _members(groups: Groups) -> dict[str, Any]:
@@ -106,7 +107,7 @@ def _parts(
         unit = f's."{source.column}"'
         present = "1" if source is HALF_HOURS else "s.present_intervals"
         parts.append(
-            f"select {_interval(unit, granularity)} as interval_start, m.g, {unit} as unit_start,"
+            f"select {interval(unit, granularity)} as interval_start, m.g, {unit} as unit_start,"
             f" {source.end(unit)} as unit_end, s.total_import_kwh, s.total_export_kwh,"
             f" s.register_intervals, {present} as present_intervals, s.meters, s.updated_at"
             f" from {source.relation} as s"
@@ -124,7 +125,7 @@ def _from_single_circuits(
     """A group is a circuit, so what a unit says of its half-hours can be added up."""
     parameters = _members(groups)
     if granularity != "PT30M":
-        parameters |= _bounds(intervals)
+        parameters |= bounds(intervals)
     parts = _parts(pieces, granularity, parameters)
     if granularity not in UNITS:
         return Statement(_sums(" union all ".join(parts)), parameters)
@@ -171,7 +172,7 @@ def _from_circuits(
     """
     parameters = _members(groups)
     if granularity != "PT30M":
-        parameters |= _bounds(intervals)
+        parameters |= bounds(intervals)
     units = " union all ".join(_parts(pieces, granularity, parameters))
     return Statement(
         f"with units as materialized ({units}), by_unit as ("
@@ -201,11 +202,32 @@ def _from_circuits(
     )
 
 
+def half_hours(groups: Groups, intervals: Intervals) -> Statement:
+    """Build (start, g, import_kwh, export_kwh, register_intervals) per group and half-hour."""
+    if groups.circuits is None:
+        return Statement(
+            'select r."timestamp" as start, s.g, sum(r.import_kwh) as import_kwh,'
+            " sum(r.export_kwh) as export_kwh, count(*) as register_intervals"
+            f"{SPANS} group by 1, 2",
+            spans(groups, intervals.first, intervals.last),
+        )
+    parameters = _members(groups)
+    (units,) = _parts([Piece(HALF_HOURS, intervals.first, intervals.last)], "PT30M", parameters)
+    columns = "total_import_kwh", "total_export_kwh", "register_intervals"
+    values = columns if groups.single else [f"sum({column})" for column in columns]
+    return Statement(
+        f"select interval_start as start, g, {values[0]} as import_kwh, {values[1]} as export_kwh,"
+        f" {values[2]} as register_intervals from ({units}) as u"
+        + ("" if groups.single else " group by 1, 2"),
+        parameters,
+    )
+
+
 def spans(groups: Groups, first: Instant, last: Instant) -> dict[str, Any]:
     """The parameters of `SPANS`, for the half-hours from `first` up to `last`."""
     return {
         "registers": [span.register for span in groups.spans],
-        "groups": [span.group for span in groups.spans],
+        "span_groups": [span.group for span in groups.spans],
         "meters": [span.meter for span in groups.spans],
         "firsts": [moment(span.first) for span in groups.spans],
         "lasts": [moment(span.last) for span in groups.spans],
@@ -217,7 +239,7 @@ def spans(groups: Groups, first: Instant, last: Instant) -> dict[str, Any]:
 
 # Half-hours of registers (r) that count into groups (s.g).
 SPANS = (
-    " from unnest(%(registers)s::uuid[], %(groups)s::integer[], %(meters)s::uuid[],"
+    " from unnest(%(registers)s::uuid[], %(span_groups)s::integer[], %(meters)s::uuid[],"
     " %(firsts)s::timestamptz[], %(lasts)s::timestamptz[], %(changed)s::timestamptz[])"
     " as s (register, g, meter, first, last, changed)"
     " inner join api.register_interval_hh as r on r.register_id = s.register"
@@ -230,10 +252,10 @@ SPANS = (
 def _from_registers(groups: Groups, intervals: Intervals, granularity: Granularity) -> Statement:
     parameters = spans(groups, intervals.first, intervals.last)
     if granularity != "PT30M":
-        parameters |= _bounds(intervals)
-    interval = _interval('r."timestamp"', granularity)
+        parameters |= bounds(intervals)
+    start = interval('r."timestamp"', granularity)
     return Statement(
-        f"select {interval} as interval_start, s.g,"
+        f"select {start} as interval_start, s.g,"
         " sum(r.import_kwh) as import_kwh, sum(r.export_kwh) as export_kwh,"
         ' count(*) as register_intervals, count(distinct r."timestamp") as present_intervals,'
         " count(distinct s.meter) as meters_reporting,"

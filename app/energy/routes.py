@@ -4,22 +4,32 @@ The same reads hang under each path; a path's own filter holds beside those of t
 """
 
 from collections.abc import Callable
-from functools import partial
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Depends, Query
 from starlette.responses import Response
 
-from app.auth.deps import Caller
-from app.deps import ServicesDep
 from app.energy import cursors, deps, intervals
-from app.energy.answer import Answer, Question, fingerprint
-from app.energy.deps import Narrowed
-from app.energy.energy import EnergyRequest
-from app.energy.formats import file_name, negotiate
-from app.energy.models import Energy
-from app.energy.parameters import WIDEST, EnergyQuery, unique
-from app.energy.scope import Scope
+from app.energy.answer import Answer
+from app.energy.balance import BalanceReading
+from app.energy.completeness import CompletenessReading
+from app.energy.deps import AskedDep
+from app.energy.energy import EnergyReading
+from app.energy.latest import LatestReading
+from app.energy.models import Balance, Completeness, Energy, Latest, Peak, Profile
+from app.energy.parameters import (
+    WIDEST,
+    WIDEST_SCAN,
+    BalanceQuery,
+    EnergyQuery,
+    LatestQuery,
+    PeakQuery,
+    ProfileQuery,
+    Window,
+    unique,
+)
+from app.energy.peak import PeakReading
+from app.energy.profile import ProfileReading
 
 reads = APIRouter(tags=["energy"])
 
@@ -41,29 +51,98 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
     response_model=Energy,
     responses=RESPONSES,
 )
-async def energy(
-    request: Request,
-    services: ServicesDep,
-    caller: Caller,
-    narrowed: Narrowed,
-    query: Annotated[EnergyQuery, Query()],
-) -> Response:
+async def energy(asked: AskedDep, query: Annotated[EnergyQuery, Query()]) -> Response:
     """Sum half-hours of the caller's circuits, in kWh; import and export are never mixed."""
-    scope = Scope(narrowed, query)
-    zone = query.zone()
+    scope = asked.scope(query)
     query.check(*WIDEST[query.granularity], query.granularity, narrow=scope.narrow)
-    form = negotiate(request, query.format)
+    parts = intervals.split(query.granularity, query.zone(), query.period_from, query.period_to)
+    question = asked.question("energy", query, parts.first, parts.last, query.granularity)
+    after = cursors.read(query.cursor, question.fingerprint) if query.cursor else None
+    limit = query.limit if question.format.name == "json" else None
     by = unique(query.group_by)
-    asked = fingerprint(request.url.path, query.model_dump(exclude={"cursor", "format"}))
-    parts = intervals.split(query.granularity, zone, query.period_from, query.period_to)
-    after = cursors.read(query.cursor, asked) if query.cursor else None
-    limit = query.limit if form.name == "json" else None
-    words = [word for words in narrowed.values() for word in words]
-    days = query.period_from.date(), query.period_to.date()
-    name = file_name("energy", caller.esco_code, *words, query.granularity, *days)
-    question = Question(services, caller, request, form, asked, parts.first, parts.last, name)
-    write = EnergyRequest(query, scope, by, parts, after, limit).write
-    return Answer(question, partial(write, question))
+    return Answer(question, EnergyReading(query, scope, by, parts, after, limit))
+
+
+@reads.get(
+    "/balance",
+    summary="Generation against consumption, and the grid",
+    response_model=Balance,
+    responses=RESPONSES,
+)
+async def balance(asked: AskedDep, query: Annotated[BalanceQuery, Query()]) -> Response:
+    """Say how much of what a community generates it uses itself, and the grid's part.
+
+    In each half-hour: `generation` is the sum of what its circuits export, `consumption` the sum of
+    what they import, `self_consumption` the smaller of the two; `from_grid = consumption -
+    self_consumption` and `to_grid = generation - self_consumption`. Longer intervals and the totals
+    add half-hours up; `self_consumption_ratio = self_consumption / generation`,
+    `self_sufficiency_ratio = self_consumption / consumption`, null where nothing is divided.
+    Each group is balanced by itself: by ESCO if not told otherwise, `group_by=site` for each site.
+    """
+    scope = asked.scope(query)
+    query.check(*WIDEST[query.granularity], query.granularity, narrow=scope.narrow)
+    parts = intervals.split(query.granularity, query.zone(), query.period_from, query.period_to)
+    question = asked.question("balance", query, parts.first, parts.last, query.granularity)
+    return Answer(question, BalanceReading(query, scope, unique(query.group_by), parts))
+
+
+@reads.get("/profile", summary="The average day", response_model=Profile, responses=RESPONSES)
+async def profile(asked: AskedDep, query: Annotated[ProfileQuery, Query()]) -> Response:
+    """Mean and quantiles of a group's kWh in each half-hour of the local day.
+
+    A half-hour of which nothing was reported counts in no mean. When the clocks go back the
+    repeated half-hours both count, so `expected_intervals` is one more there.
+    """
+    scope, parts = asked.scope(query), _half_hours(asked, query, "the average day")
+    question = asked.question("profile", query, parts.first, parts.last)
+    return Answer(question, ProfileReading(query, scope, unique(query.group_by), parts))
+
+
+@reads.get("/peak", summary="The highest half-hours", response_model=Peak, responses=RESPONSES)
+async def peak(asked: AskedDep, query: Annotated[PeakQuery, Query()]) -> Response:
+    """Rank a group's half-hours by mean power, in kW (twice their kWh); the earlier wins a tie.
+
+    Half-hours with no energy in the direction are left out.
+    """
+    scope, parts = asked.scope(query), _half_hours(asked, query, "the highest half-hours")
+    question = asked.question("peak", query, parts.first, parts.last, query.direction)
+    return Answer(question, PeakReading(query, scope, unique(query.group_by), parts))
+
+
+@reads.get(
+    "/completeness",
+    summary="What is missing, per register",
+    response_model=Completeness,
+    responses=RESPONSES,
+)
+async def completeness(asked: AskedDep, query: Annotated[Window, Query()]) -> Response:
+    """List the gaps in the half-hours of each register while it is mapped to a circuit.
+
+    What is still to come is no gap: a period that ends in the future is looked at up to now.
+    """
+    scope = asked.scope(query)
+    query.check(*WIDEST_SCAN, "completeness", narrow=scope.narrow)
+    parts = intervals.split("PT30M", query.zone(), query.period_from, query.period_to).past()
+    question = asked.question("completeness", query, parts.first, parts.last)
+    return Answer(question, CompletenessReading(query, scope, parts))
+
+
+@reads.get(
+    "/latest",
+    summary="Last reading and balance of each meter",
+    response_model=Latest,
+    responses=RESPONSES,
+)
+async def latest(asked: AskedDep, query: Annotated[LatestQuery, Query()]) -> Response:
+    """Show each meter's newest half-hour, its counters, and its prepayment balance in pounds."""
+    scope, zone = asked.scope(query), query.zone()
+    question = asked.question("latest", query, None, None)
+    return Answer(question, LatestReading(zone, scope))
+
+
+def _half_hours(asked: AskedDep, query: Window, what: str) -> intervals.Intervals:
+    query.check(*WIDEST_SCAN, what, narrow=asked.scope(query).narrow)
+    return intervals.split("PT30M", query.zone(), query.period_from, query.period_to)
 
 
 PATHS: dict[str, Callable[..., None] | None] = {

@@ -26,6 +26,20 @@ async def batches(connection: Connection, statement: Statement) -> AsyncIterator
             yield found
 
 
+async def table(
+    form: Format,
+    members: dict[str, Any],
+    columns: Sequence[str],
+    rows: AsyncIterator[list[tuple[str, ...]]],
+) -> AsyncIterator[str]:
+    """Yield a body of rows whose values are written already, one per column."""
+    lines, template = Lines(form), form.template(columns)
+    yield form.head(members, columns)
+    async for found in rows:
+        yield lines.add([template % row for row in found])
+    yield form.tail({}, empty=lines.empty)
+
+
 class Lines:
     """Joins rows into pieces of a body, with separators between all of them."""
 

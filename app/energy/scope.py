@@ -98,7 +98,7 @@ class Scope:
         return [self.path, {name: values for name, values in asked.items() if values}]
 
 
-async def _resolve(connection: Connection, scope: Scope) -> list[tuple[str, list[UUID]]]:
+async def resolve(connection: Connection, scope: Scope) -> list[tuple[str, list[UUID]]]:
     """Return (filter, ids); what is foreign or does not exist is the same 404."""
     found = []
     for named in scope.named():
@@ -117,7 +117,7 @@ async def groups(
     """Gather what is mapped in the half-hours from `first` up to `last` into groups."""
     parameters: dict[str, Any] = {"period_from": moment(first), "period_to": moment(last)}
     wanted, selected = [], []
-    found = await _resolve(connection, scope)
+    found = await resolve(connection, scope)
     for number, (name, ids) in enumerate(found):
         parameters[f"ids_{number}"] = ids
         condition = f"{{}} = any(%(ids_{number})s)"

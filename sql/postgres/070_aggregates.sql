@@ -52,7 +52,7 @@ begin
             sum(reading.import_kwh) as total_import_kwh,
             sum(reading.export_kwh) as total_export_kwh,
             count(reading.register_id) as register_intervals,
-            array_agg(distinct register.meter_id) as meters
+            array_agg(distinct register.meter_id) filter (where register.meter_id is not null) as meters
         from (select distinct u.circuit_id, u."timestamp" from unnest(changed) as u) as c
         left join flows.circuit_register as mapping
             on c.circuit_id = mapping.circuit and c."timestamp" >= mapping.start_time

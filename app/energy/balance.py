@@ -1,0 +1,131 @@
+"""Generation against consumption: what a group uses itself, and what goes to and from the grid."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, ClassVar, LiteralString
+
+from app.database import Connection
+from app.energy import scope
+from app.energy.answer import Body, Question, State, period
+from app.energy.formats import Format
+from app.energy.grid import Grid, Page
+from app.energy.groups import Dimension, Era, Groups
+from app.energy.intervals import Intervals
+from app.energy.parameters import BalanceQuery
+from app.energy.query import Statement, bounds, half_hours, interval
+from app.energy.rows import Lines, batches
+from app.energy.scope import Scope
+
+FIGURES = (
+    "generation_kwh", "consumption_kwh", "self_consumption_kwh", "from_grid_kwh", "to_grid_kwh",
+    "self_consumption_ratio", "self_sufficiency_ratio",
+)  # fmt: skip
+Figure = Decimal | None
+
+
+def figures(generation: Figure, consumption: Figure, used: Figure) -> tuple[Figure, ...]:
+    """Return the `FIGURES` of kWh generated, consumed, and both in the same half-hour.
+
+    Where nothing is known of generation (of consumption), nothing that depends on it is.
+    """
+    if generation is None or consumption is None or used is None:
+        return (generation, consumption, None, None, None, None, None)
+    return (
+        generation,
+        consumption,
+        used,
+        consumption - used,
+        generation - used,
+        round(used / generation, 6) if generation else None,
+        round(used / consumption, 6) if consumption else None,
+    )
+
+
+class BalanceGrid(Grid):
+    """Rows of a balance; adds up the totals of each group on the way."""
+
+    COLUMNS = (*FIGURES, "expected_intervals", "present_intervals", "complete")
+    NOTHING = (None, None, None, 0, 0)
+
+    def __init__(self, groups: Groups, *more: Any) -> None:
+        super().__init__(groups, *more)
+        self._totals: dict[int, list[Figure]] = {}
+        self._count = len(groups)
+
+    def values(self, found: Sequence[Any], expected: int, era: Era) -> tuple[str | int, ...]:
+        """Take generation, consumption, self-consumption, register and present half-hours."""
+        *sums, register_intervals, present = found
+        exact = [None if number is None else Decimal(number) for number in sums]
+        totals = self._totals.setdefault(self.position % self._count, [None] * len(exact))
+        for place, number in enumerate(exact):
+            if number is not None:
+                totals[place] = (totals[place] or 0) + number
+        return (
+            *(_written(self.form, number) for number in figures(*exact)),
+            expected,
+            present,
+            self.form.truth(era.complete(expected, register_intervals)),
+        )
+
+    def totals(self, by: Sequence[Dimension], groups: Groups) -> list[dict[str, Any]]:
+        """Return the figures of each group over the whole period."""
+        listed = []
+        for group, key in enumerate(groups.keys):
+            numbers = figures(*self._totals.get(group, (None, None, None)))
+            shown = (None if number is None else float(number) for number in numbers)
+            listed.append(dict(zip([*by, *FIGURES], [*key, *shown], strict=True)))
+        return listed
+
+
+def _written(form: Format, number: Figure) -> str:
+    return form.missing if number is None else format(number, "f")
+
+
+@dataclass(frozen=True, slots=True)
+class BalanceReading:
+    """A checked request for a balance."""
+
+    query: BalanceQuery
+    scope: Scope
+    by: list[Dimension]
+    intervals: Intervals
+
+    BESIDE: ClassVar[LiteralString] = "null"
+
+    async def write(self, question: Question, connection: Connection, state: State) -> Body:
+        """Resolve the groups and return the body."""
+        first, last = self.intervals.first, self.intervals.last
+        groups = await scope.groups(connection, self.scope, self.by, first, last)
+        return self._body(question, connection, state, groups)
+
+    async def _body(
+        self, question: Question, connection: Connection, state: State, groups: Groups
+    ) -> Body:
+        form, lines = question.format, Lines(question.format)
+        yield form.head(
+            {"granularity": self.query.granularity, "group_by": self.by}
+            | period(self.query, state),
+            [*self.by, "interval_start", "interval_end", *BalanceGrid.COLUMNS],
+        )
+        page = Page(0, len(groups) * len(self.intervals))
+        grid = BalanceGrid(groups, self.intervals, self.query.zone(), form, self.by, page)
+        if page.last:
+            async for found in batches(connection, self._statement(groups)):
+                yield lines.add(grid.feed(found))
+            yield lines.add(grid.finish())
+        yield form.tail({"totals": grid.totals(self.by, groups)}, empty=lines.empty)
+
+    def _statement(self, groups: Groups) -> Statement:
+        hours = half_hours(groups, self.intervals)
+        start = interval("start", self.query.granularity)
+        more = {} if self.query.granularity == "PT30M" else bounds(self.intervals)
+        return Statement(
+            "select extract(epoch from interval_start)::bigint, g, generation, consumption, used,"
+            f" register_intervals::bigint, present from (select {start} as interval_start, g,"
+            " sum(export_kwh) as generation, sum(import_kwh) as consumption,"
+            " sum(least(coalesce(import_kwh, 0), coalesce(export_kwh, 0))) as used,"
+            " sum(register_intervals) as register_intervals, count(*) as present"
+            f" from ({hours.sql}) as hh group by 1, 2) as b order by interval_start, g",
+            hours.parameters | more,
+        )

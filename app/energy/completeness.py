@@ -1,0 +1,112 @@
+"""Gaps in the half-hours of each register while it is mapped to a circuit."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any, ClassVar, LiteralString
+
+from app.database import Connection
+from app.energy import scope
+from app.energy.answer import Body, Question, State, period
+from app.energy.groups import Dimension, Groups, Span
+from app.energy.intervals import HALF_HOUR, Instant, Intervals, label
+from app.energy.parameters import Window
+from app.energy.query import SPANS, Statement, spans
+from app.energy.rows import batches, table
+from app.energy.scope import Scope
+
+BY: list[Dimension] = ["meter", "register"]
+COLUMNS = (*BY, "expected_intervals", "present_intervals", "share_present", "gaps")
+Gap = tuple[Instant, Instant]
+
+
+@dataclass(frozen=True, slots=True)
+class CompletenessReading:
+    """A checked request for gaps; its intervals are half-hours."""
+
+    query: Window
+    scope: Scope
+    intervals: Intervals
+
+    BESIDE: ClassVar[LiteralString] = "null"
+
+    async def write(self, question: Question, connection: Connection, state: State) -> Body:
+        """Resolve the registers and return the body."""
+        first, last = self.intervals.first, self.intervals.last
+        groups = await scope.groups(connection, self.scope, BY, first, last)
+        rows = self._rows(question, connection, groups)
+        return table(question.format, period(self.query, state), COLUMNS, rows)
+
+    async def _rows(
+        self, question: Question, connection: Connection, groups: Groups
+    ) -> AsyncIterator[list[tuple[str, ...]]]:
+        """A register at a time: a span without any half-hour has no row in the database."""
+        waiting = sorted(groups.spans, key=lambda span: (span.group, span.first))
+        found: dict[tuple[int, Instant], tuple[int, list[Gap]]] = {}
+        done = 0
+        async for rows in batches(connection, _statement(groups)):
+            for group, first, present, starts, ends in rows:
+                found[group, first] = present, list(zip(starts, ends, strict=True))
+            # Rows come in the order of the spans; the last register may have more of them.
+            last = rows[-1][0]
+            ready = [span for span in waiting[done:] if span.group < last]
+            done += len(ready)
+            yield self._written(question, groups, ready, found)
+        yield self._written(question, groups, waiting[done:], found)
+
+    def _written(
+        self,
+        question: Question,
+        groups: Groups,
+        ready: list[Span],
+        found: dict[tuple[int, Instant], tuple[int, list[Gap]]],
+    ) -> list[tuple[str, ...]]:
+        form, written = question.format, []
+        for group, mapped in groupby(ready, key=lambda span: span.group):
+            expected = present = 0
+            gaps: list[dict[str, Any]] = []
+            for span in mapped:
+                expected += (span.last - span.first) // HALF_HOUR
+                nothing: tuple[int, list[Gap]] = (0, [(span.first, span.last)])
+                count, missing = found.pop((group, span.first), nothing)
+                present += count
+                gaps += [self._gap(*gap) for gap in missing]
+            key = (form.text(value) for value in groups.keys[group])
+            share = round(present / expected, 6)
+            numbers = (form.number(number) for number in (expected, present, share))
+            written.append((*key, *numbers, form.value(gaps)))
+        return written
+
+    def _gap(self, first: Instant, last: Instant) -> dict[str, Any]:
+        zone = self.query.zone()
+        return {
+            "start": label(first, zone),
+            "end": label(last, zone),
+            "missing_intervals": (last - first) // HALF_HOUR,
+        }
+
+
+def _epoch(column: str) -> str:
+    return f"extract(epoch from {column})::bigint"
+
+
+def _statement(groups: Groups) -> Statement:
+    """Build (group, span's start, half-hours, starts of gaps, ends of gaps), by the first two."""
+    gaps = ", ".join(
+        f"coalesce(array_agg({_epoch(bound)} order by before) filter (where following > before), "
+        "'{}')"
+        for bound in ("before", "following")
+    )
+    firsts = [span.first for span in groups.spans]
+    lasts = [span.last for span in groups.spans]
+    return Statement(
+        f'with present as (select s.g, s.first, s.last, r."timestamp"{SPANS}),'
+        " around as (select g, first, \"timestamp\" + interval '30 minutes' as before,"
+        ' lead("timestamp", 1, last) over (partition by g, first order by "timestamp")'
+        " as following, 1 as half_hours from present"
+        # Before the first half-hour there may be a gap too.
+        ' union all select g, first, first, min("timestamp"), 0 from present group by g, first)'
+        f" select g, {_epoch('first')}, sum(half_hours), {gaps} from around"
+        " group by g, first order by g, first",
+        spans(groups, min(firsts, default=0), max(lasts, default=0)),
+    )

@@ -1,0 +1,141 @@
+"""The last reading of each meter, with its counters and its prepayment balance."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, ClassVar, LiteralString
+from zoneinfo import ZoneInfo
+
+from app.database import Connection
+from app.energy.answer import Body, Question, State
+from app.energy.intervals import HALF_HOUR
+from app.energy.query import Statement
+from app.energy.rows import batches, table
+from app.energy.scope import Scope, resolve
+
+# Column → its SQL; of a meter, its ESCO, its shadow and its newest half-hour.
+TEXTS = {
+    "meter": "meter.serial",
+    "name": "meter.name",
+    "esco": "esco.code",
+    "health": "shadow.health",
+}
+TIMES = {
+    "interval_start": "newest.start",
+    "interval_end": f"newest.start + interval '{HALF_HOUR} seconds'",
+    "balance_updated_at": "shadow.balance_updated_at",
+    "last_healthy_at": "shadow.last_healthy_at",
+    "state_updated_at": "shadow.updated_at",
+}
+NUMBERS = {
+    "import_kwh": "newest.import_kwh",
+    "export_kwh": "newest.export_kwh",
+    "registers_reporting": "coalesce(newest.registers, 0)",
+    "balance": "shadow.balance",
+    "emergency_credit": "shadow.emergency_credit",
+    "import_a_kwh": "shadow.import_a",
+    "import_b_kwh": "shadow.import_b",
+    "export_a_kwh": "shadow.export_a",
+    "export_b_kwh": "shadow.export_b",
+}
+COLUMNS = (*TEXTS, *TIMES, *NUMBERS)
+
+# The filters' conditions on a meter: by itself, by its service heads, by the circuits that its
+# registers are mapped to now.
+ON_HEAD = """meter.id in (
+    select on_head.meter from api.service_head_meter as on_head
+    inner join api.service_head_registry as head on on_head.service_head = head.id
+    left join api.properties_service_head as at_head on head.id = at_head.service_head
+    where {column} = any({values}))"""
+ON_CIRCUIT = """meter.id in (
+    select register.meter_id from api.circuit_register as mapping
+    inner join api.meter_registers as register on mapping.register = register.register_id
+    inner join api.circuits as circuit on mapping.circuit = circuit.id
+    where mapping.start_time <= now() and (mapping.end_time is null or mapping.end_time > now())
+        and {column} = any({values}))"""
+CONDITIONS = {
+    "esco": ("meter.esco", "{column} = any({values})"),
+    "meter": ("meter.id", "{column} = any({values})"),
+    "property": ("at_head.property", ON_HEAD),
+    "feeder": ("head.feeder", ON_HEAD),
+    "circuit": ("circuit.id", ON_CIRCUIT),
+    "site": ("circuit.site", f"(meter.site = any({{values}}) or {ON_CIRCUIT})"),
+    "circuit_type": ("circuit.type", ON_CIRCUIT),
+}
+METERS = """
+    select {columns}
+    from api.meter_registry as meter
+    left join api.escos as esco on meter.esco = esco.id
+    left join api.meter_shadows as shadow on meter.id = shadow.id
+    left join lateral (
+        select own."timestamp" as start, sum(own.import_kwh) as import_kwh,
+            sum(own.export_kwh) as export_kwh, count(*) as registers
+        from api.meter_registers as register
+        cross join lateral (
+            select hh."timestamp", hh.import_kwh, hh.export_kwh
+            from api.register_interval_hh as hh
+            where hh.register_id = register.register_id
+            order by hh."timestamp" desc limit 1
+        ) as own
+        where register.meter_id = meter.id
+        group by own."timestamp"
+        order by own."timestamp" desc limit 1
+    ) as newest on true
+    where {conditions}
+    order by meter.serial
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class LatestReading:
+    """A checked request for the last readings."""
+
+    zone: ZoneInfo
+    scope: Scope
+
+    # Balances and counters move without any half-hour.
+    BESIDE: ClassVar[LiteralString] = (
+        "select concat(count(*), '-', max(updated_at)) from api.meter_shadows"
+    )
+
+    async def write(self, question: Question, connection: Connection, state: State) -> Body:
+        """Resolve the filters and return the body."""
+        found: list[tuple[str, list[Any]]] = list(await resolve(connection, self.scope))
+        if self.scope.query.circuit_type:
+            found.append(("circuit_type", list(self.scope.query.circuit_type)))
+        as_of = state.as_of.isoformat() if state.as_of else None
+        return table(
+            question.format,
+            {"timezone": self.zone.key, "data_as_of": as_of},
+            COLUMNS,
+            self._rows(question, connection, _statement(found)),
+        )
+
+    async def _rows(
+        self, question: Question, connection: Connection, statement: Statement
+    ) -> AsyncIterator[list[tuple[str, ...]]]:
+        form, zone = question.format, self.zone
+
+        def row(found: tuple[Any, ...]) -> tuple[str, ...]:
+            texts = found[: len(TEXTS)]
+            times: tuple[datetime | None, ...] = found[len(TEXTS) : -len(NUMBERS)]
+            return (
+                *map(form.text, texts),
+                *(form.text(time.astimezone(zone).isoformat() if time else None) for time in times),
+                *map(form.number, found[-len(NUMBERS) :]),
+            )
+
+        async for found in batches(connection, statement):
+            yield [row(values) for values in found]
+
+
+def _statement(filters: list[tuple[str, list[Any]]]) -> Statement:
+    conditions, parameters = [], {}
+    for number, (name, values) in enumerate(filters):
+        column, condition = CONDITIONS[name]
+        parameters[f"values_{number}"] = values
+        conditions.append(condition.format(column=column, values=f"%(values_{number})s"))
+    columns = ", ".join([*TEXTS.values(), *TIMES.values(), *NUMBERS.values()])
+    return Statement(
+        METERS.format(columns=columns, conditions=" and ".join(conditions) or "true"), parameters
+    )

@@ -1,0 +1,125 @@
+"""The average day of each group: mean and quantiles of each half-hour of the local day."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any, ClassVar, LiteralString
+
+from app.database import Connection
+from app.energy import scope
+from app.energy.answer import Body, Question, State, period
+from app.energy.groups import Dimension, Groups
+from app.energy.intervals import Intervals, moment, offsets
+from app.energy.parameters import DayClass, ProfileQuery, unique
+from app.energy.query import Statement, half_hours
+from app.energy.rows import batches, table
+from app.energy.scope import Scope
+
+DIRECTIONS = ("import", "export")
+STATISTICS = ("mean", "p10", "p50", "p90")
+COLUMNS = (
+    "days", "time", *(f"{name}_{way}_kwh" for way in DIRECTIONS for name in STATISTICS),
+    "expected_intervals", "present_intervals", "complete_intervals",
+)  # fmt: skip
+
+# The zone's own offsets are passed, so that days are the same as everywhere in /v1.
+LOCAL = (
+    "(start at time zone 'UTC' + make_interval(secs =>"
+    " (%(offsets)s::integer[])[width_bucket(start, %(changes)s::timestamptz[])]))"
+)
+# `days` of a half-hour for each class of days; null where it is in none of it.
+CLASSES: dict[DayClass, str] = {
+    "all": "'all'",
+    "weekday": "case when extract(isodow from local) < 6 then 'weekday' end",
+    "weekend": "case when extract(isodow from local) > 5 then 'weekend' end",
+    "month": "to_char(local, 'YYYY-MM')",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileReading:
+    """A checked request for the average day; its intervals are half-hours."""
+
+    query: ProfileQuery
+    scope: Scope
+    by: list[Dimension]
+    intervals: Intervals
+
+    BESIDE: ClassVar[LiteralString] = "null"
+
+    async def write(self, question: Question, connection: Connection, state: State) -> Body:
+        """Resolve the groups and return the body."""
+        first, last = self.intervals.first, self.intervals.last
+        groups = await scope.groups(connection, self.scope, self.by, first, last)
+        return table(
+            question.format,
+            {"group_by": self.by} | period(self.query, state),
+            [*self.by, *COLUMNS],
+            self._rows(question, connection, groups),
+        )
+
+    async def _rows(
+        self, question: Question, connection: Connection, groups: Groups
+    ) -> AsyncIterator[list[tuple[str, ...]]]:
+        if not groups:
+            return
+        form = question.format
+        keys = [tuple(form.text(value) for value in key) for key in groups.keys]
+
+        def row(found: tuple[Any, ...]) -> tuple[str, ...]:
+            group, days, time, *numbers = found
+            return (*keys[group], form.text(days), form.text(time), *map(form.number, numbers))
+
+        async for found in batches(connection, self._statement(groups)):
+            yield [row(values) for values in found]
+
+    def _statement(self, groups: Groups) -> Statement:
+        hours = half_hours(groups, self.intervals)
+        parameters = hours.parameters | self._parameters(groups)
+        classes = ", ".join(CLASSES[name] for name in unique(self.query.days))
+        by_day = f"cross join lateral unnest(array[{classes}]) as days where days is not null"
+        statistics = ", ".join(
+            f"round(avg({way}_kwh), 6) as mean_{way},"
+            f" percentile_cont(array[0.1, 0.5, 0.9]) within group (order by {way}_kwh) as p_{way}"
+            for way in DIRECTIONS
+        )
+        values = ", ".join(
+            f"mean_{way}, " + ", ".join(f"round(p_{way}[{n}]::numeric, 6)" for n in (1, 2, 3))
+            for way in DIRECTIONS
+        )
+        return Statement(
+            f"with calendar as (select days, to_char(local, 'HH24:MI') as time,"
+            f" count(*) as expected from (select {LOCAL} as local"
+            " from generate_series(%(first)s::timestamptz, %(last)s::timestamptz"
+            " - interval '30 minutes', '30 minutes') as start) as slots"
+            f" {by_day} group by 1, 2), statistics as ("
+            f"select g, days, to_char(local, 'HH24:MI') as time, {statistics},"
+            " count(*) as present, count(*) filter (where complete) as complete from ("
+            f"select hh.g, {LOCAL} as local, hh.import_kwh, hh.export_kwh,"
+            " hh.register_intervals >= era.needed and era.needed > 0 as complete"
+            f" from ({hours.sql}) as hh inner join unnest(%(era_groups)s::integer[],"
+            " %(era_firsts)s::timestamptz[], %(era_lasts)s::timestamptz[],"
+            " %(era_registers)s::integer[]) as era (g, first, last, needed)"
+            " on hh.g = era.g and hh.start >= era.first and hh.start < era.last"
+            f") as half_hours {by_day} group by 1, 2, 3)"
+            f" select g, days, time, {values}, expected, coalesce(present, 0),"
+            " coalesce(complete, 0) from calendar"
+            " cross join generate_series(0, %(group_count)s - 1) as g"
+            " left join statistics using (g, days, time) order by g, days, time",
+            parameters,
+        )
+
+    def _parameters(self, groups: Groups) -> dict[str, Any]:
+        whole, bounds = self.intervals, self.intervals.bounds
+        clock = offsets(self.query.zone(), whole.first, whole.last)
+        eras = [(group, era) for group in range(len(groups)) for era in groups.eras(group, whole)]
+        return {
+            "first": moment(whole.first),
+            "last": moment(whole.last),
+            "changes": [moment(instant) for instant, _ in clock],
+            "offsets": [seconds for _, seconds in clock],
+            "era_groups": [group for group, _ in eras],
+            "era_firsts": [moment(bounds[era.first]) for _, era in eras],
+            "era_lasts": [moment(bounds[era.last]) for _, era in eras],
+            "era_registers": [era.registers + era.more for _, era in eras],
+            "group_count": len(groups),
+        }

@@ -1,0 +1,226 @@
+"""What /v1 must answer, worked out in plain Python from raw half-hours."""
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+from zoneinfo import ZoneInfo
+
+HALF_HOUR = timedelta(minutes=30)
+Reading = tuple[Decimal | None, Decimal | None]
+Key = tuple[str | None, ...]
+
+
+@dataclass(frozen=True)
+class Mapped:
+    """A register mapped to a circuit from `start` up to `end` (None: until further notice)."""
+
+    circuit: str
+    register: str
+    start: datetime
+    end: datetime | None
+
+
+@dataclass(frozen=True)
+class World:
+    """A community: attributes of registers and circuits, mappings, and readings."""
+
+    registers: dict[str, dict[str, list[str | None]]]
+    circuits: dict[str, dict[str, str | None]]
+    mappings: list[Mapped]
+    readings: dict[tuple[str, datetime], Reading]
+
+    def _repr_pretty_(self, printer: Any, _cycle: bool) -> None:
+        """What a failing example shows: not the thousands of readings."""
+        printer.text(f"World({self.mappings}, {len(self.readings)} readings)")
+
+
+@dataclass
+class Cell:
+    """What is known of a group in an interval."""
+
+    readings: dict[tuple[str, datetime], Reading] = field(default_factory=dict)
+    expected: set[tuple[str, datetime]] = field(default_factory=set)
+
+    def total(self, direction: int) -> Decimal | None:
+        known = [r[direction] for r in self.readings.values() if r[direction] is not None]
+        return sum((k for k in known if k is not None), Decimal(0)) if known else None
+
+    @property
+    def half_hours(self) -> set[datetime]:
+        return {at for _, at in self.readings}
+
+    @property
+    def complete(self) -> bool:
+        return bool(self.expected) and self.expected == self.readings.keys()
+
+
+@dataclass(frozen=True)
+class Ask:
+    """A request: a period, a zone, groups, and filters as {dimension: value}."""
+
+    period_from: datetime
+    period_to: datetime
+    zone: ZoneInfo
+    group_by: list[str]
+    filters: dict[str, str]
+
+    def half_hours(self) -> Iterator[datetime]:
+        at = datetime.fromtimestamp(self.period_from.timestamp() // 1800 * 1800, UTC)
+        while at < self.period_to:
+            if at >= self.period_from:
+                yield at
+            at += HALF_HOUR
+
+
+def cells(world: World, ask: Ask) -> dict[tuple[Key, datetime], Cell]:
+    """Each group in each half-hour in which a register is mapped to it."""
+    found: dict[tuple[Key, datetime], Cell] = defaultdict(Cell)
+    for at in ask.half_hours():
+        for mapped in world.mappings:
+            if not (mapped.start <= at and (mapped.end is None or at < mapped.end)):
+                continue
+            ways: dict[str, list[str | None]] = {
+                **world.registers[mapped.register],
+                **{name: [value] for name, value in world.circuits[mapped.circuit].items()},
+            }
+            for way in _ways(ways):
+                if any(way[name] != value for name, value in ask.filters.items()):
+                    continue
+                cell = found[tuple(way[name] for name in ask.group_by), at]
+                identity = (mapped.register, at)
+                cell.expected.add(identity)
+                if identity in world.readings:
+                    cell.readings[identity] = world.readings[identity]
+    return found
+
+
+def _ways(ways: dict[str, list[str | None]]) -> Iterator[dict[str, str | None]]:
+    """One value of each attribute, in every combination."""
+    picked: list[dict[str, str | None]] = [{}]
+    for name, values in ways.items():
+        picked = [{**one, name: value} for one in picked for value in values]
+    yield from picked
+
+
+def interval(at: datetime, granularity: str, zone: ZoneInfo) -> date | datetime:
+    """What a half-hour belongs to: itself, or the first local day of its day, week, month, year."""
+    day = at.astimezone(zone).date()
+    return {
+        "PT30M": at,
+        "P1D": day,
+        "P1W": day - timedelta(days=day.weekday()),
+        "P1M": day.replace(day=1),
+        "P1Y": day.replace(month=1, day=1),
+    }[granularity]
+
+
+def energy(world: World, ask: Ask, granularity: str) -> dict[tuple[Any, Key], dict[str, Any]]:
+    """(interval, key) → the values of its row."""
+    known = cells(world, ask)
+    groups = {key for key, _ in known}
+    calendar: dict[Any, list[datetime]] = defaultdict(list)
+    for at in ask.half_hours():
+        calendar[interval(at, granularity, ask.zone)].append(at)
+    rows = {}
+    for which, half_hours in calendar.items():
+        for key in groups:
+            cell = Cell()
+            used = Decimal(0)
+            for at in half_hours:
+                part = known.get((key, at), Cell())
+                cell.readings |= part.readings
+                cell.expected |= part.expected
+                used += min(part.total(0) or Decimal(0), part.total(1) or Decimal(0))
+            meters = world.registers
+            rows[which, key] = {
+                "import_kwh": cell.total(0),
+                "export_kwh": cell.total(1),
+                "used": used,
+                "expected_intervals": len(half_hours),
+                "present_intervals": len(cell.half_hours),
+                "meters_expected": len({meters[r]["meter"][0] for r, _ in cell.expected}),
+                "meters_reporting": len({meters[r]["meter"][0] for r, _ in cell.readings}),
+                "complete": cell.complete,
+            }
+    return rows
+
+
+def balance(row: dict[str, Any]) -> dict[str, Any]:
+    """The figures of a balance, of a row of `energy`."""
+    generated, consumed, used = row["export_kwh"], row["import_kwh"], row["used"]
+    known = generated is not None and consumed is not None
+    return {
+        "generation_kwh": generated,
+        "consumption_kwh": consumed,
+        "self_consumption_kwh": used if known else None,
+        "from_grid_kwh": consumed - used if known else None,
+        "to_grid_kwh": generated - used if known else None,
+        "self_consumption_ratio": used / generated if known and generated else None,
+        "self_sufficiency_ratio": used / consumed if known and consumed else None,
+    }
+
+
+def profile(world: World, ask: Ask, classes: list[str]) -> dict[tuple[Key, str, str], Any]:
+    """(key, days, time of day) → (expected, [cells])."""
+    known = cells(world, ask)
+    rows: dict[tuple[Key, str, str], Any] = {}
+    for key in {key for key, _ in known}:
+        for at in ask.half_hours():
+            local = at.astimezone(ask.zone)
+            is_weekend = local.weekday() >= 5
+            names = {
+                "all": "all",
+                "weekday": None if is_weekend else "weekday",
+                "weekend": "weekend" if is_weekend else None,
+                "month": f"{local:%Y-%m}",
+            }
+            for days in (names[one] for one in classes):
+                if days:
+                    row = rows.setdefault((key, days, f"{local:%H:%M}"), [0, []])
+                    row[0] += 1
+                    if known.get((key, at), Cell()).readings:
+                        row[1].append(known[key, at])
+    return rows
+
+
+def peaks(world: World, ask: Ask, direction: int, top: int) -> dict[Key, list[tuple[Any, ...]]]:
+    """Key → the highest half-hours: (start, kW)."""
+    found: dict[Key, list[tuple[Any, ...]]] = defaultdict(list)
+    for (key, at), cell in cells(world, ask).items():
+        if energy := cell.total(direction):
+            found[key].append((at, 2 * energy))
+    return {
+        key: sorted(rows, key=lambda row: (-row[1], row[0]))[:top] for key, rows in found.items()
+    }
+
+
+def gaps(world: World, ask: Ask) -> dict[str, tuple[int, int, list[tuple[datetime, datetime]]]]:
+    """Register → (expected, present, gaps)."""
+    by_register: dict[str, dict[datetime, bool]] = defaultdict(dict)
+    for cell in cells(world, ask).values():
+        for register, at in cell.expected:
+            by_register[register][at] = (register, at) in cell.readings
+    found = {}
+    for register, half_hours in by_register.items():
+        missing: list[tuple[datetime, datetime]] = []
+        for at in sorted(half_hours):
+            if half_hours[at]:
+                continue
+            if missing and missing[-1][1] == at:
+                missing[-1] = missing[-1][0], at + HALF_HOUR
+            else:
+                missing.append((at, at + HALF_HOUR))
+        found[register] = len(half_hours), sum(half_hours.values()), missing
+    return found
+
+
+def quantile(values: list[Decimal], share: float) -> float:
+    """Interpolated linearly between the two values beside the place."""
+    ordered = sorted(float(value) for value in values)
+    place = (len(ordered) - 1) * share
+    low = int(place)
+    high = min(low + 1, len(ordered) - 1)
+    return ordered[low] + (ordered[high] - ordered[low]) * (place - low)
