@@ -19,6 +19,7 @@ import psycopg
 
 from app.importing.load import load
 from app.importing.rows import HalfHour
+from tests.bench._history import History
 from tests.bench.report import Report
 from tests.conftest import Stack
 
@@ -33,33 +34,6 @@ RECENT = END - timedelta(days=round(36.5 * YEARS))
 
 Admin = psycopg.Connection[Any]
 
-# uuid of the n-th of a kind; registers and circuits of an ESCO are mapped one to one.
-IDS = """
-    create function pg_temp.bench(kind text, n integer) returns uuid language sql immutable
-    return md5('bench/' || kind || '/' || n)::uuid
-"""
-COMMUNITIES = """
-    insert into flows.escos (id, code, name)
-    select pg_temp.bench('esco', n), 'bench' || n, 'Bench' from generate_series(1, %(escos)s) as n;
-    insert into flows.meter_registry (id, serial, name, esco)
-    select
-        pg_temp.bench('meter', n), 'BENCH' || n, 'Bench', pg_temp.bench('esco', 1 + n %% %(escos)s)
-    from generate_series(1, %(registers)s) as n;
-    insert into flows.meter_registers (register_id, meter_id)
-    select pg_temp.bench('register', n), pg_temp.bench('meter', n)
-    from generate_series(1, %(registers)s) as n;
-    insert into flows.circuits (id, type)
-    select pg_temp.bench('circuit', n), 'power' from generate_series(1, %(registers)s) as n;
-    insert into flows.circuit_register (circuit, register, start_time)
-    select pg_temp.bench('circuit', n), pg_temp.bench('register', n), '2000-01-01Z'
-    from generate_series(1, %(registers)s) as n;
-"""
-HISTORY = """
-    insert into flows.register_interval_hh (register_id, "timestamp", import_kwh, export_kwh)
-    select pg_temp.bench('register', n), t, round((random() * 0.4)::numeric, 3), 0
-    from generate_series(%s::timestamptz, %s::timestamptz - interval '1 minute', '30 minutes') as t
-    cross join generate_series(1, %s) as n
-"""
 ONE_REGISTER = """
     select count(*), sum(import_kwh) from {schema}.register_interval_hh
     where register_id = %(register)s and "timestamp" >= %(start)s and "timestamp" < %(end)s
@@ -78,14 +52,10 @@ WHOLE_ESCO = """
 def run(stack: Stack, report: Report) -> None:
     """Measure a window before and after the history behind it grows, and loading into it."""
     with psycopg.connect(stack.contract["database_url"], autocommit=True) as admin:
-        admin.execute(IDS)
-        with admin.transaction():
-            for statement in COMMUNITIES.split(";\n"):
-                if statement.strip():
-                    admin.execute(statement, {"escos": ESCOS, "registers": REGISTERS})
-        _load_history(admin, RECENT, END)
+        history = History(admin, "database", ESCOS, REGISTERS)
+        history.load(RECENT, END)
         recent = _measure(admin)
-        _load_history(admin, START, RECENT)
+        history.load(START, RECENT)
         grown = _measure(admin)
         rows = REGISTERS * round((END - START) / timedelta(minutes=30))
         report.figure("half-hours", rows, "rows")
@@ -100,52 +70,11 @@ def run(stack: Stack, report: Report) -> None:
         _loading(stack, admin, report)
 
 
-def _load_history(admin: Admin, start: datetime, end: datetime) -> None:
-    """Load half-hours a month at a time, past the triggers; bring the aggregates behind them."""
-    admin.execute("alter table flows.register_interval_hh disable trigger user")
-    at = start
-    while at < end:
-        until = min(at + timedelta(days=30), end)
-        admin.execute(HISTORY, (at, until, REGISTERS))
-        at = until
-    admin.execute("alter table flows.register_interval_hh enable trigger user")
-    timescale = admin.execute("select flows.engine() = 'timescale'").fetchone() == (True,)
-    at = start
-    while at < end:
-        until = min(at + timedelta(days=7), end)
-        if timescale:
-            for level in ("hh", "daily_london"):
-                admin.execute(
-                    "call public.refresh_continuous_aggregate(%s::regclass, %s, %s, force => true)",
-                    (f"flows.circuit_interval_{level}", at - timedelta(days=1), until),
-                )
-        else:
-            admin.execute(
-                "select flows.recompute(array(select (pg_temp.bench('circuit', n), t)"
-                "::flows.circuit_half_hour from generate_series(1, %s) as n cross join"
-                " generate_series(%s::timestamptz, %s::timestamptz - interval '30 minutes',"
-                " '30 minutes') as t))",
-                (REGISTERS, at, until),
-            )
-        at = until
-    if timescale:
-        chunks = admin.execute(
-            "select c::text from public.show_chunks('flows.register_interval_hh', %s) as c", (END,)
-        ).fetchall()
-        for (chunk,) in chunks:
-            admin.execute(
-                "call public.convert_to_columnstore(%s, if_not_columnstore => true)", (chunk,)
-            )
-    admin.execute("analyze flows.register_interval_hh")
-    if not timescale:
-        admin.execute("analyze flows.circuit_interval_hh")
-
-
 def _measure(admin: Admin) -> dict[str, tuple[float, float]]:
     """Seconds through the tenant's view and without isolation, for each query; medians."""
     ids = admin.execute(
-        "select pg_temp.bench('esco', 1), pg_temp.bench('register', %s),"
-        " pg_temp.bench('circuit', %s)",
+        "select pg_temp.bench('database', 'esco', 1), pg_temp.bench('database', 'register', %s),"
+        " pg_temp.bench('database', 'circuit', %s)",
         (ESCOS, ESCOS),
     ).fetchone() or (None, None, None)
     params: dict[str, Any] = {

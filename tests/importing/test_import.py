@@ -132,6 +132,17 @@ def test_a_real_year_adds_up_to_the_watt_hour(stack: Stack, home: dict[str, str]
             expected = sum(Decimal(row[column]) for row in rows)
             found = sum(row[name] for row in year if row[name] is not None)
             assert round(found, 3) == round(expected, 3)
+    months = energy(
+        stack, "wlce", home["circuit"], granularity="P1M", timezone="Australia/Sydney",
+        period_from="2011-07-01T00:00+10:00", period_to="2012-07-01T00:00+10:00",
+    )  # fmt: skip
+    assert len(months) == 12
+    for month in months:
+        for column, name in (("GC", "import_kwh"), ("GG", "export_kwh")):
+            # The file's times are Sydney's, so a local month is the rows that say so.
+            of_month = (row for row in rows if row[""][:7] == month["interval_start"][:7])
+            expected = sum(Decimal(row[column]) for row in of_month)
+            assert round(month[name], 3) == round(expected, 3)
     with stack.client("hmce") as client:
         foreign = client.get(
             "/v1/energy",

@@ -1,0 +1,153 @@
+"""/v1/energy on 10 million half-hours, 200 circuits in the ESCO that asks.
+
+FLOWS_BENCH_CIRCUITS (default 200) circuits in each of three ESCOs, a year of half-hours.
+"""
+
+import os
+import statistics
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import httpx
+import psycopg
+
+from app.auth.keys import load_keys
+from app.auth.tokens import Grant, issue
+from tests.bench._history import History
+from tests.bench.report import Report
+from tests.conftest import Stack
+
+ESCOS = 3
+CIRCUITS = int(os.environ.get("FLOWS_BENCH_CIRCUITS", "200"))
+END = datetime(2024, 1, 1, tzinfo=UTC)
+START = datetime(2023, 1, 1, tzinfo=UTC)
+RECENT = END - timedelta(days=36)
+REPEATS = 7
+
+# What the answers are made of, of the stored aggregates themselves and without isolation.
+DAYS = """
+    select circuit_id, day, day + interval '1 day', total_import_kwh, total_export_kwh,
+        register_intervals, present_intervals, cardinality(meters)
+    from flows.circuit_interval_daily_london
+    where circuit_id = any(%(circuits)s) and day >= %(start)s and day < %(end)s
+    order by day, circuit_id
+"""
+HALF_HOURS = """
+    select circuit_id, "timestamp", "timestamp" + interval '30 minutes', total_import_kwh,
+        total_export_kwh, register_intervals, 1, cardinality(meters)
+    from flows.circuit_interval_hh
+    where circuit_id = %(circuit)s and "timestamp" >= %(start)s and "timestamp" < %(end)s
+    order by "timestamp"
+"""
+RAW_DAYS = """
+    select m.circuit, date_trunc('day', r."timestamp", 'Europe/London'), sum(r.import_kwh),
+        sum(r.export_kwh), count(*)
+    from flows.register_interval_hh as r
+    join flows.circuit_register as m on m.register = r.register_id
+        and r."timestamp" >= m.start_time and (r."timestamp" < m.end_time or m.end_time is null)
+    where m.circuit = any(%(circuits)s) and r."timestamp" >= %(start)s and r."timestamp" < %(end)s
+    group by 1, 2
+"""
+
+
+def run(stack: Stack, report: Report) -> None:
+    """Measure a window before the history behind it grows, and everything afterwards."""
+    with psycopg.connect(stack.contract["database_url"], autocommit=True) as admin:
+        history = History(admin, "energy", ESCOS, ESCOS * CIRCUITS)
+        grant = Grant("flc_bench", "public_backend", history.id("esco", 1), "energy1", ("read",))
+        token = issue(load_keys(stack.home / "keys")[-1], stack.contract["base_url"], grant)
+        headers = {"Authorization": f"Bearer {token}"}
+        with httpx.Client(headers=headers, timeout=120) as client:
+            history.load(RECENT, END)
+            recent = _windows(stack, client)
+            history.load(START, RECENT)
+            _report(stack, client, history, recent, report)
+
+
+def _get(client: httpx.Client, url: str, tag: str = "", **params: Any) -> httpx.Response:
+    answer = client.get(url, params=params, headers={"If-None-Match": tag} if tag else {})
+    assert answer.status_code == (304 if tag else 200), answer.text
+    return answer
+
+
+def _windows(stack: Stack, client: httpx.Client) -> dict[str, float]:
+    """Seconds for four weeks up to the end, as days and as half-hours."""
+    url = stack.contract["base_url"] + "/v1/energy"
+    period = {"period_from": (END - timedelta(days=28)).isoformat(), "period_to": END.isoformat()}
+    return {
+        f"four weeks of {name}": _median(
+            lambda: _get(client, url, granularity=granularity, **period)  # noqa: B023
+        )
+        for name, granularity in (("days", "P1D"), ("half-hours", "PT30M"))
+    }
+
+
+def _report(
+    stack: Stack, client: httpx.Client, history: History, recent: dict[str, float], report: Report
+) -> None:
+    admin = history.admin
+    report.figure("half-hours", ESCOS * CIRCUITS * (END - START) / timedelta(minutes=30), "rows")
+    for name, seconds in _windows(stack, client).items():
+        report.ratio(f"{name}: ten times the history", seconds, recent[name], limit="<= 1.2")
+
+    circuits = [history.id("circuit", ESCOS * n) for n in range(1, CIRCUITS + 1)]
+    asked = {"circuits": circuits, "circuit": circuits[0], "start": START, "end": END}
+    url, rest = stack.contract["base_url"] + "/v1/energy", stack.contract["postgrest_url"]
+    period = {"period_from": START.isoformat(), "period_to": END.isoformat()}
+    between = ("gte." + START.isoformat(), "lt." + END.isoformat())
+
+    def days(tag: str = "") -> httpx.Response:
+        return _get(client, url, tag, granularity="P1D", **period)
+
+    def half_hours(tag: str = "") -> httpx.Response:
+        return _get(client, url, tag, granularity="PT30M", circuit=circuits[0], **period)
+
+    cases: dict[str, tuple[Callable[..., httpx.Response], str, Callable[[], httpx.Response]]] = {
+        "a year of days of the ESCO": (
+            days, DAYS,
+            lambda: _get(client, f"{rest}/circuit_interval_daily_london", day=between),
+        ),
+        "a year of half-hours of a circuit": (
+            half_hours, HALF_HOURS,
+            lambda: _get(
+                client, f"{rest}/circuit_interval_hh", circuit_id=f"eq.{circuits[0]}",
+                timestamp=between,
+            ),
+        ),
+    }  # fmt: skip
+    for name, (ours, bare, postgrest) in cases.items():
+        rows = admin.execute(bare, asked).fetchall()
+        assert len(ours().json()["rows"]) == len(postgrest().json()) == len(rows)
+        report.figure(f"{name}", len(rows), "rows")
+        answered, fetched, passed = _medians(
+            ours,
+            lambda: admin.execute(bare, asked).fetchall(),  # noqa: B023
+            postgrest,
+        )
+        report.figure(f"{name}, /v1/energy", answered * 1000, "ms")
+        report.ratio(f"{name}: /v1 / SQL by psycopg", answered, fetched, limit="<= 1.5")
+        report.ratio(f"{name}: /v1 / PostgREST", answered, passed, limit="<= 1")
+        tag = ours().headers["etag"]
+        unchanged = _median(lambda: ours(tag))  # noqa: B023
+        report.ratio(f"{name}: 304 / full", unchanged, answered, limit="<= 0.2")
+    raw = _median(lambda: admin.execute(RAW_DAYS, asked).fetchall(), repeats=3)
+    kept = _median(days)
+    report.ratio("a year of days: raw rows grouped / /v1", raw, kept, limit=">= 20")
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def _median(work: Callable[[], object], repeats: int = REPEATS) -> float:
+    return statistics.median(_seconds(work) for _ in range(repeats))
+
+
+def _medians(*works: Callable[[], object]) -> list[float]:
+    """Turn and turn about, so that all meet the same machine."""
+    times = [[_seconds(work) for work in works] for _ in range(REPEATS)]
+    return [statistics.median(column) for column in zip(*times, strict=True)]

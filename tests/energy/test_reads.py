@@ -1,0 +1,227 @@
+"""What the reads of /v1 have in common, and the last reading and balance of each meter."""
+
+import csv
+import io
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import httpx
+import psycopg
+import pytest
+
+from tests.conftest import Stack
+
+Admin = psycopg.Connection[Any]
+PERIOD = {"period_from": "2026-10-20T00:00+01:00", "period_to": "2026-10-22T00:00+01:00"}
+WINDOWED = ["energy", "balance", "profile", "peak", "completeness"]
+READS = [*WINDOWED, "latest"]
+
+
+def get(stack: Stack, read: str, esco: str = "wlce", **params: Any) -> httpx.Response:
+    """A request of an ESCO's read client; `read` may begin with a scope."""
+    headers = params.pop("headers", {})
+    period = {} if read.endswith("latest") else PERIOD
+    with stack.client(esco) as client:
+        return client.get(f"/v1/{read}", params=period | params, headers=headers)
+
+
+@pytest.fixture
+def committed(stack: Stack) -> Iterator[Admin]:
+    """A superuser's connection whose statements stay."""
+    with psycopg.connect(stack.contract["database_url"], autocommit=True) as connection:
+        yield connection
+
+
+@pytest.mark.parametrize("read", READS)
+def test_every_form_has_the_same_rows(stack: Stack, read: str) -> None:
+    answer = get(stack, read)
+    assert answer.status_code == 200, answer.text
+    rows = json.loads(answer.text)["rows"]
+    assert len(rows) >= 2
+    lines = get(stack, read, format="ndjson")
+    assert lines.headers["content-type"] == "application/x-ndjson"
+    assert [json.loads(line) for line in lines.text.splitlines()] == rows
+    table = get(stack, read, headers={"Accept": "text/csv"})
+    assert table.headers["content-type"].startswith("text/csv")
+    assert f'filename="{read}_wlce' in table.headers["content-disposition"]
+    for one, other in zip(csv.DictReader(io.StringIO(table.text)), rows, strict=True):
+        assert one.keys() == other.keys()
+        for name, value in other.items():
+            written = "" if value is None else value if isinstance(value, str) else None
+            if written is not None:
+                assert one[name] == written
+            else:
+                assert json.loads(one[name]) == value
+
+
+@pytest.mark.parametrize("read", READS)
+def test_of_another_esco_there_is_nothing(stack: Stack, admin: Admin, read: str) -> None:
+    home = admin.execute(
+        "select m.circuit, g.serial, s.code from flows.circuit_register as m"
+        " join flows.meter_registers as r on r.register_id = m.register"
+        " join flows.meter_registry as g on g.id = r.meter_id"
+        " join flows.sites_new as s on s.id = g.site where g.esco = %s limit 1",
+        (stack.contract["escos"]["wlce"]["id"],),
+    ).fetchone() or ("", "", "")
+    nobody = ("00000000-0000-4000-8000-000000000000", "NONE", "none")
+    for scope, name, none in zip(("circuits", "meters", "sites"), home, nobody, strict=True):
+        assert get(stack, f"{scope}/{name}/{read}").status_code == 200
+        foreign = get(stack, f"{scope}/{name}/{read}", "hmce")
+        unknown = get(stack, f"{scope}/{none}/{read}", "hmce")
+        assert foreign.status_code == unknown.status_code == 404
+        assert foreign.json()["detail"] == unknown.json()["detail"]
+        assert foreign.json()["code"] == "not_found"
+    with stack.client(None) as client:
+        assert client.get(f"/v1/{read}", params=PERIOD).status_code == 401
+
+
+@pytest.mark.parametrize("read", READS)
+@pytest.mark.parametrize(
+    ("change", "allowed"),
+    [
+        ({"timezone": "Mars/Olympus"}, "IANA"),
+        ({"format": "xml"}, "'json', 'csv' or 'ndjson'"),
+        ({"circuit": "C1"}, "UUID"),
+        ({"circuit_type": "gas"}, "'power', 'heat' or 'solar'"),
+        ({"colour": "red"}, "not permitted"),
+        ({"site": "a\u0000b"}, "match"),
+    ],
+)
+def test_what_is_refused_is_named(
+    stack: Stack, read: str, change: dict[str, str], allowed: str
+) -> None:
+    answer = get(stack, read, **change)
+    assert answer.status_code == 422
+    assert answer.headers["content-type"] == "application/problem+json"
+    problem = answer.json()
+    ((name, value),) = change.items()
+    assert problem["code"] == "invalid_parameter"
+    (error,) = problem["errors"]
+    assert error["parameter"].split(".")[0] == name
+    assert error["value"] == value
+    assert allowed in error["message"]
+
+
+@pytest.mark.parametrize("read", ["profile", "peak", "completeness"])
+def test_a_period_that_is_too_long_is_refused_by_name(stack: Stack, read: str) -> None:
+    answer = get(stack, read, period_from="2020-01-01T00:00Z")
+    assert answer.status_code == 422
+    (error,) = answer.json()["errors"]
+    assert error["parameter"] == "period_to"
+    assert "366 days" in error["message"]
+    assert "1830 for one circuit" in error["message"]
+
+
+@pytest.mark.parametrize(
+    ("read", "change"),
+    [
+        ("peak", {"top": "0"}), ("peak", {"direction": "down"}), ("profile", {"days": "sunday"}),
+        ("balance", {"granularity": "PT1M"}), ("energy", {"group_by": "planet"}),
+        ("energy", {"limit": "0"}), ("energy", {"cursor": "zzz"}),
+        ("energy", {"updated_since": "yesterday"}),
+    ],
+)  # fmt: skip
+def test_a_read_names_its_own_parameters(stack: Stack, read: str, change: dict[str, str]) -> None:
+    answer = get(stack, read, **change)
+    assert answer.status_code == 422
+    ((name, value),) = change.items()
+    (error,) = answer.json()["errors"]
+    assert error["parameter"].split(".")[0] == name
+    assert error["value"] == value
+
+
+@pytest.mark.parametrize("read", READS)
+def test_the_tag_moves_with_the_data_and_not_without(
+    stack: Stack, committed: Admin, read: str
+) -> None:
+    def ask(tag: str) -> httpx.Response:
+        return get(stack, read, headers={"If-None-Match": tag})
+
+    first = get(stack, read)
+    assert first.headers["cache-control"] == "private, no-cache"
+    assert first.headers["vary"] == "Authorization, Accept"
+    again = ask(first.headers["etag"])
+    assert (again.status_code, again.content) == (304, b"")
+    # A mapping that ends elsewhere, and one that is as it was.
+    where = (
+        "where (circuit, register, start_time) = (select m.circuit, m.register, m.start_time from"
+        " flows.circuit_register as m join flows.meter_registers as r on r.register_id = m.register"
+        " join flows.meter_registry as g on g.id = r.meter_id where g.esco = %s"
+        " order by m.circuit limit 1)"
+    )
+    esco = stack.contract["escos"]["wlce"]["id"]
+    end = datetime(2026, 10, 21, tzinfo=UTC)
+    tag = first.headers["etag"]
+    for ends in (end, None):
+        committed.execute(f"update flows.circuit_register set end_time = %s {where}", (ends, esco))
+        committed.execute("call flows.follow()")
+        changed = ask(tag)
+        assert changed.status_code == 200
+        assert changed.headers["etag"] != tag
+        tag = changed.headers["etag"]
+    assert changed.json()["rows"] == first.json()["rows"]
+
+
+def test_the_latest_is_the_newest_half_hour_and_the_balance(stack: Stack, admin: Admin) -> None:
+    rows = get(stack, "latest").json(parse_float=Decimal)["rows"]
+    expected = admin.execute(
+        "select g.serial, s.balance, newest.at, newest.energy from flows.meter_registry as g"
+        " join flows.meter_shadows as s using (id)"
+        ' cross join lateral (select "timestamp" as at, sum(import_kwh) as energy'
+        " from flows.register_interval_hh join flows.meter_registers as r using (register_id)"
+        " where r.meter_id = g.id group by 1 order by 1 desc limit 1) as newest"
+        " where g.esco = %s order by g.serial",
+        (stack.contract["escos"]["wlce"]["id"],),
+    ).fetchall()
+    assert len(expected) == 13
+    found = [
+        (row["meter"], row["balance"], datetime.fromisoformat(row["interval_start"]),
+         row["import_kwh"])
+        for row in rows
+    ]  # fmt: skip
+    assert found == expected
+    one = get(stack, f"meters/{rows[0]['meter']}/latest").json()["rows"]
+    assert [row["meter"] for row in one] == [rows[0]["meter"]]
+    solar = get(stack, "latest", circuit_type="solar").json()["rows"]
+    assert [row["meter"] for row in solar] == ["WLCEPV01"]
+
+
+def test_a_new_balance_shows_at_once(stack: Stack, committed: Admin) -> None:
+    before = get(stack, "latest")
+    meter = before.json()["rows"][0]
+    set_balance = (
+        "update flows.meter_shadows set balance = %s where id ="
+        " (select id from flows.meter_registry where serial = %s)"
+    )
+    try:
+        committed.execute(set_balance, (3.5, meter["meter"]))
+        after = get(stack, "latest", headers={"If-None-Match": before.headers["etag"]})
+        assert after.status_code == 200
+        assert after.json()["rows"][0]["balance"] == 3.5
+    finally:
+        committed.execute(set_balance, (meter["balance"], meter["meter"]))
+        committed.execute(
+            "delete from flows.meter_prepay_balance where balance in (3.5, %s)"
+            " and \"timestamp\" > now() - interval '1 minute'"
+            " and meter_id = (select id from flows.meter_registry where serial = %s)",
+            (meter["balance"], meter["meter"]),
+        )
+
+
+def test_what_is_still_to_come_is_no_gap(stack: Stack) -> None:
+    tomorrow = datetime.now(UTC) + timedelta(days=1)
+    since = datetime.now(UTC) - timedelta(days=2)
+    answer = get(
+        stack, "completeness", period_from=since.isoformat(), period_to=tomorrow.isoformat()
+    )
+    ends = [gap["end"] for row in answer.json()["rows"] for gap in row["gaps"]]
+    assert all(datetime.fromisoformat(end) <= datetime.now(UTC) for end in ends)
+    assert {row["expected_intervals"] for row in answer.json()["rows"]} <= {95, 96}
+    to_come = get(
+        stack, "completeness", period_from=tomorrow.isoformat(),
+        period_to=(tomorrow + timedelta(days=1)).isoformat(),
+    )  # fmt: skip
+    assert to_come.json()["rows"] == []
