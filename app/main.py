@@ -13,6 +13,7 @@ from app.auth.state import Keyring
 from app.auth.tokens import TokenVerifier
 from app.energy import routes as energy
 from app.ops import health, metrics
+from app.rest.cancel import QueryCanceller
 from app.rest.proxy import RestProxy
 from app.services import open_services
 from app.settings import Settings
@@ -24,7 +25,8 @@ def create_app(settings: Settings) -> FastAPI:
     keys = Keyring(load_keys(settings.key_folder, settings.signing_key))
     verifier = TokenVerifier(settings.base_url)
     counters = metrics.Metrics()
-    rest = RestProxy(settings.postgrest.url, settings.rest, counters)
+    canceller = QueryCanceller(settings.database)
+    rest = RestProxy(settings.postgrest.url, settings.rest, counters, canceller)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -15,6 +16,7 @@ from app.auth.principal import Principal
 from app.database import Connection, caller_session
 from app.energy.formats import Format
 from app.energy.intervals import Instant, moment
+from app.exchange import ClientGone, Exchange
 from app.services import Services
 
 # Moves when the same data would be written differently.
@@ -74,23 +76,30 @@ class Answer(Response):
         self._write = write
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer 304, or 200 with a stream."""
+        """Answer 304, or 200 with a stream; a client that leaves ends the query it waits for."""
+        rest = self._question.services.settings.rest
+        exchange = Exchange(scope, receive, send, rest.send_seconds)
+        with suppress(ClientGone), exchange:
+            await self._send(exchange)
+
+    async def _send(self, exchange: Exchange) -> None:
         question = self._question
         async with caller_session(question.services.pool, question.caller) as connection:
             state = await _state(connection, question)
             headers = COMMON | {"ETag": state.etag}
-            response: Response
             if _matches(question.request, state.etag):
-                response = Response(status_code=304, headers=headers)
-            else:
-                body = await self._write(connection, state)
-                kind = "inline" if question.format.name == "json" else "attachment"
-                name = f"{question.file_name}.{question.format.name}"
-                headers["Content-Disposition"] = f'{kind}; filename="{name}"'
-                response = StreamingResponse(
-                    body, headers=headers, media_type=question.format.media_type
-                )
-            await response(scope, receive, send)
+                await exchange.start(304, Response(headers=headers, status_code=304).raw_headers)
+                await exchange.end()
+                return
+            body = await self._write(connection, state)
+            kind = "inline" if question.format.name == "json" else "attachment"
+            name = f"{question.file_name}.{question.format.name}"
+            headers["Content-Disposition"] = f'{kind}; filename="{name}"'
+            head = StreamingResponse(body, headers=headers, media_type=question.format.media_type)
+            await exchange.start(200, head.raw_headers)
+            async for piece in body:
+                await exchange.write(piece.encode())
+            await exchange.end()
 
 
 async def _state(connection: Connection, question: Question) -> State:
