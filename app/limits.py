@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 from limits import RateLimitItem, parse
 from limits.aio.storage import Storage
-from limits.aio.strategies import FixedWindowRateLimiter
+from limits.aio.strategies import SlidingWindowCounterRateLimiter
 from limits.errors import StorageError
 from limits.storage import storage_from_string
 from starlette.requests import Request
@@ -35,13 +35,17 @@ Headers = Iterable[tuple[bytes, bytes]]
 
 
 class RateLimiter:
-    """Counts requests in fixed windows; `count` tells the headers, or raises TooManyRequests."""
+    """Counts requests; `count` tells the headers, or raises TooManyRequests.
+
+    Windows slide: a used-up quota comes back evenly, where a fixed window would let a flood
+    through in one burst each time a new window begins, and everybody else wait for it.
+    """
 
     def __init__(self, settings: LimitsSettings, metrics: Metrics) -> None:
         self._quotas = {"client": parse(settings.client), "esco": parse(settings.esco)}
         policies = ", ".join(_policy(name, quota) for name, quota in self._quotas.items())
         self._policy = (b"ratelimit-policy", policies.encode())
-        self._limiter = FixedWindowRateLimiter(_storage(settings))
+        self._limiter = SlidingWindowCounterRateLimiter(_storage(settings))
         self._metrics = metrics
         self._paused_until = 0.0
 

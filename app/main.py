@@ -17,6 +17,7 @@ from app.rest.cancel import QueryCanceller
 from app.rest.proxy import RestProxy
 from app.services import open_services
 from app.settings import Settings
+from app.shares import Shares
 from app.spec import routes as spec
 
 
@@ -26,11 +27,12 @@ def create_app(settings: Settings) -> FastAPI:
     verifier = TokenVerifier(settings.base_url)
     counters = metrics.Metrics()
     canceller = QueryCanceller(settings.database)
-    rest = RestProxy(settings.postgrest.url, settings.rest, counters, canceller)
+    shares = Shares(settings.limits, counters.rate_limited.labels("concurrent").inc)
+    rest = RestProxy(settings.postgrest.url, settings.rest, counters, canceller, shares)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with open_services(settings, keys, verifier) as services:
+        async with open_services(settings, keys, verifier, shares) as services:
             app.state.services = services
             counters.watch_database(services.pool)
             await rest.open()

@@ -80,7 +80,8 @@ class Answer(Response):
         rest = self._question.services.settings.rest
         exchange = Exchange(scope, receive, send, rest.send_seconds)
         with suppress(ClientGone), exchange:
-            await self._send(exchange)
+            async with self._question.services.shares.of(self._question.caller):
+                await self._send(exchange)
 
     async def _send(self, exchange: Exchange) -> None:
         question = self._question

@@ -20,6 +20,7 @@ from app.rest.cancel import QueryCanceller
 from app.rest.rebuild import PREFIX, RestError, rebuild, route_template
 from app.rest.relay import answer_headers, cleaned_error
 from app.settings import RestSettings
+from app.shares import Shares
 
 logger = logging.getLogger(__name__)
 
@@ -37,9 +38,11 @@ class RestProxy:
         settings: RestSettings,
         metrics: Metrics,
         canceller: QueryCanceller,
+        shares: Shares,
     ) -> None:
         self._upstream = upstream.rstrip("/")
         self._canceller = canceller
+        self._shares = shares
         self._settings = settings
         self._metrics = metrics
         self._in_flight = 0
@@ -105,13 +108,15 @@ class RestProxy:
         )
         started = time.perf_counter()
         try:
-            answer = await self._session.request(
-                scope["method"],
-                URL(self._upstream + target, encoded=True),
-                headers=headers,
-                data=exchange.body() if has_body else None,
-                allow_redirects=False,
-            )
+            # PostgREST answers when it is done with the database: what follows is the transfer.
+            async with self._shares.of(scope["caller"]):
+                answer = await self._session.request(
+                    scope["method"],
+                    URL(self._upstream + target, encoded=True),
+                    headers=headers,
+                    data=exchange.body() if has_body else None,
+                    allow_redirects=False,
+                )
         except (aiohttp.ClientError, TimeoutError) as error:
             raise self._failure(exchange, error) from error
         scope["upstream_seconds"] = time.perf_counter() - started

@@ -21,6 +21,7 @@ from app.runtime.stack import Stack
 from tests.conftest import answers, running_stack, wait_until
 
 SETTINGS = {
+    "FLOWS_LIMITS_CONCURRENT": "100",
     "FLOWS_DATABASE_POOL_MAX": "2", "FLOWS_DATABASE_POOL_TIMEOUT": "1", "FLOWS_METRICS": "open",
     "FLOWS_REST_CONNECTIONS": "12", "FLOWS_REST_CONNECT_SECONDS": "1", "FLOWS_DRAIN_SECONDS": "2",
     "FLOWS_REST_BODY_SECONDS": "1", "FLOWS_REST_SEND_SECONDS": "3",
@@ -31,9 +32,15 @@ PERIOD = {"period_from": "2026-01-01T00:00Z", "period_to": "2026-01-02T00:00Z"}
 class Parts:
     """A stack whose parts nobody restarts: what dies stays dead until the test starts it."""
 
-    def __init__(self, stack: Stack, contract: dict[str, Any]) -> None:
-        self.stack = stack
+    def __init__(self, stack: Stack | None, contract: dict[str, Any]) -> None:
+        self._stack = stack
         self.contract = contract
+
+    @property
+    def stack(self) -> Stack:
+        """The stack, where this test may stop its parts."""
+        assert self._stack
+        return self._stack
 
     def client(self, kind: str = "read") -> httpx.Client:
         """A client of the gateway with a token of wlce."""
@@ -242,6 +249,40 @@ def test_an_exhausted_pool_is_a_503_after_a_bounded_wait(parts: Parts) -> None:
             assert_unavailable(answer)
             assert seconds < 3
         assert {waiting.result().status_code for waiting in slow} == {200}
+
+
+def test_one_esco_does_not_take_every_connection() -> None:
+    limits = {"FLOWS_LIMITS_CONCURRENT": "3", "FLOWS_LIMITS_TURN_SECONDS": "1"}
+    doors = {"/rest/v1/sites_new": ("sites_new", "authenticator"),
+             "/v1/energy": ("circuits", "flows_gateway")}  # fmt: skip
+    with (
+        running_stack(FLOWS_DATABASE_POOL_MAX="4", **limits) as stack,
+        concurrent.futures.ThreadPoolExecutor(10) as pool,
+        stack.client("wlce") as greedy,
+        stack.client("hmce") as other,
+    ):
+        parts = Parts(None, stack.contract)
+        for path, (table, user) in doors.items():
+            params = PERIOD if path == "/v1/energy" else None
+            with parts.locked(table):
+                stuck = [pool.submit(greedy.get, path, params=params) for _ in range(3)]
+                wait_until(lambda: parts.waiting(user) == 3)  # noqa: B023
+                refused, seconds = timed(greedy, path, **(params or {}))
+                assert refused.status_code == 429
+                assert int(refused.headers["retry-after"]) >= 1
+                assert refused.json()["code"] == "rate_limited"
+                assert 1 <= seconds < 2
+                answer, seconds = timed(other, "/rest/v1/regions")
+                assert answer.status_code == 200
+                assert seconds < 1
+                # The fourth of a pool of four is left for the others.
+                theirs = pool.submit(other.get, path, params=params)
+                wait_until(lambda: parts.waiting(user) == 4)  # noqa: B023
+                waiting = pool.submit(greedy.get, path, params=params)
+                time.sleep(0.3)
+                assert parts.waiting(user) == 4
+            for request in (*stuck, theirs, waiting):
+                assert request.result().status_code == 200
 
 
 def test_a_query_that_takes_too_long_is_ended(parts: Parts) -> None:
