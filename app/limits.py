@@ -7,6 +7,7 @@ protects the service; refusing everybody because the counter is down would be th
 
 import asyncio
 import logging
+import random
 import time
 from collections.abc import Iterable
 
@@ -111,7 +112,8 @@ class RateLimits:
                 scope["answer_headers"].extend(await self._limiter.count(caller))
             except Problem as problem:
                 if isinstance(problem, TooManyRequests):
-                    await asyncio.sleep(self._refusal_seconds)
+                    # For a varying time: a flood's connections would all come back at one moment.
+                    await asyncio.sleep(self._refusal_seconds * random.uniform(0.5, 1.5))  # noqa: S311
                 await respond(Request(scope), problem)(scope, receive, send)
                 return
         await self._app(scope, receive, send)
