@@ -7,12 +7,13 @@ protects the service; refusing everybody because the counter is down would be th
 
 import asyncio
 import logging
+import random
 import time
 from collections.abc import Iterable
 
 from limits import RateLimitItem, parse
 from limits.aio.storage import Storage
-from limits.aio.strategies import FixedWindowRateLimiter
+from limits.aio.strategies import SlidingWindowCounterRateLimiter
 from limits.errors import StorageError
 from limits.storage import storage_from_string
 from starlette.requests import Request
@@ -35,13 +36,17 @@ Headers = Iterable[tuple[bytes, bytes]]
 
 
 class RateLimiter:
-    """Counts requests in fixed windows; `count` tells the headers, or raises TooManyRequests."""
+    """Counts requests; `count` tells the headers, or raises TooManyRequests.
+
+    Windows slide: a used-up quota comes back evenly, where a fixed window would let a flood
+    through in one burst each time a new window begins, and everybody else wait for it.
+    """
 
     def __init__(self, settings: LimitsSettings, metrics: Metrics) -> None:
         self._quotas = {"client": parse(settings.client), "esco": parse(settings.esco)}
         policies = ", ".join(_policy(name, quota) for name, quota in self._quotas.items())
         self._policy = (b"ratelimit-policy", policies.encode())
-        self._limiter = FixedWindowRateLimiter(_storage(settings))
+        self._limiter = SlidingWindowCounterRateLimiter(_storage(settings))
         self._metrics = metrics
         self._paused_until = 0.0
 
@@ -107,7 +112,8 @@ class RateLimits:
                 scope["answer_headers"].extend(await self._limiter.count(caller))
             except Problem as problem:
                 if isinstance(problem, TooManyRequests):
-                    await asyncio.sleep(self._refusal_seconds)
+                    # For a varying time: a flood's connections would all come back at one moment.
+                    await asyncio.sleep(self._refusal_seconds * random.uniform(0.5, 1.5))  # noqa: S311
                 await respond(Request(scope), problem)(scope, receive, send)
                 return
         await self._app(scope, receive, send)

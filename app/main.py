@@ -13,9 +13,11 @@ from app.auth.state import Keyring
 from app.auth.tokens import TokenVerifier
 from app.energy import routes as energy
 from app.ops import health, metrics
+from app.rest.cancel import QueryCanceller
 from app.rest.proxy import RestProxy
 from app.services import open_services
 from app.settings import Settings
+from app.shares import Shares
 from app.spec import routes as spec
 
 
@@ -24,11 +26,13 @@ def create_app(settings: Settings) -> FastAPI:
     keys = Keyring(load_keys(settings.key_folder, settings.signing_key))
     verifier = TokenVerifier(settings.base_url)
     counters = metrics.Metrics()
-    rest = RestProxy(settings.postgrest.url, settings.rest, counters)
+    canceller = QueryCanceller(settings.database)
+    shares = Shares(settings.limits, counters.rate_limited.labels("concurrent").inc)
+    rest = RestProxy(settings.postgrest.url, settings.rest, counters, canceller, shares)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with open_services(settings, keys, verifier) as services:
+        async with open_services(settings, keys, verifier, shares) as services:
             app.state.services = services
             counters.watch_database(services.pool)
             await rest.open()

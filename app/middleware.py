@@ -166,15 +166,19 @@ class Bounded:
 
     def _bounded(self, receive: Receive) -> Receive:
         seen = 0
+        complete = False
 
         async def receive_bounded() -> Message:
-            nonlocal seen
+            nonlocal seen, complete
+            if complete:  # all that can come now is that the client leaves, whenever it likes
+                return await receive()
             try:
                 async with asyncio.timeout(self._settings.body_seconds):
                     message = await receive()
             except TimeoutError:
                 raise TooSlow(headers={"Connection": "close"}) from None
             seen += len(message.get("body", b""))
+            complete = not message.get("more_body", False)
             if seen > self._settings.max_body_bytes:
                 raise TooLarge(
                     f"At most {self._settings.max_body_bytes} bytes are read.",

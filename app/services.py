@@ -13,6 +13,7 @@ from app.auth.throttle import Throttle
 from app.auth.tokens import TokenVerifier
 from app.database import Pool, create_pool, database_url
 from app.settings import Settings
+from app.shares import Shares
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +26,12 @@ class Services:
     keys: Keyring
     verifier: TokenVerifier
     throttle: Throttle
+    shares: Shares
 
 
 @asynccontextmanager
 async def open_services(
-    settings: Settings, keys: Keyring, verifier: TokenVerifier
+    settings: Settings, keys: Keyring, verifier: TokenVerifier, shares: Shares
 ) -> AsyncIterator[Services]:
     """Open everything a gateway process needs; the database may be down and come later."""
     pool = create_pool(settings.database)
@@ -49,7 +51,7 @@ async def open_services(
     async with httpx.AsyncClient(base_url=settings.postgrest.url, timeout=10) as postgrest:
         await pool.open(wait=False)
         try:
-            yield Services(settings, pool, postgrest, keys, verifier, Throttle())
+            yield Services(settings, pool, postgrest, keys, verifier, Throttle(), shares)
         finally:
             follower.cancel()
             with suppress(asyncio.CancelledError):

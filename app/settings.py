@@ -85,8 +85,16 @@ class LimitsSettings(BaseSettings):
 
     model_config = _group("FLOWS_LIMITS_")
 
-    client: str = Field("6000/minute", description="Requests of one client.")
-    esco: str = Field("12000/minute", description="Requests of all clients of one ESCO.")
+    client: str = Field("100/second", description="Requests of one client.")
+    esco: str = Field("200/second", description="Requests of all clients of one ESCO.")
+    concurrent: PositiveInt = Field(
+        6,
+        description="Requests of one ESCO at the database at a time, in each process; keep it "
+        "below the pools (PostgREST's db-pool, FLOWS_DATABASE_POOL_MAX), so that others find room.",
+    )
+    turn_seconds: PositiveFloat = Field(
+        3.0, description="Seconds a request waits for its turn among them before it gets a 429."
+    )
     url: SecretStr | None = Field(
         None,
         description="redis://… where several gateways share one count; left out, each process "

@@ -133,7 +133,12 @@ declare
     claims jsonb := nullif(current_setting('request.jwt.claims', true), '')::jsonb;
     uuid_form constant text := '^[0-9a-fA-F]{8}-([0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}$';
     tenant text := '';
+    query text := nullif(current_setting('request.headers', true), '')::json ->> 'x-flows-query';
 begin
+    -- The gateway's name for the request, until the transaction ends: gateway.cancel_queries finds it.
+    if query ~ '^[0-9a-f]{32}$' then
+        perform set_config('application_name', query, true);
+    end if;
     if not coalesce(claims -> 'aud' ? 'flows' or claims ->> 'aud' = 'flows', false) then
         raise sqlstate 'PT401' using message = 'The token is not meant for this service';
     end if;
@@ -157,6 +162,26 @@ begin
 end $$;
 comment on function gateway.authorize() is 'Refuses revoked tokens and sets the ESCO of the caller.';
 grant execute on function gateway.authorize() to flows, public_backend, grafanareader;
+
+-- PostgREST lets a query run on when its client has left, so the gateway ends it. Two things keep this
+-- from ending anything else: the owner may signal sessions of the login authenticator alone, and a
+-- session has the name, which only the gateway knows, for no longer than that one transaction. The
+-- names are read before any signal is sent: in one query the planner might signal first.
+create function gateway.cancel_queries(queries text[]) returns text[]
+language sql security definer set search_path = ''
+begin atomic
+    with running as materialized (
+        select a.pid, a.application_name as query from pg_catalog.pg_stat_activity as a
+        where a.usename = 'authenticator' and a.state <> 'idle'
+            and a.application_name = any(cancel_queries.queries)
+            and a.application_name ~ '^[0-9a-f]{32}$'
+    )
+    select coalesce(array_agg(r.query), '{}') from running as r
+    where pg_catalog.pg_cancel_backend(r.pid);
+end;
+comment on function gateway.cancel_queries(text[])
+is 'Cancels those of the named requests that PostgREST is at; returns which they were.';
+grant execute on function gateway.cancel_queries(text[]) to flows_gateway;
 
 create function gateway.postgrest_config() returns void
 language plpgsql security definer set search_path = ''

@@ -7,6 +7,7 @@ import tempfile
 from base64 import urlsafe_b64encode
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,9 @@ def _read(file: Path) -> SigningKey:
         raise SystemExit(f"{file} cannot be read: {error.strerror}") from error
 
 
+# Files are read each second for new keys, and checking a private key takes 50 ms that every request
+# at that moment would wait for: what was read once and has not changed is remembered.
+@lru_cache(maxsize=16)
 def _parse(pem: bytes, source: str) -> SigningKey:
     try:
         private = serialization.load_pem_private_key(pem, password=None)

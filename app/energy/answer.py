@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, ClassVar, LiteralString, Protocol
@@ -16,6 +17,7 @@ from app.database import Connection, caller_session
 from app.energy.formats import Format
 from app.energy.intervals import Instant, moment
 from app.energy.parameters import Window
+from app.exchange import ClientGone, Exchange
 from app.services import Services
 
 # Moves when the same data would be written differently.
@@ -81,23 +83,31 @@ class Answer(Response):
         self._reading = reading
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer 304, or 200 with a stream."""
+        """Answer 304, or 200 with a stream; a client that leaves ends the query it waits for."""
+        rest = self._question.services.settings.rest
+        exchange = Exchange(scope, receive, send, rest.send_seconds)
+        with suppress(ClientGone), exchange:
+            async with self._question.services.shares.of(self._question.caller):
+                await self._send(exchange)
+
+    async def _send(self, exchange: Exchange) -> None:
         question = self._question
         async with caller_session(question.services.pool, question.caller) as connection:
             state = await _state(connection, question, self._reading.BESIDE)
             headers = COMMON | {"ETag": state.etag}
-            response: Response
             if _matches(question.request, state.etag):
-                response = Response(status_code=304, headers=headers)
-            else:
-                body = await self._reading.write(question, connection, state)
-                kind = "inline" if question.format.name == "json" else "attachment"
-                name = f"{question.file_name}.{question.format.name}"
-                headers["Content-Disposition"] = f'{kind}; filename="{name}"'
-                response = StreamingResponse(
-                    body, headers=headers, media_type=question.format.media_type
-                )
-            await response(scope, receive, send)
+                await exchange.start(304, Response(headers=headers, status_code=304).raw_headers)
+                await exchange.end()
+                return
+            body = await self._reading.write(question, connection, state)
+            kind = "inline" if question.format.name == "json" else "attachment"
+            name = f"{question.file_name}.{question.format.name}"
+            headers["Content-Disposition"] = f'{kind}; filename="{name}"'
+            head = StreamingResponse(body, headers=headers, media_type=question.format.media_type)
+            await exchange.start(200, head.raw_headers)
+            async for piece in body:
+                await exchange.write(piece.encode())
+            await exchange.end()
 
 
 def period(query: Window, state: State) -> dict[str, Any]:

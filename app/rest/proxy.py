@@ -5,6 +5,7 @@ The layers before it (app/middleware.py) have verified the token and bounded the
 """
 
 import logging
+import secrets
 import time
 
 import aiohttp
@@ -13,11 +14,13 @@ from starlette.types import Receive, Scope, Send
 from yarl import URL
 
 from app.errors import Problem, Unavailable, UpstreamTimeout, respond
+from app.exchange import ClientGone, Exchange
 from app.ops.metrics import Metrics
-from app.rest.exchange import ClientGone, Exchange
+from app.rest.cancel import QueryCanceller
 from app.rest.rebuild import PREFIX, RestError, rebuild, route_template
 from app.rest.relay import answer_headers, cleaned_error
 from app.settings import RestSettings
+from app.shares import Shares
 
 logger = logging.getLogger(__name__)
 
@@ -29,8 +32,17 @@ class UpstreamCut(Exception):  # noqa: N818  (the transfer is broken, on purpose
 class RestProxy:
     """ASGI application; `open` and `close` frame its pool of connections to PostgREST."""
 
-    def __init__(self, upstream: str, settings: RestSettings, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        upstream: str,
+        settings: RestSettings,
+        metrics: Metrics,
+        canceller: QueryCanceller,
+        shares: Shares,
+    ) -> None:
         self._upstream = upstream.rstrip("/")
+        self._canceller = canceller
+        self._shares = shares
         self._settings = settings
         self._metrics = metrics
         self._in_flight = 0
@@ -59,6 +71,7 @@ class RestProxy:
         """Close the pool."""
         if self._session:
             await self._session.close()
+        await self._canceller.close()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -67,10 +80,16 @@ class RestProxy:
             target, headers = rebuild(scope)
             scope["route_template"] = route_template(target)
             headers["authorization"] = f"Bearer {scope['token']}"
+            headers["x-flows-query"] = query = secrets.token_hex(16)
             self._in_flight += 1
             try:
                 with exchange:
                     await self._forward(scope, exchange, target, headers)
+            except (ClientGone, UpstreamTimeout):
+                # PostgREST reads a whole body before its query, and answers after it.
+                if "upstream_seconds" not in scope and not exchange.body_error:
+                    self._canceller.cancel(query)
+                raise
             finally:
                 self._in_flight -= 1
         except RestError as error:
@@ -89,13 +108,15 @@ class RestProxy:
         )
         started = time.perf_counter()
         try:
-            answer = await self._session.request(
-                scope["method"],
-                URL(self._upstream + target, encoded=True),
-                headers=headers,
-                data=exchange.body() if has_body else None,
-                allow_redirects=False,
-            )
+            # PostgREST answers when it is done with the database: what follows is the transfer.
+            async with self._shares.of(scope["caller"]):
+                answer = await self._session.request(
+                    scope["method"],
+                    URL(self._upstream + target, encoded=True),
+                    headers=headers,
+                    data=exchange.body() if has_body else None,
+                    allow_redirects=False,
+                )
         except (aiohttp.ClientError, TimeoutError) as error:
             raise self._failure(exchange, error) from error
         scope["upstream_seconds"] = time.perf_counter() - started

@@ -29,6 +29,10 @@ HARMLESS = {
 # not read again from a database that went away (500), connection lost in a query (400, no code).
 OUTAGES = {"PGRST003", "PGRST300", ""}
 
+# Somebody ended the query while its client still waits: an operator, or the gateway itself, which
+# ends queries whose clients left and may be late by a moment. Nothing was done; it can be repeated.
+CANCELLED = "canceling statement due to user request"
+
 # Statuses that PostgREST gets wrong: a view that cannot be written (500), and a row that a view's
 # check option keeps out (400), which is a row of another ESCO and refused as row security does.
 STATUSES = {"55000": 405, "44000": 403}
@@ -62,6 +66,8 @@ async def cleaned_error(answer: aiohttp.ClientResponse) -> tuple[int, bytes]:
         return answer.status, raw  # HEAD has no body to clean, and OPTIONS none to begin with
     if answer.status == 503 or code in OUTAGES:
         raise Unavailable("PostgREST has no connection to the database right now.")
+    if error.get("message") == CANCELLED:
+        raise Unavailable("The query was cancelled.")
     if code not in HARMLESS and code != "P0001" and not code.startswith("PT"):
         error |= {"details": None, "hint": None}
     return STATUSES.get(code, answer.status), orjson.dumps(error)

@@ -26,7 +26,7 @@ from app.runtime.process import Child, StackError
 
 MAINTENANCE_SECONDS = 3600
 # One machine has few callers, who measure and test: production's limits would be in their way.
-WIDE_LIMITS = {"FLOWS_LIMITS_CLIENT": "600000/minute", "FLOWS_LIMITS_ESCO": "600000/minute"}
+WIDE_LIMITS = {"FLOWS_LIMITS_CLIENT": "10000/second", "FLOWS_LIMITS_ESCO": "10000/second"}
 
 
 @contextmanager

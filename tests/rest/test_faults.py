@@ -3,10 +3,12 @@
 import collections
 import concurrent.futures
 import signal
+import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +21,10 @@ from app.runtime.stack import Stack
 from tests.conftest import answers, running_stack, wait_until
 
 SETTINGS = {
+    "FLOWS_LIMITS_CONCURRENT": "100",
     "FLOWS_DATABASE_POOL_MAX": "2", "FLOWS_DATABASE_POOL_TIMEOUT": "1", "FLOWS_METRICS": "open",
     "FLOWS_REST_CONNECTIONS": "12", "FLOWS_REST_CONNECT_SECONDS": "1", "FLOWS_DRAIN_SECONDS": "2",
+    "FLOWS_REST_BODY_SECONDS": "1", "FLOWS_REST_SEND_SECONDS": "3",
 }  # fmt: skip
 PERIOD = {"period_from": "2026-01-01T00:00Z", "period_to": "2026-01-02T00:00Z"}
 
@@ -28,9 +32,15 @@ PERIOD = {"period_from": "2026-01-01T00:00Z", "period_to": "2026-01-02T00:00Z"}
 class Parts:
     """A stack whose parts nobody restarts: what dies stays dead until the test starts it."""
 
-    def __init__(self, stack: Stack, contract: dict[str, Any]) -> None:
-        self.stack = stack
+    def __init__(self, stack: Stack | None, contract: dict[str, Any]) -> None:
+        self._stack = stack
         self.contract = contract
+
+    @property
+    def stack(self) -> Stack:
+        """The stack, where this test may stop its parts."""
+        assert self._stack
+        return self._stack
 
     def client(self, kind: str = "read") -> httpx.Client:
         """A client of the gateway with a token of wlce."""
@@ -56,6 +66,16 @@ class Parts:
         assert row
         count: int = row[0]
         return count
+
+    def busy(self, user: str) -> list[int]:
+        """Processes of a login that are at a query, other than keeping up with the tokens."""
+        with psycopg.connect(self.contract["database_url"]) as connection:
+            rows = connection.execute(
+                "select pid from pg_stat_activity where state <> 'idle' and usename = %s"
+                " and application_name !~ '^flows-gateway .'",
+                (user,),
+            ).fetchall()
+        return [pid for (pid,) in rows]
 
     def in_flight(self) -> int:
         """Requests that the gateway has at PostgREST."""
@@ -231,6 +251,40 @@ def test_an_exhausted_pool_is_a_503_after_a_bounded_wait(parts: Parts) -> None:
         assert {waiting.result().status_code for waiting in slow} == {200}
 
 
+def test_one_esco_does_not_take_every_connection() -> None:
+    limits = {"FLOWS_LIMITS_CONCURRENT": "3", "FLOWS_LIMITS_TURN_SECONDS": "1"}
+    doors = {"/rest/v1/sites_new": ("sites_new", "authenticator"),
+             "/v1/energy": ("circuits", "flows_gateway")}  # fmt: skip
+    with (
+        running_stack(FLOWS_DATABASE_POOL_MAX="4", **limits) as stack,
+        concurrent.futures.ThreadPoolExecutor(10) as pool,
+        stack.client("wlce") as greedy,
+        stack.client("hmce") as other,
+    ):
+        parts = Parts(None, stack.contract)
+        for path, (table, user) in doors.items():
+            params = PERIOD if path == "/v1/energy" else None
+            with parts.locked(table):
+                stuck = [pool.submit(greedy.get, path, params=params) for _ in range(3)]
+                wait_until(lambda: parts.waiting(user) == 3)  # noqa: B023
+                refused, seconds = timed(greedy, path, **(params or {}))
+                assert refused.status_code == 429
+                assert int(refused.headers["retry-after"]) >= 1
+                assert refused.json()["code"] == "rate_limited"
+                assert 1 <= seconds < 2
+                answer, seconds = timed(other, "/rest/v1/regions")
+                assert answer.status_code == 200
+                assert seconds < 1
+                # The fourth of a pool of four is left for the others.
+                theirs = pool.submit(other.get, path, params=params)
+                wait_until(lambda: parts.waiting(user) == 4)  # noqa: B023
+                waiting = pool.submit(greedy.get, path, params=params)
+                time.sleep(0.3)
+                assert parts.waiting(user) == 4
+            for request in (*stuck, theirs, waiting):
+                assert request.result().status_code == 200
+
+
 def test_a_query_that_takes_too_long_is_ended(parts: Parts) -> None:
     with psycopg.connect(parts.contract["database_url"], autocommit=True) as connection:
         for limit, works in (("1s", False), ("30s", True)):
@@ -250,16 +304,122 @@ def asks_in_vain(client: httpx.Client) -> bool:
     return True
 
 
-@pytest.mark.parametrize("method", ["GET", "PATCH"])
-def test_when_the_client_leaves_the_request_upstream_ends_at_once(
-    parts: Parts, method: str
-) -> None:
-    body = {"name": "x"} if method == "PATCH" else None
-    with parts.locked("sites_new"):
+SLOW = "create or replace function api.nap(seconds float) returns setof int language plpgsql as"
+SLEEPS = " $$ begin perform pg_catalog.pg_sleep(seconds); return next 1; end $$"
+
+
+@pytest.fixture(scope="module")
+def nap(parts: Parts) -> Iterator[None]:
+    """A function whose call takes as long as one asks, and a site that takes long to change."""
+    with psycopg.connect(parts.contract["database_url"], autocommit=True) as connection:
+        connection.execute(SLOW + SLEEPS)
+        connection.execute("grant execute on function api.nap(float) to flows, public_backend")
+        connection.execute("notify pgrst, 'reload schema'")
+        with parts.client() as client:
+            wait_until(lambda: client.get("/rest/v1/rpc/nap?seconds=0").status_code == 200)
+        yield
+        connection.execute("drop function api.nap(float)")
+        connection.execute("notify pgrst, 'reload schema'")
+
+
+LEAVERS = {
+    "a function that sleeps": ("GET", "/rest/v1/rpc/nap?seconds=25", None),
+    # After its body, and after the time that a body may take.
+    "a function with a body": ("POST", "/rest/v1/rpc/nap", {"seconds": 25}),
+    "a write that waits": ("PATCH", "/rest/v1/sites_new?code=eq.none", {"name": "x"}),
+    "a read that waits": ("GET", "/rest/v1/sites_new", None),
+    "energy": ("GET", "/v1/energy", None),
+}
+
+
+@pytest.mark.usefixtures("nap")
+@pytest.mark.parametrize("kind", LEAVERS)
+def test_when_the_client_leaves_its_query_ends(parts: Parts, kind: str) -> None:
+    method, path, body = LEAVERS[kind]
+    user = "flows_gateway" if path.startswith("/v1") else "authenticator"
+    params = PERIOD if user == "flows_gateway" else None
+    lock = parts.locked("circuits" if user == "flows_gateway" else "sites_new")
+    with lock if "nap" not in path else nullcontext():
         with parts.client("write") as client, pytest.raises(httpx.ReadTimeout):
-            client.request(method, "/rest/v1/sites_new?code=eq.none", json=body, timeout=0.5)
-        wait_until(lambda: parts.in_flight() == 0, seconds=5)
-    wait_until(lambda: parts.waiting("authenticator") == 0)
+            client.request(method, path, params=params, json=body, timeout=1.5)
+        wait_until(lambda: not parts.busy(user), seconds=2)
+        wait_until(lambda: parts.in_flight() == 0, seconds=2)
+    with parts.client() as client:  # the connections are back, and nobody else's query ended
+        for _ in range(12):
+            assert client.get("/rest/v1/escos").status_code == 200
+            assert client.get("/v1/energy", params=PERIOD).status_code == 200
+
+
+@pytest.mark.parametrize("leaves", [True, False])
+def test_energy_that_is_not_read_on_holds_no_connection(parts: Parts, leaves: bool) -> None:
+    first = datetime.now(UTC).replace(microsecond=0) - timedelta(days=31)
+    last = first + timedelta(days=30)
+    wanted = {"period_from": first.isoformat(), "period_to": last.isoformat(),
+              "granularity": "PT30M", "group_by": "circuit", "format": "csv"}  # fmt: skip
+    # More comes than the buffers between the two ends hold.
+    small = httpx.HTTPTransport(socket_options=[(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)])
+    url = f"{parts.contract['base_url']}/v1/energy"
+    with (
+        httpx.Client(transport=small, headers=parts.client().headers) as client,
+        client.stream("GET", url, params=wanted) as answer,
+    ):
+        assert answer.status_code == 200
+        assert len(parts.busy("flows_gateway")) == 1
+        if not leaves:
+            wait_until(lambda: not parts.busy("flows_gateway"), seconds=5)
+    wait_until(lambda: not parts.busy("flows_gateway"), seconds=2)
+
+
+@pytest.mark.usefixtures("nap")
+def test_a_query_whose_client_left_before_it_began_does_not_stay(parts: Parts) -> None:
+    def leave(path: str, seconds: float) -> None:
+        with parts.client() as client, pytest.raises(httpx.ReadTimeout):
+            client.get(path, timeout=seconds)
+
+    with concurrent.futures.ThreadPoolExecutor(12) as pool:
+        napping = [pool.submit(leave, "/rest/v1/rpc/nap?seconds=25", 3) for _ in range(10)]
+        wait_until(lambda: len(parts.busy("authenticator")) == 10)
+        # PostgREST has no connection for these before the others leave.
+        queued = [pool.submit(leave, "/rest/v1/rpc/nap?seconds=24", 0.5) for _ in range(2)]
+        for left in (*queued, *napping):
+            left.result()
+    wait_until(lambda: not parts.busy("authenticator"), seconds=2)
+
+
+@pytest.mark.usefixtures("nap")
+def test_only_the_query_of_the_client_that_left_ends(parts: Parts) -> None:
+    with concurrent.futures.ThreadPoolExecutor() as pool, parts.client() as client:
+        staying = [pool.submit(client.get, "/rest/v1/rpc/nap?seconds=4") for _ in range(3)]
+        wait_until(lambda: len(parts.busy("authenticator")) == 3)
+        with parts.client() as leaver, pytest.raises(httpx.ReadTimeout):
+            leaver.get("/rest/v1/rpc/nap?seconds=25", timeout=0.5)
+        wait_until(lambda: len(parts.busy("authenticator")) == 3, seconds=2)
+        assert {answer.result().status_code for answer in staying} == {200}
+
+
+@pytest.mark.usefixtures("nap")
+def test_a_query_that_an_operator_cancels_is_a_503(parts: Parts) -> None:
+    with (
+        concurrent.futures.ThreadPoolExecutor() as pool,
+        parts.client() as client,
+        psycopg.connect(parts.contract["database_url"]) as connection,
+    ):
+        cancelled = pool.submit(client.get, "/rest/v1/rpc/nap?seconds=25")
+        [pid] = wait_until(lambda: parts.busy("authenticator"))
+        connection.execute("select pg_cancel_backend(%s)", (pid,))
+        assert_unavailable(cancelled.result())
+
+
+def test_the_gateway_cancels_nothing_but_named_queries_of_callers(parts: Parts) -> None:
+    name, own = "0123456789abcdef" * 2, "select gateway.cancel_queries(%s)"
+    with psycopg.connect(parts.contract["database_url"], autocommit=True) as connection:
+        idle = parts.busy("authenticator")
+        assert idle == []
+        connection.execute("set application_name to '" + name + "'")  # a session of another login
+        assert connection.execute(own, ([name, "PostgREST 12.0.2", ""],)).fetchone() == ([],)
+        for role in ("flows", "public_backend", "grafanareader", "authenticator"):
+            may = "select has_function_privilege(%s, 'gateway.cancel_queries(text[])', 'execute')"
+            assert connection.execute(may, (role,)).fetchone() == (False,)
 
 
 def test_sigterm_drains(parts: Parts) -> None:

@@ -1,4 +1,4 @@
-"""The client's side of one passed-through request: its body in, its answer out, its leaving."""
+"""The client's side of a request that may take long: body in, answer out, and its leaving."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping

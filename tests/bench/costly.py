@@ -1,0 +1,59 @@
+"""One tenant asks costly questions over sixteen connections; what another one's requests take."""
+
+import statistics
+import time
+
+from tests.bench import load
+from tests.bench.load import Request
+from tests.bench.report import Report
+from tests.conftest import Stack, running_stack
+
+ROUNDS = 3
+SECONDS = 4.0
+# No index helps, and every row is counted.
+COSTLY = "register_interval_hh?import_kwh=gt.0&order=import_kwh.desc,export_kwh&limit=1"
+STEADY = {"connections": 4, "pause": 0.045, "seconds": SECONDS}
+# FLOWS_LIMITS_CONCURRENT, and how much longer the others' p99 may get.
+SHARES = {"no share": ("1000", None), "a share of 6": ("6", None), "a share of 2": ("2", "<= 1.5")}
+
+
+def run(stack: Stack, report: Report) -> None:
+    """Compare the 99th percentile alone and beside, with and without FLOWS_LIMITS_CONCURRENT.
+
+    Every costly query keeps a core busy for as long as it runs, so with more of them than cores the
+    others wait for the machine, whatever the gateway does; what it can keep are the connections.
+    """
+    del stack
+    for name, (concurrent, limit) in SHARES.items():
+        settings = {"FLOWS_LIMITS_CONCURRENT": concurrent, "FLOWS_LIMITS_TURN_SECONDS": "1"}
+        with running_stack(**settings) as limited:
+            rest, escos = limited.contract["rest_url"], limited.contract["escos"]
+            tokens = {
+                code: {"Authorization": f"Bearer {escos[code]['read_token']}"} for code in escos
+            }
+            steady = Request(f"{rest}/meter_registry?limit=3", tokens["hmce"])
+            costly = Request(f"{rest}/{COSTLY}", tokens["wlce"] | {"Prefer": "count=exact"})
+            alone: list[float] = []
+            beside: list[float] = []
+            refused: list[float] = []
+            for _ in range(ROUNDS):
+                alone.append(_p99(steady))
+                crowd = load.start(costly, connections=16, seconds=SECONDS + 2)
+                time.sleep(1)
+                beside.append(_p99(steady))
+                counted = load.finish(crowd).require(200, 206, 429).statuses
+                refused.append(counted.get("429", 0) / sum(counted.values()))
+        report.figure(f"{name}: p99 alone", statistics.median(alone), "ms")
+        report.figure(f"{name}: p99 beside costly queries", statistics.median(beside), "ms")
+        report.figure(
+            f"{name}: p99 beside / alone",
+            statistics.median(b / a for a, b in zip(alone, beside, strict=True)),
+            "×",
+            limit=limit,
+        )
+        report.figure(f"{name}: costly queries refused", statistics.median(refused) * 100, "%")
+
+
+def _p99(steady: Request) -> float:
+    latencies = load.measure(steady, **STEADY).require(200).latencies
+    return statistics.quantiles(latencies, n=100)[-1]
