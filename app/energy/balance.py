@@ -9,7 +9,7 @@ from app.database import Connection
 from app.energy import scope
 from app.energy.answer import Body, Question, State, period
 from app.energy.formats import Format
-from app.energy.grid import Grid, Page
+from app.energy.grid import Found, Grid, Page
 from app.energy.groups import Dimension, Era, Groups
 from app.energy.intervals import Intervals
 from app.energy.parameters import BalanceQuery
@@ -51,17 +51,22 @@ class BalanceGrid(Grid):
     def __init__(self, groups: Groups, *more: Any) -> None:
         super().__init__(groups, *more)
         self._totals: dict[int, list[Figure]] = {}
-        self._count = len(groups)
+        self._fields = self.form.fields(self.COLUMNS)
 
-    def values(self, found: Sequence[Any], expected: int, era: Era) -> tuple[str | int, ...]:
+    def feed(self, found: Sequence[tuple[Any, ...]]) -> list[str]:
+        """Return the rows up to and including those found; their sums go into the totals."""
+        for _, group, *sums, _, _ in found:
+            totals = self._totals.setdefault(group, [None] * len(sums))
+            for place, number in enumerate(sums):
+                if number is not None:
+                    totals[place] = (totals[place] or 0) + Decimal(number)
+        return super().feed(found)
+
+    def fields(self, found: Found, expected: int, era: Era) -> str:
         """Take generation, consumption, self-consumption, register and present half-hours."""
         *sums, register_intervals, present = found
         exact = [None if number is None else Decimal(number) for number in sums]
-        totals = self._totals.setdefault(self.position % self._count, [None] * len(exact))
-        for place, number in enumerate(exact):
-            if number is not None:
-                totals[place] = (totals[place] or 0) + number
-        return (
+        return self._fields % (
             *(_written(self.form, number) for number in figures(*exact)),
             expected,
             present,
@@ -121,7 +126,7 @@ class BalanceReading:
         start = interval("start", self.query.granularity)
         more = {} if self.query.granularity == "PT30M" else bounds(self.intervals)
         return Statement(
-            "select extract(epoch from interval_start)::bigint, g, generation, consumption, used,"
+            "select date_part('epoch', interval_start)::bigint, g, generation, consumption, used,"
             f" register_intervals::bigint, present from (select {start} as interval_start, g,"
             " sum(export_kwh) as generation, sum(import_kwh) as consumption,"
             " sum(least(coalesce(import_kwh, 0), coalesce(export_kwh, 0))) as used,"

@@ -87,7 +87,7 @@ class CompletenessReading:
 
 
 def _epoch(column: str) -> str:
-    return f"extract(epoch from {column})::bigint"
+    return f"date_part('epoch', {column})::bigint"
 
 
 def _statement(groups: Groups) -> Statement:

@@ -1,6 +1,5 @@
 """Energy per group and interval: a page of the grid, written as the database finds it."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, LiteralString
 
@@ -8,7 +7,8 @@ from app.database import Connection
 from app.energy import cursors, scope, sources
 from app.energy.answer import Body, Question, State, period
 from app.energy.cursors import Position
-from app.energy.grid import Grid, Page
+from app.energy.formats import Format
+from app.energy.grid import Found, Grid, Page
 from app.energy.groups import Dimension, Era, Groups
 from app.energy.intervals import Intervals
 from app.energy.parameters import EnergyQuery
@@ -16,28 +16,31 @@ from app.energy.query import Statement, Window, energy
 from app.energy.rows import Lines, batches
 from app.energy.scope import Scope
 
+FOUND = ("import_kwh", "export_kwh", "present_intervals", "meters_reporting")
+
 
 class EnergyGrid(Grid):
-    """Rows of energy."""
+    """Rows of energy; what the database knows of one comes written already."""
 
-    COLUMNS = (
-        "import_kwh", "export_kwh", "expected_intervals", "present_intervals", "meters_expected",
-        "meters_reporting", "complete",
-    )  # fmt: skip
-    NOTHING = (None, None, 0, 0, 0)
+    COLUMNS = (*FOUND, "expected_intervals", "meters_expected", "complete")
+    NOTHING = (0, None)
 
-    def values(self, found: Sequence[Any], expected: int, era: Era) -> tuple[str | int, ...]:
-        """Take import kWh, export kWh, register half-hours, present half-hours, meters."""
-        imported, exported, register_intervals, present, meters = found
-        return (
-            self.form.number(imported),
-            self.form.number(exported),
-            expected,
-            present,
-            era.meters,
-            meters,
-            self.form.truth(era.complete(expected, register_intervals)),
-        )
+    def __init__(self, *what: Any, **how: Any) -> None:
+        super().__init__(*what, **how)
+        missing = (self.form.missing, self.form.missing, 0, 0)
+        self._nothing = self.form.fields(FOUND) % missing
+        self._tails: dict[tuple[int, int, bool], str] = {}
+
+    def fields(self, found: Found, expected: int, era: Era) -> str:
+        """Take register half-hours and the fields of `FOUND`."""
+        register_intervals, fields = found
+        known = expected, era.meters, era.complete(expected, register_intervals)
+        tail = self._tails.get(known)
+        if tail is None:
+            *numbers, complete = known
+            named = self.form.fields(self.COLUMNS[len(FOUND) :])
+            tail = self._tails[known] = "," + named % (*numbers, self.form.truth(complete))
+        return (fields or self._nothing) + tail
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,13 +84,12 @@ class EnergyReading:
                 sparse=self.query.updated_since is not None,
             )  # fmt: skip
             left = self.limit
-            async for found in batches(connection, self._statement(groups, part, page)):
+            async for found in batches(connection, self._statement(form, groups, part, page)):
                 yield lines.add(grid.feed(found[:left]))
                 if self.query.updated_since is not None and left is not None:
                     if len(found) > left:
                         following = self._position(groups, part, grid.position)
-                        break
-                    left -= len(found)
+                    left = max(left - len(found), 0)
             yield lines.add(grid.finish())
             if last < total:
                 following = self._position(groups, part, page.last)
@@ -113,7 +115,7 @@ class EnergyReading:
         index, group = divmod(following - 1, len(groups))
         return Position(part.bounds[index], groups.keys[group])
 
-    def _statement(self, groups: Groups, part: Intervals, page: Page) -> Statement:
+    def _statement(self, form: Format, groups: Groups, part: Intervals, page: Page) -> Statement:
         asked, count = self.query, len(groups)
         since = (part.bounds[0], page.first) if page.first else None
         until = None
@@ -128,4 +130,5 @@ class EnergyReading:
             asked.granularity,
             sources.choose(asked.granularity, asked.zone(), part),
             Window(since, until, asked.updated_since, limit),
+            form.sql(FOUND),
         )

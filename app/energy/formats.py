@@ -63,12 +63,29 @@ class Format:
         is_nested = self.name == "csv" and isinstance(value, list | dict)
         return self.text(written) if is_nested else written
 
+    @property
+    def brackets(self) -> tuple[str, str]:
+        """What comes before and after the fields of a row."""
+        return ("", "") if self.name == "csv" else ("{", "}")
+
+    def fields(self, columns: Sequence[str], place: str = "%s") -> str:
+        """Fields of a row, for `%` to fill with one encoded value per column."""
+        if self.name == "csv":
+            return ",".join([place] * len(columns))
+        return ",".join(f'"{column}":{place}' for column in columns)
+
+    def labels(self, columns: Sequence[str]) -> str:
+        """The same for text that needs no escaping, not encoded yet."""
+        return self.fields(columns, "%s" if self.name == "csv" else '"%s"')
+
+    def sql(self, columns: Sequence[str]) -> str:
+        """The SQL of the fields of a row, for columns of numbers."""
+        values = [f"' || coalesce({column}::text, '{self.missing}') || '" for column in columns]
+        return "'" + self.fields(columns) % tuple(values) + "'"
+
     def template(self, columns: Sequence[str]) -> str:
         """The row that `%` fills with one encoded value per column, without its separator."""
-        if self.name == "csv":
-            return ",".join(["%s"] * len(columns))
-        members = ",".join(f'"{column}":%s' for column in columns)
-        return f"{{{members}}}"
+        return self.fields(columns).join(self.brackets)
 
     def head(self, members: dict[str, Any], columns: Sequence[str]) -> str:
         """What comes before the rows: the JSON object's members, or CSV's header line."""

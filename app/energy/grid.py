@@ -1,17 +1,18 @@
 """Rows per group and interval: each group has one in each interval, reported or not."""
 
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, ClassVar
 from zoneinfo import ZoneInfo
 
 from app.energy.formats import Format
 from app.energy.groups import Era, Groups
-from app.energy.intervals import Intervals, label
+from app.energy.intervals import Instant, Intervals, labels
 
-# interval start, group, and what was found of them
-Found = tuple[Any, ...]
+# What the database found of a group in an interval, after the interval's start and the group.
+Found = Sequence[Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +26,12 @@ class Page:
 class Grid:
     """Writes rows in order: `feed` with what the database found, then `finish`.
 
-    A subclass names its columns and writes their values.
+    A subclass names its columns and writes their fields.
     """
 
     COLUMNS: ClassVar[tuple[str, ...]]
     # What stands for an interval of which the database found nothing.
-    NOTHING: ClassVar[tuple[Any, ...]]
+    NOTHING: ClassVar[Found]
 
     def __init__(
         self,
@@ -44,71 +45,61 @@ class Grid:
         sparse: bool = False,
     ) -> None:
         """With `sparse`, only what was found is written: the answer to `updated_since`."""
-        self._groups = groups
-        self._intervals = intervals
-        self._zone = zone
         self.form = form
+        self.position = page.first
         self._sparse = sparse
-        self._template = form.template([*by, "interval_start", "interval_end", *self.COLUMNS])
-        self._keys = [tuple(form.text(value) for value in key) for key in groups.keys]
+        self._last = page.last
+        # A row is its group's text, its interval's, and its values'.
+        before, self._after = form.brackets
+        keys = (tuple(form.text(value) for value in key) for key in groups.keys)
+        self._heads = [before + form.fields(by) % key + "," for key in keys]
+        span = form.labels(("interval_start", "interval_end")) + ","
+        self._spans = [span % ends for ends in pairwise(labels(intervals, zone))]
+        self._expected = [intervals.expected(index) for index in range(len(intervals))]
+        bounds = intervals.bounds
+        self._index: Callable[[Instant], int]
+        if intervals.are_half_hours:
+            self._index = bounds.index  # a range calculates it
+        else:
+            self._index = {bound: index for index, bound in enumerate(bounds)}.__getitem__
         self._eras = [groups.eras(group, intervals) for group in range(len(groups))]
         self._starts = [[era.first for era in eras] for eras in self._eras]
-        self.position = page.first
-        self._last = page.last
-        self._interval = -1
-        self._labels: tuple[str, str, int] = ("", "", 0)
 
-    def feed(self, found: Iterable[Found]) -> list[str]:
-        """Return the rows up to and including those found."""
+    def feed(self, found: Sequence[tuple[Any, ...]]) -> list[str]:
+        """Return the rows up to and including those found: (interval's start, group, …)."""
         rows: list[str] = []
-        count = len(self._groups)
-        bounds = self._intervals.bounds
-        for start, group, *values in found:
-            while bounds[self.position // count] != start or self.position % count != group:
-                self._skip(rows)
-            rows.append(self._row(values))
-            self.position += 1
+        count = len(self._heads)
+        for row in found:
+            group = row[1]
+            index = self._index(row[0])
+            position = index * count + group
+            if position != self.position:
+                self._fill(rows, position)
+            rows.append(self._row(index, group, row[2:]))
+            self.position = position + 1
         return rows
 
     def finish(self) -> list[str]:
         """Return the rows after the last one found."""
         rows: list[str] = []
-        while self.position < self._last and not self._sparse:
-            self._skip(rows)
+        self._fill(rows, self._last)
         return rows
 
-    def _skip(self, rows: list[str]) -> None:
-        if self.position >= self._last:
-            raise RuntimeError("the database returned a row outside the page")
-        if not self._sparse:
-            rows.append(self._row(self.NOTHING))
-        self.position += 1
-
-    def values(self, found: Sequence[Any], expected: int, era: Era) -> tuple[str | int, ...]:
-        """Return the value of each column; `expected` half-hours of each of the era's registers."""
+    def fields(self, found: Found, expected: int, era: Era) -> str:
+        """Write the `COLUMNS`; `expected` half-hours of each of the era's registers."""
         raise NotImplementedError
 
-    def _row(self, found: Sequence[Any]) -> str:
-        index, group = divmod(self.position, len(self._groups))
-        if index != self._interval:
-            self._enter(index)
-        start, end, expected = self._labels
-        values = self.values(found, expected, self._era(group, index))
-        return self._template % (*self._keys[group], start, end, *values)
+    def _fill(self, rows: list[str], position: int) -> None:
+        """Add rows for what the database did not find before `position`."""
+        if not self.position <= position <= self._last:
+            raise RuntimeError("the database returned a row outside the page, or out of order")
+        if not self._sparse:
+            places = (divmod(place, len(self._heads)) for place in range(self.position, position))
+            rows += [self._row(index, group, self.NOTHING) for index, group in places]
+        self.position = position
 
-    def _enter(self, index: int) -> None:
-        bounds, zone = self._intervals.bounds, self._zone
-        # One interval ends where the next begins.
-        start = self._labels[1] if index == self._interval + 1 else ""
-        self._labels = (
-            start or self.form.text(label(bounds[index], zone)),
-            self.form.text(label(bounds[index + 1], zone)),
-            self._intervals.expected(index),
-        )
-        self._interval = index
-
-    def _era(self, group: int, index: int) -> Era:
+    def _row(self, index: int, group: int, found: Found) -> str:
         eras = self._eras[group]
-        if len(eras) == 1:
-            return eras[0]
-        return eras[bisect_right(self._starts[group], index) - 1]
+        era = eras[0] if len(eras) == 1 else eras[bisect_right(self._starts[group], index) - 1]
+        fields = self.fields(found, self._expected[index], era)
+        return f"{self._heads[group]}{self._spans[index]}{fields}{self._after}"

@@ -8,6 +8,7 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from itertools import pairwise
 from typing import Literal
 from zoneinfo import ZoneInfo
 
@@ -16,6 +17,7 @@ Instant = int
 
 HALF_HOUR = 1800
 DAY = 86400
+EPOCH = date(1970, 1, 1).toordinal()
 
 
 def half_hour_from(moment: datetime) -> Instant:
@@ -46,8 +48,15 @@ class Intervals:
 
     def expected(self, index: int) -> int:
         """How many half-hours of the interval lie in the period; 46, 48 or 50 in a whole day."""
+        if self.are_half_hours:
+            return 1
         start, end = self.inside(index)
         return (end - start) // HALF_HOUR
+
+    @property
+    def are_half_hours(self) -> bool:
+        """Whether each interval is a half-hour."""
+        return isinstance(self.bounds, range)
 
     def index(self, instant: Instant) -> int:
         """The interval in which a half-hour of the period begins."""
@@ -122,6 +131,31 @@ def offsets(zone: ZoneInfo, first: Instant, last: Instant) -> list[tuple[Instant
 def label(instant: Instant, zone: ZoneInfo) -> str:
     """ISO 8601 in local time, with offset."""
     return datetime.fromtimestamp(instant, zone).isoformat()
+
+
+def labels(intervals: Intervals, zone: ZoneInfo) -> list[str]:
+    """The labels of all bounds; half-hours a day at a time, which is several times as fast."""
+    bounds = intervals.bounds
+    if not intervals.are_half_hours:
+        return [label(bound, zone) for bound in bounds]
+    end = bounds[-1] + HALF_HOUR
+    found: list[str] = []
+    clock = [*offsets(zone, bounds[0], end), (end, 0)]
+    for (start, ahead), (until, _) in pairwise(clock):
+        suffix = label(start, zone)[-6:]
+        phase = (start + ahead) % HALF_HOUR
+        times = [
+            f"T{second // 3600:02}:{second // 60 % 60:02}:00{suffix}"
+            for second in range(phase, DAY, HALF_HOUR)
+        ]
+        while start < until:
+            day, second = divmod(start + ahead, DAY)
+            text = date.fromordinal(EPOCH + day).isoformat()
+            first = second // HALF_HOUR
+            rest = times[first : first + (until - start) // HALF_HOUR]
+            found += [text + time for time in rest]
+            start += len(rest) * HALF_HOUR
+    return found
 
 
 def moment(instant: Instant) -> datetime:

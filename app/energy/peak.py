@@ -81,7 +81,7 @@ class PeakReading:
             " shown as (select * from ranked where rank <= %(top)s),"
             ' reporting as (select r."timestamp" as start, s.g, count(distinct s.meter) as meters'
             f'{SPANS} and r."timestamp" = any(array(select start from shown)) group by 1, 2)'
-            " select extract(epoch from start)::bigint, g, rank, 2 * import_kwh, 2 * export_kwh,"
+            " select date_part('epoch', start)::bigint, g, rank, 2 * import_kwh, 2 * export_kwh,"
             " register_intervals::bigint, meters"
             " from shown inner join reporting using (start, g) order by g, rank",
             hours.parameters

@@ -1,8 +1,7 @@
 """The SQL of energy per group and interval; nothing here asks the database.
 
-Every statement returns (interval_start as epoch seconds, group, import kWh, export kWh, register
-half-hours, present half-hours, meters reporting), in the order of the first two, without intervals
-in which nothing was reported.
+Per group and interval there are interval_start, g, import_kwh, export_kwh, register_intervals,
+present_intervals and meters_reporting; intervals in which nothing was reported are left out.
 """
 
 from collections.abc import Sequence
@@ -42,8 +41,13 @@ def energy(
     granularity: Granularity,
     pieces: Sequence[Piece],
     window: Window,
+    fields: str,
 ) -> Statement:
-    """Build the statement: from the circuits' aggregates where they fit, else from registers."""
+    """Build (start, group, register half-hours, `fields`), by the first two.
+
+    From the circuits' aggregates where they fit, else from registers; `fields` is SQL over the
+    columns named above.
+    """
     if groups.circuits is None:
         statement = _from_registers(groups, intervals, granularity)
     elif groups.single:
@@ -52,9 +56,8 @@ def energy(
         statement = _from_circuits(groups, intervals, granularity, pieces)
     conditions, limit = _conditions(window, statement.parameters)
     return Statement(
-        "select extract(epoch from interval_start)::bigint, g, import_kwh, export_kwh,"
-        " register_intervals::bigint, present_intervals::bigint, meters_reporting::bigint"
-        f" from ({statement.sql}) as e{conditions} order by interval_start, g{limit}",
+        "select date_part('epoch', interval_start)::bigint, g, register_intervals::bigint,"
+        f" {fields} from ({statement.sql}) as e{conditions} order by interval_start, g{limit}",
         statement.parameters,
     )
 

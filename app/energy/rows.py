@@ -1,8 +1,11 @@
 """Reading rows from the database and writing them, a batch at a time."""
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 from typing import Any
 
+import psycopg
 from psycopg import AsyncServerCursor
 from psycopg.rows import tuple_row
 from psycopg.types.string import TextLoader
@@ -22,8 +25,17 @@ async def batches(connection: Connection, statement: Statement) -> AsyncIterator
     async with AsyncServerCursor(connection, "rows", row_factory=tuple_row) as cursor:
         cursor.adapters.register_loader("numeric", TextLoader)
         await cursor.execute(statement.sql.encode(), statement.parameters)
-        while found := await cursor.fetchmany(BATCH):
-            yield found
+        following = asyncio.create_task(cursor.fetchmany(BATCH))
+        try:
+            while found := await following:
+                # The database finds the next batch while this one is written.
+                following = asyncio.create_task(cursor.fetchmany(BATCH))
+                await asyncio.sleep(0)
+                yield found
+        finally:
+            following.cancel()
+            with suppress(asyncio.CancelledError, psycopg.Error):
+                await following
 
 
 async def table(
