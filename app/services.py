@@ -39,7 +39,7 @@ async def open_services(
     def private_keys() -> list[SigningKey]:
         # A rotation on this machine adds a file.
         if settings.signing_key is None and (found := watched.changed()):
-            keys.replace(found)
+            keys.add(found)
         return keys.private
 
     def update(state: AuthState) -> None:

@@ -150,9 +150,9 @@ class Keyring:
         self._keys = {key.kid: key for key in keys}
         self._state = NOTHING_KNOWN
 
-    def replace(self, keys: list[SigningKey]) -> None:
-        """Take the files' keys as they are now."""
-        self._keys = {key.kid: key for key in keys}
+    def add(self, keys: list[SigningKey]) -> None:
+        """Take keys of files that came; one whose file is gone signs on until it is retired."""
+        self._keys |= {key.kid: key for key in keys}
 
     def update(self, state: AuthState) -> None:
         """Learn what the database knows."""

@@ -131,8 +131,8 @@ def _issued(stack: Stack) -> bool:
 def test_a_token_issued_during_a_rotation_outlives_the_old_key(own: Stack) -> None:
     old = kid(issue(own))
     new = flows(own, "keys", "rotate").stdout.split()[0]  # signs in a minute
-    token = flows(own, "token", "--esco", "wlce", "--days", "300", "--name", "between").stdout
-    assert kid(token) == old
+    token = flows(own, "token", "--esco", "wlce", "--days", "300", "--name", "between")
+    assert kid(token.stdout.strip()) == old
     until = listed(own)[old]["verifies_until"]
     with psycopg.connect(own.contract["database_url"]) as admin:
         row = admin.execute(
@@ -174,7 +174,7 @@ def test_a_running_gateway_keeps_its_keys_whatever_becomes_of_the_files(
         with second_gateway(own) if how == "gone" else _nothing():
             time.sleep(3.5)  # three looks at the files
             assert doors(own, token) == {200}
-            assert kid(issue(own)) == kid(token)
+            assert doors(own, issue(own)) == {200}
         log = (own.home / "logs" / "gateway.log").read_text()
         assert log.count("the keys stay as they are") >= 1
         assert "PRIVATE KEY" not in log
@@ -263,6 +263,7 @@ def test_a_rotation_that_was_killed_is_committed_or_absent_and_can_be_repeated(o
         # What is a key is known to every door before it signs; what is none is no file of one.
         assert _held(own) <= set(listed(own))
     new = flows(own, "keys", "rotate").stdout.split()[0]
-    for name, key in listed(own).items():
-        assert (key["verifies_until"] is None) == (name == new)
+    keys = listed(own)
+    for name in _held(own):
+        assert (keys[name]["verifies_until"] is None) == (name == new)
     assert doors(own, issue(own)) == {200}
