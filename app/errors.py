@@ -5,7 +5,9 @@ and the database driver's errors into a response. PostgREST's own errors pass th
 are not described here.
 """
 
+import json
 import logging
+import math
 from typing import Any, ClassVar
 
 import psycopg
@@ -160,9 +162,22 @@ def from_database(error: Exception) -> Problem:
         if error.sqlstate[:2] in ("08", "53", "57"):  # connection, resources, shutdown
             return Unavailable()
         return Problem()
+    if isinstance(error, psycopg.DataError):
+        # The driver itself refused a value before it was sent: a NUL, or half a surrogate pair.
+        return Unprocessable("A text holds a character that cannot be stored.")
     if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError | PoolClosed):
         return Unavailable()
     return Problem()
+
+
+class ProblemResponse(JSONResponse):
+    """Problem details that may repeat what the caller sent, half a surrogate pair included."""
+
+    media_type = PROBLEM_JSON
+
+    def render(self, content: Any) -> bytes:
+        """Write a lone surrogate as the escape it came in: UTF-8 has none."""
+        return json.dumps(content, ensure_ascii=False).encode("utf-8", "backslashreplace")
 
 
 def respond(request: Request, problem: Problem) -> JSONResponse:
@@ -184,9 +199,7 @@ def respond(request: Request, problem: Problem) -> JSONResponse:
     if request.scope["path"].startswith("/rest/v1/"):
         # PostgREST's clients show `message` and read the other two.
         body |= {"message": problem.detail or problem.title, "details": None, "hint": None}
-    return JSONResponse(
-        body, status_code=problem.status, headers=problem.headers, media_type=PROBLEM_JSON
-    )
+    return ProblemResponse(body, status_code=problem.status, headers=problem.headers)
 
 
 def from_validation(error: RequestValidationError) -> Problem:
@@ -199,12 +212,17 @@ def from_validation(error: RequestValidationError) -> Problem:
             {
                 "in": where,
                 "parameter": ".".join(path) or where,
-                "value": found if isinstance(found, str | int | float | bool) else None,
+                "value": found if _is_plain(found) else None,
                 "message": item["msg"].removeprefix("Value error, "),
             }
         )
     first = errors[0]
     return Unprocessable(f"{first['parameter']}: {first['message']}", errors=errors)
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether JSON can say it."""
+    return isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value))
 
 
 def install(app: FastAPI) -> None:

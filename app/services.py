@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import httpx
 
-from app.auth.keys import SigningKey, load_keys
+from app.auth.keys import KeyFolder, SigningKey
 from app.auth.state import AuthState, Keyring, follow_state
 from app.auth.throttle import Throttle
 from app.auth.tokens import TokenVerifier
@@ -36,9 +36,12 @@ async def open_services(
     """Open everything a gateway process needs; the database may be down and come later."""
     pool = create_pool(settings.database)
 
+    watched = KeyFolder(settings.key_folder)
+
     def private_keys() -> list[SigningKey]:
-        # A rotation on this machine adds a file; it is read when the database knows its key.
-        keys.replace(load_keys(settings.key_folder, settings.signing_key))
+        # A rotation on this machine adds a file.
+        if settings.signing_key is None and (found := watched.changed()):
+            keys.add(found)
         return keys.private
 
     def update(state: AuthState) -> None:

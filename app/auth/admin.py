@@ -1,11 +1,11 @@
 """`/admin`: an ESCO's admin manages its own clients; the platform's operators all, and ESCOs."""
 
 import uuid
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Response
-from pydantic import AwareDatetime, BaseModel, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
 from app.auth import store
 from app.auth.deps import Administrator, Operator
@@ -16,6 +16,22 @@ from app.errors import NotFound, Unprocessable
 router = APIRouter(prefix="/admin", tags=["administration"])
 
 Scope = Literal["read", "write", "admin"]
+LONGEST_EXPIRY = timedelta(days=36_525)  # a century; what is near year 10000 cannot be read back
+
+
+def _within_reach(at: datetime) -> datetime:
+    if abs(at - datetime.now(UTC)) > LONGEST_EXPIRY:
+        raise ValueError("at most a century away")
+    return at
+
+
+Expiry = Annotated[AwareDatetime, AfterValidator(_within_reach)]
+
+
+class Wanted(BaseModel):
+    """What somebody asks for; a member that is not known is refused, not left out silently."""
+
+    model_config = ConfigDict(extra="forbid")
 
 
 class Secret(BaseModel):
@@ -47,25 +63,25 @@ class ClientWithSecret(Client):
     client_secret: str
 
 
-class NewClient(BaseModel):
+class NewClient(Wanted):
     """What a client is to be."""
 
     name: str = Field(min_length=1, max_length=200)
     scopes: list[Scope] = Field(min_length=1, examples=[["read"]])
     lifetime_seconds: int = Field(LIFETIME_SECONDS, ge=60, description="Of its tokens, s.")
-    expires_at: AwareDatetime | None = None
+    expires_at: Expiry | None = None
     esco: str | None = Field(
         None, description="Code of its ESCO; operators say it, others may not."
     )
 
 
-class ClientChange(BaseModel):
+class ClientChange(Wanted):
     """What to change of a client; what is left out stays."""
 
     name: str | None = Field(None, min_length=1, max_length=200)
     scopes: list[Scope] | None = Field(None, min_length=1)
     lifetime_seconds: int | None = Field(None, ge=60)
-    expires_at: AwareDatetime | None = None
+    expires_at: Expiry | None = None
 
 
 class NewSecret(BaseModel):
@@ -83,14 +99,14 @@ class Esco(BaseModel):
     disabled_at: datetime | None
 
 
-class NewEsco(BaseModel):
+class NewEsco(Wanted):
     """What an ESCO is to be."""
 
     code: str = Field(min_length=2, max_length=32)
     name: str = Field(min_length=1, max_length=200)
 
 
-class EscoChange(BaseModel):
+class EscoChange(Wanted):
     """Whether an ESCO's clients and tokens work."""
 
     disabled: bool
@@ -168,7 +184,9 @@ async def change_client(
     _check_lifetime(services, changes.get("lifetime_seconds", 0))
     async with services.pool.connection() as connection:
         client = await store.get_client(connection, actor, client_id)
-        if "scopes" in changes and client["esco"]:
+        if "scopes" in changes and client["esco"] is None:
+            raise Unprocessable("scopes: a client of the platform keeps the one it was made with")
+        if "scopes" in changes:
             changes["role"] = "flows" if "write" in changes["scopes"] else "public_backend"
         return Client(**await store.change_client(connection, actor, client_id, **changes))
 
@@ -230,7 +248,9 @@ async def change_esco(
 async def audit(
     services: ServicesDep,
     actor: Administrator,
-    before: Annotated[int | None, Query(ge=1, description="Entries older than this id.")] = None,
+    before: Annotated[
+        int | None, Query(ge=1, lt=2**63, description="Entries older than this id.")
+    ] = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> list[AuditEntry]:
     """What was done and refused, newest first; an ESCO's admin reads its own ESCO's."""

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from app.auth import store
 from app.auth.keys import create_key, load_keys
-from app.auth.state import Keyring, load_state, publish
+from app.auth.state import PUBLISH_SECONDS, Keyring, load_state, publish
 from app.auth.store import COMMAND_LINE, Connection
 from app.auth.tokens import LIFETIME_SECONDS, TENANT_ROLES, Grant, issue
 from app.errors import Problem
@@ -191,15 +191,22 @@ def token_issue(
 
     async def issued(connection: Connection) -> str:
         owner = await store.find_esco(connection, esco_code)
+        await _lock_keys(connection)
         key = await _current(connection, settings)
         token_id = str(uuid.uuid4())
+        expires_at = datetime.now(UTC) + timedelta(days=days)
         scopes = ("read", "write") if role == "flows" else ("read",)
         await connection.execute(
             "insert into gateway.token (jti, kid, esco, role, name, expires_at)"
             " values (%s, %s, %s, %s, %s, %s)",
-            (token_id, key.kid, owner["id"], role, name,
-             datetime.now(UTC) + timedelta(days=days)),
-        )  # fmt: skip
+            (token_id, key.kid, owner["id"], role, name, expires_at),
+        )
+        # A key that a rotation is about to replace still signs: it verifies for as long as this.
+        await connection.execute(
+            "update gateway.signing_key set verifies_until = greatest(verifies_until, %s)"
+            " where kid = %s and verifies_until is not null",
+            (expires_at, key.kid),
+        )
         await store.record(
             connection, COMMAND_LINE, "token.issue", subject=token_id, esco=owner["id"]
         )
@@ -262,27 +269,39 @@ def keys_list(as_json: Json = False) -> None:
 @keys.command("rotate")
 def keys_rotate(
     after: Annotated[
-        int, typer.Option(help="Seconds until it signs; every gateway must know it by then.")
+        int,
+        typer.Option(
+            min=PUBLISH_SECONDS, help="Seconds until it signs; every gateway must know it by then."
+        ),
     ] = 60,
 ) -> None:
     """Make a new key, publish it, and let it sign once every door knows it.
 
-    The keys before it verify until the last token they signed has expired.
+    This installation's keys before it verify until the last token they signed has expired; those
+    of installations with key files of their own go on.
     """
     settings = Settings()
     if settings.keys.signing_key:
         raise fail("the key comes from FLOWS_KEYS_SIGNING_KEY; put a new one there instead")
+    before = [held.kid for held in load_keys(settings.key_folder)]
     key = create_key(settings.key_folder)
 
     async def rotated(connection: Connection) -> None:
-        await publish(connection, [key], f"{after} seconds")
+        await _lock_keys(connection)
+        await publish(connection, [key])
+        # A gateway that found the file first has published it to sign sooner.
+        await connection.execute(
+            "update gateway.signing_key set signs_from = now() + make_interval(secs => %s)"
+            " where kid = %s",
+            (after, key.kid),
+        )
         await connection.execute(
             "update gateway.signing_key as k set verifies_until = greatest("
             " n.signs_from + make_interval(secs => %s),"
             " (select max(t.expires_at) from gateway.token as t where t.kid = k.kid))"
             " from gateway.signing_key as n"
-            " where n.kid = %s and k.kid <> n.kid and k.verifies_until is null",
-            (settings.tokens.max_lifetime_seconds, key.kid),
+            " where n.kid = %s and k.kid = any(%s) and k.verifies_until is null",
+            (settings.tokens.max_lifetime_seconds, key.kid, before),
         )
         await store.record(connection, COMMAND_LINE, "key.rotate", subject=key.kid)
 
@@ -295,6 +314,7 @@ def keys_retire(kid: str) -> None:
     """Refuse every token a key signed, within five seconds: for a key that leaked."""
 
     async def retired(connection: Connection) -> None:
+        await _lock_keys(connection)
         others = await connection.execute(
             "select from gateway.signing_key where kid <> %s and verifies_until is null", (kid,)
         )
@@ -311,6 +331,11 @@ def keys_retire(kid: str) -> None:
         await store.record(connection, COMMAND_LINE, "key.retire", subject=kid)
 
     run(retired)
+
+
+async def _lock_keys(connection: Connection) -> None:
+    """One at a time issues a long-lived token, rotates or retires; gateways read on."""
+    await connection.execute("lock table gateway.signing_key in share row exclusive mode")
 
 
 async def _current(connection: Connection, settings: Settings) -> Any:

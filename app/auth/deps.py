@@ -7,7 +7,7 @@ from fastapi import Depends, Request
 
 from app.auth.principal import Principal
 from app.auth.store import Actor
-from app.auth.tokens import OPERATOR
+from app.auth.tokens import OPERATOR, TENANT_ROLES
 from app.deps import ServicesDep
 from app.errors import Forbidden
 from app.rest.credentials import bearer_token
@@ -24,7 +24,9 @@ Caller = Annotated[Principal, Depends(_caller)]
 def client_address(request: Request, settings: Settings) -> str:
     """Where a request comes from; X-Forwarded-For is believed from trusted proxies only."""
     address = request.client.host if request.client else "unknown"
-    hops = [hop.strip() for hop in request.headers.get("x-forwarded-for", "").split(",")]
+    # Some proxies append to the caller's line and others add a line: read together they are one.
+    lines = ",".join(request.headers.getlist("x-forwarded-for"))
+    hops = [hop.strip() for hop in lines.split(",")]
     while address in settings.trusted_proxies and hops and hops[-1]:
         try:
             address = str(ip_address(hops.pop()))
@@ -34,7 +36,8 @@ def client_address(request: Request, settings: Settings) -> str:
 
 
 def _administrator(request: Request, services: ServicesDep, caller: Caller) -> Actor:
-    if "admin" not in caller.scopes:
+    # A role that reads every ESCO has none of its own: it must not pass for an operator.
+    if "admin" not in caller.scopes or caller.role not in TENANT_ROLES | {OPERATOR}:
         raise Forbidden("This needs a token with the scope admin.")
     address = client_address(request, services.settings)
     return Actor(caller.client_id, address, None if caller.role == OPERATOR else caller.esco)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import os
 import tempfile
 from base64 import urlsafe_b64encode
@@ -14,6 +15,8 @@ from typing import Any
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from jwt.algorithms import RSAAlgorithm
+
+logger = logging.getLogger(__name__)
 
 ALGORITHM = "RS256"
 RSA_BITS = 2048
@@ -35,9 +38,49 @@ def load_keys(folder: Path, from_environment: str | None = None) -> list[Signing
     """
     if from_environment:
         return [_parse(from_environment.encode(), "FLOWS_KEYS_SIGNING_KEY")]
-    if not any(folder.glob("*.pem")):
-        create_key(folder)
-    return [_read(file) for file in sorted(folder.glob("*.pem"))]
+    return read_keys(folder) or [create_key(folder)]
+
+
+def read_keys(folder: Path) -> list[SigningKey]:
+    """Return the keys of the files there are, oldest first; SystemExit as `load_keys`."""
+    try:
+        files = sorted(file for file in folder.iterdir() if file.suffix == ".pem")
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise SystemExit(f"{folder} cannot be read: {error.strerror}") from error
+    return [_read(file) for file in files]
+
+
+class KeyFolder:
+    """Watches the files while the gateway runs: what cannot be used changes nothing."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._seen: object = None
+
+    def changed(self) -> list[SigningKey]:
+        """The keys, when the files are others than at the last call; none when they are not.
+
+        A file that is half-written or unreadable, or a folder that is gone, is logged: the gateway
+        keeps the keys it has until all files are whole again.
+        """
+        try:
+            seen = sorted(
+                (file.name, status.st_ino, status.st_mtime_ns, status.st_size, status.st_mode)
+                for file in self._folder.glob("*.pem")
+                if (status := file.stat())
+            )
+            if seen == self._seen:
+                return []
+            self._seen = seen  # a bad file is told of once, not every second
+            found = read_keys(self._folder)
+        except (SystemExit, OSError) as refusal:
+            logger.error("the keys stay as they are: %s", refusal)
+            return []
+        if not found:
+            logger.error("the keys stay as they are: there is none in %s", self._folder)
+        return found
 
 
 def create_key(folder: Path) -> SigningKey:

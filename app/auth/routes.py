@@ -16,7 +16,9 @@ from fastapi.responses import JSONResponse, Response
 from app.auth import store
 from app.auth.deps import client_address
 from app.auth.principal import Principal
+from app.auth.state import PUBLISH_SECONDS
 from app.auth.store import Actor, Authenticated
+from app.auth.throttle import Throttled
 from app.auth.tokens import issue
 from app.deps import ServicesDep
 from app.errors import Problem, Unavailable
@@ -67,9 +69,12 @@ async def _form(request: Request) -> dict[str, str]:
         raise Refusal("invalid_request", "Send parameters in the body, never in the URL.")
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != FORM:
         raise Refusal("invalid_request", f"The body must be {FORM}.")
-    raw = await request.body()
-    if len(raw) > LONGEST_FORM:
-        raise Refusal("invalid_request", "The form is too long.")
+    raw = b""
+    async for piece in request.stream():
+        raw += piece
+        # Nobody has proved anything yet: what is too long is not even collected.
+        if len(raw) > LONGEST_FORM:
+            raise Refusal("invalid_request", "The form is too long.")
     try:
         pairs = parse_qsl(raw.decode("ascii"), keep_blank_values=True, errors="strict")
     except (UnicodeDecodeError, ValueError):
@@ -97,27 +102,35 @@ def _credentials(request: Request, form: dict[str, str]) -> tuple[str, str]:
         pair = base64.b64decode(encoded, validate=True).decode()
     except (binascii.Error, UnicodeDecodeError, ValueError):
         pair = ""
-    client_id, _, secret = pair.partition(":")
-    if scheme.lower() != "basic" or "\x00" in pair:
+    client_id, secret = (unquote_plus(text) for text in pair.partition(":")[::2])
+    if scheme.lower() != "basic" or "\x00" in client_id + secret:
         return "", ""
-    return unquote_plus(client_id), unquote_plus(secret)
+    if form.get("client_id", client_id) != client_id:
+        raise Refusal("invalid_request", "client_id is another than that of HTTP Basic.")
+    return client_id, secret
 
 
 async def _authenticated(request: Request, services: ServicesDep, form: Form) -> Authenticated:
     """The client that proved itself; guessing is throttled and recorded."""
     client_id, secret = _credentials(request, form)
     address = client_address(request, services.settings)
-    if wait := await services.throttle.retry_after(client_id, address):
-        raise Refusal("invalid_client", "Too many wrong secrets; wait.", 429, wait)
-    async with services.pool.connection() as connection:
-        client = await store.authenticate(connection, client_id, secret)
-        if client is None:
-            await services.throttle.failed(client_id, address)
-            actor = Actor(client_id[:64] or "nobody", address)
+    try:
+        async with services.throttle.turn(client_id, address) as attempt:
+            # No connection is held while hashing: guessing would take them all.
+            async with services.pool.connection() as connection:
+                known = await store.find_credentials(connection, client_id)
+            client = await store.proven(known, secret)
+            await attempt.ended(succeeded=client is not None)
+    except Throttled as throttled:
+        raise Refusal(
+            "invalid_client", "Too many wrong secrets; wait.", 429, throttled.seconds
+        ) from None
+    if client is None:
+        actor = Actor(client_id[:64] or "nobody", address)
+        async with services.pool.connection() as connection:
             await store.record(
                 connection, actor, "client.authenticate", outcome="wrong credentials"
             )
-    if client is None:
         raise Refusal("invalid_client", "The client id or secret is wrong.", 401)
     return client
 
@@ -228,7 +241,8 @@ async def introspect(services: ServicesDep, form: Form, client: Client) -> JSONR
 @router.get("/.well-known/jwks.json", summary="The keys that verify tokens")
 async def jwks(services: ServicesDep) -> JSONResponse:
     """Publish the public keys of every token that is still good (RFC 7517)."""
-    headers = {"Cache-Control": "public, max-age=60"}
+    # No longer than a new key is published before it signs: a copy always has the key it needs.
+    headers = {"Cache-Control": f"public, max-age={PUBLISH_SECONDS}"}
     return JSONResponse({"keys": services.keys.public}, headers=headers)
 
 

@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
 import psycopg
@@ -24,13 +23,16 @@ logger = logging.getLogger(__name__)
 
 STALE_SECONDS = 5.0
 POLL_SECONDS = 1.0
+PUBLISH_SECONDS = 10  # from a key's publication to its first signature, at the least
 
 QUERY = """
     select
         (select coalesce(jsonb_agg(jsonb_build_object(
-            'kid', kid, 'public_jwk', public_jwk, 'signs_from', extract(epoch from signs_from)
+            'kid', kid, 'public_jwk', public_jwk,
+            'signs_in', extract(epoch from signs_from - clock_timestamp())
         ) order by signs_from), '[]') from gateway.signing_key
         where verifies_until is null or verifies_until > now()) as keys,
+        (select coalesce(array_agg(kid), '{}') from gateway.signing_key) as published,
         (select coalesce(array_agg(jti), '{}') from gateway.revoked_token
         where expires_at > now() - interval '5 minutes') as revoked,
         (select coalesce(array_agg(id), '{}') from gateway.client
@@ -41,11 +43,15 @@ QUERY = """
 
 @dataclass(frozen=True, slots=True)
 class AuthState:
-    """One look at the database: public JWKs by kid, `signs_from` in seconds of the epoch."""
+    """One look at the database: public JWKs by kid; `signs_from` by this process's monotonic clock.
+
+    The database says how long it is until a key signs, so that no machine's clock decides it.
+    """
 
     loaded_at: float
     keys: dict[str, dict[str, Any]] = field(default_factory=dict)
     signs_from: dict[str, float] = field(default_factory=dict)
+    published: frozenset[str] = frozenset()
     revoked: frozenset[str] = frozenset()
     clients: frozenset[str] = frozenset()
     escos: frozenset[str] = frozenset()
@@ -64,10 +70,13 @@ async def load_state(connection: psycopg.AsyncConnection[DictRow]) -> AuthState:
     now = time.monotonic()
     row = await (await connection.execute(QUERY)).fetchone()
     assert row is not None  # noqa: S101  (one row, always)
+    answered = time.monotonic()
     return AuthState(
         loaded_at=now,
         keys={key["kid"]: key["public_jwk"] for key in row["keys"]},
-        signs_from={key["kid"]: float(key["signs_from"]) for key in row["keys"]},
+        # From after the query, not before: rather a moment late than too early.
+        signs_from={key["kid"]: answered + float(key["signs_in"]) for key in row["keys"]},
+        published=frozenset(row["published"]),
         revoked=frozenset(row["revoked"]),
         clients=frozenset(row["clients"]),
         escos=frozenset(row["escos"]),
@@ -95,7 +104,8 @@ async def follow_state(
                 while True:
                     async with asyncio.timeout(STALE_SECONDS):
                         state = await load_state(connection)
-                        if missing := [k for k in keys() if k.kid not in state.keys]:
+                        # A retired key is known, and its file may well still be there.
+                        if missing := [k for k in keys() if k.kid not in state.published]:
                             await publish(connection, missing)
                             state = await load_state(connection)
                     update(state)
@@ -107,20 +117,19 @@ async def follow_state(
             await asyncio.sleep(POLL_SECONDS)
 
 
-PUBLISH_DELAY = "10 seconds"
-
-
 async def publish(
-    connection: psycopg.AsyncConnection[Any], keys: list[SigningKey], delay: str = PUBLISH_DELAY
+    connection: psycopg.AsyncConnection[Any],
+    keys: list[SigningKey],
+    seconds: int = PUBLISH_SECONDS,
 ) -> None:
-    """Put public halves where every door reads them, before the keys sign anything."""
+    """Put public halves where every door reads them, `seconds` before the keys sign anything."""
     for key in keys:
         await connection.execute(
             "insert into gateway.signing_key (kid, public_jwk, signs_from)"
             " select %s, %s, now() + case when exists (select from gateway.signing_key"
-            " where verifies_until is null) then %s::interval else interval '0' end"
-            " on conflict do nothing",
-            (key.kid, Jsonb(key.public_jwk), delay),
+            " where verifies_until is null) then make_interval(secs => %s)"
+            " else interval '0' end on conflict do nothing",
+            (key.kid, Jsonb(key.public_jwk), seconds),
         )
 
 
@@ -141,9 +150,9 @@ class Keyring:
         self._keys = {key.kid: key for key in keys}
         self._state = NOTHING_KNOWN
 
-    def replace(self, keys: list[SigningKey]) -> None:
-        """Take the files' keys as they are now."""
-        self._keys = {key.kid: key for key in keys}
+    def add(self, keys: list[SigningKey]) -> None:
+        """Take keys of files that came; one whose file is gone signs on until it is retired."""
+        self._keys |= {key.kid: key for key in keys}
 
     def update(self, state: AuthState) -> None:
         """Learn what the database knows."""
@@ -161,7 +170,7 @@ class Keyring:
 
     def current(self) -> SigningKey:
         """The newest key that every door knows by now; Unavailable before any is known."""
-        now = datetime.now(UTC).timestamp()
+        now = time.monotonic()
         ready = [
             (signs_from, kid)
             for kid, signs_from in self._state.signs_from.items()

@@ -1,7 +1,13 @@
 """Guessing secrets is slowed down: wrong ones are counted per client and per address."""
 
+import asyncio
 import math
 import time
+from collections import OrderedDict
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from ipaddress import IPv6Address, ip_address, ip_network
 
 from limits import RateLimitItem, RateLimitItemPerMinute
 from limits.aio.storage import MemoryStorage
@@ -12,31 +18,94 @@ PER_PAIR = RateLimitItemPerMinute(10)
 PER_ADDRESS = RateLimitItemPerMinute(30)
 PER_CLIENT = RateLimitItemPerMinute(100)
 
+AT_A_TIME = 2  # attempts whose secrets are hashed at once
+REMEMBERED = 10_000
+HOUSEHOLD_BITS = 64  # of an IPv6 address: whoever has one has all that begin with them
+
+
+class Throttled(Exception):  # noqa: N818  (an answer, not a fault)
+    """There were too many wrong secrets; `seconds` until the next try is looked at."""
+
+    def __init__(self, seconds: int) -> None:
+        super().__init__(seconds)
+        self.seconds = seconds
+
 
 class Throttle:
-    """Counts failures of this process; `retry_after` says how long to wait, 0 when one may try."""
+    """Counts failures of this process, and lets few attempts be checked at a time."""
 
     def __init__(self) -> None:
         self._limiter = MovingWindowRateLimiter(MemoryStorage())
+        self._turns = asyncio.Semaphore(AT_A_TIME)
+        self._trusted: OrderedDict[tuple[str, str], None] = OrderedDict()
 
-    async def retry_after(self, client_id: str, address: str) -> int:
-        """Seconds until the next try is looked at."""
-        waits = [0.0]
-        for item, key in _keys(client_id, address):
+    @asynccontextmanager
+    async def turn(self, client_id: str, address: str) -> AsyncIterator["Attempt"]:
+        """Wait for a turn to check a secret; Throttled when there were too many wrong ones.
+
+        It is asked again when the turn comes: a thousand guesses sent at once are not a thousand
+        guesses checked.
+        """
+        attempt = Attempt(self, client_id, _counted(address))
+        await self._check(attempt)
+        async with self._turns:
+            await self._check(attempt)
+            yield attempt
+
+    async def _check(self, attempt: "Attempt") -> None:
+        waits = []
+        for item, key in self._counts(attempt):
             if not await self._limiter.test(item, *key):
                 window = await self._limiter.get_window_stats(item, *key)
                 waits.append(window.reset_time - time.time())
-        return max(0, math.ceil(max(waits)))
+        if waits:
+            raise Throttled(max(1, math.ceil(max(waits))))
 
-    async def failed(self, client_id: str, address: str) -> None:
-        """Count a wrong id or secret."""
-        for item, key in _keys(client_id, address):
+    async def ended(self, attempt: "Attempt", *, succeeded: bool) -> None:
+        """Count a wrong id or secret; remember where a right one came from."""
+        pair = (attempt.client_id, attempt.address)
+        if succeeded:
+            self._trusted[pair] = None
+            self._trusted.move_to_end(pair)
+            if len(self._trusted) > REMEMBERED:
+                self._trusted.popitem(last=False)
+            return
+        for item, key in self._counts(attempt):
             await self._limiter.hit(item, *key)
 
+    def _counts(self, attempt: "Attempt") -> list[tuple[RateLimitItem, tuple[str, ...]]]:
+        client_id, address = attempt.client_id, attempt.address
+        counts: list[tuple[RateLimitItem, tuple[str, ...]]] = [
+            (PER_PAIR, ("pair", client_id, address)),
+            (PER_ADDRESS, ("address", address)),
+        ]
+        # Guessing from many addresses at once does not lock the client out where it is at home.
+        if (client_id, address) not in self._trusted:
+            counts.append((PER_CLIENT, ("client", client_id)))
+        return counts
 
-def _keys(client_id: str, address: str) -> list[tuple[RateLimitItem, tuple[str, ...]]]:
-    return [
-        (PER_PAIR, ("pair", client_id, address)),
-        (PER_ADDRESS, ("address", address)),
-        (PER_CLIENT, ("client", client_id)),
-    ]
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One try to prove who one is, from one address."""
+
+    throttle: Throttle
+    client_id: str
+    address: str
+
+    async def ended(self, *, succeeded: bool) -> None:
+        """Say how it ended."""
+        await self.throttle.ended(self, succeeded=succeeded)
+
+
+def _counted(address: str) -> str:
+    """What an address is counted as: an IPv6 one with all of its household."""
+    try:
+        known = ip_address(address)
+    except ValueError:
+        return address
+    if not isinstance(known, IPv6Address):
+        return address
+    if known.ipv4_mapped:
+        return str(known.ipv4_mapped)
+    return str(ip_network((int(known), HOUSEHOLD_BITS), strict=False))

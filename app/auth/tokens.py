@@ -20,6 +20,7 @@ CLOCK_SECONDS = 30  # how far the clocks of issuer and verifier may differ
 REMEMBERED = 10_000
 TENANT_ROLES = frozenset({"flows", "public_backend"})
 OPERATOR = "operator"
+NAMES = ("jti", "client_id", "role")  # claims that name somebody or something
 ROLES = TENANT_ROLES | {"grafanareader", OPERATOR}
 
 
@@ -129,10 +130,12 @@ class TokenVerifier:
                 audience=AUDIENCE,
                 issuer=self._issuer,
                 leeway=CLOCK_SECONDS,
-                options={"require": ["exp", "iat", "iss", "aud", "jti", "client_id", "role"]},
+                options={"require": ["exp", "iat", "iss", "aud", *NAMES]},
             )
         except jwt.PyJWTError as error:
             raise Unauthorized(f"The token is not valid: {error}.") from error
+        if not all(claims[name] and isinstance(claims[name], str) for name in NAMES):
+            raise Unauthorized("The token is not valid: a claim is no text.")
         role = claims["role"]
         if role not in ROLES:
             raise Forbidden("The token's role has no access here.")

@@ -76,8 +76,11 @@ def _dbmate(admin_url: str, engine: str) -> None:
 def _set_password(connection: psycopg.Connection, login_url: str) -> None:
     login = conninfo_to_dict(login_url)
     if login.get("user") and login.get("password"):
+        user, password = str(login["user"]), str(login["password"])
+        # Hashed here: statements end up in the server's log.
+        verifier = connection.pgconn.encrypt_password(
+            password.encode(), user.encode(), b"scram-sha-256"
+        ).decode()
         connection.execute(
-            sql.SQL("alter role {} password {}").format(
-                sql.Identifier(str(login["user"])), sql.Literal(login["password"])
-            )
+            sql.SQL("alter role {} password {}").format(sql.Identifier(user), sql.Literal(verifier))
         )

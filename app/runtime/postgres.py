@@ -85,6 +85,8 @@ class EmbeddedPostgres:
             # A query over a partitioned year locks every partition.
             "max_locks_per_transaction": "256",
             "timezone": "UTC",
+            # PostgREST hands a request's headers, the token among them, over as a parameter.
+            "log_parameter_max_length": "0",
         }
         libraries = "pg_stat_statements"
         if list((binaries().parent / "lib").glob("timescaledb-*.so")):

@@ -58,7 +58,7 @@ def doors(stack: Stack, token: str) -> set[int]:
 def test_a_rotation_has_no_gap_and_a_retired_key_is_refused(own: Stack) -> None:
     before = issue(own)
     old = kid(before)
-    said = flows(own, "keys", "rotate", "--after", "8").stdout
+    said = flows(own, "keys", "rotate", "--after", "10").stdout
     new = said.split()[0]
     wait_until(lambda: published(own) == [old, new], seconds=5)
     assert kid(issue(own)) == old  # published, and not signing yet

@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 import httpx
+import psycopg
 import pytest
 
 from tests.conftest import Stack, flows, wait_until
@@ -43,6 +44,21 @@ def test_a_revoked_token_stops_at_both_doors_within_five_seconds(stack: Stack) -
     wait_until(lambda: doors(stack, token) == {401}, seconds=5)
     assert post(stack, "/auth/introspect", "wlce", token=token).json() == {"active": False}
     assert doors(stack, other) == {200}
+
+
+def test_a_revocation_is_forgotten_when_its_token_has_expired_anyway(
+    stack: Stack, admin: psycopg.Connection[Any]
+) -> None:
+    admin.execute(
+        "insert into gateway.revoked_token (jti, expires_at)"
+        " values ('long ago', now() - interval '1 hour'), ('lately', now() - interval '1 minute')"
+    )
+    admin.commit()
+    assert post(stack, "/auth/revoke", "wlce", token=token_of(stack, "wlce")).status_code == 200
+    left = admin.execute(
+        "select jti from gateway.revoked_token where jti in ('long ago', 'lately')"
+    ).fetchall()
+    assert left == [("lately",)]
 
 
 def test_nobody_revokes_or_reads_anothers_token(stack: Stack) -> None:

@@ -1,0 +1,117 @@
+"""The examples of app/auth/README.md run as they are written."""
+
+import os
+import re
+import shutil
+import subprocess
+import textwrap
+from pathlib import Path
+
+import httpx
+import pytest
+
+from app.auth.routes import router
+from tests.conftest import Stack, flows
+
+README = Path(__file__).parents[2] / "app" / "auth" / "README.md"
+WRITTEN_BASE = "https://api.example.org"
+
+
+def example(stack: Stack, title: str) -> str:
+    """The code under a heading, asking the stack instead of the example's host."""
+    section = README.read_text().partition(f"## {title}\n")[2].partition("\n## ")[0]
+    blocks = re.findall(r"(?:^ {4}.*\n|^\n)+", section, re.MULTILINE)
+    code = textwrap.dedent(next(block for block in blocks if block.strip())).strip()
+    assert code
+    return code.replace(WRITTEN_BASE, stack.contract["base_url"])
+
+
+def credentials(stack: Stack) -> tuple[str, str]:
+    """A demo client's id and secret."""
+    client = stack.contract["escos"]["wlce"]
+    return client["client_id"], client["client_secret"]
+
+
+def works(stack: Stack, token: str) -> bool:
+    """Whether it is a token that reads wlce and no more."""
+    headers = {"Authorization": f"Bearer {token}"}
+    rows = httpx.get(f"{stack.contract['rest_url']}/escos?select=code", headers=headers).json()
+    return bool(rows == [{"code": "wlce"}])
+
+
+def test_the_curl_example_prints_a_token(stack: Stack) -> None:
+    client_id, secret = credentials(stack)
+    done = subprocess.run(
+        ["bash", "-ec", example(stack, "curl")],
+        env=os.environ | {"CLIENT_ID": client_id, "CLIENT_SECRET": secret},
+        capture_output=True,
+        check=True,
+    )
+    answer = httpx.Response(200, content=done.stdout).json()
+    assert works(stack, answer["access_token"])
+    assert answer["scope"] == "read"
+
+
+def test_the_python_example_reads_meters(stack: Stack) -> None:
+    client_id, secret = credentials(stack)
+    names: dict[str, object] = {"client_id": client_id, "client_secret": secret}
+    exec(example(stack, "Python"), names)  # noqa: S102
+    assert works(stack, str(names["token"]))
+    meters = names["meters"]
+    assert isinstance(meters, list)
+    assert {"serial", "name"} == set(meters[0])
+
+
+@pytest.mark.skipif(not shutil.which("node"), reason="node is not installed here")
+def test_the_javascript_example_gets_a_token(stack: Stack, tmp_path: Path) -> None:
+    client_id, secret = credentials(stack)
+    # supabase-js itself is tested in tests/rest; here it stands for the URL and the key it gets.
+    before = (
+        "const [clientId, clientSecret] = [process.env.CLIENT_ID, process.env.CLIENT_SECRET];\n"
+        "const createClient = (url, key) => ({ url, key });\n"
+    )
+    after = "\nconsole.log(JSON.stringify({ ...supabase, access_token }));\n"
+    script = tmp_path / "example.mjs"
+    script.write_text(before + example(stack, "JavaScript") + after)
+    done = subprocess.run(
+        ["node", script],
+        env=os.environ | {"CLIENT_ID": client_id, "CLIENT_SECRET": secret},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    printed = httpx.Response(200, content=done.stdout).json()
+    assert printed["url"] == stack.contract["base_url"]
+    assert printed["key"] == printed["access_token"]
+    assert works(stack, printed["key"])
+
+
+def test_every_command_of_the_terminal_example_is_there(stack: Stack) -> None:
+    lines = example(stack, "From a terminal").splitlines()
+    assert len(lines) >= 8
+    for line in lines:
+        words = line.partition("#")[0].split()
+        assert words[0] == "flows"
+        named = words[1:3] if not words[2].startswith("-") else words[1:2]
+        told = flows(stack, *named, "--help").stdout
+        for option in (word for word in words if word.startswith("--")):
+            assert option in told, line
+
+
+def test_the_metadata_is_what_rfc_8414_asks_for_and_names_every_endpoint(stack: Stack) -> None:
+    base = stack.contract["base_url"]
+    answer = httpx.get(f"{base}/.well-known/oauth-authorization-server")
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.headers["cache-control"] == "public, max-age=3600"
+    told = answer.json()
+    assert told["issuer"] == base
+    assert told["grant_types_supported"] == ["client_credentials"]
+    assert told["response_types_supported"] == []
+    named = {url.removeprefix(base) for name, url in told.items()
+             if name.endswith(("_endpoint", "_uri"))}  # fmt: skip
+    there = {getattr(route, "path", "") for route in router.routes}
+    assert named == there - {"/.well-known/oauth-authorization-server"}
+    for method in ("token", "revocation", "introspection"):
+        methods = told[f"{method}_endpoint_auth_methods_supported"]
+        assert methods == ["client_secret_basic", "client_secret_post"]

@@ -1,0 +1,269 @@
+"""Keys and tokens while gateways die, files are torn and several gateways share one database."""
+
+import concurrent.futures
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import psycopg
+import pytest
+
+from app.auth.keys import load_keys
+from app.auth.state import PUBLISH_SECONDS
+from tests.auth.test_keys import doors, issue, kid
+from tests.conftest import Stack, answers, flows, free_port, running_stack, wait_until
+
+
+@pytest.fixture(scope="module")
+def own() -> Iterator[Stack]:
+    """A stack of this module's own, whose keys are torn and rotated."""
+    with running_stack() as stack:
+        yield stack
+
+
+def gateway_environment(stack: Stack) -> dict[str, str]:
+    """What the stack's gateway was started with."""
+    below = psutil.Process(stack.process.pid).children(recursive=True)
+    process = next(
+        p for p in below if p.cmdline()[-2:] == ["app.cli", "serve"] and not p.children()
+    )
+    return process.environ()
+
+
+@contextmanager
+def second_gateway(stack: Stack, **settings: str) -> Iterator[tuple[Stack, subprocess.Popen[str]]]:
+    """Another gateway on the same database: as a stack whose base_url is that gateway's."""
+    port = free_port()
+    base_url = f"http://127.0.0.1:{port}"
+    environment = gateway_environment(stack) | {"FLOWS_PORT": str(port)} | settings
+    process = subprocess.Popen(
+        [sys.executable, "-m", "app.cli", "serve"],
+        env=environment, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        wait_until(lambda: answers(f"{base_url}/ready", 200))
+        urls = {"base_url": base_url, "rest_url": f"{base_url}/rest/v1"}
+        yield Stack(stack.home, stack.contract | urls, process), process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def listed(stack: Stack) -> dict[str, dict[str, Any]]:
+    """The published keys by kid."""
+    keys = json.loads(flows(stack, "keys", "list", "--json").stdout)
+    return {key["kid"]: key for key in keys}
+
+
+def jwks(stack: Stack) -> httpx.Response:
+    """The published keys as everybody reads them."""
+    return httpx.get(stack.contract["base_url"] + "/.well-known/jwks.json")
+
+
+def test_a_new_key_is_at_every_gateway_before_any_signs_with_it(own: Stack) -> None:
+    with second_gateway(own) as (other, _):
+        gateways = (own, other)
+        cached = {jwks(gateway).headers["cache-control"] for gateway in gateways}
+        assert cached == {f"public, max-age={PUBLISH_SECONDS}"}
+        old = kid(issue(own))
+        started = time.monotonic()
+        new = flows(own, "keys", "rotate", "--after", str(PUBLISH_SECONDS)).stdout.split()[0]
+        published: dict[str, float] = {}
+        used: dict[str, float] = {}
+        tokens = []
+        while len(used) < 2:
+            assert time.monotonic() < started + PUBLISH_SECONDS + 20
+            for gateway in gateways:
+                name = gateway.contract["base_url"]
+                if new in [key["kid"] for key in jwks(gateway).json()["keys"]]:
+                    published.setdefault(name, time.monotonic())
+                token = issue(gateway)
+                tokens.append(token)
+                assert kid(token) in (old, new)
+                if kid(token) == new:
+                    used.setdefault(name, time.monotonic())
+                # Whoever signed it, both take it at once, and so does PostgREST.
+                assert [doors(each, token) for each in gateways] == [{200}, {200}]
+            time.sleep(0.2)
+        # A copy of the JWKS that was fetched just before the key was there has expired by then.
+        assert min(used.values()) - max(published.values()) > PUBLISH_SECONDS - 3
+        assert {kid(token) for token in tokens} == {old, new}
+
+
+def test_too_short_a_notice_is_refused(own: Stack) -> None:
+    done = flows(own, "keys", "rotate", "--after", str(PUBLISH_SECONDS - 1), check=False)
+    assert done.returncode != 0
+
+
+def test_a_gateway_with_key_files_of_its_own_is_not_cut_off(own: Stack, tmp_path: Path) -> None:
+    with second_gateway(own, FLOWS_KEYS_FOLDER=str(tmp_path / "keys")) as (other, _):
+        theirs = wait_until(lambda: (set(listed(own)) - _held(own)) or None).pop()
+        flows(own, "keys", "rotate")
+        assert listed(own)[theirs]["verifies_until"] is None
+        wait_until(lambda: _issued(other) and kid(issue(other)) == theirs, seconds=30)
+        token = issue(other)
+        wait_until(lambda: doors(own, token) == {200}, seconds=5)
+    flows(own, "keys", "retire", theirs)
+
+
+def _held(stack: Stack) -> set[str]:
+    return {key.kid for key in load_keys(stack.home / "keys")}
+
+
+def _issued(stack: Stack) -> bool:
+    try:
+        issue(stack)
+    except KeyError:
+        return False
+    return True
+
+
+def test_a_token_issued_during_a_rotation_outlives_the_old_key(own: Stack) -> None:
+    old = kid(issue(own))
+    new = flows(own, "keys", "rotate").stdout.split()[0]  # signs in a minute
+    token = flows(own, "token", "--esco", "wlce", "--days", "300", "--name", "between")
+    assert kid(token.stdout.strip()) == old
+    until = listed(own)[old]["verifies_until"]
+    with psycopg.connect(own.contract["database_url"]) as admin:
+        row = admin.execute(
+            "select k.verifies_until >= t.expires_at from gateway.token as t"
+            " join gateway.signing_key as k using (kid) where t.name = 'between'"
+        ).fetchone()
+    assert row == (True,), until
+    assert listed(own)[new]["verifies_until"] is None
+
+
+def test_a_retired_key_whose_file_is_still_there_makes_no_work(own: Stack) -> None:
+    keys = listed(own)
+    oldest = min(keys, key=lambda each: str(keys[each]["signs_from"]))
+    flows(own, "keys", "retire", oldest)
+    wait_until(lambda: oldest not in [key["kid"] for key in jwks(own).json()["keys"]], seconds=5)
+    assert oldest in _held(own)
+
+    with psycopg.connect(own.contract["database_url"], autocommit=True) as admin:
+        admin.execute("listen flows_tokens")
+        heard = list(admin.notifies(timeout=3))
+    assert not heard  # nobody publishes it again and again
+
+
+@pytest.mark.parametrize("how", ["half-written", "open to others", "gone"])
+def test_a_running_gateway_keeps_its_keys_whatever_becomes_of_the_files(
+    own: Stack, how: str
+) -> None:
+    token = issue(own)
+    folder = own.home / "keys"
+    torn = folder / "signing-99990101T000000000000Z.pem"
+    away = folder.with_name("keys-away")
+    if how == "gone":
+        folder.rename(away)
+    else:
+        whole = next(folder.glob("*.pem")).read_bytes()
+        torn.write_bytes(whole[:400] if how == "half-written" else whole)
+        torn.chmod(0o600 if how == "half-written" else 0o644)
+    try:
+        with second_gateway(own) if how == "gone" else _nothing():
+            time.sleep(3.5)  # three looks at the files
+            assert doors(own, token) == {200}
+            assert doors(own, issue(own)) == {200}
+        log = (own.home / "logs" / "gateway.log").read_text()
+        assert log.count("the keys stay as they are") >= 1
+        assert "PRIVATE KEY" not in log
+        if how != "gone":
+            refused = subprocess.run(
+                [sys.executable, "-m", "app.cli", "serve"],
+                env=gateway_environment(own) | {"FLOWS_PORT": str(free_port())},
+                capture_output=True, text=True, check=False, timeout=30,
+            )  # fmt: skip
+            assert refused.returncode != 0
+            assert torn.name in refused.stderr
+    finally:
+        torn.unlink(missing_ok=True)
+        if away.exists():
+            for file in folder.glob("*") if folder.exists() else ():
+                file.unlink()
+            if folder.exists():
+                folder.rmdir()
+            away.rename(folder)
+    wait_until(lambda: _issued(own), seconds=5)
+
+
+@contextmanager
+def _nothing() -> Iterator[None]:
+    yield
+
+
+def test_a_gateway_killed_while_issuing_leaves_whole_tokens_or_none(own: Stack) -> None:
+    issued: list[str] = []
+    failed = threading.Event()
+    client = own.contract["escos"]["hmce"]
+
+    def keep_asking(base_url: str) -> None:
+        while not failed.is_set():
+            try:
+                answer = httpx.post(
+                    f"{base_url}/auth/token",
+                    data={"grant_type": "client_credentials"},
+                    auth=(client["client_id"], client["client_secret"]),
+                )
+                issued.append(answer.json()["access_token"])
+            except httpx.HTTPError:
+                failed.set()
+
+    with psycopg.connect(own.contract["database_url"], autocommit=True) as admin:
+        count = "select count(*) from gateway.audit where action = 'token.issue' and actor = %s"
+        before = admin.execute(count, (client["client_id"],)).fetchone()
+        for _ in range(3):
+            failed.clear()
+            asked = len(issued)
+            with (
+                second_gateway(own) as (other, process),
+                concurrent.futures.ThreadPoolExecutor(4) as pool,
+            ):
+                base_url = other.contract["base_url"]
+                working = [pool.submit(keep_asking, base_url) for _ in range(4)]
+                wait_until(lambda: len(issued) > asked + 4)  # noqa: B023
+                process.send_signal(signal.SIGKILL)
+                concurrent.futures.wait(working, timeout=30)
+        after = admin.execute(count, (client["client_id"],)).fetchone()
+    assert before
+    assert after
+    # Each token that anybody got is in the audit; at most one for each that asked is only there.
+    assert len(issued) <= after[0] - before[0] <= len(issued) + 3 * 4
+    for token in issued[-6:]:
+        assert doors(own, token) == {200}
+    assert issue(own)  # the retry
+
+
+def test_a_rotation_that_was_killed_is_committed_or_absent_and_can_be_repeated(own: Stack) -> None:
+    folder = own.home / "keys"
+    for wanted in ("tmp*", "signing-*.pem"):
+        there = set(folder.glob("*"))
+        process = subprocess.Popen(
+            [sys.executable, "-m", "app.cli", "keys", "rotate"],
+            env=os.environ | {"FLOWS_HOME": str(own.home)},
+            stdout=subprocess.DEVNULL,
+        )
+        while process.poll() is None and not set(folder.glob(wanted)) - there:
+            pass
+        process.kill()
+        process.wait()
+        time.sleep(1.5)  # the gateway looks at the files
+        token = issue(own)
+        assert doors(own, token) == {200}
+        # What is a key is known to every door before it signs; what is none is no file of one.
+        assert _held(own) <= set(listed(own))
+    new = flows(own, "keys", "rotate").stdout.split()[0]
+    keys = listed(own)
+    for name in _held(own):
+        assert (keys[name]["verifies_until"] is None) == (name == new)
+    assert doors(own, issue(own)) == {200}
