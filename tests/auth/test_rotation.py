@@ -100,6 +100,30 @@ def test_a_new_key_is_at_every_gateway_before_any_signs_with_it(own: Stack) -> N
         assert {kid(token) for token in tokens} == {old, new}
 
 
+def test_what_is_taken_back_at_one_gateway_stops_at_every_one_and_stays_stopped(own: Stack) -> None:
+    client = own.contract["escos"]["hmce"]
+    token, kept = issue(own), issue(own)
+    with second_gateway(own) as (other, _):
+        assert [doors(gateway, token) for gateway in (own, other)] == [{200}, {200}]
+        revoked = httpx.post(
+            other.contract["base_url"] + "/auth/revoke",
+            data={"token": token},
+            auth=(own.contract["escos"]["wlce"]["client_id"],
+                  own.contract["escos"]["wlce"]["client_secret"]),
+        )  # fmt: skip
+        assert revoked.status_code == 200
+        for gateway in (own, other):
+            wait_until(lambda: doors(gateway, token) == {401}, seconds=5)  # noqa: B023
+        flows(own, "client", "disable", client["client_id"])
+        for gateway in (own, other):
+            wait_until(lambda: doors(gateway, client["read_token"]) == {401}, seconds=5)  # noqa: B023
+        flows(own, "client", "enable", client["client_id"])
+    # A gateway that starts afterwards has seen none of it.
+    with second_gateway(own) as (later, _):
+        assert doors(later, token) == {401}
+        assert doors(later, kept) == {200}
+
+
 def test_too_short_a_notice_is_refused(own: Stack) -> None:
     done = flows(own, "keys", "rotate", "--after", str(PUBLISH_SECONDS - 1), check=False)
     assert done.returncode != 0
