@@ -1,5 +1,6 @@
 """Energy per group and interval: a page of the grid, written as the database finds it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, LiteralString
 
@@ -31,16 +32,38 @@ class EnergyGrid(Grid):
         self._nothing = self.form.fields(FOUND) % missing
         self._tails: dict[tuple[int, int, bool], str] = {}
 
+    def feed(self, found: Sequence[tuple[Any, ...]]) -> list[str]:
+        """Return the rows up to and including those found.
+
+        One group's half-hours without a gap, which a year of is asked for, in one go.
+        """
+        era = self.only_era
+        if not (era and found and self.follows(found[-1][0], len(found))):
+            return super().feed(found)
+        first, self.position = self.position, self.position + len(found)
+        head, after = self.heads[0], self.after
+        tails = [self._tail(1, era.meters, complete) + after for complete in (False, True)]
+        return [
+            f"{head}{span}{fields}{tails[registers >= era.registers]}"
+            for span, (_, _, registers, fields) in zip(
+                self.spans[first : self.position], found, strict=True
+            )
+        ]
+
     def fields(self, found: Found, expected: int, era: Era) -> str:
         """Take register half-hours and the fields of `FOUND`."""
         register_intervals, fields = found
-        known = expected, era.meters, era.complete(expected, register_intervals)
+        complete = era.complete(expected, register_intervals)
+        return (fields or self._nothing) + self._tail(expected, era.meters, complete)
+
+    def _tail(self, expected: int, meters: int, complete: bool) -> str:
+        known = expected, meters, complete
         tail = self._tails.get(known)
         if tail is None:
-            *numbers, complete = known
             named = self.form.fields(self.COLUMNS[len(FOUND) :])
-            tail = self._tails[known] = "," + named % (*numbers, self.form.truth(complete))
-        return (fields or self._nothing) + tail
+            tail = "," + named % (expected, meters, self.form.truth(complete))
+            self._tails[known] = tail
+        return tail
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,25 +50,36 @@ class Grid:
         self._sparse = sparse
         self._last = page.last
         # A row is its group's text, its interval's, and its values'.
-        before, self._after = form.brackets
+        before, self.after = form.brackets
         keys = (tuple(form.text(value) for value in key) for key in groups.keys)
-        self._heads = [before + form.fields(by) % key + "," for key in keys]
+        self.heads = [before + form.fields(by) % key + "," for key in keys]
         span = form.labels(("interval_start", "interval_end")) + ","
-        self._spans = [span % ends for ends in pairwise(labels(intervals, zone))]
+        self.spans = [span % ends for ends in pairwise(labels(intervals, zone))]
         self._expected = [intervals.expected(index) for index in range(len(intervals))]
         bounds = intervals.bounds
         self._index: Callable[[Instant], int]
-        if intervals.are_half_hours:
+        self._half_hours = intervals.are_half_hours
+        if self._half_hours:
             self._index = bounds.index  # a range calculates it
         else:
             self._index = {bound: index for index, bound in enumerate(bounds)}.__getitem__
         self._eras = [groups.eras(group, intervals) for group in range(len(groups))]
         self._starts = [[era.first for era in eras] for eras in self._eras]
 
+    @property
+    def only_era(self) -> Era | None:
+        """The era of the page where it has half-hours of one group that never changes."""
+        eras = self._eras[0]
+        return eras[0] if self._half_hours and len(self._eras) == len(eras) == 1 else None
+
+    def follows(self, start: Instant, count: int) -> bool:
+        """Whether `count` rows of one group up to the interval at `start` leave nothing out."""
+        return self._index(start) == self.position + count - 1
+
     def feed(self, found: Sequence[tuple[Any, ...]]) -> list[str]:
         """Return the rows up to and including those found: (interval's start, group, …)."""
         rows: list[str] = []
-        count = len(self._heads)
+        count = len(self.heads)
         for row in found:
             group = row[1]
             index = self._index(row[0])
@@ -94,7 +105,7 @@ class Grid:
         if not self.position <= position <= self._last:
             raise RuntimeError("the database returned a row outside the page, or out of order")
         if not self._sparse:
-            places = (divmod(place, len(self._heads)) for place in range(self.position, position))
+            places = (divmod(place, len(self.heads)) for place in range(self.position, position))
             rows += [self._row(index, group, self.NOTHING) for index, group in places]
         self.position = position
 
@@ -102,4 +113,4 @@ class Grid:
         eras = self._eras[group]
         era = eras[0] if len(eras) == 1 else eras[bisect_right(self._starts[group], index) - 1]
         fields = self.fields(found, self._expected[index], era)
-        return f"{self._heads[group]}{self._spans[index]}{fields}{self._after}"
+        return f"{self.heads[group]}{self.spans[index]}{fields}{self.after}"
