@@ -30,31 +30,31 @@ grant insert, update on api.meter_shadows, flows.meter_shadows to flows;
 
 -- Time series and aggregates: TimescaleDB knows no row level security beside the columnstore, so
 -- callers have no grant on them; these views read as the owner and show the caller's registers, meters
--- or circuits only. The sub-select is evaluated once and pushed down to the partitions.
+-- or circuits only. The sub-select is evaluated once a statement and pushed down to the partitions.
 do $$
 declare
     series record;
 begin
     for series in
         select * from (values
-            ('register_import', 'register_id', 'select own.register_id from flows.meter_registers as own', true),
-            ('register_export', 'register_id', 'select own.register_id from flows.meter_registers as own', true),
-            ('register_interval_hh', 'register_id', 'select own.register_id from flows.meter_registers as own', true),
-            ('meter_voltage', 'meter_id', 'select own.id from flows.meter_registry as own', true),
-            ('meter_3p_voltage', 'meter_id', 'select own.id from flows.meter_registry as own', true),
-            ('meter_csq', 'meter_id', 'select own.id from flows.meter_registry as own', true),
-            ('meter_health_history', 'meter_id', 'select own.id from flows.meter_registry as own', true),
-            ('meter_prepay_balance', 'meter_id', 'select own.id from flows.meter_registry as own', true),
-            ('meter_event_log', 'meter_id', 'select own.id from flows.meter_registry as own', true),
-            ('circuit_interval_hh', 'circuit_id', 'select own.id from flows.circuits as own', false),
-            ('circuit_interval_daily', 'circuit_id', 'select own.id from flows.circuits as own', false),
-            ('circuit_interval_daily_london', 'circuit_id', 'select own.id from flows.circuits as own', false),
-            ('circuit_interval_monthly', 'circuit_id', 'select own.id from flows.circuits as own', false)
+            ('register_import', 'register_id', 'own_registers', true),
+            ('register_export', 'register_id', 'own_registers', true),
+            ('register_interval_hh', 'register_id', 'own_registers', true),
+            ('meter_voltage', 'meter_id', 'own_meters', true),
+            ('meter_3p_voltage', 'meter_id', 'own_meters', true),
+            ('meter_csq', 'meter_id', 'own_meters', true),
+            ('meter_health_history', 'meter_id', 'own_meters', true),
+            ('meter_prepay_balance', 'meter_id', 'own_meters', true),
+            ('meter_event_log', 'meter_id', 'own_meters', true),
+            ('circuit_interval_hh', 'circuit_id', 'own_circuits', false),
+            ('circuit_interval_daily', 'circuit_id', 'own_circuits', false),
+            ('circuit_interval_daily_london', 'circuit_id', 'own_circuits', false),
+            ('circuit_interval_monthly', 'circuit_id', 'own_circuits', false)
         ) as s (name, key, owned, writable)
     loop
         execute format(
             'create view api.%1$I with (security_barrier = true) as '
-            'select * from flows.%1$I where %2$I = any(array(%3$s))%4$s',
+            'select * from flows.%1$I where %2$I = any((select flows.%3$I())::uuid[])%4$s',
             series.name, series.key, series.owned, case when series.writable then ' with check option' else '' end
         );
         execute format(

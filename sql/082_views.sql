@@ -39,7 +39,7 @@ begin
                 ('unit_rate_a', 'Price of energy on element A %s, pounds per kWh.'),
                 ('unit_rate_b', 'Price of energy on element B %s, pounds per kWh.'),
                 ('ecredit_availability', 'Emergency credit that can be had %s, pounds.'),
-                ('debt_recovery_rate', 'Rate at which debt is recovered %s.'),
+                ('debt_recovery_rate', 'Rate at which debt is recovered %s, pounds.'),
                 ('emergency_credit', 'Emergency credit %s, pounds.')
             ) as p (name, meaning)
         loop
@@ -139,7 +139,7 @@ comment on column flows.register_interval_hh_missing.record_count is 'Half-hours
 comment on column flows.register_interval_hh_missing.missing_count is 'Half-hours that are not.';
 create view api.register_interval_hh_missing with (security_barrier = true) as
 select * from flows.register_interval_hh_missing
-where register_id = any(array(select own.register_id from flows.meter_registers as own));
+where register_id = any((select flows.own_registers())::uuid[]);
 grant select on api.register_interval_hh_missing to flows, public_backend, grafanareader, tsdbadmin;
 
 create function api.get_meters_for_cli(esco_filter text default null, feeder_filter text default null)

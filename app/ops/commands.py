@@ -60,7 +60,7 @@ def db_status(as_json: Json = False) -> None:
         f"engine {status['engine']} (PostgreSQL {status['server']}{extension}), migration "
         f"{status['migration']}, {decimal(status['database_bytes'])}"
     )
-    for lack in status["lacking"]:
+    for lack in status["lacks"]:
         console.print(f"  {lack}")
     table = Table("series", "size", "rows", "parts", "in columnstore", "kept", box=None)
     for row in status["series"]:

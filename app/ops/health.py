@@ -10,6 +10,7 @@ from psycopg_pool import PoolTimeout
 from pydantic import BaseModel
 
 from app.deps import ServicesDep
+from app.ops.status import LACKS
 from app.services import Services
 
 router = APIRouter(tags=["operations"])
@@ -31,10 +32,11 @@ class Component(BaseModel):
 
 
 class Ready(BaseModel):
-    """Whether requests can be served; `components` names each part."""
+    """Whether requests can be served; `components` names each part, `lacks` what no part does."""
 
     status: Literal["ok", "down"]
     engine: Literal["timescale", "postgres"] | None
+    lacks: list[str]
     components: dict[str, Component]
 
 
@@ -59,7 +61,12 @@ async def ready(request: Request, services: ServicesDep, response: Response) -> 
     if down:
         response.status_code = 503
     response.headers["Cache-Control"] = "no-store"
-    return Ready(status="down" if down else "ok", engine=engine, components=components)
+    return Ready(
+        status="down" if down else "ok",
+        engine=engine,
+        lacks=list(LACKS[engine]) if engine else [],
+        components=components,
+    )
 
 
 async def _database(

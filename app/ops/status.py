@@ -6,9 +6,10 @@ import psycopg
 from psycopg.rows import dict_row
 
 # What plain PostgreSQL does not have, and what takes its place.
-LACKING = {
+LACKS = {
     "postgres": (
         "no columnstore: history is not compressed",
+        "no background refresh: each write brings the aggregates up to date before it commits",
         "retention and new partitions need `flows db maintain` (the timer of `flows up` runs it)",
     ),
     "timescale": (),
@@ -71,7 +72,7 @@ def database_status(admin_url: str) -> dict[str, Any]:
         engine = _one(connection, "select flows.engine() as engine")["engine"]
         return {
             "engine": engine,
-            "lacking": list(LACKING[engine]),
+            "lacks": list(LACKS[engine]),
             "server": _one(connection, "show server_version")["server_version"],
             "timescaledb": _extension(connection),
             "migration": _one(connection, "select max(version) as v from schema_migrations")["v"],

@@ -161,30 +161,20 @@ def test_a_row_that_points_at_another_esco_is_refused(
         admin.execute(FOREIGN_WRITES[what], foreign)
 
 
-def test_the_catalogue_keeps_the_rules(admin: Admin, engine: str) -> None:
-    unprotected = admin.execute(
-        "select relname from pg_class where relnamespace = 'flows'::regnamespace"
-        " and relkind = 'r' and not relispartition and not (relrowsecurity and relforcerowsecurity)"
-    ).fetchall()
-    allowed = TIME_SERIES | AGGREGATES
-    assert {row[0] for row in unprotected} <= allowed
-    granted = admin.execute(
-        "select table_name, grantee from information_schema.role_table_grants"
-        " where table_schema = 'flows' and table_name = any(%s)"
-        " and grantee in ('flows', 'public_backend', 'grafanareader', 'PUBLIC')",
-        (sorted(allowed),),
-    ).fetchall()
-    assert granted == []
-    open_to_all = admin.execute(
-        "select p.oid::regprocedure::text from pg_proc as p"
-        " where p.pronamespace = any(array['flows', 'api', 'gateway']::regnamespace[])"
-        " and has_function_privilege('public', p.oid, 'execute')"
-    ).fetchall()
-    assert open_to_all == []
-    owners_views = admin.execute(
-        "select relname from pg_class where relnamespace = 'api'::regnamespace and relkind = 'v'"
-        " and not ('security_invoker=true' = any(coalesce(reloptions, '{}'))"
-        " or 'security_barrier=true' = any(coalesce(reloptions, '{}')))"
-    ).fetchall()
-    assert owners_views == []
-    assert engine in ("timescale", "postgres")
+def test_a_register_of_the_same_transaction_takes_half_hours(stack: Stack, admin: Admin) -> None:
+    """What is the caller's is asked anew in each statement, and after each change of tenant."""
+    half_hour = (
+        'insert into api.register_interval_hh (register_id, "timestamp", import_kwh)'
+        " values (%s, %s, 1)"
+    )
+    escos = stack.contract["escos"]
+    become(admin, "flows", escos["wlce"]["id"])
+    assert admin.execute("select flows.own_registers()").fetchone() is not None
+    (register,) = admin.execute(
+        "insert into api.meter_registers (meter_id) select id from api.meter_registry limit 1"
+        " returning register_id"
+    ).fetchone() or (None,)
+    admin.execute(half_hour, (register, "2020-01-01Z"))
+    become(admin, "flows", escos["hmce"]["id"])
+    with pytest.raises(psycopg.errors.WithCheckOptionViolation):
+        admin.execute(half_hour, (register, "2020-01-02Z"))

@@ -14,12 +14,20 @@ Admin = psycopg.Connection[Any]
 def test_status_names_the_engine_and_what_it_lacks(stack: Stack, engine: str) -> None:
     status = json.loads(flows(stack, "db", "status", "--json").stdout)
     assert status["engine"] == engine
-    assert bool(status["lacking"]) == (engine == "postgres")
+    with stack.client(None) as client:
+        ready = client.get("/ready").json()
+    assert ready["engine"] == engine
+    assert ready["lacks"] == status["lacks"]
+    said = " ".join(status["lacks"])
+    for lack in ("columnstore", "background refresh", "retention"):
+        assert (lack in said) == (engine == "postgres")
     series = {row["series"]: row for row in status["series"]}
     assert series["meter_event_log"]["keep"] == "90 days"
     assert series["register_import"]["keep"] == "2 years"
     assert series["register_interval_hh"]["parts"] > 1
-    assert engine in flows(stack, "db", "status").stdout
+    printed = " ".join(flows(stack, "db", "status").stdout.split())
+    assert engine in printed
+    assert all(lack in printed for lack in status["lacks"])
 
 
 def test_old_rows_go_and_half_hours_stay(stack: Stack, admin: Admin, engine: str) -> None:
