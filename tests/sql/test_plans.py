@@ -10,6 +10,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from app.energy import latest
 from app.energy.groups import Groups
 from app.energy.intervals import Granularity, Intervals, calendar
 from app.energy.query import Window, energy
@@ -36,18 +37,24 @@ POSTGREST = """
 
 
 @pytest.fixture(scope="module", autouse=True)
-def columnstore(stack: Stack, engine: str) -> None:
-    """Have the columnstore hold what is old enough, as its policy will."""
+def columnstore(stack: Stack, engine: str) -> Iterator[None]:
+    """Have the columnstore hold the day that is asked for, as its policy will."""
     if engine == "postgres":
+        yield
         return
     with psycopg.connect(stack.contract["database_url"], autocommit=True) as owner:
-        for (chunk,) in owner.execute(
-            "select c::text from public.show_chunks('flows.register_interval_hh',"
-            " older_than => interval '8 days') as c"
-        ).fetchall():
-            owner.execute(
-                "call public.convert_to_columnstore(%s, if_not_columnstore => true)", (chunk,)
-            )
+        chunks = owner.execute(
+            "select format('%%I.%%I', chunk_schema, chunk_name)"
+            " from timescaledb_information.chunks"
+            " where hypertable_name = 'register_interval_hh' and not is_compressed"
+            " and range_start < %s and range_end > %s",
+            (DAY[1], DAY[0]),
+        ).fetchall()
+        for chunk in chunks:
+            owner.execute("call public.convert_to_columnstore(%s)", chunk)
+        yield
+        for chunk in chunks:
+            owner.execute("call public.convert_to_rowstore(%s)", chunk)
 
 
 @pytest.fixture
@@ -190,3 +197,29 @@ def test_energy_reads_its_window(tenant: Admin, engine: str, case: str) -> None:
     assert not found.relations & (parts(tenant, engine, series, *EVER) - inside)
     # What is summed already is not summed again.
     assert not found.relations & parts(tenant, engine, "register_interval_hh", *EVER)
+
+
+def test_the_newest_of_a_register_reads_no_history(tenant: Admin, engine: str) -> None:
+    register = one(tenant, "select register_id from api.meter_registers order by 1 limit 1")
+    asked = {"register": register}
+    newest = "select * from api.register_interval_hh_latest where register_id = %(register)s"
+    found = Explained(tenant, newest, asked)
+    rows = tenant.execute(
+        'select register_id, "timestamp", import_kwh, export_kwh from api.register_interval_hh'
+        ' where register_id = %(register)s order by "timestamp" desc limit 1',
+        asked,
+    ).fetchall()
+    assert [row[:4] for row in tenant.execute(newest, asked).fetchall()] == rows
+    inside = parts(tenant, engine, "register_interval_hh", rows[0][1], EVER[1])
+    assert not found.relations & (parts(tenant, engine, "register_interval_hh", *EVER) - inside)
+    assert len(found.relations & inside) >= 1
+
+
+def test_the_latest_of_every_meter_reads_no_history(tenant: Admin, engine: str) -> None:
+    """Half of the chunks is far more than what is newest is in."""
+    asked = latest.statement([])
+    found = Explained(tenant, asked.sql, asked.parameters)
+    half = (MIDNIGHT - timedelta(days=40), EVER[1])
+    inside = parts(tenant, engine, "register_interval_hh", *half)
+    assert found.relations & inside
+    assert not found.relations & (parts(tenant, engine, "register_interval_hh", *EVER) - inside)
