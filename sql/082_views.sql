@@ -61,17 +61,68 @@ where shadow.balance < 15.00;
 comment on view flows.meters_low_balance is 'Meters that need a top-up: less than 15 pounds left.';
 comment on column flows.meters_low_balance.balance is 'Credit left, pounds.';
 
+-- A barrier view takes no ORDER BY … LIMIT from outside: asked for the newest row of a series it would read
+-- all of it. These find it from the end.
+create view flows.register_interval_hh_latest as
+select
+    register.register_id, newest."timestamp", newest.import_kwh, newest.export_kwh, newest.derived,
+    newest.updated_at
+from flows.meter_registers as register
+cross join lateral (
+    select r."timestamp", r.import_kwh, r.export_kwh, r.derived, r.updated_at
+    from flows.register_interval_hh as r
+    where r.register_id = register.register_id
+    order by r."timestamp" desc
+    limit 1
+) as newest;
+comment on view flows.register_interval_hh_latest is 'The newest half-hour of each register that has any.';
+create view api.register_interval_hh_latest with (security_barrier = true) as
+select * from flows.register_interval_hh_latest
+where register_id = any((select flows.own_registers())::uuid[]);
+
+create view flows.meter_csq_latest as
+select meter.id as meter_id, newest."timestamp", newest.csq
+from flows.meter_registry as meter
+cross join lateral (
+    select signal."timestamp", signal.csq from flows.meter_csq as signal
+    where signal.meter_id = meter.id
+    order by signal."timestamp" desc
+    limit 1
+) as newest;
+comment on view flows.meter_csq_latest is 'The newest signal of each meter that ever sent one.';
+create view api.meter_csq_latest with (security_barrier = true) as
+select * from flows.meter_csq_latest
+where meter_id = any((select flows.own_meters())::uuid[]);
+grant select on api.register_interval_hh_latest, api.meter_csq_latest
+to flows, public_backend, grafanareader, tsdbadmin;
+do $$
+declare
+    told record;
+begin
+    for told in
+        select
+            latest.oid::regclass as relation, shown.attname as name,
+            pg_catalog.col_description(series.oid, kept.attnum) as description
+        from pg_catalog.pg_class as latest
+        inner join pg_catalog.pg_class as series
+            on latest.relname = series.relname || '_latest' and latest.relnamespace = series.relnamespace
+        inner join pg_catalog.pg_attribute as shown on latest.oid = shown.attrelid
+        inner join pg_catalog.pg_attribute as kept
+            on series.oid = kept.attrelid and shown.attname = kept.attname
+        where latest.relnamespace = 'flows'::regnamespace and shown.attnum > 0
+    loop
+        execute format('comment on column %s.%I is %L', told.relation, told.name, told.description);
+    end loop;
+end $$;
+
 -- A meter was last online when it last told its signal or was last found healthy.
 create view flows.meters_offline_all with (security_invoker = true) as
-select meter.serial, meter.name, seen.last_online
+select meter.serial, meter.name, greatest(shadow.last_healthy_at, signal."timestamp") as last_online
 from flows.meter_registry as meter
 inner join flows.meter_shadows as shadow on meter.id = shadow.id
-cross join lateral (
-    select greatest(shadow.last_healthy_at, max(signal."timestamp")) as last_online
-    from api.meter_csq as signal where signal.meter_id = meter.id
-) as seen
+left join api.meter_csq_latest as signal on meter.id = signal.meter_id
 where meter.mode = 'active' and meter.installation_status is distinct from 'deleted'
-    and (seen.last_online < now() - interval '3 hours' or seen.last_online is null);
+    and coalesce(greatest(shadow.last_healthy_at, signal."timestamp") < now() - interval '3 hours', true);
 comment on view flows.meters_offline_all is 'Active meters without a signal for three hours or more.';
 comment on column flows.meters_offline_all.last_online is 'When the last signal came, UTC; empty when none ever did.';
 

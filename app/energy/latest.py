@@ -63,25 +63,28 @@ CONDITIONS = {
     "circuit_type": ("circuit.type", ON_CIRCUIT),
 }
 METERS = """
+    with asked as materialized (
+        select meter.id, meter.serial, meter.name, meter.esco from api.meter_registry as meter
+        where {conditions}
+    ), register as materialized (
+        select r.register_id, r.meter_id from api.meter_registers as r
+        where r.meter_id = any(array(select asked.id from asked))
+    ), newest as (
+        select distinct on (register.meter_id) register.meter_id, own."timestamp" as start,
+            sum(own.import_kwh) as import_kwh, sum(own.export_kwh) as export_kwh,
+            count(*) as registers
+        from register
+        inner join api.register_interval_hh_latest as own
+            on register.register_id = own.register_id
+        where own.register_id = any(array(select r.register_id from register as r))
+        group by register.meter_id, own."timestamp"
+        order by register.meter_id, own."timestamp" desc
+    )
     select {columns}
-    from api.meter_registry as meter
+    from asked as meter
     left join api.escos as esco on meter.esco = esco.id
     left join api.meter_shadows as shadow on meter.id = shadow.id
-    left join lateral (
-        select own."timestamp" as start, sum(own.import_kwh) as import_kwh,
-            sum(own.export_kwh) as export_kwh, count(*) as registers
-        from api.meter_registers as register
-        cross join lateral (
-            select hh."timestamp", hh.import_kwh, hh.export_kwh
-            from api.register_interval_hh as hh
-            where hh.register_id = register.register_id
-            order by hh."timestamp" desc limit 1
-        ) as own
-        where register.meter_id = meter.id
-        group by own."timestamp"
-        order by own."timestamp" desc limit 1
-    ) as newest on true
-    where {conditions}
+    left join newest on meter.id = newest.meter_id
     order by meter.serial
 """
 
@@ -108,11 +111,11 @@ class LatestReading:
             question.format,
             {"timezone": self.zone.key, "data_as_of": as_of},
             COLUMNS,
-            self._rows(question, connection, _statement(found)),
+            self._rows(question, connection, statement(found)),
         )
 
     async def _rows(
-        self, question: Question, connection: Connection, statement: Statement
+        self, question: Question, connection: Connection, asked: Statement
     ) -> AsyncIterator[list[tuple[str, ...]]]:
         form, zone = question.format, self.zone
 
@@ -125,11 +128,12 @@ class LatestReading:
                 *map(form.number, found[-len(NUMBERS) :]),
             )
 
-        async for found in batches(connection, statement):
+        async for found in batches(connection, asked):
             yield [row(values) for values in found]
 
 
-def _statement(filters: list[tuple[str, list[Any]]]) -> Statement:
+def statement(filters: list[tuple[str, list[Any]]]) -> Statement:
+    """Build the SQL from (filter, ids found for it); its rows have the order of `COLUMNS`."""
     conditions, parameters = [], {}
     for number, (name, values) in enumerate(filters):
         column, condition = CONDITIONS[name]

@@ -1,0 +1,225 @@
+"""The plans of what tenants ask: only chunks (partitions) of the window and rows of the asked."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from app.energy import latest
+from app.energy.groups import Groups
+from app.energy.intervals import Granularity, Intervals, calendar
+from app.energy.query import Window, energy
+from app.energy.sources import choose
+from tests.conftest import Stack
+from tests.sql.test_isolation import become
+
+Admin = psycopg.Connection[Any]
+UTC_ZONE = ZoneInfo("UTC")
+MIDNIGHT = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+DAY = (MIDNIGHT - timedelta(days=40), MIDNIGHT - timedelta(days=39))
+MONTH = (MIDNIGHT - timedelta(days=50), MIDNIGHT - timedelta(days=20))
+EVER = (datetime(2000, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC))
+# As PostgREST writes a read: its filters are parameters.
+POSTGREST = """
+    with pgrst_source as (
+        select api.{relation}.* from api.{relation}
+        where api.{relation}.{key} = %(key)s
+            and api.{relation}."timestamp" >= %(start)s and api.{relation}."timestamp" < %(end)s
+        order by api.{relation}."timestamp" desc limit %(limit)s offset 0
+    )
+    select coalesce(json_agg(_postgrest_t), '[]') from (select * from pgrst_source) as _postgrest_t
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def columnstore(stack: Stack, engine: str) -> Iterator[None]:
+    """Have the columnstore hold the day that is asked for, as its policy will."""
+    if engine == "postgres":
+        yield
+        return
+    with psycopg.connect(stack.contract["database_url"], autocommit=True) as owner:
+        chunks = owner.execute(
+            "select format('%%I.%%I', chunk_schema, chunk_name)"
+            " from timescaledb_information.chunks"
+            " where hypertable_name = 'register_interval_hh' and not is_compressed"
+            " and range_start < %s and range_end > %s",
+            (DAY[1], DAY[0]),
+        ).fetchall()
+        for chunk in chunks:
+            owner.execute("call public.convert_to_columnstore(%s)", chunk)
+        yield
+        for chunk in chunks:
+            owner.execute("call public.convert_to_rowstore(%s)", chunk)
+
+
+@pytest.fixture
+def tenant(stack: Stack, admin: Admin) -> Admin:
+    """A session of an ESCO, as PostgREST and the gateway have them."""
+    admin.execute("analyze flows.register_interval_hh")
+    become(admin, "flows", stack.contract["escos"]["wlce"]["id"])
+    return admin
+
+
+def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Every node of a plan that was executed."""
+    if plan.get("Actual Loops"):
+        yield plan
+    for part in plan.get("Plans", ()):
+        yield from nodes(part)
+
+
+class Explained:
+    """What the execution of a statement touched."""
+
+    def __init__(self, session: Admin, statement: str, parameters: dict[str, Any]) -> None:
+        """Execute it."""
+        explain = "explain (analyze, buffers, format json) " + statement
+        (found,) = session.execute(explain.encode(), parameters).fetchone() or ({},)
+        root = found[0]["Plan"]
+        scans = [
+            node
+            for node in nodes(root)
+            if "Relation Name" in node and node.get("Custom Plan Provider") != "ChunkAppend"
+        ]
+        self.relations = {scan["Relation Name"].removesuffix("_compressed") for scan in scans}
+        self.examined = sum(
+            (scan["Actual Rows"] + scan.get("Rows Removed by Filter", 0)) * scan["Actual Loops"]
+            for scan in scans
+        )
+        self.buffers = root["Shared Hit Blocks"] + root["Shared Read Blocks"]
+        self.planning, self.execution = found[0]["Planning Time"], found[0]["Execution Time"]
+        print(
+            f"{len(self.relations)} relations, {self.examined:.0f} rows, {self.buffers} buffers,"
+            f" {self.planning:.2f} + {self.execution:.2f} ms"
+        )
+
+
+def parts(admin: Admin, engine: str, series: str, start: datetime, end: datetime) -> set[str]:
+    """The chunks or partitions of a series (or aggregate) that hold rows of a window."""
+    admin.execute("reset role")
+    if engine == "timescale":
+        query = (
+            "select c.chunk_name from timescaledb_information.chunks as c"
+            " left join timescaledb_information.continuous_aggregates as a"
+            " on a.materialization_hypertable_name = c.hypertable_name"
+            " where coalesce(a.view_name, c.hypertable_name) = %s"
+            " and c.range_start < %s and c.range_end > %s"
+        )
+        return {row[0] for row in admin.execute(query, (series, end, start))}
+    query = "select inhrelid::regclass::text from pg_inherits where inhparent = %s::regclass"
+    names = {row[0].split(".")[-1] for row in admin.execute(query, (f"flows.{series}",))}
+    return {name for name in names if start.year <= int(name[-4:]) <= end.year} or {series}
+
+
+def one(session: Admin, query: str) -> UUID:
+    """The one value of a query."""
+    (found,) = session.execute(query.encode()).fetchone() or (None,)
+    assert isinstance(found, UUID)
+    return found
+
+
+def prepared(session: Admin, statement: str, values: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """EXECUTE of the statement, prepared and generically planned."""
+    types = {UUID: "uuid", datetime: "timestamptz", int: "bigint"}
+    numbered = {name: f"${number}" for number, name in enumerate(values, start=1)}
+    session.execute(
+        f"prepare asked ({', '.join(types[type(value)] for value in values.values())})"
+        f" as {statement % numbered}".encode()
+    )
+    session.execute("set local plan_cache_mode = force_generic_plan")
+    literals = sql.SQL(", ").join(map(sql.Literal, values.values())).as_string(session)
+    return f"execute asked ({literals})", {}
+
+
+def asked_of_v1(
+    granularity: Granularity, circuits: list[UUID], start: datetime, end: datetime
+) -> tuple[str, dict[str, Any]]:
+    """The statement behind /v1/energy, by circuit."""
+    first, last = int(start.timestamp()), int(end.timestamp())
+    bounds = (
+        list(range(first, last + 1, 1800))
+        if granularity == "PT30M"
+        else list(calendar(granularity, UTC_ZONE, first, last))
+    )
+    intervals = Intervals(bounds, first, last)
+    keys = [(str(circuit),) for circuit in circuits]
+    groups = Groups(keys, [], list(zip(circuits, range(len(circuits)), strict=True)))
+    pieces = choose(granularity, UTC_ZONE, intervals)
+    statement = energy(groups, intervals, granularity, pieces, Window())
+    return statement.sql, statement.parameters
+
+
+@pytest.mark.parametrize("generic", [False, True])
+def test_a_day_of_a_register_reads_its_day(tenant: Admin, engine: str, generic: bool) -> None:
+    """As PostgREST asks; its prepared statements get a generic plan in time."""
+    register = one(tenant, "select register_id from api.meter_registers order by 1 limit 1")
+    statement = POSTGREST.format(relation="register_interval_hh", key="register_id")
+    values = {"key": register, "start": DAY[0], "end": DAY[1], "limit": 1000}
+    if generic:
+        statement, values = prepared(tenant, statement, values)
+    found = Explained(tenant, statement, values)
+    outside = parts(tenant, engine, "register_interval_hh", *EVER) - parts(
+        tenant, engine, "register_interval_hh", *DAY
+    )
+    assert outside
+    assert not found.relations & outside
+    # The columnstore reads a register's week at a time (and looks up where it is).
+    assert found.examined < 2 * 336
+    assert found.relations & parts(tenant, engine, "register_interval_hh", *DAY)
+
+
+CASES: dict[str, tuple[Granularity, bool, tuple[datetime, datetime], str]] = {
+    "a day of half-hours of a circuit": ("PT30M", False, DAY, "circuit_interval_hh"),
+    "a month of days of the ESCO": ("P1D", True, MONTH, "circuit_interval_daily"),
+    "a month of half-hours of the ESCO": ("PT30M", True, MONTH, "circuit_interval_hh"),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_energy_reads_its_window(tenant: Admin, engine: str, case: str) -> None:
+    granularity, whole, window, series = CASES[case]
+    circuits = [
+        row[0] for row in tenant.execute("select id from api.circuits order by id").fetchall()
+    ][: None if whole else 1]
+    statement, parameters = asked_of_v1(granularity, circuits, *window)
+    rows = len(tenant.execute(statement.encode(), parameters).fetchall())
+    found = Explained(tenant, statement, parameters)
+    assert rows > 0
+    # Where a chunk is small, reading it all costs less than its index.
+    assert rows <= found.examined <= 2 * rows
+    inside = parts(tenant, engine, series, *window)
+    assert found.relations & inside
+    assert not found.relations & (parts(tenant, engine, series, *EVER) - inside)
+    # What is summed already is not summed again.
+    assert not found.relations & parts(tenant, engine, "register_interval_hh", *EVER)
+
+
+def test_the_newest_of_a_register_reads_no_history(tenant: Admin, engine: str) -> None:
+    register = one(tenant, "select register_id from api.meter_registers order by 1 limit 1")
+    asked = {"register": register}
+    newest = "select * from api.register_interval_hh_latest where register_id = %(register)s"
+    found = Explained(tenant, newest, asked)
+    rows = tenant.execute(
+        'select register_id, "timestamp", import_kwh, export_kwh from api.register_interval_hh'
+        ' where register_id = %(register)s order by "timestamp" desc limit 1',
+        asked,
+    ).fetchall()
+    assert [row[:4] for row in tenant.execute(newest, asked).fetchall()] == rows
+    inside = parts(tenant, engine, "register_interval_hh", rows[0][1], EVER[1])
+    assert not found.relations & (parts(tenant, engine, "register_interval_hh", *EVER) - inside)
+    assert len(found.relations & inside) >= 1
+
+
+def test_the_latest_of_every_meter_reads_no_history(tenant: Admin, engine: str) -> None:
+    """Half of the chunks is far more than what is newest is in."""
+    asked = latest.statement([])
+    found = Explained(tenant, asked.sql, asked.parameters)
+    half = (MIDNIGHT - timedelta(days=40), EVER[1])
+    inside = parts(tenant, engine, "register_interval_hh", *half)
+    assert found.relations & inside
+    assert not found.relations & (parts(tenant, engine, "register_interval_hh", *EVER) - inside)
