@@ -40,6 +40,19 @@ def create_pool(settings: DatabaseSettings) -> Pool:
     )
 
 
+# SET ROLE does not bring a role's own settings along; its time limit holds here as at PostgREST.
+AS_CALLER = """
+    select
+        set_config('statement_timeout', coalesce((
+            select split_part(setting, '=', 2)
+            from pg_catalog.pg_roles cross join unnest(rolconfig) as setting
+            where rolname = %s and setting like 'statement_timeout=%%'
+        ), current_setting('statement_timeout')), true),
+        set_config('request.jwt.claims', convert_from(%s, 'UTF8'), true),
+        set_config('role', %s, true)
+"""
+
+
 @asynccontextmanager
 async def caller_session(pool: Pool, caller: Principal) -> AsyncIterator[Connection]:
     """Yield a connection inside one read-only transaction that runs as the caller.
@@ -49,9 +62,6 @@ async def caller_session(pool: Pool, caller: Principal) -> AsyncIterator[Connect
     """
     async with pool.connection() as connection, connection.transaction():
         await connection.execute("set transaction read only")
-        await connection.execute(
-            "select set_config('request.jwt.claims', %s, true), set_config('role', %s, true)",
-            (orjson.dumps(caller.claims).decode(), caller.role),
-        )
+        await connection.execute(AS_CALLER, (caller.role, orjson.dumps(caller.claims), caller.role))
         await connection.execute("select gateway.authorize()")
         yield connection

@@ -207,6 +207,8 @@ def from_validation(error: RequestValidationError) -> Problem:
     errors = []
     for item in error.errors():
         where, *path = (str(part) for part in item["loc"])
+        if where == "query":
+            del path[1:]  # a parameter is named as a whole, not by the place in its list
         found = item.get("input")
         errors.append(
             {

@@ -104,10 +104,21 @@ class Answer(Response):
             name = f"{question.file_name}.{question.format.name}"
             headers["Content-Disposition"] = f'{kind}; filename="{name}"'
             head = StreamingResponse(body, headers=headers, media_type=question.format.media_type)
+            # What fails before the first rows are there is an error with a status of its own.
+            begin = [piece async for piece in _some(body, 2)]
             await exchange.start(200, head.raw_headers)
+            for piece in begin:
+                await exchange.write(piece.encode())
             async for piece in body:
                 await exchange.write(piece.encode())
             await exchange.end()
+
+
+async def _some(body: Body, count: int) -> Body:
+    """Yield the first pieces; the rest stays to be read."""
+    for _ in range(count):
+        with suppress(StopAsyncIteration):
+            yield await anext(body)
 
 
 def period(query: Window, state: State) -> dict[str, Any]:
@@ -127,12 +138,13 @@ async def _state(connection: Connection, question: Question, beside: LiteralStri
     row = await cursor.fetchone()
     assert row is not None  # noqa: S101  (an aggregate always gives a row)
     caller = question.caller
-    known = [REPRESENTATION, row["version"], caller.role, caller.esco, question.format.name]
+    page = question.request.query_params.get("cursor")
+    known = [REPRESENTATION, row["version"], caller.role, caller.esco, question.format.name, page]
     tag = hashlib.sha256(orjson.dumps([*known, question.fingerprint], default=str)).hexdigest()
     return State(f'"{tag[:32]}"', row["as_of"])
 
 
 def _matches(request: Request, etag: str) -> bool:
-    """Whether If-None-Match names the tag; weak ones compare alike (RFC 9110 §13.1.2)."""
+    """Whether If-None-Match names the tag, or any; weak ones compare alike (RFC 9110 §13.1.2)."""
     named = request.headers.get("if-none-match", "").split(",")
-    return etag in {tag.strip().removeprefix("W/") for tag in named}
+    return not {etag, "*"}.isdisjoint(tag.strip().removeprefix("W/") for tag in named)

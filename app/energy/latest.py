@@ -96,9 +96,12 @@ class LatestReading:
     zone: ZoneInfo
     scope: Scope
 
-    # Balances and counters move without any half-hour.
+    # Balances and counters move without any half-hour, mappings begin and end as time passes.
     BESIDE: ClassVar[LiteralString] = (
-        "select concat(count(*), '-', max(updated_at)) from api.meter_shadows"
+        "select concat(count(*), '-', max(shadow.updated_at), '-', (select count(*)"
+        " from api.circuit_register as m where m.start_time <= now()), '-', (select count(*)"
+        " from api.circuit_register as m where m.end_time <= now()))"
+        " from api.meter_shadows as shadow"
     )
 
     async def write(self, question: Question, connection: Connection, state: State) -> Body:

@@ -3,6 +3,7 @@
 `spans` of more than a year and the like are refused by name, never cut in silence.
 """
 
+import re
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -10,7 +11,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from uuid import UUID
 from zoneinfo import ZoneInfo, available_timezones
 
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 
 from app.energy.groups import Dimension
 from app.energy.intervals import Granularity
@@ -45,6 +46,24 @@ def _many(what: str) -> Any:
     return Field(default_factory=list, max_length=100, description=what)
 
 
+def _moment(value: Any) -> Any:
+    """Refuse what is no time with an offset, and say how to write one."""
+    if isinstance(value, str) and not OFFSET.search(value):
+        if SPACE.search(value):
+            raise ValueError("has a space where the + of the offset was: write + as %2B in a URL")
+        raise ValueError("must be a time with its offset, like 2026-10-01T00:00:00Z")
+    return value
+
+
+def _in_calendar(value: datetime) -> datetime:
+    if not EARLIEST <= value <= LATEST:
+        raise ValueError("must lie between 2000 and 2100")
+    return value
+
+
+OFFSET = re.compile(r"\d[T ]\d.*(Z|[+-]\d\d:?\d\d)$", re.IGNORECASE)
+SPACE = re.compile(r"T.* \d\d:?\d\d$", re.IGNORECASE)
+Moment = Annotated[AwareDatetime, BeforeValidator(_moment), AfterValidator(_in_calendar)]
 Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
 Ids = Annotated[list[UUID], BeforeValidator(_by_comma)]
 Names = Annotated[list[Name], BeforeValidator(_by_comma)]
@@ -89,22 +108,31 @@ class Zoned(Filters):
         return ZoneInfo(self.timezone)
 
 
+def _period_to(caps: str) -> Any:
+    return Field(
+        description=f"End, exclusive, with offset. At most {caps} after period_from; the longer "
+        "one where one circuit, meter or property is asked for.",
+        examples=["2026-11-01T00:00:00Z"],
+    )
+
+
+def _caps(widest: tuple[int, int]) -> str:
+    return f"{widest[1]} ({widest[0]}) days"
+
+
+BY_GRANULARITY = ", ".join(f"{name}: {_caps(widest)}" for name, widest in WIDEST.items())
+
+
 class Window(Zoned):
     """A period in a time zone."""
 
-    period_from: AwareDatetime = Field(
-        description="Start, inclusive, with offset.", examples=["2026-10-01T00:00:00+01:00"]
+    period_from: Moment = Field(
+        description="Start, inclusive, with offset.", examples=["2026-10-01T00:00:00Z"]
     )
-    period_to: AwareDatetime = Field(
-        description="End, exclusive, with offset.", examples=["2026-11-01T00:00:00+00:00"]
-    )
+    period_to: Moment = _period_to(BY_GRANULARITY)
 
     def check(self, narrow_days: int, wide_days: int, what: str, *, narrow: bool) -> None:
-        """Refuse a period that is empty, out of the calendar, or longer than is served."""
-        for name in ("period_from", "period_to"):
-            value = getattr(self, name)
-            if not EARLIEST <= value <= LATEST:
-                raise refuse(name, value, "must lie between 2000 and 2100")
+        """Refuse a period that is empty or longer than is served."""
         if self.period_to <= self.period_from:
             raise refuse("period_to", self.period_to, "must be later than period_from")
         widest = narrow_days if narrow else wide_days
@@ -142,13 +170,16 @@ class EnergyQuery(Window):
 
     granularity: Granularity = _granularity()
     group_by: GroupBy = _group_by("circuit")
-    updated_since: AwareDatetime | None = Field(
+    updated_since: Moment | None = Field(
         None,
         description="Only rows with readings or mappings that came or changed since then. Send the "
         "`data_as_of` of the previous answer; a row may come twice, none is missed. Removed "
         "readings do not show: ask without it now and then.",
     )
-    limit: int = Field(MOST_ROWS, ge=1, le=MOST_ROWS, description="Most rows of a JSON answer.")
+    limit: int = Field(
+        MOST_ROWS, ge=1, le=MOST_ROWS,
+        description="Most rows of a JSON answer; CSV and NDJSON come whole.",
+    )  # fmt: skip
     cursor: str | None = Field(
         None, max_length=2000, description="`next` of the answer before, with the same parameters."
     )
@@ -161,7 +192,13 @@ class BalanceQuery(Window):
     group_by: GroupBy = _group_by("esco")
 
 
-class ProfileQuery(Window):
+class ScanQuery(Window):
+    """What is read half-hour by half-hour and answered in few rows."""
+
+    period_to: Moment = _period_to(_caps(WIDEST_SCAN))
+
+
+class ProfileQuery(ScanQuery):
     """The average day."""
 
     group_by: GroupBy = _group_by("circuit")
@@ -175,7 +212,7 @@ class ProfileQuery(Window):
     )
 
 
-class PeakQuery(Window):
+class PeakQuery(ScanQuery):
     """The highest half-hours."""
 
     group_by: GroupBy = _group_by("circuit")

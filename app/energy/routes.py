@@ -25,7 +25,9 @@ from app.energy.parameters import (
     LatestQuery,
     PeakQuery,
     ProfileQuery,
+    ScanQuery,
     Window,
+    refuse,
     unique,
 )
 from app.energy.peak import PeakReading
@@ -57,8 +59,13 @@ async def energy(asked: AskedDep, query: Annotated[EnergyQuery, Query()]) -> Res
     query.check(*WIDEST[query.granularity], query.granularity, narrow=scope.narrow)
     parts = intervals.split(query.granularity, query.zone(), query.period_from, query.period_to)
     question = asked.question("energy", query, parts.first, parts.last, query.granularity)
-    after = cursors.read(query.cursor, question.fingerprint) if query.cursor else None
-    limit = query.limit if question.format.name == "json" else None
+    is_paged = question.format.name == "json"
+    if not is_paged and {"limit", "cursor"} & query.model_fields_set:
+        raise refuse("format", question.format.name, "has no pages: leave out limit and cursor")
+    after = None
+    if query.cursor is not None:
+        after = cursors.read(query.cursor, question.fingerprint)
+    limit = query.limit if is_paged else None
     by = unique(query.group_by)
     return Answer(question, EnergyReading(query, scope, by, parts, after, limit))
 
@@ -115,7 +122,7 @@ async def peak(asked: AskedDep, query: Annotated[PeakQuery, Query()]) -> Respons
     response_model=Completeness,
     responses=RESPONSES,
 )
-async def completeness(asked: AskedDep, query: Annotated[Window, Query()]) -> Response:
+async def completeness(asked: AskedDep, query: Annotated[ScanQuery, Query()]) -> Response:
     """List the gaps in the half-hours of each register while it is mapped to a circuit.
 
     What is still to come is no gap: a period that ends in the future is looked at up to now.

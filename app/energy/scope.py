@@ -15,11 +15,11 @@ from app.errors import NotFound
 LOOKUPS = {
     "circuit": "select id, id::text as name from api.circuits where id::text = any(%s::text[])",
     "site": "select id, v as name from api.sites_new, unnest(%s::text[]) as v"
-    " where v in (code, id::text)",
+    " where v = code or lower(v) = id::text",
     "property": "select id, id::text as name from api.properties where id::text = any(%s::text[])",
     "meter": "select id, serial as name from api.meter_registry where serial = any(%s::text[])",
     "feeder": "select id, v as name from api.feeder_registry, unnest(%s::text[]) as v"
-    " where v in (name, id::text)",
+    " where v = name or lower(v) = id::text",
     "esco": "select id, code as name from api.escos where code = any(%s::text[])",
 }
 
