@@ -11,6 +11,8 @@ import pytest
 from psycopg import sql
 
 from app.energy import latest
+from app.energy.energy import FOUND
+from app.energy.formats import Format
 from app.energy.groups import Groups
 from app.energy.intervals import Granularity, Intervals, calendar
 from app.energy.query import Window, energy
@@ -150,7 +152,8 @@ def asked_of_v1(
     keys = [(str(circuit),) for circuit in circuits]
     groups = Groups(keys, [], list(zip(circuits, range(len(circuits)), strict=True)))
     pieces = choose(granularity, UTC_ZONE, intervals)
-    statement = energy(groups, intervals, granularity, pieces, Window())
+    fields = Format("json").sql(FOUND)
+    statement = energy(groups, intervals, granularity, pieces, Window(), fields)
     return statement.sql, statement.parameters
 
 
