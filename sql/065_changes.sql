@@ -54,7 +54,9 @@ create function flows.note_configuration() returns trigger
 language plpgsql security definer set search_path = ''
 as $$
 begin
-    insert into flows.change (kind, period, followed_at) values ('configuration', '(,)', clock_timestamp());
+    -- What a tenant changes is its own (policies see to that); an administrator may change anybody's.
+    insert into flows.change (esco, kind, period, followed_at)
+    values (flows.current_esco(), 'configuration', '(,)', clock_timestamp());
     return null;
 end $$;
 comment on function flows.note_configuration() is 'Notes that names, sites or meters changed.';
@@ -96,6 +98,23 @@ begin atomic
 end;
 comment on function flows.data_state(tstzrange) is 'Version and latest change of what the caller can see in a period.';
 grant execute on function flows.data_state(tstzrange) to flows, public_backend, grafanareader;
+
+create function flows.changed_since(moment timestamptz, period tstzrange) returns tstzmultirange
+language sql stable security definer set search_path = ''
+begin atomic
+    select coalesce(range_agg(c.period * changed_since.period), '{}')
+    from flows.change as c
+    where c.period && changed_since.period
+        and (c.followed_at is null or c.followed_at >= changed_since.moment)
+        and (
+            c.esco is null
+            or c.esco = flows.current_esco()
+            or nullif(current_setting('request.jwt.claims', true), '')::jsonb ->> 'role' = 'grafanareader'
+        );
+end;
+comment on function flows.changed_since(timestamptz, tstzrange)
+is 'Which part of a period has figures, of those the caller can see, that changed since a moment.';
+grant execute on function flows.changed_since(timestamptz, tstzrange) to flows, public_backend, grafanareader;
 
 reset role;
 

@@ -49,6 +49,16 @@ declare
         )
     );
 begin
+    -- Also without a single half-hour: what is expected of the circuit changes.
+    insert into flows.change (esco, kind, period, followed_at)
+    select meter.esco, 'mapping', mapped.span, clock_timestamp()
+    from (
+        select old.register, tstzrange(old.start_time, old.end_time) as span where tg_op <> 'INSERT'
+        union all
+        select new.register, tstzrange(new.start_time, new.end_time) where tg_op <> 'DELETE'
+    ) as mapped
+    inner join flows.meter_registers as register on mapped.register = register.register_id
+    inner join flows.meter_registry as meter on register.meter_id = meter.id;
     if changed <> '{}' then
         perform flows.follow_mapping(array_remove(array[old.circuit, new.circuit], null), changed);
     end if;

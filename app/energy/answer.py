@@ -24,11 +24,9 @@ from app.services import Services
 REPRESENTATION = 1
 COMMON = {"Cache-Control": "private, no-cache", "Vary": "Authorization, Accept"}
 
-# A mapping that moves no half-hour changes what is expected, so it is looked at too.
 STATE = (
-    "select concat_ws('-', s.version, m.count, m.latest, ({beside})) as version, s.as_of"
-    " from flows.data_state(tstzrange(%s, %s)) as s,"
-    " (select count(*) as count, max(updated_at) as latest from api.circuit_register) as m"
+    "select concat_ws('-', s.version, ({beside})) as version, s.as_of"
+    " from flows.data_state(tstzrange(%s, %s)) as s"
 )
 
 Body = AsyncIterator[str]

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any, ClassVar, LiteralString
 
 from app.database import Connection
@@ -11,12 +12,22 @@ from app.energy.cursors import Position
 from app.energy.formats import Format
 from app.energy.grid import Found, Grid, Page
 from app.energy.groups import Dimension, Era, Groups
-from app.energy.intervals import Intervals
+from app.energy.intervals import HALF_HOUR, Intervals, half_hour_from, moment
 from app.energy.parameters import EnergyQuery
 from app.energy.query import Statement, Window, energy
 from app.energy.rows import Lines, batches
 from app.energy.scope import Scope
 
+# What commits late carries a time before that, so an answer may have missed it.
+LATE = timedelta(minutes=1)
+# More parts of a period than these are answered as one, with what lies between.
+MOST_RUNS = 20
+CHANGED = (
+    "select lower(part) as first, upper(part) as last"
+    " from unnest(flows.changed_since(%s, tstzrange(%s, %s))) as part"
+)
+# Intervals (or places in the grid) from, up to.
+Run = tuple[int, int]
 FOUND = ("import_kwh", "export_kwh", "present_intervals", "meters_reporting")
 
 
@@ -83,10 +94,18 @@ class EnergyReading:
         """Resolve the groups and return the body."""
         first, last = self.intervals.first, self.intervals.last
         groups = await scope.groups(connection, self.scope, self.by, first, last)
-        return self._body(question, connection, state, groups)
+        runs = [(0, len(self.intervals))]
+        if self.query.updated_since is not None and len(self.intervals):
+            runs = await _changed(connection, self.intervals, self.query.updated_since)
+        return self._body(question, connection, state, groups, runs)
 
     async def _body(
-        self, question: Question, connection: Connection, state: State, groups: Groups
+        self,
+        question: Question,
+        connection: Connection,
+        state: State,
+        groups: Groups,
+        runs: list[Run],
     ) -> Body:
         form, lines = question.format, Lines(question.format)
         yield form.head(
@@ -94,31 +113,35 @@ class EnergyReading:
             | period(self.query, state),
             [*self.by, "interval_start", "interval_end", *EnergyGrid.COLUMNS],
         )
-        following = None
-        total = len(groups) * len(self.intervals)
-        first = self._first(groups) if total else 0
-        last = total
-        if self.limit is not None and self.query.updated_since is None:
-            last = min(first + self.limit, total)
-        if first < last:
+        pages, is_cut = self._pages(groups, runs) if groups else ([], False)
+        for first, last in pages:
             part, page = self._part(first, last, len(groups))
-            grid = EnergyGrid(
-                groups, part, self.query.zone(), form, self.by, page,
-                sparse=self.query.updated_since is not None,
-            )  # fmt: skip
-            left = self.limit
+            grid = EnergyGrid(groups, part, self.query.zone(), form, self.by, page)
             async for found in batches(connection, self._statement(form, groups, part, page)):
-                yield lines.add(grid.feed(found[:left]))
-                if self.query.updated_since is not None and left is not None:
-                    if len(found) > left:
-                        following = self._position(groups, part, grid.position)
-                    left = max(left - len(found), 0)
+                yield lines.add(grid.feed(found))
             yield lines.add(grid.finish())
-            if last < total:
-                following = self._position(groups, part, page.last)
-        fingerprint = question.fingerprint
-        token = cursors.write(following, fingerprint) if following else None
+        token = None
+        if is_cut:
+            index, group = divmod(pages[-1][1] - 1, len(groups))
+            position = Position(self.intervals.bounds[index], groups.keys[group])
+            token = cursors.write(position, question.fingerprint)
         yield form.tail({"next": token}, empty=lines.empty)
+
+    def _pages(self, groups: Groups, runs: list[Run]) -> tuple[list[Run], bool]:
+        """Places in the grid that are this page's, and whether more follow."""
+        start, count = self._first(groups), len(groups)
+        pages: list[Run] = []
+        left = self.limit
+        for first, last in ((max(a * count, start), b * count) for a, b in runs):
+            if first >= last:
+                continue
+            end = last if left is None else min(last, first + left)
+            if end > first:
+                pages.append((first, end))
+            if end < last:
+                return pages, True
+            left = None if left is None else left - (end - first)
+        return pages, False
 
     def _first(self, groups: Groups) -> int:
         """Where the page begins in the grid."""
@@ -134,24 +157,30 @@ class EnergyReading:
         start, end = first // count, (last - 1) // count + 1
         return self.intervals.part(start, end), Page(first - start * count, last - start * count)
 
-    def _position(self, groups: Groups, part: Intervals, following: int) -> Position:
-        index, group = divmod(following - 1, len(groups))
-        return Position(part.bounds[index], groups.keys[group])
-
     def _statement(self, form: Format, groups: Groups, part: Intervals, page: Page) -> Statement:
         asked, count = self.query, len(groups)
         since = (part.bounds[0], page.first) if page.first else None
         until = None
         if page.last < len(part) * count:
             until = (part.bounds[len(part) - 1], page.last - (len(part) - 1) * count)
-        limit = None
-        if asked.updated_since is not None and self.limit is not None:
-            limit = self.limit + 1
         return energy(
             groups,
             part,
             asked.granularity,
             sources.choose(asked.granularity, asked.zone(), part),
-            Window(since, until, asked.updated_since, limit),
+            Window(since, until),
             form.sql(FOUND),
         )
+
+
+async def _changed(connection: Connection, intervals: Intervals, since: datetime) -> list[Run]:
+    """The intervals with figures that may have changed since then, for any group."""
+    period = moment(intervals.first), moment(intervals.last)
+    runs: list[Run] = []
+    for row in await (await connection.execute(CHANGED, (since - LATE, *period))).fetchall():
+        last = intervals.index(half_hour_from(row["last"]) - HALF_HOUR) + 1
+        first = intervals.index(int(row["first"].timestamp()))
+        if runs and first <= runs[-1][1]:
+            first = runs.pop()[0]
+        runs.append((first, last))
+    return runs if len(runs) <= MOST_RUNS else [(runs[0][0], runs[-1][1])]

@@ -41,13 +41,9 @@ class Grid:
         form: Format,
         by: Sequence[str],
         page: Page,
-        *,
-        sparse: bool = False,
     ) -> None:
-        """With `sparse`, only what was found is written: the answer to `updated_since`."""
         self.form = form
         self.position = page.first
-        self._sparse = sparse
         self._last = page.last
         # A row is its group's text, its interval's, and its values'.
         before, self.after = form.brackets
@@ -104,9 +100,8 @@ class Grid:
         """Add rows for what the database did not find before `position`."""
         if not self.position <= position <= self._last:
             raise RuntimeError("the database returned a row outside the page, or out of order")
-        if not self._sparse:
-            places = (divmod(place, len(self.heads)) for place in range(self.position, position))
-            rows += [self._row(index, group, self.NOTHING) for index, group in places]
+        places = (divmod(place, len(self.heads)) for place in range(self.position, position))
+        rows += [self._row(index, group, self.NOTHING) for index, group in places]
         self.position = position
 
     def _row(self, index: int, group: int, found: Found) -> str:

@@ -31,7 +31,6 @@ class Mapping:
     meter: UUID
     first: Instant
     last: Instant
-    changed: Instant
     keys: frozenset[Key]
     selected: bool = True
 
@@ -45,7 +44,6 @@ class Span:
     meter: UUID
     first: Instant
     last: Instant
-    changed: Instant
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,11 +141,10 @@ def gather(mappings: Iterable[Mapping]) -> Groups:
                 twice = True
             if merged and mapping.first <= merged[-1].last:
                 before = merged.pop()
-                last, changed = max(before.last, mapping.last), max(before.changed, mapping.changed)
-                first = before.first
+                first, last = before.first, max(before.last, mapping.last)
             else:
-                first, last, changed = mapping.first, mapping.last, mapping.changed
-            merged.append(Span(group, register, mapping.meter, first, last, changed))
+                first, last = mapping.first, mapping.last
+            merged.append(Span(group, register, mapping.meter, first, last))
         spans += merged
     circuits = None if twice else _whole_circuits(everything, number)
     return Groups(keys, spans, circuits)

@@ -172,9 +172,9 @@ class EnergyQuery(Window):
     group_by: GroupBy = _group_by("circuit")
     updated_since: Moment | None = Field(
         None,
-        description="Only rows with readings or mappings that came or changed since then. Send the "
-        "`data_as_of` of the previous answer; a row may come twice, none is missed. Removed "
-        "readings do not show: ask without it now and then.",
+        description="Only intervals in which a reading, a mapping or the configuration changed "
+        "since then: they come whole, every group, so put them in the place of those you have. "
+        "Send the `data_as_of` of the previous answer; an interval may come twice, none is missed.",
     )
     limit: int = Field(
         MOST_ROWS, ge=1, le=MOST_ROWS,

@@ -6,15 +6,11 @@ present_intervals and meters_reporting; intervals in which nothing was reported 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 from typing import Any
 
 from app.energy.groups import Groups
 from app.energy.intervals import Granularity, Instant, Intervals, moment
 from app.energy.sources import HALF_HOURS, Piece
-
-# What commits late carries the time its transaction began, so an answer may have missed it.
-LATE = timedelta(minutes=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +27,6 @@ class Window:
 
     since: tuple[Instant, int] | None = None
     until: tuple[Instant, int] | None = None
-    updated_since: datetime | None = None
-    limit: int | None = None
 
 
 def energy(
@@ -54,27 +48,21 @@ def energy(
         statement = _from_single_circuits(groups, intervals, granularity, pieces)
     else:
         statement = _from_circuits(groups, intervals, granularity, pieces)
-    conditions, limit = _conditions(window, statement.parameters)
+    conditions = _conditions(window, statement.parameters)
     return Statement(
         "select date_part('epoch', interval_start)::bigint, g, register_intervals::bigint,"
-        f" {fields} from ({statement.sql}) as e{conditions} order by interval_start, g{limit}",
+        f" {fields} from ({statement.sql}) as e{conditions} order by interval_start, g",
         statement.parameters,
     )
 
 
-def _conditions(window: Window, parameters: dict[str, Any]) -> tuple[str, str]:
-    conditions, limit = [], ""
+def _conditions(window: Window, parameters: dict[str, Any]) -> str:
+    conditions = []
     for name, sign, place in (("since", ">=", window.since), ("until", "<", window.until)):
         if place:
             conditions.append(f"(interval_start, g) {sign} (%({name}_start)s, %({name}_group)s)")
             parameters |= {f"{name}_start": moment(place[0]), f"{name}_group": place[1]}
-    if window.updated_since is not None:
-        conditions.append("updated_at >= %(updated_since)s")
-        parameters["updated_since"] = window.updated_since - LATE
-    if window.limit is not None:
-        limit = " limit %(limit)s"
-        parameters["limit"] = window.limit
-    return (" where " + " and ".join(conditions) if conditions else ""), limit
+    return " where " + " and ".join(conditions) if conditions else ""
 
 
 def bounds(intervals: Intervals) -> dict[str, Any]:
@@ -112,7 +100,7 @@ def _parts(
         parts.append(
             f"select {interval(unit, granularity)} as interval_start, m.g, {unit} as unit_start,"
             f" {source.end(unit)} as unit_end, s.total_import_kwh, s.total_export_kwh,"
-            f" s.register_intervals, {present} as present_intervals, s.meters, s.updated_at"
+            f" s.register_intervals, {present} as present_intervals, s.meters"
             f" from {source.relation} as s"
             " inner join unnest(%(circuits)s::uuid[], %(groups)s::integer[])"
             " as m (circuit, g) on s.circuit_id = m.circuit"
@@ -146,8 +134,8 @@ UNITS = {"PT30M": "30 minutes", "P1D": "1 day"}
 def _as_it_is(units: str) -> str:
     return (
         "select interval_start, g, total_import_kwh as import_kwh, total_export_kwh as export_kwh,"
-        " register_intervals, present_intervals, cardinality(meters) as meters_reporting,"
-        f" updated_at from ({units}) as u"
+        " register_intervals, present_intervals, cardinality(meters) as meters_reporting"
+        f" from ({units}) as u"
     )
 
 
@@ -155,8 +143,8 @@ def _sums(units: str) -> str:
     return (
         "select interval_start, g, sum(total_import_kwh) as import_kwh,"
         " sum(total_export_kwh) as export_kwh, sum(register_intervals) as register_intervals,"
-        f" sum(present_intervals) as present_intervals, {DISTINCT_METERS} as meters_reporting,"
-        f" max(updated_at) as updated_at from ({units}) as u group by 1, 2"
+        f" sum(present_intervals) as present_intervals, {DISTINCT_METERS} as meters_reporting"
+        f" from ({units}) as u group by 1, 2"
     )
 
 
@@ -181,10 +169,10 @@ def _from_circuits(
         f"with units as materialized ({units}), by_unit as ("
         "select interval_start, g, unit_start, unit_end, sum(total_import_kwh) as import_kwh,"
         " sum(total_export_kwh) as export_kwh, sum(register_intervals) as register_intervals,"
-        " max(present_intervals) as present_intervals, max(updated_at) as updated_at"
+        " max(present_intervals) as present_intervals"
         " from units group by 1, 2, 3, 4"
         "), counted as ("
-        "select interval_start, g, import_kwh, export_kwh, register_intervals, updated_at,"
+        "select interval_start, g, import_kwh, export_kwh, register_intervals,"
         " case when present_intervals * interval '30 minutes' >= unit_end - unit_start"
         " then present_intervals else ("
         'select count(distinct hh."timestamp") from api.circuit_interval_hh as hh'
@@ -199,7 +187,7 @@ def _from_circuits(
         ") select interval_start, g, sum(import_kwh) as import_kwh,"
         " sum(export_kwh) as export_kwh, sum(register_intervals) as register_intervals,"
         " sum(present_intervals) as present_intervals,"
-        " min(meters_reporting) as meters_reporting, max(updated_at) as updated_at"
+        " min(meters_reporting) as meters_reporting"
         " from counted left join reporting using (interval_start, g) group by 1, 2",
         parameters,
     )
@@ -234,7 +222,6 @@ def spans(groups: Groups, first: Instant, last: Instant) -> dict[str, Any]:
         "meters": [span.meter for span in groups.spans],
         "firsts": [moment(span.first) for span in groups.spans],
         "lasts": [moment(span.last) for span in groups.spans],
-        "changed": [moment(span.changed) for span in groups.spans],
         "first": moment(first),
         "last": moment(last),
     }
@@ -243,8 +230,8 @@ def spans(groups: Groups, first: Instant, last: Instant) -> dict[str, Any]:
 # Half-hours of registers (r) that count into groups (s.g).
 SPANS = (
     " from unnest(%(registers)s::uuid[], %(span_groups)s::integer[], %(meters)s::uuid[],"
-    " %(firsts)s::timestamptz[], %(lasts)s::timestamptz[], %(changed)s::timestamptz[])"
-    " as s (register, g, meter, first, last, changed)"
+    " %(firsts)s::timestamptz[], %(lasts)s::timestamptz[])"
+    " as s (register, g, meter, first, last)"
     " inner join api.register_interval_hh as r on r.register_id = s.register"
     ' and r."timestamp" >= s.first and r."timestamp" < s.last'
     " where r.register_id = any(%(registers)s::uuid[])"
@@ -261,7 +248,6 @@ def _from_registers(groups: Groups, intervals: Intervals, granularity: Granulari
         f"select {start} as interval_start, s.g,"
         " sum(r.import_kwh) as import_kwh, sum(r.export_kwh) as export_kwh,"
         ' count(*) as register_intervals, count(distinct r."timestamp") as present_intervals,'
-        " count(distinct s.meter) as meters_reporting,"
-        f" max(greatest(r.updated_at, s.changed)) as updated_at{SPANS} group by 1, 2",
+        f" count(distinct s.meter) as meters_reporting{SPANS} group by 1, 2",
         parameters,
     )

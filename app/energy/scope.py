@@ -31,12 +31,12 @@ HEADS = """
 # All registers of a circuit come along when one is selected: whether its sums can be used as they
 # are depends on the others.
 MAPPINGS = """
-    select circuit, register, began, start_time, end_time, updated_at, meter_id, selected,
+    select circuit, register, began, start_time, end_time, meter_id, selected,
         {dimensions}
     from (
         select mapping.circuit, mapping.register, mapping.start_time::text as began,
             greatest(mapping.start_time, %(period_from)s) as start_time,
-            least(mapping.end_time, %(period_to)s) as end_time, mapping.updated_at,
+            least(mapping.end_time, %(period_to)s) as end_time,
             register.meter_id, ({selected}) as selected,
             bool_or({selected}) over (partition by mapping.circuit) as wanted,
             {columns}
@@ -151,7 +151,6 @@ def _mappings(rows: Iterable[dict[str, Any]], by: Sequence[Dimension]) -> list[M
     for row, keys in together.values():
         start, end = half_hour_from(row["start_time"]), half_hour_from(row["end_time"])
         if start < end:
-            changed = int(row["updated_at"].timestamp())
             mappings.append(
                 Mapping(
                     row["circuit"],
@@ -159,7 +158,6 @@ def _mappings(rows: Iterable[dict[str, Any]], by: Sequence[Dimension]) -> list[M
                     row["meter_id"],
                     start,
                     end,
-                    changed,
                     frozenset(keys),
                     bool(keys),
                 )

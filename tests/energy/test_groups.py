@@ -173,3 +173,82 @@ def test_an_unchanged_answer_is_not_sent_again(stack: Stack) -> None:
             now = get(stack, "/v1/energy", group_by="esco", headers=tag)
             assert now.status_code == 200
     assert now.json()["rows"] == first.json()["rows"]
+
+
+# What changes, and how it is put back: of one circuit of wlce and one of its half-hours.
+CHANGES = {
+    "a late reading": (
+        "update flows.register_interval_hh set import_kwh = import_kwh + 1"
+        " where register_id = %(register)s and \"timestamp\" = '2026-10-23T12:00Z'",
+        "update flows.register_interval_hh set import_kwh = import_kwh - 1"
+        " where register_id = %(register)s and \"timestamp\" = '2026-10-23T12:00Z'",
+    ),
+    "a removed reading": (
+        "delete from flows.register_interval_hh"
+        " where register_id = %(register)s and \"timestamp\" = '2026-10-23T12:00Z'",
+        'insert into flows.register_interval_hh (register_id, "timestamp", import_kwh, export_kwh)'
+        " values (%(register)s, '2026-10-23T12:00Z', 0.5, 0)",
+    ),
+    "a mapping that ends": (
+        "update flows.circuit_register set end_time = '2026-10-24T00:00Z'"
+        " where circuit = %(circuit)s and register = %(register)s",
+        "update flows.circuit_register set end_time = null"
+        " where circuit = %(circuit)s and register = %(register)s",
+    ),
+    "a circuit of another type": (
+        "update flows.circuits set type = 'solar' where id = %(circuit)s",
+        "update flows.circuits set type = 'power' where id = %(circuit)s",
+    ),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("granularity", ["PT30M", "P1D"])
+def test_what_changed_since_brings_an_answer_up_to_date(
+    stack: Stack, change: str, granularity: str
+) -> None:
+    def ask(**params: Any) -> dict[str, Any]:
+        answer = get(
+            stack, "/v1/energy", group_by="circuit,circuit_type", granularity=granularity, **params
+        )
+        assert answer.status_code == 200, answer.text
+        body: dict[str, Any] = answer.json()
+        return body
+
+    with psycopg.connect(stack.contract["database_url"], autocommit=True) as committed:
+        # Nothing before counts: an answer goes back a minute before the moment it is asked for.
+        committed.execute(
+            "update flows.change set changed_at = changed_at - interval '1 hour',"
+            " followed_at = followed_at - interval '1 hour'"
+        )
+        home = committed.execute(
+            "select m.circuit, m.register from flows.circuit_register as m"
+            " join flows.circuits as c on c.id = m.circuit and c.type = 'power'"
+            " join flows.meter_registers as r on r.register_id = m.register"
+            " join flows.meter_registry as g on g.id = r.meter_id where g.esco = %s"
+            " order by 1 limit 1",
+            (stack.contract["escos"]["wlce"]["id"],),
+        ).fetchone() or (None, None)
+        since = datetime.now(UTC).isoformat()
+        kept = {row["interval_start"]: [] for row in ask()["rows"]}
+        for row in ask()["rows"]:
+            kept[row["interval_start"]].append(row)
+        assert ask(updated_since=since)["rows"] == []
+        for statement in CHANGES[change]:
+            committed.execute(statement, {"circuit": home[0], "register": home[1]})
+            committed.execute("call flows.follow()")
+            changed = ask(updated_since=since)["rows"]
+            assert changed
+            # In pages it is the same.
+            page = ask(updated_since=since, limit=len(changed) // 2 + 1)
+            rest = ask(updated_since=since, limit=len(changed) // 2 + 1, cursor=page["next"])
+            assert page["rows"] + rest["rows"] == changed
+            assert rest["next"] is None
+            for start in {row["interval_start"] for row in changed}:
+                kept[start] = [row for row in changed if row["interval_start"] == start]
+            whole = ask()["rows"]
+            assert [row for start in sorted(kept) for row in kept[start]] == sorted(
+                whole, key=lambda row: (row["interval_start"], row["circuit"])
+            )
+            if change in ("a late reading", "a removed reading"):
+                assert len({row["interval_start"] for row in changed}) <= 2
