@@ -18,7 +18,8 @@ comment on function flows.has_property(uuid) is 'Whether the caller''s ESCO has 
 grant execute on function flows.has_circuit(uuid), flows.has_service_head(uuid), flows.has_property(uuid) to flows;
 
 -- Who owns a row is said here and nowhere else. A policy without a role holds for every role, the
--- owner's views included; sub-selects are uncorrelated, so each is evaluated once a statement.
+-- owner's views included; sub-selects are uncorrelated, so each is evaluated once a statement. IN hashes
+-- what it finds; = ANY (ARRAY (…)) would compare every row with every member.
 do $$
 declare
     protected text;
@@ -62,65 +63,63 @@ create policy "an ESCO has its meters" on flows.meter_registry
 using (esco = (select flows.current_esco()))
 with check (
     esco = (select flows.current_esco())
-    and (site is null or site = any(array(select own.id from flows.sites_new as own)))
+    and (site is null or site in (select own.id from flows.sites_new as own))
 );
 
 create policy "a shadow belongs to its meter" on flows.meter_shadows
-using (id = any(array(select own.id from flows.meter_registry as own)));
+using (id in (select own.id from flows.meter_registry as own));
 
 create policy "a tophat belongs to its meter" on flows.meter_tophat_registry
-using (meter = any(array(select own.id from flows.meter_registry as own)));
+using (meter in (select own.id from flows.meter_registry as own));
 
 create policy "an ESCO has its chargers" on flows.ev_chargers
 using (esco = (select flows.current_esco()));
 
 create policy "a register belongs to its meter" on flows.meter_registers
-using (meter_id = any(array(select own.id from flows.meter_registry as own)));
+using (meter_id in (select own.id from flows.meter_registry as own));
 
 -- A junction row is read by whoever has the meter (the register): that makes the other end theirs
 -- too. Writing one needs both ends already, or a foreign head could be captured by linking to it.
 create policy "a meter on a service head is read with the meter" on flows.service_head_meter
-for select using (meter = any(array(select own.id from flows.meter_registry as own)));
+for select using (meter in (select own.id from flows.meter_registry as own));
 
 create policy "a service head belongs to its feeder or its meters" on flows.service_head_registry
 using (
-    feeder = any(array(select own.id from flows.feeder_registry as own))
-    or id = any(array(select link.service_head from flows.service_head_meter as link))
+    feeder in (select own.id from flows.feeder_registry as own)
+    or id in (select link.service_head from flows.service_head_meter as link)
 )
 with check (
-    feeder = any(array(select own.id from flows.feeder_registry as own))
-    or (feeder is null and id = any(array(select link.service_head from flows.service_head_meter as link)))
+    feeder in (select own.id from flows.feeder_registry as own)
+    or (feeder is null and id in (select link.service_head from flows.service_head_meter as link))
 );
 
 create policy "both ends of a meter on a service head are the writer's" on flows.service_head_meter
 for insert with check (
-    meter = any(array(select own.id from flows.meter_registry as own))
+    meter in (select own.id from flows.meter_registry as own)
     and flows.has_service_head(service_head)
 );
 create policy "both ends of a changed meter on a service head are the writer's" on flows.service_head_meter
-for update using (meter = any(array(select own.id from flows.meter_registry as own)))
+for update using (meter in (select own.id from flows.meter_registry as own))
 with check (
-    meter = any(array(select own.id from flows.meter_registry as own))
+    meter in (select own.id from flows.meter_registry as own)
     and flows.has_service_head(service_head)
 );
 create policy "a meter is taken off a service head by its ESCO" on flows.service_head_meter
-for delete using (meter = any(array(select own.id from flows.meter_registry as own)));
+for delete using (meter in (select own.id from flows.meter_registry as own));
 
 create policy "a property on a service head is read with the head" on flows.properties_service_head
-for select using (service_head = any(array(select own.id from flows.service_head_registry as own)));
+for select using (service_head in (select own.id from flows.service_head_registry as own));
 
 create policy "a property belongs to its site or its meters" on flows.properties
 using (
-    site = any(array(select own.id from flows.sites_new as own))
-    or id = any(
-        array(
-            select link.property
-            from flows.properties_service_head as link
-            inner join flows.service_head_meter as metered on link.service_head = metered.service_head
-        )
+    site in (select own.id from flows.sites_new as own)
+    or id in (
+        select link.property
+        from flows.properties_service_head as link
+        inner join flows.service_head_meter as metered on link.service_head = metered.service_head
     )
 )
-with check (site = any(array(select own.id from flows.sites_new as own)));
+with check (site in (select own.id from flows.sites_new as own));
 
 create policy "both ends of a property on a service head are the writer's" on flows.properties_service_head
 for insert with check (
@@ -129,37 +128,37 @@ for insert with check (
 );
 create policy "both ends of a changed property on a service head are the writer's"
 on flows.properties_service_head
-for update using (service_head = any(array(select own.id from flows.service_head_registry as own)))
+for update using (service_head in (select own.id from flows.service_head_registry as own))
 with check (flows.has_service_head(service_head) and flows.has_property(property));
 create policy "a property is taken off a service head by its ESCO" on flows.properties_service_head
-for delete using (service_head = any(array(select own.id from flows.service_head_registry as own)));
+for delete using (service_head in (select own.id from flows.service_head_registry as own));
 
 create policy "a mapping is read with its register" on flows.circuit_register
-for select using (register = any(array(select own.register_id from flows.meter_registers as own)));
+for select using (register in (select own.register_id from flows.meter_registers as own));
 
 create policy "a circuit belongs to its site or its registers" on flows.circuits
 using (
-    site = any(array(select own.id from flows.sites_new as own))
-    or id = any(array(select link.circuit from flows.circuit_register as link))
+    site in (select own.id from flows.sites_new as own)
+    or id in (select link.circuit from flows.circuit_register as link)
 )
 with check (
-    site = any(array(select own.id from flows.sites_new as own))
-    or (site is null and id = any(array(select link.circuit from flows.circuit_register as link)))
+    site in (select own.id from flows.sites_new as own)
+    or (site is null and id in (select link.circuit from flows.circuit_register as link))
 );
 
 create policy "both ends of a new mapping are the writer's" on flows.circuit_register
 for insert with check (
-    register = any(array(select own.register_id from flows.meter_registers as own))
+    register in (select own.register_id from flows.meter_registers as own)
     and flows.has_circuit(circuit)
 );
 create policy "both ends of a changed mapping are the writer's" on flows.circuit_register
-for update using (register = any(array(select own.register_id from flows.meter_registers as own)))
+for update using (register in (select own.register_id from flows.meter_registers as own))
 with check (
-    register = any(array(select own.register_id from flows.meter_registers as own))
+    register in (select own.register_id from flows.meter_registers as own)
     and flows.has_circuit(circuit)
 );
 create policy "a mapping is removed by its register's ESCO" on flows.circuit_register
-for delete using (register = any(array(select own.register_id from flows.meter_registers as own)));
+for delete using (register in (select own.register_id from flows.meter_registers as own));
 
 -- What the barrier views of api compare with. They run as their caller, so the policies above decide and
 -- nothing is told that the caller could not list; a session plans them once, where a sub-select would

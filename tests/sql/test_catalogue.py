@@ -66,6 +66,10 @@ RULES = {
                 )
             )
     """,
+    "a policy compares with IN, which hashes, not with an array": """
+        select p.tablename || ': ' || p.policyname from pg_policies as p
+        where p.schemaname = 'flows' and concat(p.qual, p.with_check) ~ 'ARRAY\\(\\s*SELECT'
+    """,
     "no function is executable by everybody": f"""
         select p.oid::regprocedure::text from pg_proc as p
         where p.pronamespace = any({OURS}) and has_function_privilege('public', p.oid, 'execute')
@@ -158,6 +162,12 @@ OFFENCES = [
         "a view in api reads as its caller, or as the owner what has no row level security",
         "alter view api.register_interval_hh reset (security_barrier)",
         "api.register_interval_hh",
+    ),
+    (
+        "a policy compares with IN, which hashes, not with an array",
+        "create policy bad on flows.circuits"
+        " using (site = any(array(select id from flows.sites_new)))",
+        "circuits: bad",
     ),
     (
         "no function is executable by everybody",
