@@ -8,12 +8,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import psycopg
 import pytest
 
@@ -83,6 +84,17 @@ def running_stack(**settings: str) -> Iterator[Stack]:
         finally:
             process.terminate()
             process.communicate(timeout=STOP_SECONDS)
+
+
+def process_of(pid: int, name: str, home: Path | None = None) -> psutil.Process:
+    """The process below `pid` that does the work: guards have children, workers have none."""
+    for process in psutil.Process(pid).children(recursive=True):
+        # Backends of PostgreSQL come and go meanwhile.
+        with suppress(psutil.NoSuchProcess):
+            named = name in " ".join(process.cmdline()) and not process.children()
+            if named and (home is None or process.environ().get("FLOWS_HOME") == str(home)):
+                return process
+    raise AssertionError(f"there is no {name}")
 
 
 @pytest.fixture(scope="session")

@@ -14,14 +14,21 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import psutil
 import psycopg
 import pytest
 
 from app.auth.keys import load_keys
 from app.auth.state import PUBLISH_SECONDS
 from tests.auth.test_keys import doors, issue, kid
-from tests.conftest import Stack, answers, flows, free_port, running_stack, wait_until
+from tests.conftest import (
+    Stack,
+    answers,
+    flows,
+    free_port,
+    process_of,
+    running_stack,
+    wait_until,
+)
 
 
 @pytest.fixture(scope="module")
@@ -33,11 +40,7 @@ def own() -> Iterator[Stack]:
 
 def gateway_environment(stack: Stack) -> dict[str, str]:
     """What the stack's gateway was started with."""
-    below = psutil.Process(stack.process.pid).children(recursive=True)
-    process = next(
-        p for p in below if p.cmdline()[-2:] == ["app.cli", "serve"] and not p.children()
-    )
-    return process.environ()
+    return process_of(stack.process.pid, "app.cli serve").environ()
 
 
 @contextmanager

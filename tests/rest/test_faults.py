@@ -2,6 +2,7 @@
 
 import collections
 import concurrent.futures
+import os
 import signal
 import socket
 import threading
@@ -13,12 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import psutil
 import psycopg
 import pytest
 
 from app.runtime.stack import Stack
-from tests.conftest import answers, running_stack, wait_until
+from tests.conftest import answers, process_of, running_stack, wait_until
 
 SETTINGS = {
     "FLOWS_LIMITS_CONCURRENT": "100",
@@ -95,12 +95,6 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Parts]:
             yield Parts(stack, stack.start(demo=True))
         finally:
             stack.stop()
-
-
-def process_of(pid: int, name: str) -> psutil.Process:
-    """The process below `pid` that does the work: guards have children, workers have none."""
-    below = psutil.Process(pid).children(recursive=True)
-    return next(p for p in below if name in " ".join(p.cmdline()) and not p.children())
 
 
 def assert_unavailable(answer: httpx.Response) -> None:
@@ -424,11 +418,7 @@ def test_the_gateway_cancels_nothing_but_named_queries_of_callers(parts: Parts) 
 
 def test_sigterm_drains(parts: Parts) -> None:
     base_url = parts.contract["base_url"]
-    gateway = next(
-        p for p in psutil.Process().children(recursive=True)
-        if p.cmdline()[-2:] == ["app.cli", "serve"] and not p.children()
-        and p.environ()["FLOWS_HOME"] == str(parts.stack.home)
-    )  # fmt: skip
+    gateway = process_of(os.getpid(), "app.cli serve", parts.stack.home)
     with concurrent.futures.ThreadPoolExecutor() as pool, parts.client() as client:
         with parts.locked("sites_new"):
             last = pool.submit(client.get, "/rest/v1/sites_new")

@@ -6,11 +6,10 @@ import json
 from collections.abc import Iterator
 
 import httpx
-import psutil
 import psycopg
 import pytest
 
-from tests.conftest import Stack, running_stack
+from tests.conftest import Stack, process_of, running_stack
 
 GROWTH_MB = 40
 ROWS = 1_000_000
@@ -39,9 +38,7 @@ class Memory:
     """The gateway's resident memory, and the most it grew while it was watched."""
 
     def __init__(self, stack: Stack) -> None:
-        children = psutil.Process(stack.process.pid).children(recursive=True)
-        serving = [p for p in children if p.cmdline()[-2:] == ["app.cli", "serve"]]
-        self._process = next(p for p in serving if not p.children())
+        self._process = process_of(stack.process.pid, "app.cli serve")
         self._before = self._process.memory_info().rss
         self.growth_mb = 0.0
 
