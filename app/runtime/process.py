@@ -1,5 +1,6 @@
 """A child process that ends with this one, its log file, and what is said when it cannot go on."""
 
+import re
 import subprocess
 import sys
 import time
@@ -28,6 +29,7 @@ class Child:
         self.log = log
         as_user = ["--user", user] if user else []
         with log.open("ab") as output:
+            self._log_start = output.tell()
             self._guard = subprocess.Popen(
                 [sys.executable, "-m", "app.runtime.guard", stop_signal, *as_user, "--", *command],
                 stdin=subprocess.PIPE,
@@ -57,9 +59,10 @@ class Child:
             time.sleep(0.05)
 
     def last_words(self) -> str:
-        """The last line of the log."""
-        lines = self.log.read_text(errors="replace").strip().splitlines()
-        return lines[-1] if lines else "no word in its log"
+        """The last line this child logged that names an error, else the last one."""
+        lines = self.log.read_bytes()[self._log_start :].decode(errors="replace").splitlines()
+        errors = [line for line in lines if re.search(r"\b(fatal|panic|error)\b", line, re.I)]
+        return (errors or lines or ["no word in its log"])[-1]
 
     def stop(self) -> None:
         """Stop the child and wait for its end."""

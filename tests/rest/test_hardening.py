@@ -285,8 +285,8 @@ def test_slow_clients_are_dropped_and_hold_nothing() -> None:
             assert received == b""
         with connection(stack) as bare:
             bare.sendall(head(stack, "Content-Length: 9", method="POST").encode() + b"{")
-            assert bare.recv(65536).startswith(b"HTTP/1.1 408")
-            assert bare.recv(65536) == b""
+            with bare.makefile("rb") as answer:  # to its end: the gateway closes
+                assert answer.read().startswith(b"HTTP/1.1 408")
         assert time.monotonic() - started < 20
         with connection(stack) as bare:
             bare.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
