@@ -76,6 +76,14 @@ begin
     end loop;
 end $$;
 
+create function flows.concerns_caller(esco uuid) returns boolean
+language sql stable set search_path = ''
+return esco is null
+or esco = flows.current_esco()
+or nullif(current_setting('request.jwt.claims', true), '')::jsonb ->> 'role' = 'grafanareader';
+comment on function flows.concerns_caller(uuid)
+is 'Whether a change at an ESCO (none: at every one) is the caller''s to know of.';
+
 -- The version moves with every change the caller could see in the period, and again when the
 -- aggregates have followed it; as_of is the latest moment whose changes are all in.
 create function flows.data_state(period tstzrange, out version text, out as_of timestamptz)
@@ -90,11 +98,7 @@ begin atomic
         )
     from flows.change as c
     where c.period && data_state.period
-        and (
-            c.esco is null
-            or c.esco = flows.current_esco()
-            or nullif(current_setting('request.jwt.claims', true), '')::jsonb ->> 'role' = 'grafanareader'
-        );
+        and flows.concerns_caller(c.esco);
 end;
 comment on function flows.data_state(tstzrange) is 'Version and latest change of what the caller can see in a period.';
 grant execute on function flows.data_state(tstzrange) to flows, public_backend, grafanareader;
@@ -106,11 +110,7 @@ begin atomic
     from flows.change as c
     where c.period && changed_since.period
         and (c.followed_at is null or c.followed_at >= changed_since.moment)
-        and (
-            c.esco is null
-            or c.esco = flows.current_esco()
-            or nullif(current_setting('request.jwt.claims', true), '')::jsonb ->> 'role' = 'grafanareader'
-        );
+        and flows.concerns_caller(c.esco);
 end;
 comment on function flows.changed_since(timestamptz, tstzrange)
 is 'Which part of a period has figures, of those the caller can see, that changed since a moment.';

@@ -167,7 +167,6 @@ begin
         select distinct (circuit, c."timestamp")::flows.circuit_half_hour
         from unnest(circuits) as circuit cross join unnest(changed) as c
     ));
-    perform flows.note_changes('mapping', changed, true);
 end $$;
 comment on function flows.follow_mapping(uuid[], flows.register_half_hour[])
 is 'Brings the aggregates of circuits behind half-hours that moved between them.';

@@ -230,7 +230,7 @@ def test_what_changed_since_brings_an_answer_up_to_date(
             (stack.contract["escos"]["wlce"]["id"],),
         ).fetchone() or (None, None)
         since = datetime.now(UTC).isoformat()
-        kept = {row["interval_start"]: [] for row in ask()["rows"]}
+        kept: dict[str, list[Any]] = defaultdict(list)
         for row in ask()["rows"]:
             kept[row["interval_start"]].append(row)
         assert ask(updated_since=since)["rows"] == []
