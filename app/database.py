@@ -48,7 +48,7 @@ AS_CALLER = """
             from pg_catalog.pg_roles cross join unnest(rolconfig) as setting
             where rolname = %s and setting like 'statement_timeout=%%'
         ), current_setting('statement_timeout')), true),
-        set_config('request.jwt.claims', convert_from(%s, 'UTF8'), true),
+        set_config('request.jwt.claims', %s, true),
         set_config('role', %s, true)
 """
 
@@ -62,6 +62,7 @@ async def caller_session(pool: Pool, caller: Principal) -> AsyncIterator[Connect
     """
     async with pool.connection() as connection, connection.transaction():
         await connection.execute("set transaction read only")
-        await connection.execute(AS_CALLER, (caller.role, orjson.dumps(caller.claims), caller.role))
+        claims = orjson.dumps(caller.claims).decode()
+        await connection.execute(AS_CALLER, (caller.role, claims, caller.role))
         await connection.execute("select gateway.authorize()")
         yield connection

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, ClassVar, LiteralString, Protocol
+from typing import Any, ClassVar, LiteralString
 
 import orjson
 from starlette.requests import Request
@@ -60,16 +60,16 @@ class Question:
     file_name: str
 
 
-class Reading(Protocol):
+class Reading:
     """What a route reads from the database and writes."""
 
     # Selects one value that moves with whatever else than half-hours, mappings and configuration
     # the answer shows.
-    BESIDE: ClassVar[LiteralString]
+    BESIDE: ClassVar[LiteralString] = "null"
 
     async def write(self, question: Question, connection: Connection, state: State) -> Body:
         """Resolve the request (its errors become problems) and return the body's pieces."""
-        ...
+        raise NotImplementedError
 
 
 class Answer(Response):

@@ -1,21 +1,18 @@
 """Generation against consumption: what a group uses itself, and what goes to and from the grid."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any, ClassVar, LiteralString
+from typing import Any
 
 from app.database import Connection
-from app.energy import scope
-from app.energy.answer import Body, Question, State, period
+from app.energy.answer import Body, Question, State
 from app.energy.formats import Format
 from app.energy.grid import Found, Grid, Page
+from app.energy.grouped import Grouped
 from app.energy.groups import Dimension, Era, Groups
-from app.energy.intervals import Intervals
 from app.energy.parameters import BalanceQuery
-from app.energy.query import Statement, bounds, half_hours, interval
+from app.energy.query import Statement, bounds, epoch, half_hours, interval
 from app.energy.rows import Lines, batches
-from app.energy.scope import Scope
 
 FIGURES = (
     "generation_kwh", "consumption_kwh", "self_consumption_kwh", "from_grid_kwh", "to_grid_kwh",
@@ -55,19 +52,20 @@ class BalanceGrid(Grid):
 
     def feed(self, found: Sequence[tuple[Any, ...]]) -> list[str]:
         """Return the rows up to and including those found; their sums go into the totals."""
-        for _, group, *sums, _, _ in found:
+        exact = [(*row[:2], *map(_exact, row[2:-2]), *row[-2:]) for row in found]
+        for _, group, *sums, _, _ in exact:
             totals = self._totals.setdefault(group, [None] * len(sums))
             for place, number in enumerate(sums):
                 if number is not None:
-                    totals[place] = (totals[place] or 0) + Decimal(number)
-        return super().feed(found)
+                    totals[place] = (totals[place] or 0) + number
+        return super().feed(exact)
 
     def fields(self, found: Found, expected: int, era: Era) -> str:
         """Take generation, consumption, self-consumption, register and present half-hours."""
         *sums, register_intervals, present = found
-        exact = [None if number is None else Decimal(number) for number in sums]
+        missing = self.form.missing
         return self._fields % (
-            *(_written(self.form, number) for number in figures(*exact)),
+            *(missing if number is None else f"{number:f}" for number in figures(*sums)),
             expected,
             present,
             self.form.truth(era.complete(expected, register_intervals)),
@@ -83,36 +81,24 @@ class BalanceGrid(Grid):
         return listed
 
 
-def _written(form: Format, number: Figure) -> str:
-    return form.missing if number is None else format(number, "f")
+def _exact(number: str | None) -> Figure:
+    return None if number is None else Decimal(number)
 
 
-@dataclass(frozen=True, slots=True)
-class BalanceReading:
+class BalanceReading(Grouped):
     """A checked request for a balance."""
 
     query: BalanceQuery
-    scope: Scope
-    by: list[Dimension]
-    intervals: Intervals
-
-    BESIDE: ClassVar[LiteralString] = "null"
 
     async def write(self, question: Question, connection: Connection, state: State) -> Body:
         """Resolve the groups and return the body."""
-        first, last = self.intervals.first, self.intervals.last
-        groups = await scope.groups(connection, self.scope, self.by, first, last)
-        return self._body(question, connection, state, groups)
+        return self._body(question.format, connection, state, await self.groups(connection))
 
     async def _body(
-        self, question: Question, connection: Connection, state: State, groups: Groups
+        self, form: Format, connection: Connection, state: State, groups: Groups
     ) -> Body:
-        form, lines = question.format, Lines(question.format)
-        yield form.head(
-            {"granularity": self.query.granularity, "group_by": self.by}
-            | period(self.query, state),
-            [*self.by, "interval_start", "interval_end", *BalanceGrid.COLUMNS],
-        )
+        lines, granularity = Lines(form), {"granularity": self.query.granularity}
+        yield form.head(granularity | self.members(state), BalanceGrid.columns(self.by))
         page = Page(0, len(groups) * len(self.intervals))
         grid = BalanceGrid(groups, self.intervals, self.query.zone(), form, self.by, page)
         if page.last:
@@ -126,7 +112,7 @@ class BalanceReading:
         start = interval("start", self.query.granularity)
         more = {} if self.query.granularity == "PT30M" else bounds(self.intervals)
         return Statement(
-            "select date_part('epoch', interval_start)::bigint, g, generation, consumption, used,"
+            f"select {epoch('interval_start')}, g, generation, consumption, used,"
             f" register_intervals::bigint, present from (select {start} as interval_start, g,"
             " sum(export_kwh) as generation, sum(import_kwh) as consumption,"
             " sum(least(coalesce(import_kwh, 0), coalesce(export_kwh, 0))) as used,"

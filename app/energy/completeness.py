@@ -1,40 +1,28 @@
 """Gaps in the half-hours of each register while it is mapped to a circuit."""
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from itertools import groupby
-from typing import Any, ClassVar, LiteralString
+from typing import Any
 
 from app.database import Connection
-from app.energy import scope
 from app.energy.answer import Body, Question, State, period
+from app.energy.grouped import Grouped
 from app.energy.groups import Dimension, Groups, Span
-from app.energy.intervals import HALF_HOUR, Instant, Intervals, label
-from app.energy.parameters import Window
-from app.energy.query import SPANS, Statement, spans
+from app.energy.intervals import HALF_HOUR, Instant, label
+from app.energy.query import SPANS, Statement, epoch, spans
 from app.energy.rows import batches, table
-from app.energy.scope import Scope
 
 BY: list[Dimension] = ["meter", "register"]
 COLUMNS = (*BY, "expected_intervals", "present_intervals", "share_present", "gaps")
 Gap = tuple[Instant, Instant]
 
 
-@dataclass(frozen=True, slots=True)
-class CompletenessReading:
-    """A checked request for gaps; its intervals are half-hours."""
-
-    query: Window
-    scope: Scope
-    intervals: Intervals
-
-    BESIDE: ClassVar[LiteralString] = "null"
+class CompletenessReading(Grouped):
+    """A checked request for gaps; its groups are registers, its intervals half-hours."""
 
     async def write(self, question: Question, connection: Connection, state: State) -> Body:
         """Resolve the registers and return the body."""
-        first, last = self.intervals.first, self.intervals.last
-        groups = await scope.groups(connection, self.scope, BY, first, last)
-        rows = self._rows(question, connection, groups)
+        rows = self._rows(question, connection, await self.groups(connection))
         return table(question.format, period(self.query, state), COLUMNS, rows)
 
     async def _rows(
@@ -86,14 +74,10 @@ class CompletenessReading:
         }
 
 
-def _epoch(column: str) -> str:
-    return f"date_part('epoch', {column})::bigint"
-
-
 def _statement(groups: Groups) -> Statement:
     """Build (group, span's start, half-hours, starts of gaps, ends of gaps), by the first two."""
     gaps = ", ".join(
-        f"coalesce(array_agg({_epoch(bound)} order by before) filter (where following > before), "
+        f"coalesce(array_agg({epoch(bound)} order by before) filter (where following > before), "
         "'{}')"
         for bound in ("before", "following")
     )
@@ -106,7 +90,7 @@ def _statement(groups: Groups) -> Statement:
         " as following, 1 as half_hours from present"
         # Before the first half-hour there may be a gap too.
         ' union all select g, first, first, min("timestamp"), 0 from present group by g, first)'
-        f" select g, {_epoch('first')}, sum(half_hours), {gaps} from around"
+        f" select g, {epoch('first')}, sum(half_hours), {gaps} from around"
         " group by g, first order by g, first",
         spans(groups, min(firsts, default=0), max(lasts, default=0)),
     )

@@ -3,20 +3,20 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, ClassVar, LiteralString
+from typing import Any
 
 from app.database import Connection
-from app.energy import cursors, scope, sources
-from app.energy.answer import Body, Question, State, period
+from app.energy import cursors, sources
+from app.energy.answer import Body, Question, State
 from app.energy.cursors import Position
 from app.energy.formats import Format
 from app.energy.grid import Found, Grid, Page
-from app.energy.groups import Dimension, Era, Groups
+from app.energy.grouped import Grouped
+from app.energy.groups import Era, Groups
 from app.energy.intervals import HALF_HOUR, Intervals, half_hour_from, moment
 from app.energy.parameters import EnergyQuery
 from app.energy.query import Statement, Window, energy
 from app.energy.rows import Lines, batches
-from app.energy.scope import Scope
 
 # What commits late carries a time before that, so an answer may have missed it.
 LATE = timedelta(minutes=1)
@@ -77,23 +77,17 @@ class EnergyGrid(Grid):
         return tail
 
 
-@dataclass(frozen=True, slots=True)
-class EnergyReading:
+@dataclass(frozen=True)
+class EnergyReading(Grouped):
     """A checked request for energy; `limit` is None where the answer is not paged."""
 
     query: EnergyQuery
-    scope: Scope
-    by: list[Dimension]
-    intervals: Intervals
     after: Position | None
     limit: int | None
 
-    BESIDE: ClassVar[LiteralString] = "null"
-
     async def write(self, question: Question, connection: Connection, state: State) -> Body:
         """Resolve the groups and return the body."""
-        first, last = self.intervals.first, self.intervals.last
-        groups = await scope.groups(connection, self.scope, self.by, first, last)
+        groups = await self.groups(connection)
         runs = [(0, len(self.intervals))]
         if self.query.updated_since is not None and len(self.intervals):
             runs = await _changed(connection, self.intervals, self.query.updated_since)
@@ -108,11 +102,8 @@ class EnergyReading:
         runs: list[Run],
     ) -> Body:
         form, lines = question.format, Lines(question.format)
-        yield form.head(
-            {"granularity": self.query.granularity, "group_by": self.by}
-            | period(self.query, state),
-            [*self.by, "interval_start", "interval_end", *EnergyGrid.COLUMNS],
-        )
+        granularity = {"granularity": self.query.granularity}
+        yield form.head(granularity | self.members(state), EnergyGrid.columns(self.by))
         pages, is_cut = self._pages(groups, runs) if groups else ([], False)
         for first, last in pages:
             part, page = self._part(first, last, len(groups))

@@ -33,6 +33,11 @@ class Grid:
     # What stands for an interval of which the database found nothing.
     NOTHING: ClassVar[Found]
 
+    @classmethod
+    def columns(cls, by: Sequence[str]) -> list[str]:
+        """The names of all fields of a row."""
+        return [*by, "interval_start", "interval_end", *cls.COLUMNS]
+
     def __init__(
         self,
         groups: Groups,

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, LiteralString
 from zoneinfo import ZoneInfo
 
 from app.database import Connection
-from app.energy.answer import Body, Question, State
+from app.energy.answer import Body, Question, Reading, State
 from app.energy.intervals import HALF_HOUR
 from app.energy.query import Statement
 from app.energy.rows import batches, table
@@ -90,7 +90,7 @@ METERS = """
 
 
 @dataclass(frozen=True, slots=True)
-class LatestReading:
+class LatestReading(Reading):
     """A checked request for the last readings."""
 
     zone: ZoneInfo

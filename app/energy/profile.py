@@ -1,26 +1,17 @@
 """The average day of each group: mean and quantiles of each half-hour of the local day."""
 
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
-from typing import Any, ClassVar, LiteralString
+from collections.abc import Callable
+from typing import Any
 
-from app.database import Connection
-from app.energy import scope
-from app.energy.answer import Body, Question, State, period
-from app.energy.groups import Dimension, Groups
-from app.energy.intervals import Intervals, moment, offsets
+from app.energy.formats import Format
+from app.energy.grouped import GroupedTable
+from app.energy.groups import Groups
+from app.energy.intervals import moment, offsets
 from app.energy.parameters import DayClass, ProfileQuery, unique
 from app.energy.query import Statement, half_hours
-from app.energy.rows import batches, table
-from app.energy.scope import Scope
 
 DIRECTIONS = ("import", "export")
 STATISTICS = ("mean", "p10", "p50", "p90")
-COLUMNS = (
-    "days", "time", *(f"{name}_{way}_kwh" for way in DIRECTIONS for name in STATISTICS),
-    "expected_intervals", "present_intervals", "complete_intervals",
-)  # fmt: skip
-
 # The zone's own offsets are passed, so that days are the same as everywhere in /v1.
 LOCAL = (
     "(start at time zone 'UTC' + make_interval(secs =>"
@@ -35,44 +26,22 @@ CLASSES: dict[DayClass, str] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class ProfileReading:
-    """A checked request for the average day; its intervals are half-hours."""
+class ProfileReading(GroupedTable):
+    """A checked request for the average day."""
 
     query: ProfileQuery
-    scope: Scope
-    by: list[Dimension]
-    intervals: Intervals
 
-    BESIDE: ClassVar[LiteralString] = "null"
+    COLUMNS = (
+        "days", "time", *(f"{name}_{way}_kwh" for way in DIRECTIONS for name in STATISTICS),
+        "expected_intervals", "present_intervals", "complete_intervals",
+    )  # fmt: skip
 
-    async def write(self, question: Question, connection: Connection, state: State) -> Body:
-        """Resolve the groups and return the body."""
-        first, last = self.intervals.first, self.intervals.last
-        groups = await scope.groups(connection, self.scope, self.by, first, last)
-        return table(
-            question.format,
-            {"group_by": self.by} | period(self.query, state),
-            [*self.by, *COLUMNS],
-            self._rows(question, connection, groups),
-        )
+    def writer(self, form: Format, groups: Groups) -> Callable[[tuple[Any, ...]], tuple[str, ...]]:
+        """Take (group, days, time, and the numbers of the columns that follow)."""
+        return lambda row: (form.text(row[1]), form.text(row[2]), *map(form.number, row[3:]))
 
-    async def _rows(
-        self, question: Question, connection: Connection, groups: Groups
-    ) -> AsyncIterator[list[tuple[str, ...]]]:
-        if not groups:
-            return
-        form = question.format
-        keys = [tuple(form.text(value) for value in key) for key in groups.keys]
-
-        def row(found: tuple[Any, ...]) -> tuple[str, ...]:
-            group, days, time, *numbers = found
-            return (*keys[group], form.text(days), form.text(time), *map(form.number, numbers))
-
-        async for found in batches(connection, self._statement(groups)):
-            yield [row(values) for values in found]
-
-    def _statement(self, groups: Groups) -> Statement:
+    def statement(self, groups: Groups) -> Statement:
+        """Put the half-hours of each group together by days and time of day."""
         hours = half_hours(groups, self.intervals)
         parameters = hours.parameters | self._parameters(groups)
         classes = ", ".join(CLASSES[name] for name in unique(self.query.days))

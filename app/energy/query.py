@@ -50,7 +50,7 @@ def energy(
         statement = _from_circuits(groups, intervals, granularity, pieces)
     conditions = _conditions(window, statement.parameters)
     return Statement(
-        "select date_part('epoch', interval_start)::bigint, g, register_intervals::bigint,"
+        f"select {epoch('interval_start')}, g, register_intervals::bigint,"
         f" {fields} from ({statement.sql}) as e{conditions} order by interval_start, g",
         statement.parameters,
     )
@@ -63,6 +63,11 @@ def _conditions(window: Window, parameters: dict[str, Any]) -> str:
             conditions.append(f"(interval_start, g) {sign} (%({name}_start)s, %({name}_group)s)")
             parameters |= {f"{name}_start": moment(place[0]), f"{name}_group": place[1]}
     return " where " + " and ".join(conditions) if conditions else ""
+
+
+def epoch(column: str) -> str:
+    """The SQL of a moment as an Instant."""
+    return f"date_part('epoch', {column})::bigint"
 
 
 def bounds(intervals: Intervals) -> dict[str, Any]:

@@ -9,12 +9,13 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Query
 from starlette.responses import Response
 
-from app.energy import cursors, deps, intervals
+from app.energy import cursors, deps
 from app.energy.answer import Answer
 from app.energy.balance import BalanceReading
-from app.energy.completeness import CompletenessReading
-from app.energy.deps import AskedDep
+from app.energy.completeness import BY, CompletenessReading
+from app.energy.deps import Asked, AskedDep
 from app.energy.energy import EnergyReading
+from app.energy.intervals import Granularity, Intervals, split
 from app.energy.latest import LatestReading
 from app.energy.models import Balance, Completeness, Energy, Latest, Peak, Profile
 from app.energy.parameters import (
@@ -33,8 +34,6 @@ from app.energy.parameters import (
 from app.energy.peak import PeakReading
 from app.energy.profile import ProfileReading
 
-reads = APIRouter(tags=["energy"])
-
 RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "JSON, or CSV or NDJSON of the rows alone (`format`, `Accept`).",
@@ -45,19 +44,13 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
     },
     304: {"description": "Nothing changed since the answer whose ETag is in If-None-Match."},
 }
+reads = APIRouter(tags=["energy"], responses=RESPONSES)
 
 
-@reads.get(
-    "/energy",
-    summary="Energy per group and interval",
-    response_model=Energy,
-    responses=RESPONSES,
-)
+@reads.get("/energy", summary="Energy per group and interval", response_model=Energy)
 async def energy(asked: AskedDep, query: Annotated[EnergyQuery, Query()]) -> Response:
     """Sum half-hours of the caller's circuits, in kWh; import and export are never mixed."""
-    scope = asked.scope(query)
-    query.check(*WIDEST[query.granularity], query.granularity, narrow=scope.narrow)
-    parts = intervals.split(query.granularity, query.zone(), query.period_from, query.period_to)
+    scope, parts = asked.scope(query), _intervals(asked, query, query.granularity)
     question = asked.question("energy", query, parts.first, parts.last, query.granularity)
     is_paged = question.format.name == "json"
     if not is_paged and {"limit", "cursor"} & query.model_fields_set:
@@ -71,10 +64,7 @@ async def energy(asked: AskedDep, query: Annotated[EnergyQuery, Query()]) -> Res
 
 
 @reads.get(
-    "/balance",
-    summary="Generation against consumption, and the grid",
-    response_model=Balance,
-    responses=RESPONSES,
+    "/balance", summary="Generation against consumption, and the grid", response_model=Balance
 )
 async def balance(asked: AskedDep, query: Annotated[BalanceQuery, Query()]) -> Response:
     """Say how much of what a community generates it uses itself, and the grid's part.
@@ -86,14 +76,12 @@ async def balance(asked: AskedDep, query: Annotated[BalanceQuery, Query()]) -> R
     `self_sufficiency_ratio = self_consumption / consumption`, null where nothing is divided.
     Each group is balanced by itself: by ESCO if not told otherwise, `group_by=site` for each site.
     """
-    scope = asked.scope(query)
-    query.check(*WIDEST[query.granularity], query.granularity, narrow=scope.narrow)
-    parts = intervals.split(query.granularity, query.zone(), query.period_from, query.period_to)
+    scope, parts = asked.scope(query), _intervals(asked, query, query.granularity)
     question = asked.question("balance", query, parts.first, parts.last, query.granularity)
     return Answer(question, BalanceReading(query, scope, unique(query.group_by), parts))
 
 
-@reads.get("/profile", summary="The average day", response_model=Profile, responses=RESPONSES)
+@reads.get("/profile", summary="The average day", response_model=Profile)
 async def profile(asked: AskedDep, query: Annotated[ProfileQuery, Query()]) -> Response:
     """Mean and quantiles of a group's kWh in each half-hour of the local day.
 
@@ -105,7 +93,7 @@ async def profile(asked: AskedDep, query: Annotated[ProfileQuery, Query()]) -> R
     return Answer(question, ProfileReading(query, scope, unique(query.group_by), parts))
 
 
-@reads.get("/peak", summary="The highest half-hours", response_model=Peak, responses=RESPONSES)
+@reads.get("/peak", summary="The highest half-hours", response_model=Peak)
 async def peak(asked: AskedDep, query: Annotated[PeakQuery, Query()]) -> Response:
     """Rank a group's half-hours by mean power, in kW (twice their kWh); the earlier wins a tie.
 
@@ -116,30 +104,18 @@ async def peak(asked: AskedDep, query: Annotated[PeakQuery, Query()]) -> Respons
     return Answer(question, PeakReading(query, scope, unique(query.group_by), parts))
 
 
-@reads.get(
-    "/completeness",
-    summary="What is missing, per register",
-    response_model=Completeness,
-    responses=RESPONSES,
-)
+@reads.get("/completeness", summary="What is missing, per register", response_model=Completeness)
 async def completeness(asked: AskedDep, query: Annotated[ScanQuery, Query()]) -> Response:
     """List the gaps in the half-hours of each register while it is mapped to a circuit.
 
     What is still to come is no gap: a period that ends in the future is looked at up to now.
     """
-    scope = asked.scope(query)
-    query.check(*WIDEST_SCAN, "completeness", narrow=scope.narrow)
-    parts = intervals.split("PT30M", query.zone(), query.period_from, query.period_to).past()
+    scope, parts = asked.scope(query), _half_hours(asked, query, "completeness").past()
     question = asked.question("completeness", query, parts.first, parts.last)
-    return Answer(question, CompletenessReading(query, scope, parts))
+    return Answer(question, CompletenessReading(query, scope, BY, parts))
 
 
-@reads.get(
-    "/latest",
-    summary="Last reading and balance of each meter",
-    response_model=Latest,
-    responses=RESPONSES,
-)
+@reads.get("/latest", summary="Last reading and balance of each meter", response_model=Latest)
 async def latest(asked: AskedDep, query: Annotated[LatestQuery, Query()]) -> Response:
     """Show each meter's newest half-hour, its counters, and its prepayment balance in pounds."""
     scope, zone = asked.scope(query), query.zone()
@@ -147,9 +123,20 @@ async def latest(asked: AskedDep, query: Annotated[LatestQuery, Query()]) -> Res
     return Answer(question, LatestReading(zone, scope))
 
 
-def _half_hours(asked: AskedDep, query: Window, what: str) -> intervals.Intervals:
-    query.check(*WIDEST_SCAN, what, narrow=asked.scope(query).narrow)
-    return intervals.split("PT30M", query.zone(), query.period_from, query.period_to)
+def _intervals(asked: Asked, query: Window, granularity: Granularity) -> Intervals:
+    return _split(asked, query, granularity, WIDEST[granularity], granularity)
+
+
+def _half_hours(asked: Asked, query: Window, what: str) -> Intervals:
+    return _split(asked, query, "PT30M", WIDEST_SCAN, what)
+
+
+def _split(
+    asked: Asked, query: Window, granularity: Granularity, widest: tuple[int, int], what: str
+) -> Intervals:
+    """Cut the period into intervals; one that is too long is refused."""
+    query.check(*widest, what, narrow=asked.scope(query).narrow)
+    return split(granularity, query.zone(), query.period_from, query.period_to)
 
 
 PATHS: dict[str, Callable[..., None] | None] = {
