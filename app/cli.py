@@ -5,6 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from app.auth.commands import client, esco, keys, token
+from app.backup.commands import backup
 from app.importing.commands import import_file
 from app.ops.commands import db
 from app.ops.migrate import MigrationError
@@ -22,6 +23,7 @@ app.add_typer(esco, name="esco")
 app.add_typer(client, name="client")
 app.add_typer(token, name="token")
 app.add_typer(keys, name="keys")
+app.add_typer(backup, name="backup")
 app.command("import")(import_file)
 
 
@@ -46,13 +48,15 @@ def up(
 
     State is kept in FLOWS_HOME (default .flows); the gateway listens on FLOWS_PORT (default 8000).
     """
+    from app.backup.folder import BackupFolder
     from app.runtime.process import StackError
     from app.runtime.stack import Stack
 
     settings = Settings()
     stack = None
     try:
-        stack = Stack(settings.home, host=settings.host, port=settings.port)
+        archive = settings.backup.folder and BackupFolder(settings.backup.folder).wal
+        stack = Stack(settings.home, host=settings.host, port=settings.port, archive=archive)
         contract = stack.start(demo=demo)
         _greet(contract)
         stack.run(with_parent=with_parent)

@@ -146,6 +146,24 @@ class TokenSettings(BaseSettings):
     )
 
 
+class BackupSettings(BaseSettings):
+    """`FLOWS_BACKUP_*`: where backups and archived WAL are, and how far back recovery reaches."""
+
+    model_config = _group("FLOWS_BACKUP_")
+
+    folder: Path | None = Field(
+        None,
+        description="Folder of base backups and archived WAL, best on another disk; with it "
+        "`flows up` archives.",
+    )
+    keep_days: PositiveInt = Field(
+        30, description="Days of which every moment can be recovered; `flows backup prune`."
+    )
+    oldest_hours: PositiveFloat = Field(
+        26.0, description="Age of the newest backup at which `flows backup check` complains."
+    )
+
+
 class Settings(BaseSettings):
     """Everything a gateway process needs to know; `database`, `postgrest`, … are the groups."""
 
@@ -234,6 +252,11 @@ class Settings(BaseSettings):
     def tokens(self) -> TokenSettings:
         """How long tokens may last."""
         return TokenSettings()
+
+    @cached_property
+    def backup(self) -> BackupSettings:
+        """Where backups are."""
+        return BackupSettings()
 
     @cached_property
     def rest(self) -> RestSettings:

@@ -1,12 +1,17 @@
 """What the commands share: where the administrator's database is, errors and JSON on a terminal."""
 
 import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import typer
 from rich.console import Console
+from rich.table import Table
 
 from app.settings import Settings
+
+WIDTH = 200  # an id that is cut to a terminal's width cannot be pasted
 
 problems = Console(stderr=True, soft_wrap=True, highlight=False)
 
@@ -21,6 +26,25 @@ def fail(message: str) -> typer.Exit:
 def print_json(value: Any) -> None:
     """Print a value as JSON; times, decimals and ids as strings."""
     typer.echo(json.dumps(value, indent=2, default=str))
+
+
+def show(rows: Sequence[Mapping[str, Any]], columns: tuple[str, ...], *, as_json: bool) -> None:
+    """Print rows as a table, or all of them as JSON."""
+    if as_json:
+        print_json(rows)
+        return
+    table = Table(*columns, box=None)
+    for row in rows:
+        table.add_row(*(_text(row[name]) for name in columns))
+    Console(width=WIDTH).print(table)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, datetime):
+        return f"{value.astimezone(UTC):%Y-%m-%d %H:%M}Z"
+    if isinstance(value, list):
+        return " ".join(map(str, value))
+    return "" if value is None else str(value)
 
 
 def issuer(settings: Settings) -> str:

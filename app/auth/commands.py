@@ -9,8 +9,6 @@ from typing import Annotated, Any, TypeVar
 import psycopg
 import typer
 from psycopg.rows import dict_row
-from rich.console import Console
-from rich.table import Table
 
 from app.auth import store
 from app.auth.keys import create_key, load_keys
@@ -19,7 +17,7 @@ from app.auth.store import COMMAND_LINE, Connection
 from app.auth.tokens import LIFETIME_SECONDS, TENANT_ROLES, Grant, issue
 from app.errors import Problem
 from app.settings import Settings
-from app.terminal import admin_url, fail, issuer, print_json
+from app.terminal import admin_url, fail, issuer, show
 
 esco = typer.Typer(help="Energy communities.", no_args_is_help=True)
 client = typer.Typer(help="Clients: machines that may ask for tokens.", no_args_is_help=True)
@@ -28,8 +26,6 @@ keys = typer.Typer(help="The keys that sign tokens.", no_args_is_help=True)
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 Result = TypeVar("Result")
-
-WIDTH = 200  # an id that is cut to a terminal's width cannot be pasted
 
 
 def run(work: Callable[[Connection], Awaitable[Result]]) -> Result:
@@ -46,25 +42,6 @@ def run(work: Callable[[Connection], Awaitable[Result]]) -> Result:
         raise fail(problem.detail or problem.title) from None
     except psycopg.Error as error:
         raise fail(str(error).strip()) from None
-
-
-def show(rows: list[dict[str, Any]], columns: tuple[str, ...], *, as_json: bool) -> None:
-    """Print rows as a table, or all of them as JSON."""
-    if as_json:
-        print_json(rows)
-        return
-    table = Table(*columns, box=None)
-    for row in rows:
-        table.add_row(*(_text(row[name]) for name in columns))
-    Console(width=WIDTH).print(table)
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, datetime):
-        return f"{value.astimezone(UTC):%Y-%m-%d %H:%M}Z"
-    if isinstance(value, list):
-        return " ".join(map(str, value))
-    return "" if value is None else str(value)
 
 
 ESCO_COLUMNS = ("code", "name", "id", "disabled_at")

@@ -1,1 +1,1 @@
-"""What operators need: health, metrics, maintenance, backup."""
+"""What operators need: migrations, health, metrics, upkeep."""

@@ -1,8 +1,10 @@
 """`/metrics` for Prometheus: requests, latency, pools, failures; nothing of clients or ESCOs."""
 
+import asyncio
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 
+import psycopg
 from fastapi import APIRouter, Request, Response
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
@@ -14,7 +16,9 @@ from prometheus_client import (
 )
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
+from psycopg_pool import PoolTimeout
 
+from app.backup.archive import STATE
 from app.database import Pool
 from app.deps import ServicesDep
 from app.errors import Forbidden, NotFound
@@ -22,6 +26,7 @@ from app.rest.credentials import bearer_token
 
 router = APIRouter(tags=["operations"])
 
+PROBE_SECONDS = 2.0
 METHODS = frozenset({"GET", "HEAD", "POST", "PATCH", "PUT", "DELETE", "OPTIONS"})
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
@@ -61,6 +66,12 @@ class Metrics:
             "flows_limiter_errors",
             "Requests let through uncounted because the limiter's store did not answer.",
             registry=self.registry,
+        )
+        self.wal_archive: dict[str, float] = {}
+        self.watch(
+            "flows_wal_archive",
+            "Archiving of WAL: on, failing (1 or 0), seconds since a segment last arrived.",
+            lambda: self.wal_archive,
         )
         # Finding a labelled child takes a lock and a dictionary of tuples; keep the ones found.
         self._request_child = lru_cache(maxsize=1024)(self._requests.labels)
@@ -104,6 +115,18 @@ class _Gauges(Collector):
         yield family
 
 
+async def _wal_archive(pool: Pool) -> dict[str, float]:
+    """How archiving stands, for an alarm before the disk is full; nothing when no one can say."""
+    try:
+        async with asyncio.timeout(PROBE_SECONDS), pool.connection() as connection:
+            row = await (await connection.execute(STATE)).fetchone()
+    except (psycopg.Error, PoolTimeout, TimeoutError):
+        return {}
+    assert row is not None  # noqa: S101  (one row, always)
+    known = {"on": row["on"], "failing": row["failing"], "seconds": row["seconds"]}
+    return {state: float(value) for state, value in known.items() if value is not None}
+
+
 @router.get("/metrics", summary="Metrics for Prometheus", include_in_schema=False)
 async def metrics(request: Request, services: ServicesDep) -> Response:
     """Answer in Prometheus' text format, to whom FLOWS_METRICS names."""
@@ -114,5 +137,7 @@ async def metrics(request: Request, services: ServicesDep) -> Response:
         caller = services.verifier.verify(bearer_token(request.scope["headers"]))
         if caller.role != "grafanareader":
             raise Forbidden("Metrics are for monitoring: the role grafanareader.")
-    text = generate_latest(request.app.state.metrics.registry)
+    counters: Metrics = request.app.state.metrics
+    counters.wal_archive = await _wal_archive(services.pool)
+    text = generate_latest(counters.registry)
     return Response(text, media_type=CONTENT_TYPE_LATEST, headers={"Cache-Control": "no-store"})

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import httpx
 
@@ -42,17 +42,37 @@ def step(what: str) -> Iterator[None]:
     print(f" {time.monotonic() - started:.1f} s", flush=True, file=sys.stderr)  # noqa: T201
 
 
+def hold(home: Path) -> TextIO:
+    """Make FLOWS_HOME where it is missing and lock it; StackError when it is in use."""
+    try:
+        (home / "logs").mkdir(parents=True, exist_ok=True)
+        (home / "lock").touch()
+    except OSError as error:
+        raise StackError(
+            f"cannot write to {home} ({error.strerror}): set FLOWS_HOME to a folder that can be "
+            "written"
+        ) from None
+    lock = (home / "lock").open("r+")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise StackError(
+            f"a stack is already running in {home}: stop it, or set FLOWS_HOME and FLOWS_PORT to "
+            "run a second one"
+        ) from None
+    return lock
+
+
 class Stack:
     """PostgreSQL, PostgREST and the gateway with their state under one folder."""
 
-    def __init__(self, home: Path, *, host: str, port: int) -> None:
+    def __init__(self, home: Path, *, host: str, port: int, archive: Path | None = None) -> None:
         self.home = home.absolute()
         self.host = host
-        self._prepare_home()
-        self._lock = self._take_lock()
+        self._lock = hold(self.home)
         self.port = self._check_port(port) if port else _free_port()
         self.base_url = f"http://{host}:{self.port}"
-        self.database = EmbeddedPostgres(self.home)
+        self.database = EmbeddedPostgres(self.home, archive)
         self.engine = ""
         self._postgrest: Postgrest | None = None
         self._gateway: Child | None = None
@@ -126,27 +146,6 @@ class Stack:
             if part:
                 part.stop()
         self._lock.close()
-
-    def _prepare_home(self) -> None:
-        try:
-            (self.home / "logs").mkdir(parents=True, exist_ok=True)
-            (self.home / "lock").touch()
-        except OSError as error:
-            raise StackError(
-                f"cannot write to {self.home} ({error.strerror}): set FLOWS_HOME to a folder "
-                "that can be written"
-            ) from None
-
-    def _take_lock(self) -> Any:
-        lock = (self.home / "lock").open("r+")
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise StackError(
-                f"a stack is already running in {self.home}: stop it, or set FLOWS_HOME and "
-                "FLOWS_PORT to run a second one"
-            ) from None
-        return lock
 
     def _check_port(self, port: int) -> int:
         deadline = time.monotonic() + 5  # the gateway of a stack that was just killed may linger

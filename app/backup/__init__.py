@@ -1,0 +1,1 @@
+"""Backup and recovery: base backups, archived WAL, and any moment in between."""

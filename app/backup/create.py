@@ -1,0 +1,78 @@
+"""Makes base backups with PostgreSQL's own programs, checks them, and removes what is too old."""
+
+import re
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import psycopg
+
+from app.backup.folder import Backup, BackupError, BackupFolder
+from app.runtime.programs import run
+
+
+def create(folder: BackupFolder, admin_url: str, *, incremental: bool, shown: bool) -> Backup:
+    """Back the whole server up; `incremental` holds what changed since the newest backup.
+
+    Every file is checked against the manifest before the backup counts as one.
+    """
+    with folder.held():
+        parent = folder.latest() if incremental else None
+        label = folder.new()
+        data = folder.data(label)
+        started_at = _server_time(admin_url)
+        options = ["--checkpoint=fast", "--manifest-checksums=SHA256", f"--label=flows {label}"]
+        if parent:
+            options.append(f"--incremental={folder.data(parent.label) / 'backup_manifest'}")
+        if shown:
+            options.append("--progress")
+        run("pg_basebackup", f"--pgdata={data}", f"--dbname={admin_url}", "--no-password",
+            *options, shown=shown)  # fmt: skip
+        run("pg_verifybackup", "--quiet", str(data))
+        backup = Backup(
+            label,
+            "incremental" if parent else "full",
+            parent.label if parent else None,
+            started_at,
+            _server_time(admin_url),
+            _first_wal(data),
+            sum(file.stat().st_size for file in data.rglob("*") if file.is_file()),
+        )
+        folder.add(backup)
+        return backup
+
+
+def prune(folder: BackupFolder, now: datetime, keep: timedelta) -> list[Backup]:
+    """Remove what no moment of the last `keep` needs; return the backups that went.
+
+    The newest full backup from before then stays, with everything after it: recovery to the
+    earliest moment begins there.
+    """
+    with folder.held():
+        backups = folder.backups()
+        fulls = [b for b in backups if b.kind == "full" and b.ended_at <= now - keep]
+        if not fulls:
+            return []
+        first = fulls[-1]
+        gone = [backup for backup in backups if backup.label < first.label]
+        for backup in reversed(gone):
+            folder.remove(backup)
+        if folder.wal.is_dir():
+            run("pg_archivecleanup", "--clean-backup-history", str(folder.wal), first.first_wal)
+        return gone
+
+
+def _server_time(admin_url: str) -> datetime:
+    """The server's clock: it is the one that recovery to a moment goes by."""
+    with psycopg.connect(admin_url) as connection:
+        row = connection.execute("select clock_timestamp()").fetchone()
+    assert row is not None  # noqa: S101  (one row, always)
+    at: datetime = row[0]
+    return at
+
+
+def _first_wal(data: Path) -> str:
+    label = data / "backup_label"
+    found = re.search(r"^START WAL LOCATION: \S+ \(file (\w+)\)", label.read_text())
+    if found is None:
+        raise BackupError(f"{label} names no WAL segment")
+    return found[1]

@@ -1,0 +1,110 @@
+"""What a recovered database must show before its backup counts: schema, rows, the promise."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, LiteralString
+
+import psycopg
+from psycopg import sql
+
+from app.backup.folder import BackupError
+
+# Of every ESCO: its meters as the superuser counts them, and as its own role sees any at all.
+ESCOS = """
+    select e.id::text, e.code, count(m.id) from flows.escos as e
+    left join flows.meter_registry as m on m.esco = e.id group by e.id, e.code order by e.code
+"""
+SEEN = "select count(*), count(*) filter (where esco = %s) from api.meter_registry"
+SERIES = """
+    select r.series from flows.retention as r
+    where r.series in (select table_name from information_schema.columns
+        where table_schema = 'flows' and column_name = 'timestamp')
+    order by 1
+"""
+ENERGY = """
+    select
+        (select coalesce(sum(r.import_kwh), 0) from flows.register_interval_hh as r
+        join flows.circuit_register as m on m.register = r.register_id
+            and r."timestamp" >= m.start_time
+            and (r."timestamp" < m.end_time or m.end_time is null)),
+        -- Half-hours that are kept no longer stay in the aggregates.
+        (select coalesce(sum(a.total_import_kwh), 0) from flows.circuit_interval_hh as a
+        where a."timestamp" >= (select min(r."timestamp") from flows.register_interval_hh as r)),
+        (select count(*) from flows.change where followed_at is null)
+"""
+
+
+@dataclass(slots=True)
+class Report:
+    """Rows and newest time of each series, and what is wrong; nothing wrong is a pass."""
+
+    migration: str
+    series: list[dict[str, Any]] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+
+
+def examine(url: str, migration: str) -> Report:
+    """Look through a recovered database; `migration` is the one the live database is at."""
+    with psycopg.connect(url) as connection:
+        (found,) = _row(connection, "select max(version) from schema_migrations")
+        report = Report(found)
+        if found != migration:
+            report.faults.append(f"migration {found} was applied last, not {migration}")
+        for (series,) in connection.execute(SERIES).fetchall():
+            statement = sql.SQL('select count(*), max("timestamp") from flows.{}')
+            rows, newest = _row(connection, statement.format(sql.Identifier(series)))
+            report.series.append({"series": series, "rows": rows, "newest": newest})
+        readings, aggregates, pending = _row(connection, ENERGY)
+        # What the aggregates had yet to follow at that moment they follow now.
+        if readings != aggregates and not pending:
+            report.faults.append(f"half-hours sum to {readings} kWh, the aggregates {aggregates}")
+        for esco, code, meters in connection.execute(ESCOS).fetchall():
+            seen, own = _as_tenant(connection, esco)
+            if not seen == own == meters:
+                report.faults.append(f"{code} has {meters} meters and sees {seen}, {own} its own")
+        if _as_tenant(connection, "") != (0, 0):
+            report.faults.append("without an ESCO there are meters to be seen")
+    return report
+
+
+def write_table(url: str, table: str, file: Path) -> int:
+    """Write a table of schema flows as CSV with a header; return its rows.
+
+    BackupError when there is no such table. `\\copy` or COPY reads it back, on either engine.
+    """
+    with psycopg.connect(url) as connection:
+        columns = connection.execute(
+            "select column_name from information_schema.columns where table_schema = 'flows'"
+            " and table_name = %s and is_generated = 'NEVER' order by ordinal_position",
+            (table,),
+        ).fetchall()
+        if not columns:
+            raise BackupError(f"there is no table {table} in schema flows")
+        query = sql.SQL("copy (select {} from {}) to stdout (format csv, header)").format(
+            sql.SQL(", ").join(sql.Identifier(name) for (name,) in columns),
+            sql.Identifier("flows", table),
+        )
+        cursor = connection.cursor()
+        with file.open("xb") as written, cursor.copy(query) as rows:
+            for piece in rows:
+                written.write(piece)
+        return cursor.rowcount
+
+
+def _as_tenant(connection: psycopg.Connection[Any], esco: str) -> tuple[int, int]:
+    """Count the meters that a tenant sees, and its own among them."""
+    with connection.transaction(force_rollback=True):
+        connection.execute(
+            "select set_config('app.current_esco', %s, true), set_config('role', 'flows', true)",
+            (esco,),
+        )
+        seen, own = _row(connection, SEEN, esco or None)
+    return seen, own
+
+
+def _row(
+    connection: psycopg.Connection[Any], query: LiteralString | sql.Composed, *parameters: object
+) -> tuple[Any, ...]:
+    row = connection.execute(query, parameters).fetchone()
+    assert row is not None  # noqa: S101  (each of these gives one)
+    return tuple(row)

@@ -1,0 +1,128 @@
+"""FLOWS_BACKUP_FOLDER: what is kept where, and what builds on what; nothing here asks a server.
+
+base/20261124T120000Z/       a base backup as pg_basebackup leaves it, its manifest included
+base/20261124T120000Z.json   what it is; written last, so a backup without it is none
+wal/                         the archived WAL segments
+"""
+
+import fcntl
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+Kind = Literal["full", "incremental"]
+LABEL = "%Y%m%dT%H%M%SZ"
+
+
+class BackupError(Exception):
+    """A backup cannot be made or used; the message is one line for a person."""
+
+
+@dataclass(frozen=True, slots=True)
+class Backup:
+    """A complete base backup; `first_wal` is the segment that recovery begins with."""
+
+    label: str
+    kind: Kind
+    parent: str | None
+    started_at: datetime
+    ended_at: datetime
+    first_wal: str
+    bytes: int
+
+
+class BackupFolder:
+    """The backups there are, oldest first, and their chains."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder.absolute()
+        self.wal = self.folder / "wal"
+        self._base = self.folder / "base"
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep others from making or removing backups meanwhile; BackupError when one does."""
+        try:
+            self._base.mkdir(mode=0o700, parents=True, exist_ok=True)
+            lock = (self.folder / "lock").open("w")
+        except OSError as error:
+            raise BackupError(f"cannot write to {self.folder}: {error.strerror}") from None
+        with lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise BackupError(f"another backup is at work in {self.folder}") from None
+            yield
+
+    def data(self, label: str) -> Path:
+        """Where the files of a backup are."""
+        return self._base / label
+
+    def backups(self) -> list[Backup]:
+        """Every complete backup, oldest first."""
+        return [_read(file) for file in sorted(self._base.glob("*.json"))]
+
+    def new(self) -> str:
+        """A label that is not taken, for a backup that begins now; what was cut short goes."""
+        known = {backup.label for backup in self.backups()}
+        if self._base.is_dir():
+            for left in self._base.iterdir():
+                if left.is_dir() and left.name not in known:
+                    shutil.rmtree(left)
+        label = datetime.now(UTC).strftime(LABEL)
+        if label in known:
+            raise BackupError(f"there is a backup {label} already; try again in a second")
+        return label
+
+    def add(self, backup: Backup) -> None:
+        """Record a backup that is complete."""
+        partial = self._base / f"{backup.label}.partial"
+        partial.write_text(json.dumps(asdict(backup), indent=2, default=str) + "\n")
+        partial.replace(self._base / f"{backup.label}.json")
+
+    def remove(self, backup: Backup) -> None:
+        """Forget a backup, then delete its files."""
+        (self._base / f"{backup.label}.json").unlink()
+        shutil.rmtree(self.data(backup.label))
+
+    def find(self, label: str) -> Backup:
+        """One backup; BackupError when there is none of this label."""
+        for backup in self.backups():
+            if backup.label == label:
+                return backup
+        raise BackupError(f"there is no backup {label}; see `flows backup list`")
+
+    def latest(self, at: datetime | None = None) -> Backup:
+        """The newest backup that had ended by `at`: recovery to that moment can begin with it."""
+        ended = [backup for backup in self.backups() if at is None or backup.ended_at <= at]
+        if not ended:
+            when = f" that had ended by {at.isoformat()}" if at else ""
+            raise BackupError(f"there is no backup{when} in {self.folder}; see `flows backup list`")
+        return ended[-1]
+
+    def chain(self, backup: Backup) -> list[Backup]:
+        """A backup with all that it builds on, the full one first; BackupError if one is gone."""
+        known = {known.label: known for known in self.backups()}
+        links = [backup]
+        while (parent := links[0].parent) is not None:
+            if parent not in known:
+                raise BackupError(
+                    f"{backup.label} cannot be restored: {links[0].label} builds on {parent}, "
+                    "which is not there"
+                )
+            links.insert(0, known[parent])
+        return links
+
+
+def _read(file: Path) -> Backup:
+    try:
+        found = json.loads(file.read_text())
+        times = {name: datetime.fromisoformat(found[name]) for name in ("started_at", "ended_at")}
+        return Backup(**found | times)
+    except (ValueError, TypeError, KeyError) as error:
+        raise BackupError(f"{file} cannot be read: {error}") from None

@@ -1,0 +1,93 @@
+"""Restores a backup and replays WAL up to a moment, on a server that nobody else reaches."""
+
+import shlex
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from urllib.parse import quote
+
+from app.backup.folder import BackupFolder
+from app.runtime.postgres import archive_options, command, private_socket, server_options
+from app.runtime.process import Child
+from app.runtime.programs import give, run, system_user
+
+LONGEST_SECONDS = 24 * 3600  # of replaying: whoever waits can end it sooner
+STATUS_LINE = 7  # of postmaster.pid
+# The server is reached through a socket in a folder of its user alone.
+TRUST = "local all all trust\n"
+
+
+@contextmanager
+def recovered(
+    folder: BackupFolder, into: Path, at: datetime | None, *, archiving: bool = False
+) -> Iterator[str]:
+    """Yield the superuser's URL of a server at `into`, recovered to `at` (None: all there is).
+
+    `into` does not exist yet. The server stops with the context; its data stay. `archiving` goes on
+    in the same archive, for a server that takes the place of the one backed up. StackError with
+    PostgreSQL's own words when the WAL does not reach `at` or a backup is damaged.
+    """
+    links = [folder.data(backup.label) for backup in folder.chain(folder.latest(at))]
+    for link in links:
+        run("pg_verifybackup", "--quiet", str(link))
+    run("pg_combinebackup", *map(str, links), "--output", str(into))
+    (into / "recovery.signal").touch()
+    side = into.with_name(f"{into.name}.recovery")
+    side.mkdir(mode=0o700)
+    try:
+        yield from _serve(folder, into, side, at, archiving)
+    finally:
+        shutil.rmtree(side)
+
+
+def _serve(
+    folder: BackupFolder, into: Path, side: Path, at: datetime | None, archiving: bool
+) -> Iterator[str]:
+    rules, socket, user = side / "pg_hba.conf", private_socket(side), system_user()
+    rules.write_text(TRUST)
+    socket.mkdir(mode=0o700, exist_ok=True)
+    options = server_options(socket) | {
+        "hba_file": str(rules),
+        # Nobody is let in before the moment is reached.
+        "hot_standby": "off",
+        "restore_command": f"cp {_quoted(folder.wal)}/%f %p",
+        "recovery_target_action": "promote",
+        "archive_mode": "off",
+    }
+    if at:
+        options["recovery_target_time"] = at.isoformat()
+    if archiving:
+        options |= archive_options(folder.wal)
+    if user:
+        for path in (side, rules, into, *into.rglob("*")):
+            shutil.chown(path, user, user)
+        give(user, side, socket, *([folder.wal] if folder.wal.is_dir() else []))
+    url = f"postgresql://postgres@/flows?host={quote(str(socket), safe='')}"
+    log = side / "postgres.log"
+    server = Child("PostgreSQL", command(into, options), log=log, user=user, stop_signal="SIGINT")
+    try:
+        server.wait_until(lambda: _ready(into), seconds=LONGEST_SECONDS)
+        yield url
+    finally:
+        server.stop()
+        if socket != side:
+            shutil.rmtree(socket, ignore_errors=True)
+
+
+def _quoted(path: Path) -> str:
+    """A path inside restore_command, where % is special."""
+    return shlex.quote(str(path)).replace("%", "%%")
+
+
+def _ready(data: Path) -> bool:
+    """Whether the server says that it takes connections, as pg_ctl reads it.
+
+    Asking it would put refusals into its log, among the words that say why it stopped.
+    """
+    try:
+        lines = (data / "postmaster.pid").read_text().splitlines()
+    except FileNotFoundError:
+        return False
+    return len(lines) > STATUS_LINE and lines[STATUS_LINE].strip() == "ready"
