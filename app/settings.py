@@ -1,28 +1,48 @@
 """Settings, read once from the environment (prefix `FLOWS_`) and `.env`."""
 
 import re
-from functools import cached_property
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from limits import parse as parse_rate
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, SecretStr, field_validator
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    SecretStr,
+    ValidationError,
+    field_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 PLACEHOLDERS = ("changeme", "change-me", "change_me", "placeholder", "<", "example")
 
 
-def _group(prefix: str) -> SettingsConfigDict:
-    return SettingsConfigDict(
-        env_prefix=prefix, env_file=".env", extra="ignore", frozen=True, hide_input_in_errors=True
-    )
+class Group(BaseSettings):
+    """Settings with a prefix of their own; one that cannot be is named (SystemExit), not shown."""
+
+    model_config = SettingsConfigDict(env_file=".env", extra="ignore", frozen=True)
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            prefix = self.model_config.get("env_prefix", "")
+            raise SystemExit(
+                "\n".join(
+                    f"{prefix}{'_'.join(map(str, fault['loc']))}".upper()
+                    + f": {fault['msg'].removeprefix('Value error, ')}"
+                    for fault in error.errors(include_input=False)
+                )
+            ) from None
 
 
-class DatabaseSettings(BaseSettings):
+class DatabaseSettings(Group):
     """`FLOWS_DATABASE_*`: how the gateway and its commands reach PostgreSQL."""
 
-    model_config = _group("FLOWS_DATABASE_")
+    model_config = SettingsConfigDict(env_prefix="FLOWS_DATABASE_")
 
     url: SecretStr | None = Field(
         None, description="The gateway's own login (role flows_gateway), a libpq URL."
@@ -45,10 +65,10 @@ class DatabaseSettings(BaseSettings):
         return url
 
 
-class PostgrestSettings(BaseSettings):
+class PostgrestSettings(Group):
     """`FLOWS_POSTGREST_*`: the PostgREST behind `/rest/v1`."""
 
-    model_config = _group("FLOWS_POSTGREST_")
+    model_config = SettingsConfigDict(env_prefix="FLOWS_POSTGREST_")
 
     url: str = Field("http://127.0.0.1:3000", description="Where PostgREST listens.")
     database_url: SecretStr | None = Field(
@@ -58,10 +78,10 @@ class PostgrestSettings(BaseSettings):
     )
 
 
-class RestSettings(BaseSettings):
+class RestSettings(Group):
     """`FLOWS_REST_*`: how much a request may hold and how long each step may take."""
 
-    model_config = _group("FLOWS_REST_")
+    model_config = SettingsConfigDict(env_prefix="FLOWS_REST_")
 
     max_body_bytes: PositiveInt = Field(64 * 2**20, description="Longest request body.")
     max_url_bytes: PositiveInt = Field(16 * 2**10, description="Longest path with its query.")
@@ -80,10 +100,10 @@ class RestSettings(BaseSettings):
     )
 
 
-class LimitsSettings(BaseSettings):
+class LimitsSettings(Group):
     """`FLOWS_LIMITS_*`: requests per client and per ESCO, as `<count>/<second|minute|hour|day>`."""
 
-    model_config = _group("FLOWS_LIMITS_")
+    model_config = SettingsConfigDict(env_prefix="FLOWS_LIMITS_")
 
     client: str = Field("100/second", description="Requests of one client.")
     esco: str = Field("200/second", description="Requests of all clients of one ESCO.")
@@ -120,10 +140,10 @@ class LimitsSettings(BaseSettings):
         return url
 
 
-class KeysSettings(BaseSettings):
+class KeysSettings(Group):
     """`FLOWS_KEYS_*`: where the private keys that sign tokens are."""
 
-    model_config = _group("FLOWS_KEYS_")
+    model_config = SettingsConfigDict(env_prefix="FLOWS_KEYS_")
 
     folder: Path | None = Field(
         None, description="Folder of the PEM files; left out, `keys` in FLOWS_HOME."
@@ -133,10 +153,10 @@ class KeysSettings(BaseSettings):
     )
 
 
-class TokenSettings(BaseSettings):
+class TokenSettings(Group):
     """`FLOWS_TOKENS_*`: how long tokens may last."""
 
-    model_config = _group("FLOWS_TOKENS_")
+    model_config = SettingsConfigDict(env_prefix="FLOWS_TOKENS_")
 
     max_lifetime_seconds: PositiveInt = Field(
         86_400, description="Longest life of an access token, whatever its client is allowed."
@@ -146,10 +166,10 @@ class TokenSettings(BaseSettings):
     )
 
 
-class BackupSettings(BaseSettings):
+class BackupSettings(Group):
     """`FLOWS_BACKUP_*`: where backups and archived WAL are, and how far back recovery reaches."""
 
-    model_config = _group("FLOWS_BACKUP_")
+    model_config = SettingsConfigDict(env_prefix="FLOWS_BACKUP_")
 
     folder: Path | None = Field(
         None,
@@ -164,10 +184,10 @@ class BackupSettings(BaseSettings):
     )
 
 
-class Settings(BaseSettings):
+class Settings(Group):
     """Everything a gateway process needs to know; `database`, `postgrest`, … are the groups."""
 
-    model_config = _group("FLOWS_")
+    model_config = SettingsConfigDict(env_prefix="FLOWS_")
 
     home: Path = Field(Path(".flows"), description="Folder of the embedded stack's state and keys.")
     host: str = Field("127.0.0.1", description="Address the gateway listens on.")
@@ -191,6 +211,14 @@ class Settings(BaseSettings):
     drain_seconds: NonNegativeFloat = Field(
         0.0, description="After SIGTERM /ready says 503 this long before new requests are refused."
     )
+
+    database: DatabaseSettings = Field(default_factory=DatabaseSettings)
+    postgrest: PostgrestSettings = Field(default_factory=PostgrestSettings)
+    keys: KeysSettings = Field(default_factory=KeysSettings)
+    tokens: TokenSettings = Field(default_factory=TokenSettings)
+    backup: BackupSettings = Field(default_factory=BackupSettings)
+    rest: RestSettings = Field(default_factory=RestSettings)
+    limits: LimitsSettings = Field(default_factory=LimitsSettings)
 
     @field_validator("cors_origins", mode="before")
     @classmethod
@@ -222,21 +250,6 @@ class Settings(BaseSettings):
         """The gateway's address for its clients, without a trailing slash."""
         return self.public_url or f"http://{self.host}:{self.port}"
 
-    @cached_property
-    def database(self) -> DatabaseSettings:
-        """How to reach PostgreSQL."""
-        return DatabaseSettings()
-
-    @cached_property
-    def postgrest(self) -> PostgrestSettings:
-        """How to reach PostgREST."""
-        return PostgrestSettings()
-
-    @cached_property
-    def keys(self) -> KeysSettings:
-        """Where the private keys are."""
-        return KeysSettings()
-
     @property
     def key_folder(self) -> Path:
         """The folder of the key files."""
@@ -247,23 +260,3 @@ class Settings(BaseSettings):
         """The key given by the environment."""
         key = self.keys.signing_key
         return key.get_secret_value() if key else None
-
-    @cached_property
-    def tokens(self) -> TokenSettings:
-        """How long tokens may last."""
-        return TokenSettings()
-
-    @cached_property
-    def backup(self) -> BackupSettings:
-        """Where backups are."""
-        return BackupSettings()
-
-    @cached_property
-    def rest(self) -> RestSettings:
-        """What bounds a request."""
-        return RestSettings()
-
-    @cached_property
-    def limits(self) -> LimitsSettings:
-        """How often a caller may ask."""
-        return LimitsSettings()
