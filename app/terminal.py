@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from app.runtime.postgres import EmbeddedPostgres
 from app.settings import Settings
 
 WIDTH = 200  # an id that is cut to a terminal's width cannot be pasted
@@ -60,8 +61,7 @@ def admin_url(settings: Settings) -> str:
     """The administrator's URL: from the environment, else of the embedded stack in FLOWS_HOME."""
     if settings.database.admin_url:
         return settings.database.admin_url.get_secret_value()
-    demo = settings.home / "demo.json"
-    if demo.exists():
-        url: str = json.loads(demo.read_text())["database_url"]
-        return url
-    raise fail("set FLOWS_DATABASE_ADMIN_URL to an administrator's login, or run `flows up --demo`")
+    embedded = EmbeddedPostgres(settings.home.absolute())
+    if embedded.password_file.exists():
+        return embedded.admin_url
+    raise fail("set FLOWS_DATABASE_ADMIN_URL to an administrator's login, or run `flows up`")

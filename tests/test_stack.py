@@ -108,6 +108,23 @@ def test_a_second_stack_in_the_same_folder_is_refused_in_one_line(tmp_path: Path
     assert second.stderr.count("\n") == 1
 
 
+def test_commands_find_the_stack_of_their_folder(tmp_path: Path) -> None:
+    process = start(tmp_path)
+    try:
+        for words in (["create", "abce", "A Community"], ["list", "--json"]):
+            done = subprocess.run(
+                [sys.executable, "-m", "app.cli", "esco", *words],
+                env=os.environ | {"FLOWS_HOME": str(tmp_path)},
+                capture_output=True,
+                text=True,
+                check=True,
+            )
+    finally:
+        process.terminate()
+        process.communicate(timeout=DEADLINE_SECONDS)
+    assert [esco["code"] for esco in json.loads(done.stdout)] == ["abce"]
+
+
 def test_an_unwritable_folder_is_named() -> None:
     refused = subprocess.run(
         [sys.executable, "-m", "app.cli", "up"],

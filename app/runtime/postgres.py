@@ -69,7 +69,7 @@ class EmbeddedPostgres:
         self.password_file = home / "postgres.password"
         self.socket_dir = private_socket(home / "socket")
         self.archive = archive
-        self.user = system_user()
+        self.user: str | None = None
         self._child: Child | None = None
 
     def url(self, user: str, password: str, database: str = "flows") -> str:
@@ -84,6 +84,7 @@ class EmbeddedPostgres:
 
     def start(self) -> None:
         """Initialise the cluster if there is none, start it, and create the database."""
+        self.user = system_user()
         self.socket_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         folders = [self.socket_dir]
         if self.archive:
