@@ -1,6 +1,7 @@
 """What the commands share: where the administrator's database is, errors and JSON on a terminal."""
 
 import json
+from datetime import datetime
 from typing import Any
 
 import typer
@@ -19,8 +20,12 @@ def fail(message: str) -> typer.Exit:
 
 
 def print_json(value: Any) -> None:
-    """Print a value as JSON; times, decimals and ids as strings."""
-    typer.echo(json.dumps(value, indent=2, default=str))
+    """Print a value as JSON; times in ISO 8601, decimals and ids as strings."""
+
+    def text(item: Any) -> str:
+        return item.isoformat() if isinstance(item, datetime) else str(item)
+
+    typer.echo(json.dumps(value, indent=2, default=text))
 
 
 def issuer(settings: Settings) -> str:
