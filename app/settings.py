@@ -7,7 +7,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from limits import parse as parse_rate
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, SecretStr, field_validator
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    SecretStr,
+    ValidationError,
+    field_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 PLACEHOLDERS = ("changeme", "change-me", "change_me", "placeholder", "<", "example")
@@ -17,6 +25,16 @@ def _group(prefix: str) -> SettingsConfigDict:
     return SettingsConfigDict(
         env_prefix=prefix, env_file=".env", extra="ignore", frozen=True, hide_input_in_errors=True
     )
+
+
+def unusable(error: ValidationError) -> list[str]:
+    """Return a line for each setting of a group that cannot be used: its variable, and why."""
+    groups = {group.__name__: group for group in BaseSettings.__subclasses__()}
+    prefix = groups[error.title].model_config["env_prefix"] if error.title in groups else ""
+    return [
+        f"{prefix}{'_'.join(map(str, wrong['loc'])).upper()}: {wrong['msg']}"
+        for wrong in error.errors(include_url=False, include_input=False)
+    ]
 
 
 class DatabaseSettings(BaseSettings):

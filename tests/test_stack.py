@@ -66,6 +66,39 @@ def test_nothing_is_left_and_the_state_starts_again(
             time.sleep(0.1)
 
 
+def test_nothing_is_left_of_a_start_whose_parent_was_killed(tmp_path: Path) -> None:
+    # A shell that waits, as make does: killed as soon as there is a server to leave behind.
+    shell = subprocess.Popen(
+        ["sh", "-c", '"$0" -m app.cli up --parent $$; true', sys.executable],
+        env=os.environ | {"FLOWS_HOME": str(tmp_path), "FLOWS_PORT": "0"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while not (tmp_path / "postgres" / "postmaster.pid").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    shell.kill()
+    shell.wait()
+    while left := mine(tmp_path):
+        assert time.monotonic() < deadline + DEADLINE_SECONDS, left
+        time.sleep(0.1)
+
+
+@pytest.mark.parametrize("setting", ["FLOWS_PORT", "FLOWS_DATABASE_POOL_MAX"])
+def test_a_setting_that_cannot_be_used_is_named_in_a_line(setting: str, tmp_path: Path) -> None:
+    refused = subprocess.run(
+        [sys.executable, "-m", "app.cli", "serve"],
+        env=os.environ | {"FLOWS_HOME": str(tmp_path), setting: "many"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert refused.returncode == 1
+    assert refused.stderr.startswith(f"error: {setting}: ")
+    assert refused.stderr.count("\n") == 1
+
+
 def test_a_demo_starts_again_with_the_same_rows_and_new_secrets(tmp_path: Path) -> None:
     seen = []
     for _ in range(2):
