@@ -13,9 +13,9 @@ $(READY): pyproject.toml constraints.txt
 	@$(VENV)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
-# The demo ends with make: --with-parent notices also when make is killed outright.
+# The demo ends with make, also when make is killed outright: the shell's parent is make.
 demo: $(READY)
-	@exec $(VENV)/bin/flows up --demo --with-parent
+	@exec $(VENV)/bin/flows up --demo --parent $$PPID
 
 test: $(READY)
 	$(VENV)/bin/pytest

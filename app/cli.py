@@ -1,10 +1,12 @@
 """The `flows` command."""
 
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
 import typer
 
-from app.auth.commands import client, esco, keys, token
+from app.auth.commands import client, esco
+from app.auth.token_commands import keys, token
 from app.backup.commands import backup
 from app.importing.commands import import_file
 from app.ops.commands import db
@@ -40,26 +42,28 @@ def serve() -> None:
 @app.command()
 def up(
     demo: Annotated[bool, typer.Option("--demo", help="Load demo data, print tokens.")] = False,
-    with_parent: Annotated[
-        bool, typer.Option("--with-parent", help="Stop when the starting process ends.")
-    ] = False,
+    parent: Annotated[
+        int | None, typer.Option(help="Id of the process that starts this: stop when it ends.")
+    ] = None,
 ) -> None:
     """Start PostgreSQL, PostgREST and the gateway here, until Ctrl-C.
 
     State is kept in FLOWS_HOME (default .flows); the gateway listens on FLOWS_PORT (default 8000).
     """
     from app.backup.folder import BackupFolder
-    from app.runtime.process import StackError
+    from app.runtime.process import StackError, end_with
     from app.runtime.stack import Stack
 
     settings = Settings()
     stack = None
+    if parent is not None:
+        end_with(parent)
     try:
         archive = settings.backup.folder and BackupFolder(settings.backup.folder).wal
         stack = Stack(settings.home, host=settings.host, port=settings.port, archive=archive)
         contract = stack.start(demo=demo)
         _greet(contract)
-        stack.run(with_parent=with_parent)
+        stack.run()
     except (StackError, MigrationError) as error:
         raise fail(str(error)) from None
     except KeyboardInterrupt:
@@ -76,12 +80,12 @@ def _greet(contract: dict[str, Any]) -> None:
     escos = contract.get("escos", {})
     for code, community in escos.items():
         typer.echo(f"\n{code} read token:\n{community['read_token']}")
+    today = datetime.now(UTC).date()
+    week = f"period_from={today - timedelta(days=7)}T00:00Z&period_to={today}T00:00Z"
     for community in list(escos.values())[:1]:
         token = f'-H "Authorization: Bearer {community["read_token"]}"'
         typer.echo(f'\ncurl {token} "{base_url}/rest/v1/meter_registry?select=serial,name&limit=3"')
-        typer.echo(
-            f'curl {token} "{base_url}/rest/v1/circuit_interval_daily?order=day.desc&limit=3"'
-        )
+        typer.echo(f'curl {token} "{base_url}/v1/energy?group_by=esco&granularity=P1D&{week}"')
         typer.echo(
             f"curl -u {community['client_id']}:{community['client_secret']} "
             f"-d grant_type=client_credentials {base_url}/auth/token\n"
@@ -90,8 +94,14 @@ def _greet(contract: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    """Entry point of the console script."""
-    app()
+    """Entry point of the console script; a refusal to start is a line like every other."""
+    try:
+        app()
+    except SystemExit as refusal:
+        if not isinstance(refusal.code, str):
+            raise
+        fail(refusal.code)
+        raise SystemExit(1) from None
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -13,6 +13,8 @@ from app.runtime.postgres import EmbeddedPostgres
 from app.settings import Settings
 
 WIDTH = 200  # an id that is cut to a terminal's width cannot be pasted
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 problems = Console(stderr=True, soft_wrap=True, highlight=False)
 
@@ -25,8 +27,12 @@ def fail(message: str) -> typer.Exit:
 
 
 def print_json(value: Any) -> None:
-    """Print a value as JSON; times, decimals and ids as strings."""
-    typer.echo(json.dumps(value, indent=2, default=str))
+    """Print a value as JSON; times in ISO 8601, decimals and ids as strings."""
+
+    def text(item: Any) -> str:
+        return item.isoformat() if isinstance(item, datetime) else str(item)
+
+    typer.echo(json.dumps(value, indent=2, default=text))
 
 
 def show(rows: Sequence[Mapping[str, Any]], columns: tuple[str, ...], *, as_json: bool) -> None:

@@ -100,6 +100,7 @@ create table gateway.audit (
     action text not null,
     esco uuid,
     subject text,
+    detail text,
     address text,
     outcome text not null
 );
@@ -110,7 +111,8 @@ comment on column gateway.audit.at is 'When, UTC.';
 comment on column gateway.audit.actor is 'Who: a client''s id, or operator for the command line.';
 comment on column gateway.audit.action is 'What was done.';
 comment on column gateway.audit.esco is 'ESCO it concerns.';
-comment on column gateway.audit.subject is 'What it was done to.';
+comment on column gateway.audit.subject is 'What it was done to: id of a client, token or key, code of an ESCO.';
+comment on column gateway.audit.detail is 'What exactly: scopes granted or asked for, what was changed to what.';
 comment on column gateway.audit.address is 'From where.';
 comment on column gateway.audit.outcome is 'done, or why it was refused.';
 

@@ -71,7 +71,7 @@ def running_stack(**settings: str) -> Iterator[Stack]:
     with tempfile.TemporaryDirectory(prefix="flows-test-", dir="/tmp") as folder:
         home = Path(folder) / "home"
         process = subprocess.Popen(
-            [sys.executable, "-m", "app.cli", "up", "--demo", "--with-parent"],
+            [sys.executable, "-m", "app.cli", "up", "--demo", "--parent", str(os.getpid())],
             env=os.environ | {"FLOWS_HOME": str(home), "FLOWS_PORT": "0"} | settings,
             stdout=subprocess.PIPE,
             text=True,

@@ -29,6 +29,6 @@ def test_a_setting_that_cannot_be_is_named(name: str, value: str, expected: str)
         check=False,
     )
     assert refused.returncode == 1
-    assert refused.stderr.startswith(expected)
+    assert refused.stderr.startswith(f"error: {expected}")
     assert refused.stderr.count("\n") == 1
     assert "changeme" not in refused.stderr

@@ -66,6 +66,25 @@ def test_nothing_is_left_and_the_state_starts_again(
             time.sleep(0.1)
 
 
+def test_nothing_is_left_of_a_start_whose_parent_was_killed(tmp_path: Path) -> None:
+    # A shell that waits, as make does: killed as soon as there is a server to leave behind.
+    shell = subprocess.Popen(
+        ["sh", "-c", '"$0" -m app.cli up --parent $$; true', sys.executable],
+        env=os.environ | {"FLOWS_HOME": str(tmp_path), "FLOWS_PORT": "0"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while not (tmp_path / "postgres" / "postmaster.pid").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    shell.kill()
+    shell.wait()
+    while left := mine(tmp_path):
+        assert time.monotonic() < deadline + DEADLINE_SECONDS, left
+        time.sleep(0.1)
+
+
 def test_a_demo_starts_again_with_the_same_rows_and_new_secrets(tmp_path: Path) -> None:
     seen = []
     for _ in range(2):

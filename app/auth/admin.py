@@ -5,7 +5,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Response
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+)
 
 from app.auth import store
 from app.auth.deps import Administrator, Operator
@@ -25,7 +32,22 @@ def _within_reach(at: datetime) -> datetime:
     return at
 
 
+def _to_come(at: datetime) -> datetime:
+    if at <= datetime.now(UTC):
+        raise ValueError("must be in the future")
+    return at
+
+
 Expiry = Annotated[AwareDatetime, AfterValidator(_within_reach)]
+Scopes = Annotated[
+    list[Scope],
+    Field(min_length=1),
+    AfterValidator(lambda scopes: list(dict.fromkeys(scopes))),
+]
+Name = Annotated[
+    str,
+    StringConstraints(strip_whitespace=True, min_length=1, max_length=store.LONGEST_NAME),
+]
 
 
 class Wanted(BaseModel):
@@ -66,10 +88,10 @@ class ClientWithSecret(Client):
 class NewClient(Wanted):
     """What a client is to be."""
 
-    name: str = Field(min_length=1, max_length=200)
-    scopes: list[Scope] = Field(min_length=1, examples=[["read"]])
+    name: Name
+    scopes: Scopes = Field(examples=[["read"]])
     lifetime_seconds: int = Field(LIFETIME_SECONDS, ge=60, description="Of its tokens, s.")
-    expires_at: Expiry | None = None
+    expires_at: Annotated[Expiry, AfterValidator(_to_come)] | None = None
     esco: str | None = Field(
         None, description="Code of its ESCO; operators say it, others may not."
     )
@@ -78,8 +100,8 @@ class NewClient(Wanted):
 class ClientChange(Wanted):
     """What to change of a client; what is left out stays."""
 
-    name: str | None = Field(None, min_length=1, max_length=200)
-    scopes: list[Scope] | None = Field(None, min_length=1)
+    name: Name | None = None
+    scopes: Scopes | None = None
     lifetime_seconds: int | None = Field(None, ge=60)
     expires_at: Expiry | None = None
 
@@ -103,7 +125,7 @@ class NewEsco(Wanted):
     """What an ESCO is to be."""
 
     code: str = Field(min_length=2, max_length=32)
-    name: str = Field(min_length=1, max_length=200)
+    name: Name
 
 
 class EscoChange(Wanted):
@@ -120,7 +142,8 @@ class AuditEntry(BaseModel):
     actor: str
     action: str
     esco: uuid.UUID | None
-    subject: str | None
+    subject: str | None = Field(description="Id of the client, token or key; code of the ESCO.")
+    detail: str | None = Field(description="Scopes granted or asked for, members changed.")
     address: str | None
     outcome: str
 
@@ -158,7 +181,7 @@ async def create_client(
             esco=esco,
             name=wanted.name,
             role="flows" if "write" in wanted.scopes else "public_backend",
-            scopes=list(dict.fromkeys(wanted.scopes)),
+            scopes=list[str](wanted.scopes),
             lifetime_seconds=wanted.lifetime_seconds,
             expires_at=wanted.expires_at,
         )

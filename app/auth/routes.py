@@ -6,6 +6,7 @@ Sources: RFC 6749 §4.4 and §5 (tokens), RFC 7009 (revocation), RFC 7662 (intro
 
 import base64
 import binascii
+import uuid
 from dataclasses import replace
 from typing import Annotated, Any
 from urllib.parse import parse_qsl, unquote_plus
@@ -28,6 +29,7 @@ router = APIRouter(tags=["tokens"])
 NO_STORE = {"Cache-Control": "no-store", "Pragma": "no-cache"}
 FORM = "application/x-www-form-urlencoded"
 LONGEST_FORM = 16_384
+LONGEST_DETAIL = 200  # of what a stranger wrote, in the audit
 
 
 class Refusal(Exception):  # noqa: N818  (an answer of the protocol, not a fault)
@@ -126,7 +128,8 @@ async def _authenticated(request: Request, services: ServicesDep, form: Form) ->
             "invalid_client", "Too many wrong secrets; wait.", 429, throttled.seconds
         ) from None
     if client is None:
-        actor = Actor(client_id[:64] or "nobody", address)
+        # Of a client that there is, its ESCO's admin hears too.
+        actor = Actor(client_id[:64] or "nobody", address, known["esco"] if known else None)
         async with services.pool.connection() as connection:
             await store.record(
                 connection, actor, "client.authenticate", outcome="wrong credentials"
@@ -157,12 +160,18 @@ async def token(request: Request, services: ServicesDep, form: Form) -> JSONResp
     grant = client.grant
     actor = Actor(grant.client_id, client_address(request, services.settings), grant.esco)
     asked = tuple(dict.fromkeys(form.get("scope", "").split())) or grant.scopes
+    token_id = str(uuid.uuid4())
     seconds = min(client.lifetime_seconds, services.settings.tokens.max_lifetime_seconds)
     async with services.pool.connection() as connection:
         if not set(asked) <= set(grant.scopes):
-            await store.record(connection, actor, "token.issue", outcome="scope refused")
+            await store.record(
+                connection, actor, "token.issue",
+                detail=" ".join(asked)[:LONGEST_DETAIL], outcome="scope refused",
+            )  # fmt: skip
         else:
-            await store.record(connection, actor, "token.issue", subject=" ".join(asked))
+            await store.record(
+                connection, actor, "token.issue", subject=token_id, detail=" ".join(asked)
+            )
             await connection.execute(
                 "update gateway.client set last_used_at = now() where id = %s", (grant.client_id,)
             )
@@ -174,6 +183,7 @@ async def token(request: Request, services: ServicesDep, form: Form) -> JSONResp
             services.settings.base_url,
             replace(grant, scopes=asked),
             seconds=seconds,
+            token_id=token_id,
         ),
         "token_type": "Bearer",
         "expires_in": seconds,

@@ -5,6 +5,7 @@ recorded did not happen. `esco` narrows to one ESCO's rows; None is the platform
 """
 
 import asyncio
+import re
 import secrets
 import uuid
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ Connection = psycopg.AsyncConnection[DictRow]
 
 SECRET_PREFIX = "fls_"  # noqa: S105  (so that a leaked one is recognised, by scanners too)
 MOST_SECRETS = 2
+LONGEST_NAME = 200
 
 _hasher = PasswordHasher()
 # Checked when the client is unknown, so that both refusals take the same time.
@@ -55,14 +57,15 @@ async def record(
     action: str,
     *,
     subject: str | None = None,
+    detail: str | None = None,
     esco: uuid.UUID | None = None,
     outcome: str = "done",
 ) -> None:
-    """Append to the audit."""
+    """Append to the audit; `subject` is an id, `detail` says what exactly of it."""
     await connection.execute(
-        "insert into gateway.audit (actor, action, esco, subject, address, outcome)"
-        " values (%s, %s, %s, %s, %s, %s)",
-        (actor.name, action, esco or actor.esco, subject, actor.address, outcome),
+        "insert into gateway.audit (actor, action, esco, subject, detail, address, outcome)"
+        " values (%s, %s, %s, %s, %s, %s, %s)",
+        (actor.name, action, esco or actor.esco, subject, detail, actor.address, outcome),
     )
 
 
@@ -100,6 +103,7 @@ async def create_client(
     client_id: str | None = None,
 ) -> tuple[DictRow, str]:
     """Make a client; return it and its secret, which is never shown again."""
+    name = _checked_name(name)
     client_id = client_id or f"flc_{secrets.token_hex(8)}"
     try:
         await connection.execute(
@@ -112,8 +116,9 @@ async def create_client(
         raise NotFound("There is no such ESCO.") from None
     except psycopg.errors.UniqueViolation:
         raise Conflict(f"There is a client {client_id} already.") from None
-    secret = await _add_secret(connection, client_id)
-    await record(connection, actor, "client.create", subject=client_id, esco=esco)
+    secret, _ = await _add_secret(connection, client_id)
+    made = _told(role=role, scopes=scopes, lifetime_seconds=lifetime_seconds, expires_at=expires_at)
+    await record(connection, actor, "client.create", subject=client_id, detail=made, esco=esco)
     return await get_client(connection, actor, client_id), secret
 
 
@@ -122,14 +127,32 @@ async def change_client(
 ) -> DictRow:
     """Change name, scopes, lifetime_seconds, expires_at or disabled_at of a client."""
     client = await get_client(connection, actor, client_id)
+    if "name" in changes:
+        changes["name"] = _checked_name(changes["name"])
     for column, value in changes.items():
         statement = psycopg.sql.SQL("update gateway.client set {} = %s where id = %s")
         await connection.execute(
             statement.format(psycopg.sql.Identifier(column)), (value, client_id)
         )
     action = "client.disable" if changes.get("disabled_at") else "client.change"
-    await record(connection, actor, action, subject=client_id, esco=client["esco"])
+    told = _told(**changes)
+    await record(connection, actor, action, subject=client_id, detail=told, esco=client["esco"])
     return await get_client(connection, actor, client_id)
+
+
+def _checked_name(name: str) -> str:
+    name = name.strip()
+    if not 1 <= len(name) <= LONGEST_NAME:
+        raise Unprocessable(f"name: 1 to {LONGEST_NAME} characters")
+    return name
+
+
+def _told(**members: Any) -> str:
+    """Members and their values, for the audit."""
+    return "; ".join(
+        f"{name}: {' '.join(value) if isinstance(value, list) else value}"
+        for name, value in members.items()
+    )
 
 
 async def add_secret(
@@ -149,8 +172,12 @@ async def add_secret(
         await connection.execute(
             "delete from gateway.client_secret where id = %s", (held[0]["id"],)
         )
-    secret = await _add_secret(connection, client_id)
-    await record(connection, actor, "secret.create", subject=client_id, esco=client["esco"])
+    secret, made = await _add_secret(connection, client_id)
+    dropped = f", in place of {held[0]['id']}" if len(held) >= MOST_SECRETS else ""
+    await record(
+        connection, actor, "secret.create",
+        subject=client_id, detail=f"{made}{dropped}", esco=client["esco"],
+    )  # fmt: skip
     return secret
 
 
@@ -166,16 +193,20 @@ async def delete_secret(
     if len(held) == 1:
         raise Conflict("This is the client's only secret; make another first, or disable it.")
     await connection.execute("delete from gateway.client_secret where id = %s", (secret,))
-    await record(connection, actor, "secret.delete", subject=client_id, esco=client["esco"])
+    await record(
+        connection, actor, "secret.delete",
+        subject=client_id, detail=str(secret), esco=client["esco"],
+    )  # fmt: skip
 
 
-async def _add_secret(connection: Connection, client_id: str) -> str:
-    secret = SECRET_PREFIX + secrets.token_urlsafe(32)
+async def _add_secret(connection: Connection, client_id: str) -> tuple[str, uuid.UUID]:
+    """Make a secret; return it and its id."""
+    secret, secret_id = SECRET_PREFIX + secrets.token_urlsafe(32), uuid.uuid4()
     await connection.execute(
-        "insert into gateway.client_secret (client, hash) values (%s, %s)",
-        (client_id, await asyncio.to_thread(_hasher.hash, secret)),
+        "insert into gateway.client_secret (id, client, hash) values (%s, %s, %s)",
+        (secret_id, client_id, await asyncio.to_thread(_hasher.hash, secret)),
     )
-    return secret
+    return secret, secret_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,9 +274,10 @@ async def find_esco(connection: Connection, code: str) -> DictRow:
 
 
 async def create_esco(connection: Connection, actor: Actor, code: str, name: str) -> DictRow:
-    """Make an ESCO."""
-    if not code.isascii() or not code.isalnum() or not code.islower():
-        raise Unprocessable("code: lower-case letters and digits only")
+    """Make an ESCO; Conflict when there is one of that code."""
+    if not re.fullmatch("[a-z0-9]{2,32}", code):
+        raise Unprocessable("code: 2 to 32 lower-case letters and digits")
+    name = _checked_name(name)
     try:
         await connection.execute("select gateway.create_esco(%s, %s)", (code, name))
     except psycopg.errors.UniqueViolation:
@@ -292,7 +324,7 @@ async def list_audit(
 ) -> list[DictRow]:
     """The latest entries the actor may read, newest first."""
     cursor = await connection.execute(
-        "select id, at, actor, action, esco, subject, address, outcome from gateway.audit"
+        "select id, at, actor, action, esco, subject, detail, address, outcome from gateway.audit"
         " where (%(esco)s::uuid is null or esco = %(esco)s)"
         " and (%(before)s::bigint is null or id < %(before)s) order by id desc limit %(limit)s",
         {"esco": actor.esco, "before": before, "limit": limit},

@@ -136,6 +136,9 @@ class TokenVerifier:
             raise Unauthorized(f"The token is not valid: {error}.") from error
         if not all(claims[name] and isinstance(claims[name], str) for name in NAMES):
             raise Unauthorized("The token is not valid: a claim is no text.")
+        # PyJWT takes a number in quotes as well; PostgREST does not, and it cannot be counted with.
+        if any(isinstance(claims.get(name), str) for name in ("exp", "iat", "nbf")):
+            raise Unauthorized("The token is not valid: a time is no number.")
         role = claims["role"]
         if role not in ROLES:
             raise Forbidden("The token's role has no access here.")

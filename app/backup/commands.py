@@ -22,14 +22,13 @@ from app.backup.recover import recovered
 from app.runtime.process import StackError
 from app.runtime.stack import hold
 from app.settings import Settings
-from app.terminal import admin_url, fail, print_json, show
+from app.terminal import Json, admin_url, fail, print_json, show
 
 backup = typer.Typer(
     help="Backups: made with pg_basebackup into FLOWS_BACKUP_FOLDER, beside the archived WAL.",
     no_args_is_help=True,
 )
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 At = Annotated[
     str | None,
     typer.Option(

@@ -1,6 +1,5 @@
 """The `flows import` command."""
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -22,6 +21,7 @@ from app.settings import Settings
 from app.terminal import admin_url, fail, print_json
 
 REFUSALS_SHOWN = 20
+ENCODING = "utf-8-sig"  # spreadsheets put a mark before the header
 
 
 class Unit(StrEnum):
@@ -30,6 +30,13 @@ class Unit(StrEnum):
     wh = "Wh"
     kwh = "kWh"
     mwh = "MWh"
+
+
+class Point(StrEnum):
+    """What a file writes before the fraction of a number."""
+
+    point = "."
+    comma = ","
 
 
 class Label(StrEnum):
@@ -59,7 +66,12 @@ def import_file(
     time_format: Annotated[
         str | None, typer.Option(help="Form of the times, as %d/%m/%Y %H:%M; else ISO 8601.")
     ] = None,
-    delimiter: Annotated[str, typer.Option(help="What separates columns.")] = ",",
+    delimiter: Annotated[
+        str, typer.Option(help="What separates columns: a character, or \\t for a tab.")
+    ] = ",",
+    decimal: Annotated[
+        Point, typer.Option(help="What stands before the fraction of a number.")
+    ] = Point.point,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
     """Import half-hourly energy from a CSV file into a register: every row, or none.
@@ -77,7 +89,8 @@ def import_file(
         timezone=_zone(timezone),
         label=label.value,
         time_format=time_format,
-        delimiter=delimiter,
+        delimiter=_separator(delimiter),
+        decimal=decimal.value,
     )
     url = admin_url(Settings())
     try:
@@ -108,16 +121,24 @@ def _zone(name: str | None) -> ZoneInfo | None:
         raise fail(f"{name!r} is no IANA time zone; write one like Europe/London") from None
 
 
+def _separator(text: str) -> str:
+    text = "\t" if text == "\\t" else text
+    if len(text) != 1 or text in '"\r\n':
+        raise fail(f"--delimiter: {text!r} is not one character that separates columns")
+    return text
+
+
 @contextmanager
 def _lines(file: Path) -> Iterator[Iterator[str]]:
     """The lines of a file, with its progress on standard error where that is a terminal."""
     if str(file) == "-":
-        yield iter(sys.stdin)
+        with open(0, encoding=ENCODING, newline="", closefd=False) as text:
+            yield text
         return
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
     console = Console(stderr=True)
     with (
-        file.open(encoding="utf-8", newline="") as text,
+        file.open(encoding=ENCODING, newline="") as text,
         Progress(*columns, TimeElapsedColumn(), console=console, disable=not console.is_terminal)
         as progress,
     ):  # fmt: skip

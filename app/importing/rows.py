@@ -4,10 +4,11 @@ No input or output happens here, and a file of any length is read row by row.
 """
 
 import csv
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Literal
 from zoneinfo import ZoneInfo
 
@@ -16,6 +17,7 @@ KWH_PER_UNIT = {"Wh": Decimal("0.001"), "kWh": Decimal(1), "MWh": Decimal(1000)}
 # A tenth of a milliwatt-hour: below what any meter counts, above the noise of binary fractions.
 PLACES = Decimal("0.0000001")
 LARGEST_KWH = Decimal(1_000_000)
+NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?")
 
 
 class FormatError(Exception):
@@ -28,6 +30,7 @@ class Format:
 
     Columns are named by the header; `time_column` None is the first. Times without an offset are
     wall-clock times of `timezone`. `label` says whether a time is the half-hour's start or its end.
+    `decimal` is what stands before the fraction of a number.
     """
 
     time_column: str | None = None
@@ -38,6 +41,7 @@ class Format:
     label: Literal["start", "end"] = "start"
     time_format: str | None = None
     delimiter: str = ","
+    decimal: Literal[".", ","] = "."
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +79,17 @@ def read_rows(lines: Iterable[str], form: Format) -> Iterator[HalfHour | Refused
     Where clocks go back, a wall-clock time that stands twice in the file is the first pass and then
     the second; one that stands there once is the first, and the second is missing.
     """
-    reader = csv.reader(lines, delimiter=form.delimiter)
-    header = next(reader, None)
+    if form.decimal == form.delimiter:
+        raise FormatError(f"{form.decimal!r} cannot separate both columns and decimals")
+    # Strict: a file that was cut off within quotes is no file.
+    reader = csv.reader(lines, delimiter=form.delimiter, strict=True)
+    try:
+        header = next(reader, None)
+    except csv.Error as error:
+        raise FormatError(f"line {reader.line_num} is not CSV: {error}") from error
     if header is None:
         raise FormatError("the file is empty")
-    header = [name.strip().lstrip("\ufeff") for name in header]
+    header = [name.strip() for name in header]
     if form.import_column is None and form.export_column is None:
         raise FormatError(
             "say which column is energy with --import-column or --export-column; the file has: "
@@ -156,13 +166,20 @@ class _Clock:
             raise _Refusal(f"{label} has no offset; say whose clock it is with --timezone")
         first = label.replace(tzinfo=zone).astimezone(UTC)
         if first.astimezone(zone).replace(tzinfo=None) != label:
-            return None
+            # The half-hour before the clocks jump may end at the moment they jump from.
+            return first if self._form.label == "end" and _exists(label - HALF_HOUR, zone) else None
         second = label.replace(tzinfo=zone, fold=1).astimezone(UTC)
         if first != second and label in self._seen:
             return second
         if first != second:
             self._seen.add(label)
         return first
+
+
+def _exists(label: datetime, zone: ZoneInfo) -> bool:
+    """Whether clocks in a zone ever showed a time."""
+    instant = label.replace(tzinfo=zone).astimezone(UTC)
+    return instant.astimezone(zone).replace(tzinfo=None) == label
 
 
 def _position(header: list[str], column: str | None) -> int | None:
@@ -183,12 +200,13 @@ def _energy(cells: list[str], at: int | None, form: Format) -> Decimal | None:
     """The energy in a cell, kWh; None for an empty one."""
     if at is None or not (text := cells[at].strip()):
         return None
-    try:
-        value = Decimal(text)
-    except InvalidOperation:
-        raise _Refusal(f"{text!r} is no number") from None
-    if not value.is_finite():
-        raise _Refusal(f"{text!r} is no number")
+    plain = text if form.decimal == "." else text.replace(".", "?").replace(",", ".")
+    # Decimal reads 1_000 and ١ as well, which nobody means in a file of readings.
+    if not NUMBER.fullmatch(plain):
+        comma = form.decimal == "." and NUMBER.fullmatch(text.replace(",", "."))
+        hint = "; --decimal , reads a decimal comma" if comma else ""
+        raise _Refusal(f"{text!r} is no number{hint}")
+    value = Decimal(plain)
     if value < 0:
         raise _Refusal(f"{text} is negative; import and export are separate columns")
     if value * KWH_PER_UNIT[form.unit] > LARGEST_KWH:

@@ -15,11 +15,9 @@ from app.ops.maintain import follow, maintain
 from app.ops.migrate import MigrationError, migrate
 from app.ops.status import database_status
 from app.settings import Settings
-from app.terminal import admin_url, fail, print_json
+from app.terminal import Json, admin_url, fail, print_json
 
 db = typer.Typer(help="The database: migrations, state and upkeep.", no_args_is_help=True)
-
-Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 
 @db.command("migrate")

@@ -1,8 +1,11 @@
 """A child process that ends with this one, its log file, and what is said when it cannot go on."""
 
+import os
 import re
+import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -10,6 +13,21 @@ from pathlib import Path
 
 class StackError(Exception):
     """The stack cannot start or go on; the message is one line for a person."""
+
+
+def end_with(parent: int) -> None:
+    """Have this process get a SIGTERM when `parent`, which started it, is gone, however it ended.
+
+    From now on, not only once all is started: until then the signal ends this process as it is, and
+    the guards of its children stop them.
+    """
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.2)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 class Child:
@@ -61,6 +79,7 @@ class Child:
     def last_words(self) -> str:
         """The last line this child logged that names an error, else the last one."""
         lines = self.log.read_bytes()[self._log_start :].decode(errors="replace").splitlines()
+        lines = [line for line in lines if not line.startswith("{")]  # the access log
         errors = [line for line in lines if re.search(r"\b(fatal|panic|error)\b", line, re.I)]
         return (errors or lines or ["no word in its log"])[-1]
 

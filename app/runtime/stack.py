@@ -116,9 +116,8 @@ class Stack:
             partial.replace(written)
         return contract
 
-    def run(self, *, with_parent: bool) -> None:
-        """Wait for a signal (or the parent's end); restart PostgREST, run the upkeep."""
-        parent = os.getppid()
+    def run(self) -> None:
+        """Wait for a signal; restart PostgREST, run the upkeep."""
         stopping = False
 
         def stop(*_: object) -> None:
@@ -128,7 +127,7 @@ class Stack:
         for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(name, stop)
         maintained = 0.0
-        while not stopping and not (with_parent and os.getppid() != parent):
+        while not stopping:
             time.sleep(0.2)
             if time.monotonic() - maintained > MAINTENANCE_SECONDS:
                 maintain(self.database.admin_url)
@@ -136,7 +135,8 @@ class Stack:
             if not self.database.running:
                 raise StackError(f"PostgreSQL stopped (log: {self.database.log})")
             if self._gateway and not self._gateway.running:
-                raise StackError(f"the gateway stopped: {self._gateway.last_words()}")
+                words, log = self._gateway.last_words(), self._gateway.log
+                raise StackError(f"the gateway stopped: {words} (log: {log})")
             if self._postgrest and not self._postgrest.running:
                 self._postgrest.start()
 

@@ -59,7 +59,8 @@ def _operation(
     described = swagger["post"]
     scope = "write" if facts.volatile else "read"
     operation: dict[str, Any] = {
-        "operationId": names.operation_id(verb, name),
+        # A function that is called get_… has said so already.
+        "operationId": names.operation_id(verb, name.removeprefix(f"{verb}_")),
         "tags": [names.tag(facts.relation or name)],
         "summary": described.get("summary") or f"Call {name}",
         "security": [{"oauth2": [scope]}, {"bearer": []}],

@@ -22,6 +22,14 @@ TAGS = {
 }
 
 
+# What is done at these paths is no `create` of what they are called.
+TOKEN_OPERATIONS = {
+    "/auth/token": "createToken",
+    "/auth/revoke": "revokeToken",
+    "/auth/introspect": "introspectToken",
+}
+
+
 def tag(relation_or_function: str) -> str:
     """Return the domain of a relation or function."""
     return next(name for name, pattern in DOMAINS if re.search(pattern, relation_or_function))
@@ -39,6 +47,8 @@ def operation_id(verb: str, name: str) -> str:
 
 def route_operation_id(method: str, path: str) -> str:
     """Turn (`get`, `/v1/energy`) into `getEnergy`; parameters, versions, suffixes are left out."""
+    if path in TOKEN_OPERATIONS:
+        return TOKEN_OPERATIONS[path]
     verbs = {"post": "create", "put": "replace", "patch": "update"}
     words = [
         word.removesuffix(".json")

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import httpx
+import jwt
 import psycopg
 import pytest
 
@@ -121,6 +122,8 @@ def test_who_does_not_administer_is_refused(stack: Stack, admins: dict[str, http
         {"name": "x", "scopes": ["all"]},
         {"name": "x", "scopes": ["read"], "lifetime_seconds": 10_000_000},
         {"name": "x", "scopes": ["read"], "expires_at": "2030-01-01T00:00:00"},
+        {"name": "x", "scopes": ["read"], "expires_at": "2020-01-01T00:00:00Z"},
+        {"name": " ", "scopes": ["read"]},
     ],
 )
 def test_a_client_that_cannot_be_is_a_422(
@@ -173,12 +176,24 @@ def test_everything_is_audited_and_the_audit_cannot_be_changed(
     stack: Stack, admins: dict[str, httpx.Client], admin: Admin
 ) -> None:
     client = admins["wlce"].post("/admin/clients", json={"name": "x", "scopes": ["read"]}).json()
-    ask(stack, client["id"], client["client_secret"])
+    got = ask(stack, client["id"], client["client_secret"])
+    wider = {"scopes": ["read", "write", "read"]}
+    admins["wlce"].patch(f"/admin/clients/{client['id']}", json=wider)
     ask(stack, client["id"], "wrong")
     entries = admins["wlce"].get("/admin/audit?limit=10").json()
     mine = [entry for entry in entries if client["id"] in (entry["subject"], entry["actor"])]
-    assert [entry["action"] for entry in mine] == ["token.issue", "client.create"]
-    assert all(entry["address"] == "127.0.0.1" and entry["outcome"] == "done" for entry in mine)
+    assert [(entry["action"], entry["outcome"]) for entry in mine] == [
+        ("client.authenticate", "wrong credentials"),
+        ("client.change", "done"),
+        ("token.issue", "done"),
+        ("client.create", "done"),
+    ]
+    assert all(entry["address"] == "127.0.0.1" for entry in mine)
+    _, changed, issued, made = mine
+    assert changed["detail"] == "scopes: read write; role: flows"
+    claims = jwt.decode(got.json()["access_token"], options={"verify_signature": False})
+    assert (issued["subject"], issued["detail"]) == (claims["jti"], "read")
+    assert "scopes: read; lifetime_seconds: 3600" in made["detail"]
     own = {entry["esco"] for entry in admins["wlce"].get("/admin/audit?limit=1000").json()}
     assert own == {stack.contract["escos"]["wlce"]["id"]}
     refused = admin.execute(

@@ -2,7 +2,9 @@
 
 import csv
 import json
+import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -153,3 +155,33 @@ def test_a_real_year_adds_up_to_the_watt_hour(stack: Stack, home: dict[str, str]
             },
         )
     assert foreign.status_code == 404
+
+
+def test_a_file_from_a_spreadsheet_is_read(
+    stack: Stack, home: dict[str, str], tmp_path: Path
+) -> None:
+    file = tmp_path / "sheet.csv"
+    file.write_bytes(b'\xef\xbb\xbf"time"\t"use"\r\n2026-01-05 10:00\t"0,25"\r\n')
+    columns = ("--time-column", "time", "--import-column", "use", "--timezone", "UTC")
+    sheet = ("--delimiter", r"\t", "--decimal", ",", "--json")
+    done = run(stack, file, home["register"], *columns, *sheet)
+    assert (done.returncode, json.loads(done.stdout)["written"]) == (0, 1), done.stderr
+    piped = subprocess.run(
+        [sys.executable, "-m", "app.cli", "import", "-", "--register", home["register"],
+         *columns, *sheet],
+        env=os.environ | {"FLOWS_HOME": str(stack.home), "LC_ALL": "C"},
+        input=file.read_bytes(), capture_output=True, check=False,
+    )  # fmt: skip
+    assert json.loads(piped.stdout)["unchanged"] == 1, piped.stderr
+
+
+@pytest.mark.parametrize("delimiter", ["", ";;", '"'])
+def test_a_delimiter_that_separates_nothing_is_one_line(
+    stack: Stack, home: dict[str, str], tmp_path: Path, delimiter: str
+) -> None:
+    (tmp_path / "x.csv").write_text("time,use\n")
+    options = ("--import-column", "use", "--delimiter", delimiter)
+    done = run(stack, tmp_path / "x.csv", home["register"], *options)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: --delimiter: ")
+    assert done.stderr.count("\n") == 1

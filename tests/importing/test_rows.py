@@ -57,6 +57,39 @@ def test_a_repeated_hour_that_stands_once_is_the_first_pass() -> None:
     assert starts(once) == ["03-31 14:30", "03-31 15:00", "03-31 15:30", "03-31 17:00"]
 
 
+@pytest.mark.parametrize("written", ["02:00", "03:00"])
+def test_the_half_hour_that_ends_as_the_clocks_jump_may_be_labelled_by_either_clock(
+    written: str,
+) -> None:
+    labels = "".join(f"2011-10-02 {time},1,\n" for time in ("01:30", written, "03:30"))
+    assert starts(labels, label="end") == ["10-01 15:00", "10-01 15:30", "10-01 16:00"]
+    (row,) = read("2011-10-02 02:30,1,\n", label="end")
+    assert isinstance(row, Refused)
+
+
+def test_a_decimal_comma_is_read_where_it_is_said() -> None:
+    (row,) = read("2011-07-01 01:30,0.5,\n")
+    text = ["time;use\n", "2011-07-01 01:30;0,5\n"]
+    form = {"import_column": "use", "timezone": SYDNEY, "delimiter": ";"}
+    assert list(read_rows(text, Format(**form, decimal=","))) == [row]  # type: ignore[arg-type]
+    (refused,) = read_rows(text, Format(**form))  # type: ignore[arg-type]
+    assert refused == Refused(2, "'0,5' is no number; --decimal , reads a decimal comma")
+    with pytest.raises(FormatError, match="cannot separate both"):
+        read("2011-07-01 01:30,1,\n", decimal=",")
+
+
+@pytest.mark.parametrize("cell", ["1_000", "\u0661", "1,000.5", "0x10", "Infinity", "1e4000"])
+def test_what_no_meter_writes_is_no_number(cell: str) -> None:
+    (row,) = read(f'2011-07-01 01:30,"{cell}",\n')
+    assert isinstance(row, Refused)
+    assert "is no number" in row.reason
+
+
+def test_a_file_cut_off_within_quotes_is_no_file() -> None:
+    with pytest.raises(FormatError, match="line 3 is not CSV"):
+        read('2011-07-01 01:30,1,2\n2011-07-01 02:00,1,"2\n')
+
+
 def test_clocks_that_move_by_half_an_hour() -> None:
     passes = "".join(f"2012-04-01 {time},1,\n" for time in ("01:00", "01:30", "01:30", "02:00"))
     assert starts(passes, timezone=LORD_HOWE) == [

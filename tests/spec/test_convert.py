@@ -131,6 +131,8 @@ def test_a_relation_belongs_to_a_domain(name: str, tag: str) -> None:
     [
         ("get", "/v1/energy", "getEnergy"),
         ("post", "/auth/token", "createToken"),
+        ("post", "/auth/revoke", "revokeToken"),
+        ("post", "/auth/introspect", "introspectToken"),
         ("get", "/.well-known/jwks.json", "getJwks"),
         ("delete", "/auth/clients/{client_id}", "deleteClients"),
     ],

@@ -128,6 +128,18 @@ def test_a_filter_typed_without_operator_finds_the_meter(stack: Stack, page: Pag
     assert (status, "WLCEPV01" in body, "hardware" in body) == (200, True, False)
 
 
+def test_a_wrong_secret_is_told_and_can_be_typed_again(stack: Stack, page: Page) -> None:
+    page.goto("/docs")
+    client = stack.contract["escos"]["hmce"]
+    page.locator("button.btn.authorize").click()
+    dialog = page.locator(".dialog-ux")
+    dialog.locator("#client_id_clientCredentials").fill(client["client_id"])
+    for secret, shown in (("wrong", "invalid_client"), (client["client_secret"], "Authorized")):
+        dialog.locator("#client_secret_clientCredentials").fill(secret)
+        dialog.locator("button.authorize").first.click()
+        expect(dialog.get_by_text(shown).first).to_be_visible()
+
+
 def test_a_day_of_energy_is_fetched(stack: Stack, page: Page) -> None:
     energy = open_operation(page, "energy", "getEnergy")
     authorize(page, stack)

@@ -53,6 +53,8 @@ ui = SwaggerUIBundle({
   plugins: [DocumentOfTheToken],
   requestInterceptor: (request) => {
     request.url = withOperators(request.url);
+    // Else the browser answers a wrong secret with a login window of its own, and the page never hears.
+    request.credentials = "omit";
     if (request.loadSpec && token()) request.headers = { ...request.headers, Authorization: "Bearer " + token() };
     return request;
   },
