@@ -1,7 +1,7 @@
 """The client's side of a request that may take long: body in, answer out, and its leaving."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 
 import orjson
 from starlette.types import Receive, Scope, Send
@@ -58,12 +58,12 @@ class Exchange:
         self._gone = True
         self._task.cancel()
 
-    def body(self) -> AsyncIterator[bytes]:
+    def body(self) -> AsyncGenerator[bytes, None]:
         """Return the request's body as it arrives; what goes wrong is kept in `body_error` too."""
         self._reading = True
         return self._pieces()
 
-    async def _pieces(self) -> AsyncIterator[bytes]:
+    async def _pieces(self) -> AsyncGenerator[bytes, None]:
         try:
             while True:
                 message = await self._receive()

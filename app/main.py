@@ -15,6 +15,7 @@ from app.energy import routes as energy
 from app.ops import health, metrics
 from app.rest.cancel import QueryCanceller
 from app.rest.proxy import RestProxy
+from app.rest.upstream import Upstream
 from app.services import open_services
 from app.settings import Settings
 from app.shares import Shares
@@ -28,14 +29,14 @@ def create_app(settings: Settings) -> FastAPI:
     counters = metrics.Metrics()
     canceller = QueryCanceller(settings.database)
     shares = Shares(settings.limits, counters.rate_limited.labels("concurrent").inc)
-    rest = RestProxy(settings.postgrest.url, settings.rest, counters, canceller, shares)
+    upstream = Upstream(settings.postgrest.url, settings.rest)
+    rest = RestProxy(upstream, settings.rest, counters, canceller, shares)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with open_services(settings, keys, verifier, shares) as services:
             app.state.services = services
             counters.watch_database(services.pool)
-            await rest.open()
             try:
                 yield
             finally:
