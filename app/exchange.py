@@ -36,7 +36,7 @@ class Exchange:
         task = asyncio.current_task()
         assert task is not None  # noqa: S101  (a request runs in a task)
         self._task = task
-        self._timer = asyncio.get_running_loop().call_later(WATCH_AFTER_SECONDS, self._watch)
+        self._timer = task.get_loop().call_later(WATCH_AFTER_SECONDS, self._watch)
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._timer.cancel()
@@ -48,7 +48,7 @@ class Exchange:
 
     def _watch(self) -> None:
         if self._reading:  # a body still comes in, and reading it tells of a disconnect too
-            self._timer = asyncio.get_running_loop().call_later(WATCH_AFTER_SECONDS, self._watch)
+            self._timer = self._task.get_loop().call_later(WATCH_AFTER_SECONDS, self._watch)
         else:
             self._watcher = asyncio.create_task(self._cancel_when_gone())
 

@@ -59,8 +59,8 @@ class RateLimiter:
             return (self._policy,)
         try:
             states = [await self._hit("client", caller.client_id)]
-            if caller.esco:
-                states.append(await self._hit("esco", str(caller.esco)))
+            if caller.tenant:
+                states.append(await self._hit("esco", caller.tenant))
         except (StorageError, TimeoutError) as error:
             # Asking a dead store again for each request would slow all of them down.
             self._paused_until = time.monotonic() + STORE_PAUSE_SECONDS

@@ -10,9 +10,9 @@ from types import FrameType
 from typing import Any, cast
 
 import uvicorn
-from fastapi import FastAPI
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from app.main import Gateway
 from app.settings import RestSettings, Settings
 
 GRACE_SECONDS = 15
@@ -20,7 +20,7 @@ KEEP_ALIVE_SECONDS = 60
 MUCH = 32 * 2**10  # bytes that are not held back to be written with others
 
 
-def serve(app: FastAPI, settings: Settings) -> None:
+def serve(app: Gateway, settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT; then finish what has begun, and return."""
     _log_to_stderr()
     # What was imported stays; requests leave few cycles, so looking for them can wait longer.
@@ -51,7 +51,7 @@ def serve(app: FastAPI, settings: Settings) -> None:
 class _Server(uvicorn.Server):
     """After the first SIGTERM `/ready` says 503, for load balancers to see, before it shuts."""
 
-    def __init__(self, config: uvicorn.Config, app: FastAPI, drain_seconds: float) -> None:
+    def __init__(self, config: uvicorn.Config, app: Gateway, drain_seconds: float) -> None:
         super().__init__(config)
         self._app = app
         self._drain_seconds = drain_seconds

@@ -4,6 +4,7 @@ A raw ASGI application: this is the hot path, and it stays off FastAPI's routing
 The layers before it (app/middleware.py) have verified the token and bounded the request.
 """
 
+import asyncio
 import logging
 import secrets
 import time
@@ -126,7 +127,11 @@ class RestProxy:
     ) -> None:
         # Read before the first byte goes out: a small answer is there whole and is sent at once.
         piece = await answer.read()
+        if not answer.complete:
+            # The last piece and the end often come apart, one right after the other.
+            await asyncio.sleep(0)
         if answer.complete:
+            piece += await answer.read()
             await exchange.answer(answer.status, pairs, piece)
             return
         await exchange.start(answer.status, pairs)

@@ -2,6 +2,7 @@
 
 import asyncio
 import ssl
+import time
 from collections.abc import AsyncGenerator
 from urllib.parse import urlsplit
 
@@ -69,7 +70,7 @@ class Upstream:
     def release(self, connection: Connection) -> None:
         """Keep the connection for the next request, or close it when its answer was not read."""
         if connection.reusable:
-            connection.idle_since = asyncio.get_running_loop().time()
+            connection.idle_since = time.monotonic()
             self._idle.append(connection)
         else:
             connection.close()
@@ -91,7 +92,7 @@ class Upstream:
             raise UpstreamLost("no connection is free") from None
 
     def _kept(self) -> Connection | None:
-        now = asyncio.get_running_loop().time()
+        now = time.monotonic()
         while self._idle:
             connection = self._idle.pop()
             if connection.open and now - connection.idle_since < IDLE_SECONDS:
