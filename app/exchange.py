@@ -1,7 +1,7 @@
 """The client's side of a request that may take long: body in, answer out, and its leaving."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 
 import orjson
 from starlette.types import Receive, Scope, Send
@@ -36,7 +36,7 @@ class Exchange:
         task = asyncio.current_task()
         assert task is not None  # noqa: S101  (a request runs in a task)
         self._task = task
-        self._timer = asyncio.get_running_loop().call_later(WATCH_AFTER_SECONDS, self._watch)
+        self._timer = task.get_loop().call_later(WATCH_AFTER_SECONDS, self._watch)
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._timer.cancel()
@@ -48,7 +48,7 @@ class Exchange:
 
     def _watch(self) -> None:
         if self._reading:  # a body still comes in, and reading it tells of a disconnect too
-            self._timer = asyncio.get_running_loop().call_later(WATCH_AFTER_SECONDS, self._watch)
+            self._timer = self._task.get_loop().call_later(WATCH_AFTER_SECONDS, self._watch)
         else:
             self._watcher = asyncio.create_task(self._cancel_when_gone())
 
@@ -58,12 +58,12 @@ class Exchange:
         self._gone = True
         self._task.cancel()
 
-    def body(self) -> AsyncIterator[bytes]:
+    def body(self) -> AsyncGenerator[bytes, None]:
         """Return the request's body as it arrives; what goes wrong is kept in `body_error` too."""
         self._reading = True
         return self._pieces()
 
-    async def _pieces(self) -> AsyncIterator[bytes]:
+    async def _pieces(self) -> AsyncGenerator[bytes, None]:
         try:
             while True:
                 message = await self._receive()

@@ -12,10 +12,7 @@ import time
 from collections.abc import Iterable
 
 from limits import RateLimitItem, parse
-from limits.aio.storage import Storage
-from limits.aio.strategies import SlidingWindowCounterRateLimiter
 from limits.errors import StorageError
-from limits.storage import storage_from_string
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -25,11 +22,11 @@ from app.errors import Forbidden, Problem, TooManyRequests, respond
 from app.ops.metrics import Metrics
 from app.rest.credentials import bearer_token
 from app.settings import LimitsSettings
+from app.windows import LocalWindow, SharedWindow, Window
 
 logger = logging.getLogger(__name__)
 
 DOORS = ("/rest/v1/", "/v1/")
-STORE_SECONDS = 0.25
 STORE_PAUSE_SECONDS = 2.0
 
 Headers = Iterable[tuple[bytes, bytes]]
@@ -46,7 +43,9 @@ class RateLimiter:
         self._quotas = {"client": parse(settings.client), "esco": parse(settings.esco)}
         policies = ", ".join(_policy(name, quota) for name, quota in self._quotas.items())
         self._policy = (b"ratelimit-policy", policies.encode())
-        self._limiter = SlidingWindowCounterRateLimiter(_storage(settings))
+        self._windows = {
+            name: _window(name, quota, settings) for name, quota in self._quotas.items()
+        }
         self._metrics = metrics
         self._paused_until = 0.0
 
@@ -59,12 +58,9 @@ class RateLimiter:
             self._metrics.limiter_errors.inc()
             return (self._policy,)
         try:
-            async with asyncio.timeout(STORE_SECONDS):
-                states = [
-                    await self._hit(name, identity)
-                    for name, identity in (("client", caller.client_id), ("esco", caller.esco))
-                    if identity
-                ]
+            states = [await self._hit("client", caller.client_id)]
+            if caller.tenant:
+                states.append(await self._hit("esco", caller.tenant))
         except (StorageError, TimeoutError) as error:
             # Asking a dead store again for each request would slow all of them down.
             self._paused_until = time.monotonic() + STORE_PAUSE_SECONDS
@@ -73,13 +69,12 @@ class RateLimiter:
             return (self._policy,)
         return (self._policy, (b"ratelimit", b", ".join(states)))
 
-    async def _hit(self, name: str, identity: object) -> bytes:
-        quota = self._quotas[name]
-        allowed = await self._limiter.hit(quota, name, str(identity))
-        reset_time, remaining = await self._limiter.get_window_stats(quota, name, str(identity))
-        seconds = max(1, round(reset_time - time.time()))
-        if not allowed:
+    async def _hit(self, name: str, identity: str) -> bytes:
+        hit = await self._windows[name].hit(identity)
+        seconds = max(1, round(hit.seconds))
+        if not hit.allowed:
             self._metrics.rate_limited.labels(name).inc()
+            quota = self._quotas[name]
             problem = TooManyRequests(
                 f"{quota.amount} requests per {quota.get_expiry()} seconds are allowed per {name}.",
                 retry_after=seconds,
@@ -87,7 +82,7 @@ class RateLimiter:
             policy, state = self._policy[1].decode(), f'"{name}";r=0;t={seconds}'
             problem.headers |= {"RateLimit-Policy": policy, "RateLimit": state}
             raise problem
-        return f'"{name}";r={remaining};t={seconds}'.encode()
+        return b'"%b";r=%d;t=%d' % (name.encode(), hit.remaining, seconds)
 
 
 class RateLimits:
@@ -119,18 +114,10 @@ class RateLimits:
         await self._app(scope, receive, send)
 
 
-def _storage(settings: LimitsSettings) -> Storage:
+def _window(name: str, quota: RateLimitItem, settings: LimitsSettings) -> Window:
     if settings.url is None:
-        storage = storage_from_string("async+memory://")
-    else:
-        storage = storage_from_string(
-            f"async+{settings.url.get_secret_value()}",
-            wrap_exceptions=True,
-            connect_timeout=STORE_SECONDS,
-            stream_timeout=STORE_SECONDS,
-        )
-    assert isinstance(storage, Storage)  # noqa: S101  (both are asynchronous)
-    return storage
+        return LocalWindow(quota)
+    return SharedWindow(quota, name, settings.url.get_secret_value())
 
 
 def _policy(name: str, quota: RateLimitItem) -> str:

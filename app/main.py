@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app import errors, middleware
 from app.auth import admin
@@ -15,27 +16,40 @@ from app.energy import routes as energy
 from app.ops import health, metrics
 from app.rest.cancel import QueryCanceller
 from app.rest.proxy import RestProxy
+from app.rest.upstream import Upstream
 from app.services import open_services
 from app.settings import Settings
 from app.shares import Shares
 from app.spec import routes as spec
 
 
-def create_app(settings: Settings) -> FastAPI:
+class Gateway:
+    """The ASGI application: the routes, behind the layers that every request passes."""
+
+    def __init__(self, routes: FastAPI, layers: ASGIApp) -> None:
+        self.state = routes.state
+        self._layers = layers
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        await self._layers(scope, receive, send)
+
+
+def create_app(settings: Settings) -> Gateway:
     """Build the ASGI application; no connection is opened before its lifespan starts."""
     keys = Keyring(load_keys(settings.key_folder, settings.signing_key))
     verifier = TokenVerifier(settings.base_url)
     counters = metrics.Metrics()
     canceller = QueryCanceller(settings.database)
     shares = Shares(settings.limits, counters.rate_limited.labels("concurrent").inc)
-    rest = RestProxy(settings.postgrest.url, settings.rest, counters, canceller, shares)
+    upstream = Upstream(settings.postgrest.url, settings.rest)
+    rest = RestProxy(upstream, settings.rest, counters, canceller, shares)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with open_services(settings, keys, verifier, shares) as services:
             app.state.services = services
             counters.watch_database(services.pool)
-            await rest.open()
             try:
                 yield
             finally:
@@ -53,7 +67,6 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.metrics = counters
     errors.install(app)
-    middleware.install(app, settings, rest, verifier, counters)
     app.include_router(health.router)
     app.include_router(metrics.router)
     app.include_router(auth.router)
@@ -61,4 +74,4 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(admin.router)
     app.include_router(energy.router)
     spec.install(app, settings)
-    return app
+    return Gateway(app, middleware.around(app, settings, rest, verifier, counters))

@@ -8,11 +8,12 @@ import asyncio
 import logging
 import re
 import secrets
+import sys
 import time
+from contextlib import suppress
 from typing import Any
 
 import orjson
-from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -32,7 +33,6 @@ from app.ops.metrics import Metrics
 from app.settings import RestSettings, Settings
 
 logger = logging.getLogger(__name__)
-access = logging.getLogger("flows.access")
 
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,64}")
 CLIENT_LEFT = 499
@@ -120,7 +120,10 @@ class Observed:
         }
         if caller := scope.get("caller"):
             line |= {"client_id": caller.client_id, "esco": caller.esco_code}
-        access.info(orjson.dumps(line).decode())
+        # Past `logging`, whose records cost several times the line. Whoever reads it may be gone.
+        with suppress(OSError):
+            sys.stderr.buffer.write(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
+            sys.stderr.buffer.flush()
 
 
 class Bounded:
@@ -203,27 +206,31 @@ class Door:
         await (self._behind if inside else self._app)(scope, receive, send)
 
 
-def install(
-    app: FastAPI, settings: Settings, rest: ASGIApp, verifier: TokenVerifier, metrics: Metrics
-) -> None:
-    """Add the layers in their order; the last one added meets a request first."""
-    app.add_middleware(Door, prefix="/rest/v1/", behind=rest)
-    app.add_middleware(
-        RateLimits,
+def around(
+    routes: ASGIApp, settings: Settings, rest: ASGIApp, verifier: TokenVerifier, metrics: Metrics
+) -> ASGIApp:
+    """Put the layers around the routes; the last one named here meets a request first.
+
+    They are outside of FastAPI, whose own layers the pass-through does without.
+    """
+    app: ASGIApp = Door(routes, prefix="/rest/v1/", behind=rest)
+    app = RateLimits(
+        app,
         limiter=RateLimiter(settings.limits, metrics),
         verifier=verifier,
         refusal_seconds=settings.limits.refusal_seconds,
     )
-    app.add_middleware(Bounded, settings=settings.rest)
-    app.add_middleware(Observed, metrics=metrics, log=settings.access_log)
+    app = Bounded(app, settings=settings.rest)
+    app = Observed(app, metrics=metrics, log=settings.access_log)
     if settings.cors_origins:
-        app.add_middleware(
-            CORSMiddleware,
+        app = CORSMiddleware(
+            app,
             allow_origins=settings.cors_origins,
             allow_methods=["GET", "HEAD", "POST", "PATCH", "PUT", "DELETE"],
             allow_headers=CORS_REQUEST_HEADERS,
             expose_headers=CORS_ANSWER_HEADERS,
         )
+    return app
 
 
 def _request_id(scope: Scope) -> bytes:

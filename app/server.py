@@ -7,19 +7,20 @@ import signal
 import sys
 import time
 from types import FrameType
-from typing import Any
+from typing import Any, cast
 
 import uvicorn
-from fastapi import FastAPI
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from app.main import Gateway
 from app.settings import RestSettings, Settings
 
 GRACE_SECONDS = 15
 KEEP_ALIVE_SECONDS = 60
+MUCH = 32 * 2**10  # bytes that are not held back to be written with others
 
 
-def serve(app: FastAPI, settings: Settings) -> None:
+def serve(app: Gateway, settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT; then finish what has begun, and return."""
     _log_to_stderr()
     # What was imported stays; requests leave few cycles, so looking for them can wait longer.
@@ -50,7 +51,7 @@ def serve(app: FastAPI, settings: Settings) -> None:
 class _Server(uvicorn.Server):
     """After the first SIGTERM `/ready` says 503, for load balancers to see, before it shuts."""
 
-    def __init__(self, config: uvicorn.Config, app: FastAPI, drain_seconds: float) -> None:
+    def __init__(self, config: uvicorn.Config, app: Gateway, drain_seconds: float) -> None:
         super().__init__(config)
         self._app = app
         self._drain_seconds = drain_seconds
@@ -84,7 +85,7 @@ def guarded(limits: RestSettings) -> type[HttpToolsProtocol]:
         _head_timer: asyncio.TimerHandle | None = None
 
         def connection_made(self, transport: Any) -> None:
-            super().connection_made(transport)
+            super().connection_made(cast(asyncio.Transport, Gathered(transport, self.loop)))
             self.app_state = self.app_state | {"abort": transport.abort}
             self._watch_head()
 
@@ -122,15 +123,43 @@ def guarded(limits: RestSettings) -> type[HttpToolsProtocol]:
     return GuardedProtocol
 
 
+class Gathered:
+    """A connection's transport that writes once for each turn of the event loop.
+
+    uvicorn writes the head and the body of an answer apart: twice the system calls, and a client
+    that is woken twice.
+    """
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._held: list[bytes] = []
+
+    def __getattr__(self, name: str) -> Any:
+        """Everything else is the transport's own."""
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        """Write it with what else this turn writes; at once where there is much of it."""
+        self._held.append(data)
+        if len(data) >= MUCH:
+            self._flush()
+        elif len(self._held) == 1:
+            self._loop.call_soon(self._flush)
+
+    def close(self) -> None:
+        """Close after what was written."""
+        self._flush()
+        self._transport.close()
+
+    def _flush(self) -> None:
+        held, self._held = self._held, []
+        if held and not self._transport.is_closing():
+            self._transport.writelines(held)
+
+
 def _log_to_stderr() -> None:
-    """Send warnings of everything, and the access log, to standard error."""
+    """Send warnings of everything to standard error, where the access log goes too."""
     plain = logging.StreamHandler(sys.stderr)
     plain.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[plain])
-    lines = logging.StreamHandler(sys.stderr)
-    lines.setFormatter(logging.Formatter("%(message)s"))
-    # A record's thread and process are not logged; finding them out costs more than the line.
-    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
-    access = logging.getLogger("flows.access")
-    access.handlers, access.propagate = [lines], False
-    access.setLevel(logging.INFO)

@@ -121,7 +121,7 @@ class LimitsSettings(Group):
         "counts for itself.",
     )
     refusal_seconds: NonNegativeFloat = Field(
-        0.5, description="A 429 is held back this long, so that a flood slows itself down."
+        1.0, description="A 429 is held back this long, so that a flood slows itself down."
     )
 
     @field_validator("client", "esco")

@@ -49,7 +49,7 @@ class Shares:
 
     def of(self, caller: Principal) -> Share:
         """Return the share of the caller's ESCO; callers without one have their own."""
-        name = str(caller.esco or caller.client_id)
+        name = caller.tenant or caller.client_id
         share = self._shares.get(name)
         if share is None:
             share = self._shares[name] = Share(self._settings, self._on_refusal)

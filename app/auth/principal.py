@@ -1,13 +1,16 @@
 """The caller of one request, as its verified token describes it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """A verified caller; `claims` are the token's, as they are handed to the database."""
+    """A verified caller; `claims` are the token's, as they are handed to the database.
+
+    `tenant` is the ESCO as text, and empty for callers without one.
+    """
 
     role: str
     esco: UUID | None
@@ -17,3 +20,8 @@ class Principal:
     token_id: str
     expires_at: int
     claims: dict[str, Any]
+    tenant: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Write out the ESCO, which every request asks for."""
+        object.__setattr__(self, "tenant", str(self.esco or ""))

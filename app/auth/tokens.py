@@ -110,7 +110,7 @@ class TokenVerifier:
         if (
             caller.token_id in state.revoked
             or caller.client_id in state.clients
-            or str(caller.esco) in state.escos
+            or caller.tenant in state.escos
         ):
             raise Unauthorized("The token is not valid any more.")
         return caller

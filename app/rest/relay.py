@@ -1,21 +1,13 @@
 """PostgREST's answers on their way out: allowed headers, and errors that tell nothing of others."""
 
-import aiohttp
 import orjson
 
 from app.errors import Unavailable
+from app.rest.connection import Connection
 
 ANSWER_HEADERS = frozenset(
-    {
-        "Allow",
-        "Content-Length",
-        "Content-Range",
-        "Content-Type",
-        "ETag",
-        "Preference-Applied",
-        "Retry-After",
-        "WWW-Authenticate",
-    }
+    b"allow content-length content-range content-type etag preference-applied retry-after"
+    b" www-authenticate".split()
 )
 # Errors whose details and hint speak of the request alone: how it was parsed, which range or how
 # many rows it asked for. Every other code may name another relation, constraint or row.
@@ -38,25 +30,27 @@ CANCELLED = "canceling statement due to user request"
 STATUSES = {"55000": 405, "44000": 403}
 
 
-def answer_headers(answer: aiohttp.ClientResponse, prefix: bytes) -> list[tuple[bytes, bytes]]:
+def answer_headers(answer: Connection, prefix: bytes) -> list[tuple[bytes, bytes]]:
     """Return the pairs to send; addresses are put under `prefix`, the schema is called flows."""
     pairs = []
-    for name, value in answer.headers.items():
+    for name, value in answer.headers:
         if name in ANSWER_HEADERS:
-            pairs.append((name.lower().encode(), value.encode("latin-1")))
-        elif name in ("Location", "Content-Location"):
-            pairs.append((name.lower().encode(), prefix + value.encode("latin-1")))
-        elif name == "Content-Profile":
-            pairs.append((b"content-profile", b"flows"))
+            pairs.append((name, value))
+        elif name in (b"location", b"content-location"):
+            pairs.append((name, prefix + value))
+        elif name == b"content-profile":
+            pairs.append((name, b"flows"))
     return pairs
 
 
-async def cleaned_error(answer: aiohttp.ClientResponse) -> tuple[int, bytes]:
+async def cleaned_error(answer: Connection) -> tuple[int, bytes]:
     """Read PostgREST's error; return its status and body without what tells of others.
 
     Unavailable is raised where PostgREST itself cannot serve.
     """
-    raw = await answer.read()
+    raw = b""
+    while piece := await answer.read():
+        raw += piece
     try:
         error = orjson.loads(raw)
         code = str(error["code"])
