@@ -33,29 +33,39 @@ referencing new table as added old table as removed for each statement execute f
 create trigger updated_at_moves before update on flows.register_interval_hh
 for each row execute function flows.touch();
 
+-- A mapping that only ends, or begins earlier, moves what lies between its old and its new bounds.
 create function flows.mapping_changed() returns trigger
 language plpgsql security definer set search_path = ''
 as $$
 declare
+    before tstzmultirange := case
+        when tg_op <> 'INSERT' then tstzmultirange(tstzrange(old.start_time, old.end_time)) else '{}'
+    end;
+    after tstzmultirange := case
+        when tg_op <> 'DELETE' then tstzmultirange(tstzrange(new.start_time, new.end_time)) else '{}'
+    end;
+    kept tstzmultirange := case
+        when (old.circuit, old.register) = (new.circuit, new.register) then before * after else '{}'
+    end;
     changed flows.register_half_hour[] := array(
         select (reading.register_id, reading."timestamp")::flows.register_half_hour
-        from flows.register_interval_hh as reading
-        where (
-            reading.register_id = old.register and reading."timestamp" >= old.start_time
-            and (reading."timestamp" < old.end_time or old.end_time is null)
-        ) or (
-            reading.register_id = new.register and reading."timestamp" >= new.start_time
-            and (reading."timestamp" < new.end_time or new.end_time is null)
-        )
+        from (
+            select old.register, unnest(before - kept) as span
+            union
+            select new.register, unnest(after - kept) as span
+        ) as mapped
+        inner join flows.register_interval_hh as reading
+            on mapped.register = reading.register_id and reading."timestamp" >= lower(mapped.span)
+            and reading."timestamp" < coalesce(upper(mapped.span), 'infinity')
     );
 begin
     -- Also without a single half-hour: what is expected of the circuit changes.
     insert into flows.change (esco, kind, period, followed_at)
     select meter.esco, 'mapping', mapped.span, clock_timestamp()
     from (
-        select old.register, tstzrange(old.start_time, old.end_time) as span where tg_op <> 'INSERT'
+        select old.register, unnest(before - kept) as span
         union all
-        select new.register, tstzrange(new.start_time, new.end_time) where tg_op <> 'DELETE'
+        select new.register, unnest(after - kept) as span
     ) as mapped
     inner join flows.meter_registers as register on mapped.register = register.register_id
     inner join flows.meter_registry as meter on register.meter_id = meter.id;
