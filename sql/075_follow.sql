@@ -1,7 +1,7 @@
 -- migrate:up
 set local role flows_owner;
 
--- Who follows what: readings and mappings hand the half-hours they changed to the engine's own
+-- Who follows what: readings hand the half-hours they changed, mappings the time they moved, to the engine's own
 -- flows.follow_readings and flows.follow_mapping, at the end of the statement.
 create function flows.readings_changed() returns trigger
 language plpgsql security definer set search_path = ''
@@ -44,34 +44,15 @@ declare
     after tstzmultirange := case
         when tg_op <> 'DELETE' then tstzmultirange(tstzrange(new.start_time, new.end_time)) else '{}'
     end;
-    kept tstzmultirange := case
+    stays tstzmultirange := case
         when (old.circuit, old.register) = (new.circuit, new.register) then before * after else '{}'
     end;
-    changed flows.register_half_hour[] := array(
-        select (reading.register_id, reading."timestamp")::flows.register_half_hour
-        from (
-            select old.register, unnest(before - kept) as span
-            union
-            select new.register, unnest(after - kept) as span
-        ) as mapped
-        inner join flows.register_interval_hh as reading
-            on mapped.register = reading.register_id and reading."timestamp" >= lower(mapped.span)
-            and reading."timestamp" < coalesce(upper(mapped.span), 'infinity')
-    );
 begin
-    -- Also without a single half-hour: what is expected of the circuit changes.
-    insert into flows.change (esco, kind, period, followed_at)
-    select meter.esco, 'mapping', mapped.span, clock_timestamp()
-    from (
-        select old.register, unnest(before - kept) as span
-        union all
-        select new.register, unnest(after - kept) as span
-    ) as mapped
-    inner join flows.meter_registers as register on mapped.register = register.register_id
-    inner join flows.meter_registry as meter on register.meter_id = meter.id;
-    if changed <> '{}' then
-        perform flows.follow_mapping(array_remove(array[old.circuit, new.circuit], null), changed);
-    end if;
+    perform flows.follow_mapping(
+        array_remove(array[old.circuit, new.circuit], null),
+        array_remove(array[old.register, new.register], null),
+        (before + after) - stays
+    );
     return null;
 end $$;
 comment on function flows.mapping_changed() is 'The aggregates follow a changed circuit mapping.';

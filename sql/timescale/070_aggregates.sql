@@ -104,18 +104,18 @@ select
 create function flows.follow_readings(changed flows.register_half_hour[]) returns void
 language sql set search_path = ''
 begin atomic
-    select flows.note_changes('reading', changed, false);
+    select flows.note_readings(changed, false);
 end;
 comment on function flows.follow_readings(flows.register_half_hour[])
 is 'Notes changed half-hours; the job flows.follow brings the aggregates behind them.';
 
-create function flows.follow_mapping(circuits uuid[], changed flows.register_half_hour[]) returns void
+create function flows.follow_mapping(circuits uuid[], registers uuid[], spans tstzmultirange) returns void
 language sql set search_path = ''
 begin atomic
-    select flows.note_changes('mapping', changed, false, circuits);
+    select flows.note_mapping(circuits, registers, spans, false);
 end;
-comment on function flows.follow_mapping(uuid[], flows.register_half_hour[])
-is 'Notes half-hours that moved between circuits; the job flows.follow brings the aggregates behind them.';
+comment on function flows.follow_mapping(uuid[], uuid[], tstzmultirange)
+is 'Notes registers that moved between circuits; the job flows.follow brings the aggregates behind them.';
 
 -- A refresh knows no circuits: for one mapping of two years it would make the figures of every circuit
 -- again. So where few circuits changed, their rows alone are taken out of the table that keeps the
@@ -171,16 +171,22 @@ begin
     -- Two followers at a time (the job and an operator) would refresh the same buckets twice.
     perform pg_catalog.pg_advisory_lock(pg_catalog.hashtext('flows.follow'));
     taken := array(select c.id from flows.change as c where c.followed_at is null);
-    -- Every circuit a month at a time, or some circuits as far as it goes; each level is committed.
+    -- Every circuit a month at a time, or some circuits as far as it goes; each level is committed. Which
+    -- circuits a register is in is asked now: a mapping may have changed while the reading was written.
     for change in
-        select found.circuits, unnest(found.spans) as span
+        select
+            found.registers is null as every,
+            found.circuits || array(
+                select m.circuit from flows.circuit_register as m where m.register = any(found.registers)
+            ) as circuits,
+            unnest(found.spans) as span
         from (
-            select c.circuits, range_agg(c.period) as spans
+            select c.registers, coalesce(c.circuits, '{}') as circuits, range_agg(c.period) as spans
             from flows.change as c
             where c.id = any(taken)
-            group by c.circuits, case when c.circuits is null then date_trunc('month', lower(c.period), 'UTC') end
+            group by 1, 2, case when c.registers is null then date_trunc('month', lower(c.period), 'UTC') end
         ) as found
-        order by span
+        order by 3
     loop
         for level in
             select
@@ -205,7 +211,7 @@ begin
             );
             if ends <= starts then
                 continue;
-            elsif change.circuits is null then
+            elsif change.every then
                 call public.refresh_continuous_aggregate(
                     format('flows.%I', level.aggregate)::regclass, starts, ends, force => true
                 );
@@ -215,7 +221,8 @@ begin
             end if;
         end loop;
     end loop;
-    update flows.change set followed_at = clock_timestamp(), circuits = null where id = any(taken);
+    update flows.change set followed_at = clock_timestamp(), registers = null, circuits = null
+    where id = any(taken);
     perform pg_catalog.pg_advisory_unlock(pg_catalog.hashtext('flows.follow'));
 end $$;
 comment on procedure flows.follow(integer, jsonb) is 'Brings the aggregates behind every change noted so far.';
