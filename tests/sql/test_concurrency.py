@@ -18,7 +18,8 @@ MAP = """
     values (%s, %s, %s, %s)
 """
 HALF_HOUR = """
-    insert into flows.register_interval_hh (register_id, "timestamp", import_kwh) values (%s, %s, %s)
+    insert into flows.register_interval_hh (register_id, "timestamp", import_kwh)
+    values (%s, %s, %s)
 """
 
 
@@ -92,7 +93,8 @@ def test_a_reading_is_followed_into_a_mapping_that_changed_meanwhile(
     with psycopg.connect(two.url) as writer:
         writer.execute(HALF_HOUR, (two.registers[0], START, 1))
         moved = two.background(
-            "update flows.circuit_register set circuit = %s where register = %s and start_time = %s",
+            "update flows.circuit_register set circuit = %s"
+            " where register = %s and start_time = %s",
             two.circuits[1],
             two.registers[0],
             START,
