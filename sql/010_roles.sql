@@ -4,7 +4,7 @@ do $$
 declare
     wanted text;
 begin
-    foreach wanted in array array['flows_owner', 'tsdbadmin', 'flows', 'public_backend', 'grafanareader']
+    foreach wanted in array array['flows_owner', 'flows_lookup', 'tsdbadmin', 'flows', 'public_backend', 'grafanareader']
     loop
         if not exists (select from pg_catalog.pg_roles where rolname = wanted) then
             execute format('create role %I nologin', wanted);

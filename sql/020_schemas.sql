@@ -13,6 +13,7 @@ grant usage on schema public to flows_owner;
 alter default privileges for role flows_owner revoke execute on functions from public;
 
 grant usage on schema flows, api to flows, public_backend, grafanareader, tsdbadmin;
+grant usage on schema flows to flows_lookup;
 grant usage on schema gateway to flows, public_backend, grafanareader, flows_gateway, authenticator;
 
 -- migrate:down

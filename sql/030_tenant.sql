@@ -25,7 +25,7 @@ comment on function flows.sees_every_esco()
 is 'Whether the current role works across ESCOs (monitoring, administration).';
 
 grant execute on function flows.current_esco(), flows.sees_every_esco()
-to flows, public_backend, grafanareader, tsdbadmin;
+to flows, public_backend, grafanareader, tsdbadmin, flows_lookup;
 
 reset role;
 

@@ -1,12 +1,16 @@
 -- migrate:up
 set local role flows_owner;
 
+-- A check that a caller can break says in its name what to write instead: that is what the answer shows.
+-- NaN is greater than infinity.
 create table flows.register_import (
     register_id uuid not null references flows.meter_registers,
     "timestamp" timestamptz not null,
     read numeric not null check (read >= 0 and read < 'infinity'),
     created_at timestamptz not null default now(),
-    primary key (register_id, "timestamp")
+    primary key (register_id, "timestamp"),
+    constraint the_time_is_between_2000_and_2100
+    check ("timestamp" >= '2000-01-01 00:00Z' and "timestamp" < '2100-01-01 00:00Z')
 );
 comment on table flows.register_import is 'Readings of a register''s import counter.';
 comment on column flows.register_import.register_id is 'Register that was read.';
@@ -18,7 +22,9 @@ create table flows.register_export (
     "timestamp" timestamptz not null,
     read numeric not null check (read >= 0 and read < 'infinity'),
     created_at timestamptz not null default now(),
-    primary key (register_id, "timestamp")
+    primary key (register_id, "timestamp"),
+    constraint the_time_is_between_2000_and_2100
+    check ("timestamp" >= '2000-01-01 00:00Z' and "timestamp" < '2100-01-01 00:00Z')
 );
 comment on table flows.register_export is 'Readings of a register''s export counter.';
 comment on column flows.register_export.register_id is 'Register that was read.';
@@ -27,13 +33,16 @@ comment on column flows.register_export.read is 'Energy exported since the regis
 
 create table flows.register_interval_hh (
     register_id uuid not null references flows.meter_registers,
-    "timestamp" timestamptz not null check (extract(epoch from "timestamp") % 1800 = 0),
+    "timestamp" timestamptz not null
+    constraint a_half_hour_starts_on_00_or_30 check (extract(epoch from "timestamp") % 1800 = 0),
     import_kwh numeric check (import_kwh >= 0 and import_kwh < 'infinity'),
     export_kwh numeric check (export_kwh >= 0 and export_kwh < 'infinity'),
     derived boolean not null default false,
     created_at timestamptz not null default now(),
     updated_at timestamptz not null default now(),
-    primary key (register_id, "timestamp")
+    primary key (register_id, "timestamp"),
+    constraint the_time_is_between_2000_and_2100
+    check ("timestamp" >= '2000-01-01 00:00Z' and "timestamp" < '2100-01-01 00:00Z')
 );
 comment on table flows.register_interval_hh is 'Energy of each half-hour, by register.';
 comment on column flows.register_interval_hh.register_id is 'Register that metered it.';
@@ -48,9 +57,11 @@ is 'Whether it was calculated from counter readings; a measured half-hour takes 
 create table flows.meter_voltage (
     meter_id uuid not null references flows.meter_registry,
     "timestamp" timestamptz not null,
-    voltage numeric,
+    voltage numeric check (voltage < 'infinity'),
     created_at timestamptz not null default now(),
-    primary key (meter_id, "timestamp")
+    primary key (meter_id, "timestamp"),
+    constraint the_time_is_between_2000_and_2100
+    check ("timestamp" >= '2000-01-01 00:00Z' and "timestamp" < '2100-01-01 00:00Z')
 );
 comment on table flows.meter_voltage is 'Voltage at single-phase meters.';
 comment on column flows.meter_voltage.voltage is 'Voltage, V.';
@@ -58,11 +69,13 @@ comment on column flows.meter_voltage.voltage is 'Voltage, V.';
 create table flows.meter_3p_voltage (
     meter_id uuid not null references flows.meter_registry,
     "timestamp" timestamptz not null,
-    voltage_l1 numeric,
-    voltage_l2 numeric,
-    voltage_l3 numeric,
+    voltage_l1 numeric check (voltage_l1 < 'infinity'),
+    voltage_l2 numeric check (voltage_l2 < 'infinity'),
+    voltage_l3 numeric check (voltage_l3 < 'infinity'),
     created_at timestamptz not null default now(),
-    primary key (meter_id, "timestamp")
+    primary key (meter_id, "timestamp"),
+    constraint the_time_is_between_2000_and_2100
+    check ("timestamp" >= '2000-01-01 00:00Z' and "timestamp" < '2100-01-01 00:00Z')
 );
 comment on table flows.meter_3p_voltage is 'Voltages at three-phase meters.';
 comment on column flows.meter_3p_voltage.voltage_l1 is 'Voltage of phase L1, V.';
@@ -74,7 +87,9 @@ create table flows.meter_csq (
     "timestamp" timestamptz not null,
     csq smallint check (csq between 0 and 31),
     created_at timestamptz not null default now(),
-    primary key (meter_id, "timestamp")
+    primary key (meter_id, "timestamp"),
+    constraint the_time_is_between_2000_and_2100
+    check ("timestamp" >= '2000-01-01 00:00Z' and "timestamp" < '2100-01-01 00:00Z')
 );
 comment on table flows.meter_csq is 'Quality of the mobile signal at meters.';
 comment on column flows.meter_csq.csq is 'Signal quality, 0 (none) to 31 (best).';
@@ -85,7 +100,9 @@ create table flows.meter_health_history (
     health text check (health in ('healthy', 'unhealthy')),
     reason text,
     created_at timestamptz not null default now(),
-    primary key (meter_id, "timestamp")
+    primary key (meter_id, "timestamp"),
+    constraint the_time_is_between_2000_and_2100
+    check ("timestamp" >= '2000-01-01 00:00Z' and "timestamp" < '2100-01-01 00:00Z')
 );
 comment on table flows.meter_health_history is 'When meters became healthy or unhealthy.';
 comment on column flows.meter_health_history.health is 'healthy or unhealthy.';
@@ -94,10 +111,12 @@ comment on column flows.meter_health_history.reason is 'Why.';
 create table flows.meter_prepay_balance (
     meter_id uuid not null references flows.meter_registry,
     "timestamp" timestamptz not null,
-    balance numeric,
-    emergency_credit numeric,
+    balance numeric check (balance < 'infinity'),
+    emergency_credit numeric check (emergency_credit < 'infinity'),
     created_at timestamptz not null default now(),
-    primary key (meter_id, "timestamp")
+    primary key (meter_id, "timestamp"),
+    constraint the_time_is_between_2000_and_2100
+    check ("timestamp" >= '2000-01-01 00:00Z' and "timestamp" < '2100-01-01 00:00Z')
 );
 comment on table flows.meter_prepay_balance is 'Prepayment balance of meters over time.';
 comment on column flows.meter_prepay_balance.balance
@@ -110,7 +129,9 @@ create table flows.meter_event_log (
     event_type integer not null,
     event_set integer,
     created_at timestamptz not null default now(),
-    primary key (meter_id, "timestamp", event_type)
+    primary key (meter_id, "timestamp", event_type),
+    constraint the_time_is_between_2000_and_2100
+    check ("timestamp" >= '2000-01-01 00:00Z' and "timestamp" < '2100-01-01 00:00Z')
 );
 comment on table flows.meter_event_log is 'Events that meters logged.';
 comment on column flows.meter_event_log.event_type is 'Kind of the event, as meter_event_log_type numbers it.';

@@ -160,24 +160,6 @@ with check (
 create policy "a mapping is removed by its register's ESCO" on flows.circuit_register
 for delete using (register in (select own.register_id from flows.meter_registers as own));
 
--- What the barrier views of api compare with. They run as their caller, so the policies above decide and
--- nothing is told that the caller could not list; a session plans them once, where a sub-select would
--- have these nested policies planned anew in every query.
-create function flows.own_meters() returns uuid[]
-language plpgsql stable set search_path = ''
-as $$ begin return array(select own.id from flows.meter_registry as own); end $$;
-comment on function flows.own_meters() is 'The meters the caller may see.';
-create function flows.own_registers() returns uuid[]
-language plpgsql stable set search_path = ''
-as $$ begin return array(select own.register_id from flows.meter_registers as own); end $$;
-comment on function flows.own_registers() is 'The registers the caller may see.';
-create function flows.own_circuits() returns uuid[]
-language plpgsql stable set search_path = ''
-as $$ begin return array(select own.id from flows.circuits as own); end $$;
-comment on function flows.own_circuits() is 'The circuits the caller may see.';
-grant execute on function flows.own_meters(), flows.own_registers(), flows.own_circuits()
-to flows, public_backend, grafanareader, tsdbadmin;
-
 reset role;
 
 -- migrate:down

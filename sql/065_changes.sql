@@ -8,6 +8,8 @@ create table flows.change (
     esco uuid,
     kind text not null check (kind in ('reading', 'mapping', 'configuration')),
     period tstzrange not null,
+    registers uuid[],
+    circuits uuid[],
     changes bigint not null default 1,
     changed_at timestamptz not null default clock_timestamp(),
     followed_at timestamptz
@@ -19,6 +21,9 @@ comment on column flows.change.id is 'Number of the change.';
 comment on column flows.change.esco is 'ESCO whose figures change; empty for every ESCO.';
 comment on column flows.change.kind is 'What changed: a reading, a mapping or configuration.';
 comment on column flows.change.period is 'Half-hours whose figures change.';
+comment on column flows.change.registers
+is 'Registers the aggregates have yet to follow, where they are few; empty for all.';
+comment on column flows.change.circuits is 'Circuits the aggregates have yet to follow beside those of the registers.';
 comment on column flows.change.changes is 'How many changes the row stands for; old rows of one week are put together.';
 comment on column flows.change.changed_at is 'When it changed.';
 comment on column flows.change.followed_at is 'When the aggregates had followed; empty until then.';
@@ -31,24 +36,42 @@ to flows_owner, tsdbadmin using (current_user in ('flows_owner', 'tsdbadmin'));
 create type flows.register_half_hour as (register_id uuid, "timestamp" timestamptz);
 
 -- A row for each ESCO and week, so that one very late reading beside many new ones does not make the
--- whole time between them look changed.
-create function flows.note_changes(kind text, changed flows.register_half_hour[], followed boolean)
-returns void
+-- whole time between them look changed. What is not followed yet names its registers, unless they are so
+-- many that all may as well be made again.
+create function flows.note_readings(changed flows.register_half_hour[], followed boolean) returns void
 language sql set search_path = ''
 begin atomic
-    insert into flows.change (esco, kind, period, followed_at)
+    insert into flows.change (esco, kind, period, registers, followed_at)
     select
         meter.esco,
-        note_changes.kind,
+        'reading',
         tstzrange(min(c."timestamp"), max(c."timestamp") + interval '30 minutes'),
+        case when not followed and count(distinct c.register_id) <= 50 then array_agg(distinct c.register_id) end,
         case when followed then clock_timestamp() end
     from unnest(changed) as c
     inner join flows.meter_registers as register on c.register_id = register.register_id
     inner join flows.meter_registry as meter on register.meter_id = meter.id
     group by meter.esco, date_trunc('week', c."timestamp", 'UTC');
 end;
-comment on function flows.note_changes(text, flows.register_half_hour[], boolean)
+comment on function flows.note_readings(flows.register_half_hour[], boolean)
 is 'Notes changed half-hours for each ESCO and week.';
+
+-- Also without a single half-hour: what is expected of the circuits changes.
+create function flows.note_mapping(circuits uuid[], registers uuid[], spans tstzmultirange, followed boolean)
+returns void
+language sql set search_path = ''
+begin atomic
+    insert into flows.change (esco, kind, period, registers, circuits, followed_at)
+    select distinct
+        meter.esco, 'mapping', span, case when not followed then '{}'::uuid[] end,
+        case when not followed then note_mapping.circuits end, case when followed then clock_timestamp() end
+    from flows.meter_registers as register
+    inner join flows.meter_registry as meter on register.meter_id = meter.id
+    cross join unnest(spans) as span
+    where register.register_id = any(note_mapping.registers);
+end;
+comment on function flows.note_mapping(uuid[], uuid[], tstzmultirange, boolean)
+is 'Notes for each ESCO when registers moved between circuits.';
 
 create function flows.note_configuration() returns trigger
 language plpgsql security definer set search_path = ''

@@ -1,7 +1,7 @@
 -- migrate:up
 set local role flows_owner;
 
--- Who follows what: readings and mappings hand the half-hours they changed to the engine's own
+-- Who follows what: readings hand the half-hours they changed, mappings the time they moved, to the engine's own
 -- flows.follow_readings and flows.follow_mapping, at the end of the statement.
 create function flows.readings_changed() returns trigger
 language plpgsql security definer set search_path = ''
@@ -33,35 +33,26 @@ referencing new table as added old table as removed for each statement execute f
 create trigger updated_at_moves before update on flows.register_interval_hh
 for each row execute function flows.touch();
 
+-- A mapping that only ends, or begins earlier, moves what lies between its old and its new bounds.
 create function flows.mapping_changed() returns trigger
 language plpgsql security definer set search_path = ''
 as $$
 declare
-    changed flows.register_half_hour[] := array(
-        select (reading.register_id, reading."timestamp")::flows.register_half_hour
-        from flows.register_interval_hh as reading
-        where (
-            reading.register_id = old.register and reading."timestamp" >= old.start_time
-            and (reading."timestamp" < old.end_time or old.end_time is null)
-        ) or (
-            reading.register_id = new.register and reading."timestamp" >= new.start_time
-            and (reading."timestamp" < new.end_time or new.end_time is null)
-        )
-    );
+    before tstzmultirange := case
+        when tg_op <> 'INSERT' then tstzmultirange(tstzrange(old.start_time, old.end_time)) else '{}'
+    end;
+    after tstzmultirange := case
+        when tg_op <> 'DELETE' then tstzmultirange(tstzrange(new.start_time, new.end_time)) else '{}'
+    end;
+    stays tstzmultirange := case
+        when (old.circuit, old.register) = (new.circuit, new.register) then before * after else '{}'
+    end;
 begin
-    -- Also without a single half-hour: what is expected of the circuit changes.
-    insert into flows.change (esco, kind, period, followed_at)
-    select meter.esco, 'mapping', mapped.span, clock_timestamp()
-    from (
-        select old.register, tstzrange(old.start_time, old.end_time) as span where tg_op <> 'INSERT'
-        union all
-        select new.register, tstzrange(new.start_time, new.end_time) where tg_op <> 'DELETE'
-    ) as mapped
-    inner join flows.meter_registers as register on mapped.register = register.register_id
-    inner join flows.meter_registry as meter on register.meter_id = meter.id;
-    if changed <> '{}' then
-        perform flows.follow_mapping(array_remove(array[old.circuit, new.circuit], null), changed);
-    end if;
+    perform flows.follow_mapping(
+        array_remove(array[old.circuit, new.circuit], null),
+        array_remove(array[old.register, new.register], null),
+        (before + after) - stays
+    );
     return null;
 end $$;
 comment on function flows.mapping_changed() is 'The aggregates follow a changed circuit mapping.';

@@ -74,19 +74,32 @@ begin
     end loop;
 end $$;
 
--- A view in api says what the relation of the same name in flows says: it is the API's documentation.
+-- A view in api says what the relation of the same name in flows says: it is the API's documentation. A
+-- barrier view takes no ORDER BY … LIMIT from outside, so a series adds how to ask for what is newest.
 do $$
 declare
     pair record;
 begin
     for pair in
-        select api.oid as shown, flows.oid as told, flows.relname as name
+        select
+            api.oid as shown, flows.oid as told, flows.relname as name,
+            case
+                when not coalesce('security_barrier=true' = any(api.reloptions), false)
+                    or api.relname ~ '_(latest|missing)$' then ''
+                when to_regclass(format('api.%I', api.relname || '_latest')) is not null
+                    then format(
+                        ' For the newest row of each ask %s_latest; a limit without a window of time reads all of '
+                        'the history.', api.relname
+                    )
+                else ' Name a window of time: a limit alone reads all of the history.'
+            end as advice
         from pg_catalog.pg_class as api
         inner join pg_catalog.pg_class as flows on api.relname = flows.relname
         where api.relnamespace = 'api'::regnamespace and flows.relnamespace = 'flows'::regnamespace
     loop
         execute format(
-            'comment on view api.%I is %L', pair.name, pg_catalog.obj_description(pair.told, 'pg_class')
+            'comment on view api.%I is %L',
+            pair.name, pg_catalog.obj_description(pair.told, 'pg_class') || pair.advice
         );
         execute coalesce((
             select string_agg(format(

@@ -1,5 +1,7 @@
 """`flows db …`: migrations, state and upkeep of the database."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated
 
 import psycopg
@@ -18,6 +20,26 @@ from app.settings import Settings
 from app.terminal import Json, admin_url, fail, print_json
 
 db = typer.Typer(help="The database: migrations, state and upkeep.", no_args_is_help=True)
+
+NOT_MIGRATED = (
+    psycopg.errors.InvalidSchemaName,
+    psycopg.errors.UndefinedFunction,
+    psycopg.errors.UndefinedTable,
+)
+
+
+@contextmanager
+def database_errors(consequence: str = "") -> Iterator[None]:
+    """Say what the database said as one line for a person, after what that means for them."""
+    try:
+        yield
+    except NOT_MIGRATED:
+        raise fail(
+            f"{consequence}this database has no Flows schema; run `flows db migrate` first"
+        ) from None
+    except psycopg.Error as error:
+        reason = error.diag.message_primary or str(error).strip()
+        raise fail(f"{consequence}{reason}") from None
 
 
 @db.command("migrate")
@@ -45,14 +67,12 @@ def db_migrate() -> None:
 @db.command("status")
 def db_status(as_json: Json = False) -> None:
     """Show the engine and what it lacks, each series with its size and retention, and the jobs."""
-    try:
+    with database_errors():
         status = database_status(admin_url(Settings()))
-    except psycopg.Error as error:
-        raise fail(str(error).strip()) from None
     if as_json:
         print_json(status)
         return
-    console = Console()
+    console = Console(soft_wrap=True)
     extension = f", TimescaleDB {status['timescaledb']}" if status["timescaledb"] else ""
     console.print(
         f"engine {status['engine']} (PostgreSQL {status['server']}{extension}), migration "
@@ -60,7 +80,7 @@ def db_status(as_json: Json = False) -> None:
     )
     for lack in status["lacks"]:
         console.print(f"  {lack}")
-    table = Table("series", "size", "rows", "parts", "in columnstore", "kept", box=None)
+    table = Table("series", "size", "rows", "parts", "columnstore", "kept", box=None)
     for row in status["series"]:
         table.add_row(
             row["series"],
@@ -80,10 +100,8 @@ def db_status(as_json: Json = False) -> None:
 @db.command("maintain")
 def db_maintain(as_json: Json = False) -> None:
     """Make partitions ahead of need and remove what is past its retention (flows.retention)."""
-    try:
+    with database_errors():
         done = maintain(admin_url(Settings()))
-    except psycopg.Error as error:
-        raise fail(str(error).strip()) from None
     if as_json:
         print_json([{"task": task, "done": count} for task, count in done])
         return
@@ -92,13 +110,21 @@ def db_maintain(as_json: Json = False) -> None:
 
 
 @db.command("refresh")
-def db_refresh() -> None:
+def db_refresh(as_json: Json = False) -> None:
     """Bring the aggregates behind late readings and changed mappings now (else: in a minute)."""
-    try:
-        follow(admin_url(Settings()))
-    except psycopg.Error as error:
-        raise fail(str(error).strip()) from None
-    typer.echo("the aggregates have followed every change")
+    console = Console(stderr=True)
+    with (
+        database_errors(),
+        console.status("bringing the aggregates behind what changed …") as status,
+    ):
+        followed = follow(
+            admin_url(Settings()),
+            lambda left: status.update(f"bringing the aggregates behind {left:,} changes …"),
+        )
+    if as_json:
+        print_json({"followed": followed})
+        return
+    typer.echo(f"the aggregates have followed every change ({followed:,} were pending)")
 
 
 @db.command("copy")
@@ -113,14 +139,19 @@ def db_copy(
     """
     url = admin_url(Settings())
     console = Console(stderr=True)
-    try:
-        with console.status("copying …") as status:
-            copied = copy_database(
-                source, url, lambda table, rows: status.update(f"copying {table}: {rows:,} rows")
-            )
-            status.update("bringing the aggregates behind the rows")
-            follow(url)
-    except psycopg.Error as error:
-        raise fail(f"nothing was copied: {str(error).strip()}") from None
+    with database_errors("nothing was copied: "), console.status("copying …") as status:
+        copied = copy_database(
+            source, url, lambda table, rows: status.update(f"copying {table}: {rows:,} rows")
+        )
+    if not copied:
+        raise fail(
+            "nothing was copied: the other database has no tables in a schema flows, or this one "
+            "has none (`flows db migrate`)"
+        )
+    with (
+        database_errors("the rows are copied, but not all aggregates (run `flows db refresh`): "),
+        console.status("bringing the aggregates behind the rows …"),
+    ):
+        follow(url)
     for table, rows in copied.items():
         typer.echo(f"{rows:>12,}  {table}")

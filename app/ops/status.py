@@ -20,8 +20,10 @@ SERIES = {
         select r.series, r.keep::text, null as columnstore_after,
             coalesce(sum(pg_total_relation_size(child.oid)), pg_total_relation_size(parent.oid))
                 as bytes,
-            coalesce(sum(greatest(child.reltuples, 0)), greatest(parent.reltuples, 0))::bigint
-                as rows_estimated,
+            coalesce(
+                sum(greatest(child.reltuples, 0)) filter (where child.oid is not null),
+                greatest(parent.reltuples, 0)
+            )::bigint as rows_estimated,
             count(child.oid) as parts,
             0 as parts_in_columnstore
         from flows.retention as r

@@ -154,22 +154,27 @@ begin
             on c.register_id = mapping.register and c."timestamp" >= mapping.start_time
             and (c."timestamp" < mapping.end_time or mapping.end_time is null)
     ));
-    perform flows.note_changes('reading', changed, true);
+    perform flows.note_readings(changed, true);
 end $$;
 comment on function flows.follow_readings(flows.register_half_hour[])
 is 'Brings the aggregates behind changed half-hours.';
 
-create function flows.follow_mapping(circuits uuid[], changed flows.register_half_hour[]) returns void
+create function flows.follow_mapping(circuits uuid[], registers uuid[], spans tstzmultirange) returns void
 language plpgsql set search_path = ''
 as $$
 begin
     perform flows.recompute(array(
-        select distinct (circuit, c."timestamp")::flows.circuit_half_hour
-        from unnest(circuits) as circuit cross join unnest(changed) as c
+        select distinct (circuit, reading."timestamp")::flows.circuit_half_hour
+        from unnest(spans) as span
+        inner join flows.register_interval_hh as reading
+            on reading."timestamp" >= lower(span) and reading."timestamp" < coalesce(upper(span), 'infinity')
+        cross join unnest(circuits) as circuit
+        where reading.register_id = any(registers)
     ));
+    perform flows.note_mapping(circuits, registers, spans, true);
 end $$;
-comment on function flows.follow_mapping(uuid[], flows.register_half_hour[])
-is 'Brings the aggregates of circuits behind half-hours that moved between them.';
+comment on function flows.follow_mapping(uuid[], uuid[], tstzmultirange)
+is 'Brings the aggregates of circuits behind registers that moved between them.';
 
 create procedure flows.follow()
 language sql set search_path = ''

@@ -4,7 +4,8 @@ set local role flows_owner;
 alter materialized view flows.circuit_interval_hh
 set (timescaledb.enable_columnstore, timescaledb.segmentby = 'circuit_id', timescaledb.orderby = '"timestamp" desc');
 
--- A row of flows.retention becomes the policies of its series.
+-- A row of flows.retention becomes the policies of its series. The columnstore's looks every hour: what
+-- was corrected in a chunk stands beside it in rows, which every query has to look through as well.
 create function flows.apply_retention() returns trigger
 language plpgsql security definer set search_path = ''
 as $$
@@ -18,7 +19,9 @@ begin
     if new.columnstore_after is distinct from old.columnstore_after then
         call public.remove_columnstore_policy(relation, if_exists => true);
         if new.columnstore_after is not null then
-            call public.add_columnstore_policy(relation, after => new.columnstore_after);
+            call public.add_columnstore_policy(
+                relation, after => new.columnstore_after, schedule_interval => interval '1 hour'
+            );
         end if;
     end if;
     return null;
@@ -39,7 +42,8 @@ begin
         end if;
         if setting.columnstore_after is not null then
             call public.add_columnstore_policy(
-                format('flows.%I', setting.series)::regclass, after => setting.columnstore_after
+                format('flows.%I', setting.series)::regclass, after => setting.columnstore_after,
+                schedule_interval => interval '1 hour'
             );
         end if;
     end loop;

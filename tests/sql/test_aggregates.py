@@ -1,6 +1,7 @@
 """Aggregates equal the raw sums, and follow readings and the mapping."""
 
 import time
+from datetime import timedelta
 from typing import Any
 
 import psycopg
@@ -106,6 +107,38 @@ def test_aggregates_follow_the_mapping(stack: Stack, admin: Admin) -> None:
     )
     for raw, aggregate in followed(stack, admin):
         assert aggregate == raw
+
+
+def test_a_mapping_changes_what_lies_between_its_old_and_its_new_bounds(
+    stack: Stack, admin: Admin
+) -> None:
+    """What was in a circuit and stays there is not made again, and no answer of it moves."""
+    mapping = "where (register, circuit) = (%(register)s, %(circuit)s)"
+    register, circuit = admin.execute(
+        "select register, circuit from flows.circuit_register order by 1, 2 limit 1"
+    ).fetchone() or (None, None)
+    named = {"register": register, "circuit": circuit}
+    (end,) = admin.execute(
+        "select date_trunc('hour', now(), 'UTC') - interval '100 hours'"
+    ).fetchone() or (None,)
+    changed = (
+        "select kind, lower(period), upper(period) from flows.change"
+        " where id > %s and kind = 'mapping' order by 2, 3"
+    )
+    for change, spans in (
+        (f"update flows.circuit_register set notes = 'seen' {mapping}", set()),
+        (f"update flows.circuit_register set end_time = %(end)s {mapping}", {(end, None)}),
+        (
+            f"update flows.circuit_register set end_time = %(end)s - interval '1 hour' {mapping}",
+            {(end - timedelta(hours=1), end)},
+        ),
+    ):
+        (before,) = admin.execute("select max(id) from flows.change").fetchone() or (0,)
+        admin.execute(change, named | {"end": end})
+        found = admin.execute(changed, (before,)).fetchall()
+        assert {row[1:] for row in found} >= spans
+        assert all(row[1] >= end - timedelta(hours=1) for row in found)
+        assert bool(found) == bool(spans)
 
 
 def test_the_aggregates_follow_a_mapping_by_themselves(stack: Stack, admin: Admin) -> None:

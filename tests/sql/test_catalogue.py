@@ -92,6 +92,28 @@ RULES = {
         where c.relnamespace = 'gateway'::regnamespace and c.relkind in ('r', 'p', 'v', 'm')
             and {GRANTED}
     """,
+    "the lookup's role is nobody's, and reads no more than it needs": """
+        select pg_get_userbyid(m.member) from pg_auth_members as m
+        where m.roleid = 'flows_lookup'::regrole
+        union all
+        select pg_get_userbyid(m.roleid) from pg_auth_members as m
+        where m.member = 'flows_lookup'::regrole
+        union all
+        select r.rolname from pg_roles as r
+        where r.rolname = 'flows_lookup' and (r.rolcanlogin or r.rolbypassrls)
+        union all
+        select c.oid::regclass::text from pg_class as c
+        join pg_namespace as n on n.oid = c.relnamespace
+        cross join lateral aclexplode(c.relacl) as granted
+        where granted.grantee = 'flows_lookup'::regrole and not (
+            granted.privilege_type = 'SELECT' and n.nspname = 'flows' and c.relname in (
+                'sites_new', 'meter_registry', 'meter_registers', 'circuits', 'circuit_register'
+            )
+        )
+        union all
+        select p.oid::regprocedure::text from pg_proc as p
+        where p.proowner = 'flows_lookup'::regrole and p.pronargs > 0
+    """,
     "every relation has a comment": f"""
         select r.name from ({RELATIONS}) as r where obj_description(r.oid, 'pg_class') is null
     """,
@@ -208,6 +230,27 @@ OFFENCES = [
         "no caller has a right on a table of the gateway",
         "grant update (name) on gateway.client to flows",
         "gateway.client",
+    ),
+    (
+        "the lookup's role is nobody's, and reads no more than it needs",
+        "grant flows_lookup to flows_owner",
+        "flows_owner",
+    ),
+    (
+        "the lookup's role is nobody's, and reads no more than it needs",
+        "grant select on flows.escos to flows_lookup",
+        "flows.escos",
+    ),
+    (
+        "the lookup's role is nobody's, and reads no more than it needs",
+        "grant update on flows.circuits to flows_lookup",
+        "flows.circuits",
+    ),
+    (
+        "the lookup's role is nobody's, and reads no more than it needs",
+        "create function flows.bad(esco uuid) returns integer language sql return 1;"
+        " alter function flows.bad(uuid) owner to flows_lookup",
+        "flows.bad(uuid)",
     ),
     ("every relation has a comment", "comment on view api.escos is null", "api.escos"),
     ("every relation has a comment", "create table gateway.bad ()", "gateway.bad"),

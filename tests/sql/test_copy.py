@@ -55,3 +55,20 @@ def test_every_row_arrives_and_twice_is_refused_whole(stack: Stack, empty: str) 
     again = copy(source, empty)
     assert again.returncode == 1
     assert again.stderr.startswith("error: nothing was copied: ")
+
+
+def test_a_database_without_the_schema_is_told_from_an_empty_one(stack: Stack) -> None:
+    bare = stack.contract["database_url"].replace("/flows?", "/postgres?")
+    for command in ("status", "maintain", "refresh"):
+        done = subprocess.run(
+            [sys.executable, "-m", "app.cli", "db", command],
+            env=os.environ | {"FLOWS_DATABASE_ADMIN_URL": bare},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 1
+        assert "run `flows db migrate` first" in " ".join(done.stderr.split())
+    other = copy(bare, stack.contract["database_url"])
+    assert other.returncode == 1
+    assert "nothing was copied: the other database has no tables" in other.stderr

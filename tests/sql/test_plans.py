@@ -218,6 +218,33 @@ def test_the_newest_of_a_register_reads_no_history(tenant: Admin, engine: str) -
     assert len(found.relations & inside) >= 1
 
 
+def test_the_newest_of_a_register_that_stopped_reporting_reads_nobody_elses(
+    stack: Stack, tenant: Admin
+) -> None:
+    tenant.execute("reset role")
+    register = one(
+        tenant,
+        "insert into flows.meter_registers (meter_id) select meter_id from flows.meter_registers"
+        " order by register_id limit 1 returning register_id",
+    )
+    (esco,) = tenant.execute(
+        "select m.esco from flows.meter_registry as m join flows.meter_registers as r"
+        " on r.meter_id = m.id where r.register_id = %s",
+        (register,),
+    ).fetchone() or (None,)
+    tenant.execute(
+        'insert into flows.register_interval_hh (register_id, "timestamp", import_kwh)'
+        " values (%s, %s, 1)",
+        (register, MIDNIGHT - timedelta(days=500)),
+    )
+    become(tenant, "flows", str(esco))
+    newest = "select * from api.register_interval_hh_latest where register_id = %(register)s"
+    assert len(tenant.execute(newest, {"register": register}).fetchall()) == 1
+    found = Explained(tenant, newest, {"register": register})
+    # It and the tables of registers and meters, which are small.
+    assert found.examined < 1000
+
+
 def test_the_latest_of_every_meter_reads_no_history(tenant: Admin, engine: str) -> None:
     """Half of the chunks is far more than what is newest is in."""
     asked = latest.statement([])
