@@ -7,12 +7,12 @@ from typing import Any
 from app.database import Connection
 from app.energy.answer import Body, Question, State
 from app.energy.formats import Format
-from app.energy.grid import Found, Grid, Page
+from app.energy.grid import Found, Grid
 from app.energy.grouped import Grouped
 from app.energy.groups import Dimension, Era, Groups
 from app.energy.parameters import BalanceQuery
-from app.energy.query import Statement, bounds, epoch, half_hours, interval
-from app.energy.rows import Lines, batches
+from app.energy.query import Page, Statement, half_hours, place, places
+from app.energy.rows import Lines, reading
 
 FIGURES = (
     "generation_kwh", "consumption_kwh", "self_consumption_kwh", "from_grid_kwh", "to_grid_kwh",
@@ -52,12 +52,12 @@ class BalanceGrid(Grid):
 
     def feed(self, found: Sequence[tuple[Any, ...]]) -> list[str]:
         """Return the rows up to and including those found; their sums go into the totals."""
-        exact = [(*row[:2], *map(_exact, row[2:-2]), *row[-2:]) for row in found]
-        for _, group, *sums, _, _ in exact:
-            totals = self._totals.setdefault(group, [None] * len(sums))
-            for place, number in enumerate(sums):
+        exact = [(row[0], *map(_exact, row[1:-2]), *row[-2:]) for row in found]
+        for at, *sums, _, _ in exact:
+            totals = self._totals.setdefault(at % len(self.heads), [None] * len(sums))
+            for which, number in enumerate(sums):
                 if number is not None:
-                    totals[place] = (totals[place] or 0) + number
+                    totals[which] = (totals[which] or 0) + number
         return super().feed(exact)
 
     def fields(self, found: Found, expected: int, era: Era) -> str:
@@ -102,21 +102,18 @@ class BalanceReading(Grouped):
         page = Page(0, len(groups) * len(self.intervals))
         grid = BalanceGrid(groups, self.intervals, self.query.zone(), form, self.by, page)
         if page.last:
-            async for found in batches(connection, self._statement(groups)):
-                yield lines.add(grid.feed(found))
-            yield lines.add(grid.finish())
+            async with reading(connection, self._statement(groups)) as batches:
+                async for found in batches:
+                    yield lines.add(grid.feed(found))
+                yield lines.add(grid.finish())
         yield form.tail({"totals": grid.totals(self.by, groups)}, empty=lines.empty)
 
     def _statement(self, groups: Groups) -> Statement:
         hours = half_hours(groups, self.intervals)
-        start = interval("start", self.query.granularity)
-        more = {} if self.query.granularity == "PT30M" else bounds(self.intervals)
         return Statement(
-            f"select {epoch('interval_start')}, g, generation, consumption, used,"
-            f" register_intervals::bigint, present from (select {start} as interval_start, g,"
-            " sum(export_kwh) as generation, sum(import_kwh) as consumption,"
-            " sum(least(coalesce(import_kwh, 0), coalesce(export_kwh, 0))) as used,"
-            " sum(register_intervals) as register_intervals, count(*) as present"
-            f" from ({hours.sql}) as hh group by 1, 2) as b order by interval_start, g",
-            hours.parameters | more,
+            f"select {place('start', self.intervals)} as place, sum(export_kwh), sum(import_kwh),"
+            " sum(least(coalesce(import_kwh, 0), coalesce(export_kwh, 0))),"
+            " sum(register_intervals)::bigint, count(*)"
+            f" from ({hours.sql}) as hh group by 1 order by 1",
+            hours.parameters | places(groups, self.intervals),
         )

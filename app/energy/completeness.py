@@ -10,7 +10,7 @@ from app.energy.grouped import Grouped
 from app.energy.groups import Dimension, Groups, Span
 from app.energy.intervals import HALF_HOUR, Instant, label
 from app.energy.query import SPANS, Statement, epoch, spans
-from app.energy.rows import batches, table
+from app.energy.rows import reading, table
 
 BY: list[Dimension] = ["meter", "register"]
 COLUMNS = (*BY, "expected_intervals", "present_intervals", "share_present", "gaps")
@@ -32,14 +32,15 @@ class CompletenessReading(Grouped):
         waiting = sorted(groups.spans, key=lambda span: (span.group, span.first))
         found: dict[tuple[int, Instant], tuple[int, list[Gap]]] = {}
         done = 0
-        async for rows in batches(connection, _statement(groups)):
-            for group, first, present, starts, ends in rows:
-                found[group, first] = present, list(zip(starts, ends, strict=True))
-            # Rows come in the order of the spans; the last register may have more of them.
-            last = rows[-1][0]
-            ready = [span for span in waiting[done:] if span.group < last]
-            done += len(ready)
-            yield self._written(question, groups, ready, found)
+        async with reading(connection, _statement(groups)) as batches:
+            async for rows in batches:
+                for group, first, present, starts, ends in rows:
+                    found[group, first] = present, list(zip(starts, ends, strict=True))
+                # Rows come in the order of the spans; the last register may have more of them.
+                last = rows[-1][0]
+                ready = [span for span in waiting[done:] if span.group < last]
+                done += len(ready)
+                yield self._written(question, groups, ready, found)
         yield self._written(question, groups, waiting[done:], found)
 
     def _written(

@@ -12,7 +12,7 @@ from app.energy.groups import Dimension, Groups
 from app.energy.intervals import Intervals
 from app.energy.parameters import Window
 from app.energy.query import Statement
-from app.energy.rows import batches, table
+from app.energy.rows import reading, table
 from app.energy.scope import Scope
 
 
@@ -64,5 +64,6 @@ class GroupedTable(Grouped):
             return
         keys = [tuple(form.text(value) for value in key) for key in groups.keys]
         write = self.writer(form, groups)
-        async for found in batches(connection, self.statement(groups)):
-            yield [(*keys[row[0]], *write(row)) for row in found]
+        async with reading(connection, self.statement(groups)) as batches:
+            async for found in batches:
+                yield [(*keys[row[0]], *write(row)) for row in found]

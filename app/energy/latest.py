@@ -10,7 +10,7 @@ from app.database import Connection
 from app.energy.answer import Body, Question, Reading, State
 from app.energy.intervals import HALF_HOUR
 from app.energy.query import Statement
-from app.energy.rows import batches, table
+from app.energy.rows import reading, table
 from app.energy.scope import Scope, resolve
 
 # Column → its SQL; of a meter, its ESCO, its shadow and its newest half-hour.
@@ -131,8 +131,9 @@ class LatestReading(Reading):
                 *map(form.number, found[-len(NUMBERS) :]),
             )
 
-        async for found in batches(connection, asked):
-            yield [row(values) for values in found]
+        async with reading(connection, asked) as batches:
+            async for found in batches:
+                yield [row(values) for values in found]
 
 
 def statement(filters: list[tuple[str, list[Any]]]) -> Statement:
