@@ -5,7 +5,7 @@ from decimal import Decimal
 from typing import Any
 
 from app.database import Connection
-from app.energy.answer import Body, Question, State
+from app.energy.answer import Body, Question, State, Written
 from app.energy.formats import Format
 from app.energy.grid import Found, Grid
 from app.energy.grouped import Grouped
@@ -90,15 +90,18 @@ class BalanceReading(Grouped):
 
     query: BalanceQuery
 
-    async def write(self, question: Question, connection: Connection, state: State) -> Body:
+    async def write(self, question: Question, connection: Connection, state: State) -> Written:
         """Resolve the groups and return the body."""
-        return self._body(question.format, connection, state, await self.groups(connection))
+        groups, available = await self.groups(connection, state)
+        self.cap(len(groups) * len(self.intervals), question.format)
+        members = {"granularity": self.query.granularity} | self.members(state, available)
+        return Written(self._body(question.format, connection, members, groups), available)
 
     async def _body(
-        self, form: Format, connection: Connection, state: State, groups: Groups
+        self, form: Format, connection: Connection, members: dict[str, Any], groups: Groups
     ) -> Body:
-        lines, granularity = Lines(form), {"granularity": self.query.granularity}
-        yield form.head(granularity | self.members(state), BalanceGrid.columns(self.by))
+        lines = Lines(form)
+        yield form.head(members, BalanceGrid.columns(self.by))
         page = Page(0, len(groups) * len(self.intervals))
         grid = BalanceGrid(groups, self.intervals, self.query.zone(), form, self.by, page)
         if page.last:

@@ -5,7 +5,7 @@ from itertools import groupby
 from typing import Any
 
 from app.database import Connection
-from app.energy.answer import Body, Question, State, period
+from app.energy.answer import Question, State, Written, period
 from app.energy.grouped import Grouped
 from app.energy.groups import Dimension, Groups, Span
 from app.energy.intervals import HALF_HOUR, Instant, label
@@ -20,10 +20,12 @@ Gap = tuple[Instant, Instant]
 class CompletenessReading(Grouped):
     """A checked request for gaps; its groups are registers, its intervals half-hours."""
 
-    async def write(self, question: Question, connection: Connection, state: State) -> Body:
+    async def write(self, question: Question, connection: Connection, state: State) -> Written:
         """Resolve the registers and return the body."""
-        rows = self._rows(question, connection, await self.groups(connection))
-        return table(question.format, period(self.query, state), COLUMNS, rows)
+        groups, available = await self.groups(connection, state)
+        members = period(self.query, state, available)
+        rows = self._rows(question, connection, groups)
+        return Written(table(question.format, members, COLUMNS, rows), available)
 
     async def _rows(
         self, question: Question, connection: Connection, groups: Groups

@@ -9,7 +9,7 @@ from typing import Any
 
 from app.database import Connection
 from app.energy import cursors, sources
-from app.energy.answer import Body, Question, State
+from app.energy.answer import Body, Question, State, Written
 from app.energy.cursors import Position
 from app.energy.formats import Format
 from app.energy.grid import Found, Grid
@@ -109,26 +109,33 @@ class EnergyReading(Grouped):
     after: Position | None
     limit: int | None
 
-    async def write(self, question: Question, connection: Connection, state: State) -> Body:
+    async def write(self, question: Question, connection: Connection, state: State) -> Written:
         """Resolve the groups and return the body."""
-        groups = await self.groups(connection)
+        groups, available = await self.groups(connection, state)
         runs = [(0, len(self.intervals))]
         if self.query.updated_since is not None and len(self.intervals):
             runs = await _changed(connection, self.intervals, self.query.updated_since)
-        return self._body(question, connection, state, groups, runs)
+        pages, is_cut = self._pages(groups, runs) if groups else ([], False)
+        following = None
+        if is_cut:
+            index, group = divmod(pages[-1][1] - 1, len(groups))
+            position = Position(self.intervals.bounds[index], groups.keys[group])
+            following = cursors.write(position, question.fingerprint)
+        members = {"granularity": self.query.granularity} | self.members(state, available)
+        body = self._body(question.format, connection, members, groups, pages, following)
+        return Written(body, available, following)
 
     async def _body(
         self,
-        question: Question,
+        form: Format,
         connection: Connection,
-        state: State,
+        members: dict[str, Any],
         groups: Groups,
-        runs: list[Run],
+        pages: list[Run],
+        following: str | None,
     ) -> Body:
-        form, lines = question.format, Lines(question.format)
-        granularity = {"granularity": self.query.granularity}
-        yield form.head(granularity | self.members(state), EnergyGrid.columns(self.by))
-        pages, is_cut = self._pages(groups, runs) if groups else ([], False)
+        lines = Lines(form)
+        yield form.head(members, EnergyGrid.columns(self.by))
         for first, last in pages:
             part, page = self._part(first, last, len(groups))
             statement = self._statement(form, groups, part, page)
@@ -137,12 +144,7 @@ class EnergyReading(Grouped):
                 async for found in batches:
                     yield lines.add(grid.feed(found))
                 yield lines.add(grid.finish())
-        token = None
-        if is_cut:
-            index, group = divmod(pages[-1][1] - 1, len(groups))
-            position = Position(self.intervals.bounds[index], groups.keys[group])
-            token = cursors.write(position, question.fingerprint)
-        yield form.tail({"next": token}, empty=lines.empty)
+        yield form.tail({"next": following}, empty=lines.empty)
 
     def _pages(self, groups: Groups, runs: list[Run]) -> tuple[list[Run], bool]:
         """Places in the grid that are this page's, and whether more follow."""

@@ -1,19 +1,19 @@
 """What the readings by group have in common; a subclass says what is read of the groups."""
 
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from app.database import Connection
 from app.energy import scope
-from app.energy.answer import Body, Question, Reading, State, period
+from app.energy.answer import Question, Reading, State, Written, period
 from app.energy.formats import Format
 from app.energy.groups import Dimension, Groups
 from app.energy.intervals import Intervals
-from app.energy.parameters import Window
+from app.energy.parameters import MOST_ROWS, Window, refuse
 from app.energy.query import Statement
 from app.energy.rows import reading, table
-from app.energy.scope import Scope
+from app.energy.scope import Available, Scope
 
 
 @dataclass(frozen=True)
@@ -25,14 +25,28 @@ class Grouped(Reading):
     by: list[Dimension]
     intervals: Intervals
 
-    async def groups(self, connection: Connection) -> Groups:
-        """Gather what is mapped in the period."""
-        first, last = self.intervals.first, self.intervals.last
-        return await scope.groups(connection, self.scope, self.by, first, last)
+    async def groups(self, connection: Connection, state: State) -> tuple[Groups, Available]:
+        """Gather what is mapped in the period, and tell what there is of it at any time.
 
-    def members(self, state: State) -> dict[str, Any]:
+        The groups are made of registers while the aggregates do not follow the mapping yet.
+        """
+        first, last = self.intervals.first, self.intervals.last
+        groups, available = await scope.groups(connection, self.scope, self.by, first, last)
+        return (replace(groups, circuits=None) if state.remapping else groups), available
+
+    def cap(self, rows: int, form: Format) -> None:
+        """Refuse more rows than a JSON answer has; the other forms are read line by line."""
+        if form.name == "json" and rows > MOST_ROWS:
+            raise refuse(
+                "period_to",
+                self.query.period_to,
+                f"must be nearer, or the groups fewer: these are {rows} rows, and JSON has at most "
+                f"{MOST_ROWS}; CSV and NDJSON have them all",
+            )
+
+    def members(self, state: State, available: Available) -> dict[str, Any]:
         """What a JSON answer says before its rows."""
-        return {"group_by": self.by} | period(self.query, state)
+        return {"group_by": self.by} | period(self.query, state, available)
 
 
 class GroupedTable(Grouped):
@@ -43,6 +57,10 @@ class GroupedTable(Grouped):
 
     COLUMNS: ClassVar[tuple[str, ...]]
 
+    def rows_of_group(self) -> int:
+        """How many rows a group has at most."""
+        raise NotImplementedError
+
     def statement(self, groups: Groups) -> Statement:
         """The SQL of the rows."""
         raise NotImplementedError
@@ -51,11 +69,14 @@ class GroupedTable(Grouped):
         """What writes the `COLUMNS` of a row found."""
         raise NotImplementedError
 
-    async def write(self, question: Question, connection: Connection, state: State) -> Body:
+    async def write(self, question: Question, connection: Connection, state: State) -> Written:
         """Resolve the groups and return the body."""
-        groups = await self.groups(connection)
+        groups, available = await self.groups(connection, state)
+        self.cap(len(groups) * self.rows_of_group(), question.format)
         rows = self._rows(question.format, connection, groups)
-        return table(question.format, self.members(state), [*self.by, *self.COLUMNS], rows)
+        columns = [*self.by, *self.COLUMNS]
+        members = self.members(state, available)
+        return Written(table(question.format, members, columns, rows), available)
 
     async def _rows(
         self, form: Format, connection: Connection, groups: Groups

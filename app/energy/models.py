@@ -61,6 +61,13 @@ class PeriodBody(BaseModel):
     timezone: str = Field(description="IANA name of the zone whose days these are.")
     period_from: datetime = Field(description="Start asked for, inclusive.")
     period_to: datetime = Field(description="End asked for, exclusive.")
+    available_from: datetime | None = Field(
+        description="Start of the first half-hour that there is, at any time, of what is asked "
+        "for; null without any."
+    )
+    available_to: datetime | None = Field(
+        description="End of the last half-hour that there is of it, exclusive."
+    )
     data_as_of: datetime | None = Field(
         description="Changes up to then are in; send it as `updated_since` next time. Null where "
         "nothing ever changed in the period."

@@ -10,6 +10,7 @@ from app.energy.groups import Groups
 from app.energy.intervals import HALF_HOUR, label
 from app.energy.parameters import PeakQuery
 from app.energy.query import SPANS, Statement, epoch, half_hours, spans
+from app.energy.scope import Available
 
 
 class PeakReading(GroupedTable):
@@ -22,9 +23,13 @@ class PeakReading(GroupedTable):
         "meters_reporting", "complete",
     )  # fmt: skip
 
-    def members(self, state: State) -> dict[str, Any]:
+    def members(self, state: State, available: Available) -> dict[str, Any]:
         """What a JSON answer says before its rows."""
-        return {"direction": self.query.direction} | super().members(state)
+        return {"direction": self.query.direction} | super().members(state, available)
+
+    def rows_of_group(self) -> int:
+        """One for each rank."""
+        return self.query.top
 
     def writer(self, form: Format, groups: Groups) -> Callable[[tuple[Any, ...]], tuple[str, ...]]:
         """Take (group, start, rank, import kW, export kW, registers, meters)."""

@@ -6,7 +6,7 @@ from typing import Any
 from app.energy.formats import Format
 from app.energy.grouped import GroupedTable
 from app.energy.groups import Groups
-from app.energy.intervals import moment, offsets
+from app.energy.intervals import DAY, moment, offsets
 from app.energy.parameters import DayClass, ProfileQuery, unique
 from app.energy.query import Statement, half_hours
 
@@ -17,6 +17,7 @@ LOCAL = (
     "(start at time zone 'UTC' + make_interval(secs =>"
     " (%(offsets)s::integer[])[width_bucket(start, %(changes)s::timestamptz[])]))"
 )
+SHORTEST_MONTH = 28 * DAY
 # `days` of a half-hour for each class of days; null where it is in none of it.
 CLASSES: dict[DayClass, str] = {
     "all": "'all'",
@@ -35,6 +36,12 @@ class ProfileReading(GroupedTable):
         "days", "time", *(f"{name}_{way}_kwh" for way in DIRECTIONS for name in STATISTICS),
         "expected_intervals", "present_intervals", "complete_intervals",
     )  # fmt: skip
+
+    def rows_of_group(self) -> int:
+        """One for each half-hour of the day; a class of days is one, months are many."""
+        months = (self.intervals.last - self.intervals.first) // SHORTEST_MONTH + 2
+        classes = set(self.query.days)
+        return 48 * (len(classes - {"month"}) + months * ("month" in classes))
 
     def writer(self, form: Format, groups: Groups) -> Callable[[tuple[Any, ...]], tuple[str, ...]]:
         """Take (group, days, time, and the numbers of the columns that follow)."""

@@ -197,9 +197,66 @@ def test_a_page_has_a_tag_of_its_own(stack: Stack) -> None:
     assert second.status_code == 200
     assert second.json()["rows"] != first.json()["rows"]
     assert get(stack, "energy", limit=3, headers={"If-None-Match": "*"}).status_code == 304
-    refused = get(stack, "energy", limit=3, format="csv")
-    assert refused.status_code == 422
-    assert "leave out limit" in refused.json()["detail"]
+
+
+@pytest.mark.parametrize("form", ["json", "csv", "ndjson"])
+def test_pages_together_are_the_whole(stack: Stack, form: str) -> None:
+    whole = get(stack, "energy", format=form)
+    assert "link" not in whole.headers
+    with stack.client("wlce") as client:
+        answer = get(stack, "energy", format=form, limit=5)
+        pages = [answer]
+        while following := answer.links.get("next"):
+            answer = client.get(following["url"])
+            assert answer.status_code == 200, answer.text
+            pages.append(answer)
+    if form == "json":
+        assert [page.json()["next"] is None for page in pages[-2:]] == [False, True]
+        rows = [row for page in pages for row in page.json()["rows"]]
+        assert rows == whole.json()["rows"]
+    else:
+        skip = int(form == "csv")
+        lines = [line for page in pages for line in page.text.splitlines()[skip:]]
+        assert lines == whole.text.splitlines()[skip:]
+    assert len(pages) > 2
+
+
+@pytest.mark.parametrize("read", READS)
+@pytest.mark.parametrize("form", ["json", "csv", "ndjson"])
+def test_the_head_says_what_a_line_cannot(stack: Stack, read: str, form: str) -> None:
+    answer = get(stack, read, format=form)
+    said = get(stack, read).json()
+    for header, member in (
+        ("data-as-of", "data_as_of"), ("available-from", "available_from"),
+        ("available-to", "available_to"),
+    ):  # fmt: skip
+        told, shown = answer.headers.get(header), said.get(member)
+        assert (told is None) == (shown is None)
+        if told:
+            assert datetime.fromisoformat(told) == datetime.fromisoformat(shown)
+    period = {} if read == "latest" else PERIOD
+    with stack.client("wlce") as client:
+        head = client.head(f"/v1/{read}", params=period | {"format": form})
+    assert (head.status_code, head.content) == (200, b"")
+    ignored = {"date", "x-request-id", "server-timing", "transfer-encoding", "ratelimit"}
+    assert {n: v for n, v in head.headers.items() if n not in ignored} == {
+        n: v for n, v in answer.headers.items() if n not in ignored
+    }
+    if read == "latest":
+        return
+    with stack.client("wlce") as client:
+        refused = client.head(f"/v1/{read}", params=PERIOD | {"timezone": "Mars/Olympus"})
+    assert (refused.status_code, refused.content) == (422, b"")
+
+
+def test_more_rows_than_json_takes_are_refused_by_name(stack: Stack) -> None:
+    year = {"period_from": "2025-01-01T00:00Z", "period_to": "2025-02-01T00:00Z"}
+    asked = {"granularity": "PT30M", "group_by": "register,circuit,property"} | year
+    with stack.client("wlce") as client:
+        groups = len(client.get("/v1/energy", params=asked | {"granularity": "P1M"}).json()["rows"])
+        answer = client.get("/v1/balance", params=asked)
+    rows = groups * 31 * 48
+    assert (answer.status_code == 422) == (rows > 100_000)
 
 
 def test_a_query_that_fails_is_an_error_not_a_cut_answer(stack: Stack, committed: Admin) -> None:
