@@ -217,6 +217,14 @@ def gaps(world: World, ask: Ask) -> dict[str, tuple[int, int, list[tuple[datetim
     return found
 
 
+def available(world: World, ask: Ask) -> tuple[datetime | None, datetime | None]:
+    """Start of the first and end of the last half-hour of what is asked for, at any time."""
+    times = [at for _, at in world.readings] or [ask.period_from]
+    ever = Ask(min(times), max(times) + HALF_HOUR, ask.zone, ask.group_by, ask.filters)
+    present = [at for (_, at), cell in cells(world, ever).items() if cell.readings]
+    return min(present, default=None), max(present) + HALF_HOUR if present else None
+
+
 def quantile(values: list[Decimal], share: float) -> float:
     """Interpolated linearly between the two values beside the place."""
     ordered = sorted(float(value) for value in values)

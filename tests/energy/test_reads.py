@@ -249,16 +249,6 @@ def test_the_head_says_what_a_line_cannot(stack: Stack, read: str, form: str) ->
     assert (refused.status_code, refused.content) == (422, b"")
 
 
-def test_more_rows_than_json_takes_are_refused_by_name(stack: Stack) -> None:
-    year = {"period_from": "2025-01-01T00:00Z", "period_to": "2025-02-01T00:00Z"}
-    asked = {"granularity": "PT30M", "group_by": "register,circuit,property"} | year
-    with stack.client("wlce") as client:
-        groups = len(client.get("/v1/energy", params=asked | {"granularity": "P1M"}).json()["rows"])
-        answer = client.get("/v1/balance", params=asked)
-    rows = groups * 31 * 48
-    assert (answer.status_code == 422) == (rows > 100_000)
-
-
 def test_a_query_that_fails_is_an_error_not_a_cut_answer(stack: Stack, committed: Admin) -> None:
     # What a statement timeout looks like: the aggregate is locked away until it strikes.
     committed.execute("alter role public_backend set statement_timeout = '1s'")
