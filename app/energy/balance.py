@@ -1,6 +1,7 @@
 """Generation against consumption: what a group uses itself, and what goes to and from the grid."""
 
 from collections.abc import Sequence
+from dataclasses import asdict, fields
 from decimal import Decimal
 from typing import Any
 
@@ -8,17 +9,21 @@ from app.database import Connection
 from app.energy.answer import Body, Question, State, Written
 from app.energy.formats import Format
 from app.energy.grid import Found, Grid
-from app.energy.grouped import Grouped
+from app.energy.grouped import Covered, Grouped
 from app.energy.groups import Dimension, Era, Groups
 from app.energy.parameters import BalanceQuery
-from app.energy.query import Page, Statement, half_hours, place, places
+from app.energy.query import Page, Statement, energy, half_hours, place
 from app.energy.rows import Lines, reading
+from app.energy.sources import choose
 
 FIGURES = (
     "generation_kwh", "consumption_kwh", "self_consumption_kwh", "from_grid_kwh", "to_grid_kwh",
     "self_consumption_ratio", "self_sufficiency_ratio",
 )  # fmt: skip
 Figure = Decimal | None
+
+
+COVERAGE = tuple(field.name for field in fields(Covered))
 
 
 def figures(generation: Figure, consumption: Figure, used: Figure) -> tuple[Figure, ...]:
@@ -42,8 +47,8 @@ def figures(generation: Figure, consumption: Figure, used: Figure) -> tuple[Figu
 class BalanceGrid(Grid):
     """Rows of a balance; adds up the totals of each group on the way."""
 
-    COLUMNS = (*FIGURES, "expected_intervals", "present_intervals", "complete")
-    NOTHING = (None, None, None, 0, 0)
+    COLUMNS = (*FIGURES, *COVERAGE)
+    NOTHING = (None, None, None, 0, 0, 0)
 
     def __init__(self, groups: Groups, *more: Any) -> None:
         super().__init__(groups, *more)
@@ -52,8 +57,8 @@ class BalanceGrid(Grid):
 
     def feed(self, found: Sequence[tuple[Any, ...]]) -> list[str]:
         """Return the rows up to and including those found; their sums go into the totals."""
-        exact = [(row[0], *map(_exact, row[1:-2]), *row[-2:]) for row in found]
-        for at, *sums, _, _ in exact:
+        exact = [(row[0], *map(_exact, row[1:4]), *row[4:]) for row in found]
+        for at, *sums, _, _, _ in exact:
             totals = self._totals.setdefault(at % len(self.heads), [None] * len(sums))
             for which, number in enumerate(sums):
                 if number is not None:
@@ -61,23 +66,28 @@ class BalanceGrid(Grid):
         return super().feed(exact)
 
     def fields(self, found: Found, expected: int, era: Era) -> str:
-        """Take generation, consumption, self-consumption, register and present half-hours."""
-        *sums, register_intervals, present = found
+        """Take three sums of kWh, register and present half-hours, and meters reporting."""
+        *sums, register_intervals, present, meters = found
         missing = self.form.missing
         return self._fields % (
             *(missing if number is None else f"{number:f}" for number in figures(*sums)),
             expected,
             present,
+            era.meters,
+            meters,
             self.form.truth(era.complete(expected, register_intervals)),
         )
 
-    def totals(self, by: Sequence[Dimension], groups: Groups) -> list[dict[str, Any]]:
+    def totals(
+        self, by: Sequence[Dimension], groups: Groups, covered: dict[int, Covered]
+    ) -> list[dict[str, Any]]:
         """Return the figures of each group over the whole period."""
         listed = []
         for group, key in enumerate(groups.keys):
             numbers = figures(*self._totals.get(group, (None, None, None)))
             shown = (None if number is None else float(number) for number in numbers)
-            listed.append(dict(zip([*by, *FIGURES], [*key, *shown], strict=True)))
+            named = dict(zip([*by, *FIGURES], [*key, *shown], strict=True))
+            listed.append(named | asdict(covered[group]))
         return listed
 
 
@@ -109,14 +119,27 @@ class BalanceReading(Grouped):
                 async for found in batches:
                     yield lines.add(grid.feed(found))
                 yield lines.add(grid.finish())
-        yield form.tail({"totals": grid.totals(self.by, groups)}, empty=lines.empty)
+        totals = None
+        if form.name == "json":  # the others have no place for them
+            covered = await self.coverage(connection, groups) if page.last else {}
+            totals = grid.totals(self.by, groups, covered)
+        yield form.tail({"totals": totals}, empty=lines.empty)
 
     def _statement(self, groups: Groups) -> Statement:
         hours = half_hours(groups, self.intervals)
+        asked, whole = self.query, Page(0, len(groups) * len(self.intervals))
+        # Which meters reported is known of longer units too.
+        pieces = choose(asked.granularity, asked.zone(), self.intervals)
+        reported = energy(
+            groups, self.intervals, asked.granularity, pieces, whole, "meters_reporting::bigint"
+        )
         return Statement(
-            f"select {place('start', self.intervals)} as place, sum(export_kwh), sum(import_kwh),"
-            " sum(least(coalesce(import_kwh, 0), coalesce(export_kwh, 0))),"
-            " sum(register_intervals)::bigint, count(*)"
-            f" from ({hours.sql}) as hh group by 1 order by 1",
-            hours.parameters | places(groups, self.intervals),
+            "select place, generation, consumption, used, balanced, present, meters_reporting"
+            f" from (select {place('start', self.intervals)} as place,"
+            " sum(export_kwh) as generation, sum(import_kwh) as consumption,"
+            " sum(least(coalesce(import_kwh, 0), coalesce(export_kwh, 0))) as used,"
+            " sum(register_intervals)::bigint as balanced, count(*) as present"
+            f" from ({hours.sql}) as hh group by 1) as b"
+            f" inner join ({reported.sql}) as reported using (place) order by place",
+            hours.parameters | reported.parameters,
         )

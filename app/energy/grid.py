@@ -46,8 +46,11 @@ class Grid:
         before, self.after = form.brackets
         keys = (tuple(form.text(value) for value in key) for key in groups.keys)
         self.heads = [before + form.fields(by) % key + "," for key in keys]
-        span = form.labels(("interval_start", "interval_end")) + ","
-        self.spans = [span % ends for ends in pairwise(labels(intervals, zone))]
+        left, between, right = form.labels(("interval_start", "interval_end")).split("%s")
+        self.spans = [
+            f"{left}{start}{between}{end}{right},"
+            for start, end in pairwise(labels(intervals, zone))
+        ]
         self.expected = intervals.all_expected()
         self.eras = [groups.eras(group, intervals) for group in range(len(groups))]
         self._starts = [[era.first for era in eras] for eras in self.eras]

@@ -4,6 +4,8 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
+from psycopg.rows import tuple_row
+
 from app.database import Connection
 from app.energy import scope
 from app.energy.answer import Question, Reading, State, Written, period
@@ -11,9 +13,23 @@ from app.energy.formats import Format
 from app.energy.groups import Dimension, Groups
 from app.energy.intervals import Intervals
 from app.energy.parameters import MOST_ROWS, Window, refuse
-from app.energy.query import Statement
+from app.energy.query import Page, Statement, energy
 from app.energy.rows import reading, table
 from app.energy.scope import Available, Scope
+from app.energy.sources import choose
+
+COVERED = "present_intervals::bigint, meters_reporting::bigint"
+
+
+@dataclass(frozen=True, slots=True)
+class Covered:
+    """How much there is of a group over a period."""
+
+    expected_intervals: int
+    present_intervals: int
+    meters_expected: int
+    meters_reporting: int
+    complete: bool
 
 
 @dataclass(frozen=True)
@@ -33,6 +49,23 @@ class Grouped(Reading):
         first, last = self.intervals.first, self.intervals.last
         groups, available = await scope.groups(connection, self.scope, self.by, first, last)
         return (replace(groups, circuits=None) if state.remapping else groups), available
+
+    async def coverage(self, connection: Connection, groups: Groups) -> dict[int, Covered]:
+        """How much there is of each group over the whole period."""
+        first, last = self.intervals.first, self.intervals.last
+        whole = Intervals([first, last], first, last)
+        pieces = choose("P1Y", self.query.zone(), whole)
+        asked = energy(groups, whole, "P1Y", pieces, Page(0, len(groups)), COVERED)
+        cursor = connection.cursor(row_factory=tuple_row)
+        await cursor.execute(asked.sql.encode(), asked.parameters)
+        found = {group: rest async for group, *rest in cursor}
+        covered = {}
+        for group in range(len(groups)):
+            (era,) = groups.eras(group, whole)
+            register_intervals, present, meters = found.get(group, (0, 0, 0))
+            complete = era.complete(whole.expected(0), register_intervals)
+            covered[group] = Covered(whole.expected(0), present, era.meters, meters, complete)
+        return covered
 
     def cap(self, rows: int, form: Format) -> None:
         """Refuse more rows than a JSON answer has; the other forms are read line by line."""
@@ -65,7 +98,9 @@ class GroupedTable(Grouped):
         """The SQL of the rows."""
         raise NotImplementedError
 
-    def writer(self, form: Format, groups: Groups) -> Callable[[tuple[Any, ...]], tuple[str, ...]]:
+    async def writer(
+        self, form: Format, connection: Connection, groups: Groups
+    ) -> Callable[[tuple[Any, ...]], tuple[str, ...]]:
         """What writes the `COLUMNS` of a row found."""
         raise NotImplementedError
 
@@ -84,7 +119,7 @@ class GroupedTable(Grouped):
         if not groups:
             return
         keys = [tuple(form.text(value) for value in key) for key in groups.keys]
-        write = self.writer(form, groups)
+        write = await self.writer(form, connection, groups)
         async with reading(connection, self.statement(groups)) as batches:
             async for found in batches:
                 yield [(*keys[row[0]], *write(row)) for row in found]

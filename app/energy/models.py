@@ -35,7 +35,7 @@ class Coverage(BaseModel):
     """How much of an interval is there."""
 
     expected_intervals: int = Field(
-        description="Half-hours of the interval inside the period: 46, 48 or 50 in a day."
+        description="Half-hours of the interval inside the period: 46, 48 or 50 in a day; all in a total."
     )
     present_intervals: int = Field(description="Those of them with at least one reading.")
     meters_expected: int = Field(description="Meters mapped to the group in the interval.")
@@ -105,14 +105,15 @@ class BalanceFigures(Keys):
     )
 
 
-class BalanceRow(BalanceFigures):
+class BalanceRow(BalanceFigures, Coverage):
     """The balance of a group in an interval."""
 
     interval_start: Start
     interval_end: End
-    expected_intervals: int = Field(description="Half-hours of the interval inside the period.")
-    present_intervals: int = Field(description="Those of them with at least one reading.")
-    complete: bool = Field(description="Whether each half-hour of each mapped register is there.")
+
+
+class BalanceTotal(BalanceFigures, Coverage):
+    """The balance of a group over the whole period."""
 
 
 class Balance(PeriodBody):
@@ -121,7 +122,7 @@ class Balance(PeriodBody):
     granularity: Granularity
     group_by: list[Dimension]
     rows: list[BalanceRow] = Field(description="By interval, then by group.")
-    totals: list[BalanceFigures] = Field(description="Each group over the whole period.")
+    totals: list[BalanceTotal] = Field(description="Each group over the whole period.")
 
 
 class ProfileRow(Keys):
@@ -140,6 +141,8 @@ class ProfileRow(Keys):
     expected_intervals: int = Field(description="Half-hours at that time on such days.")
     present_intervals: int = Field(description="Those with at least one reading: they are counted.")
     complete_intervals: int = Field(description="Those with a reading of each mapped register.")
+    meters_expected: int = Field(description="Meters mapped to the group in the period.")
+    meters_reporting: int = Field(description="Meters with a reading in the period.")
 
 
 class Profile(PeriodBody):

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+from app.database import Connection
 from app.energy.answer import State
 from app.energy.formats import Format
 from app.energy.grouped import GroupedTable
@@ -31,7 +32,9 @@ class PeakReading(GroupedTable):
         """One for each rank."""
         return self.query.top
 
-    def writer(self, form: Format, groups: Groups) -> Callable[[tuple[Any, ...]], tuple[str, ...]]:
+    async def writer(
+        self, form: Format, connection: Connection, groups: Groups
+    ) -> Callable[[tuple[Any, ...]], tuple[str, ...]]:
         """Take (group, start, rank, import kW, export kW, registers, meters)."""
         zone = self.query.zone()
         eras = [groups.eras(group, self.intervals) for group in range(len(groups))]

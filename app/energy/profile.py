@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+from app.database import Connection
 from app.energy.formats import Format
 from app.energy.grouped import GroupedTable
 from app.energy.groups import Groups
@@ -34,7 +35,8 @@ class ProfileReading(GroupedTable):
 
     COLUMNS = (
         "days", "time", *(f"{name}_{way}_kwh" for way in DIRECTIONS for name in STATISTICS),
-        "expected_intervals", "present_intervals", "complete_intervals",
+        "expected_intervals", "present_intervals", "complete_intervals", "meters_expected",
+        "meters_reporting",
     )  # fmt: skip
 
     def rows_of_group(self) -> int:
@@ -43,9 +45,21 @@ class ProfileReading(GroupedTable):
         classes = set(self.query.days)
         return 48 * (len(classes - {"month"}) + months * ("month" in classes))
 
-    def writer(self, form: Format, groups: Groups) -> Callable[[tuple[Any, ...]], tuple[str, ...]]:
-        """Take (group, days, time, and the numbers of the columns that follow)."""
-        return lambda row: (form.text(row[1]), form.text(row[2]), *map(form.number, row[3:]))
+    async def writer(
+        self, form: Format, connection: Connection, groups: Groups
+    ) -> Callable[[tuple[Any, ...]], tuple[str, ...]]:
+        """Take (group, days, time, and the numbers of the columns that follow but for meters)."""
+        covered = await self.coverage(connection, groups)
+        meters = {
+            group: (str(its.meters_expected), str(its.meters_reporting))
+            for group, its in covered.items()
+        }
+        return lambda row: (
+            form.text(row[1]),
+            form.text(row[2]),
+            *map(form.number, row[3:]),
+            *meters[row[0]],
+        )
 
     def statement(self, groups: Groups) -> Statement:
         """Put the half-hours of each group together by days and time of day."""

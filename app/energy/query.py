@@ -92,13 +92,13 @@ def _members(groups: Groups) -> dict[str, Any]:
     }
 
 
-def _parts(pieces: Sequence[Piece], parameters: dict[str, Any]) -> list[str]:
+def _parts(pieces: Sequence[Piece], parameters: dict[str, Any], name: str = "piece") -> list[str]:
     """One SELECT for each piece: a row per member of a group and unit of the piece's source."""
     parts = []
     for number, piece in enumerate(pieces):
         source = piece.source
-        parameters[f"from_{number}"] = moment(piece.first)
-        parameters[f"to_{number}"] = moment(piece.last)
+        parameters[f"{name}_{number}_from"] = moment(piece.first)
+        parameters[f"{name}_{number}_to"] = moment(piece.last)
         unit = f's."{source.column}"'
         present = "1" if source is HALF_HOURS else "s.present_intervals"
         parts.append(
@@ -108,7 +108,7 @@ def _parts(pieces: Sequence[Piece], parameters: dict[str, Any]) -> list[str]:
             " inner join unnest(%(circuits)s::uuid[], %(groups)s::integer[])"
             " as m (circuit, g) on s.circuit_id = m.circuit"
             " where s.circuit_id = any(%(circuits)s::uuid[])"
-            f" and {unit} >= %(from_{number})s and {unit} < %(to_{number})s"
+            f" and {unit} >= %({name}_{number}_from)s and {unit} < %({name}_{number}_to)s"
         )
     return parts
 
@@ -217,7 +217,8 @@ def half_hours(groups: Groups, intervals: Intervals) -> Statement:
             spans(groups, intervals.first, intervals.last),
         )
     parameters = _members(groups)
-    (units,) = _parts([Piece(HALF_HOURS, intervals.first, intervals.last)], parameters)
+    whole = [Piece(HALF_HOURS, intervals.first, intervals.last)]
+    (units,) = _parts(whole, parameters, "half_hours")
     columns = "total_import_kwh", "total_export_kwh", "register_intervals"
     values = columns if groups.single else [f"sum({column})" for column in columns]
     return Statement(

@@ -134,18 +134,34 @@ def energy(world: World, ask: Ask, granularity: str) -> dict[tuple[Any, Key], di
                 cell.readings |= part.readings
                 cell.expected |= part.expected
                 used += min(part.total(0) or Decimal(0), part.total(1) or Decimal(0))
-            meters = world.registers
             rows[which, key] = {
                 "import_kwh": cell.total(0),
                 "export_kwh": cell.total(1),
                 "used": used,
-                "expected_intervals": len(half_hours),
-                "present_intervals": len(cell.half_hours),
-                "meters_expected": len({meters[r]["meter"][0] for r, _ in cell.expected}),
-                "meters_reporting": len({meters[r]["meter"][0] for r, _ in cell.readings}),
-                "complete": cell.complete,
+                **_coverage(world, cell, len(half_hours)),
             }
     return rows
+
+
+def _coverage(world: World, cell: Cell, half_hours: int) -> dict[str, Any]:
+    meters = world.registers
+    return {
+        "expected_intervals": half_hours,
+        "present_intervals": len(cell.half_hours),
+        "meters_expected": len({meters[r]["meter"][0] for r, _ in cell.expected}),
+        "meters_reporting": len({meters[r]["meter"][0] for r, _ in cell.readings}),
+        "complete": cell.complete,
+    }
+
+
+def coverage(world: World, ask: Ask, key: Key) -> dict[str, Any]:
+    """How much there is of a group over the whole period."""
+    whole = Cell()
+    for (group, _), cell in cells(world, ask).items():
+        if group == key:
+            whole.readings |= cell.readings
+            whole.expected |= cell.expected
+    return _coverage(world, whole, len(list(ask.half_hours())))
 
 
 def balance(row: dict[str, Any]) -> dict[str, Any]:

@@ -32,6 +32,9 @@ CHANGES = {
     "Australia/Lord_Howe": ["2025-10-05", "2026-04-05"],
     "Asia/Kathmandu": ["2025-12-31"],
 }
+COVERAGE = [
+    "expected_intervals", "present_intervals", "meters_expected", "meters_reporting", "complete",
+]  # fmt: skip
 SPACE = UUID("bbbbbbbb-0000-4000-8000-000000000000")
 
 
@@ -210,7 +213,7 @@ def _check(client: httpx.Client, world: World, ask: Ask, granularity: str) -> No
                     name: value for name, value in want.items() if name != "used"
                 }, place
                 continue
-            for name in ("expected_intervals", "present_intervals", "complete"):
+            for name in COVERAGE:
                 assert row[name] == want[name], (place, name)
             for name, value in model.balance(want).items():
                 assert _close(row[name], value), (place, name, row, value)
@@ -221,6 +224,8 @@ def _check(client: httpx.Client, world: World, ask: Ask, granularity: str) -> No
             way = {"generation_kwh": "export_kwh", "consumption_kwh": "import_kwh"}[name]
             known = [part[way] for part in parts if part[way] is not None]
             assert _close(total[name], sum(known) if known else None)
+        for name, value in model.coverage(world, ask, key).items():
+            assert total[name] == value, (key, name)
     first, last = model.available(world, ask)
     for name, at in (("available_from", first), ("available_to", last)):
         assert (answer[name] and datetime.fromisoformat(answer[name])) == at
@@ -343,6 +348,9 @@ def test_profile(
         assert row["expected_intervals"] == count
         assert row["present_intervals"] == len(cells)
         assert row["complete_intervals"] == sum(cell.complete for cell in cells)
+        whole = model.coverage(world, ask, place[0])
+        for name in ("meters_expected", "meters_reporting"):
+            assert row[name] == whole[name]
         for direction, name in enumerate(("import", "export")):
             values = [total for c in cells if (total := c.total(direction)) is not None]
             mean = sum(values) / len(values) if values else None
