@@ -1,6 +1,6 @@
 """Generation against consumption: what a group uses itself, and what goes to and from the grid."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, fields
 from decimal import Decimal
 from typing import Any
@@ -55,8 +55,8 @@ class BalanceGrid(Grid):
         self._totals: dict[int, list[Figure]] = {}
         self._fields = self.form.fields(self.COLUMNS)
 
-    def feed(self, found: Sequence[tuple[Any, ...]]) -> list[str]:
-        """Return the rows up to and including those found; their sums go into the totals."""
+    def feed(self, found: Sequence[tuple[Any, ...]]) -> Iterator[list[str]]:
+        """Yield the rows up to and including those found; their sums go into the totals."""
         exact = [(row[0], *map(_exact, row[1:4]), *row[4:]) for row in found]
         for at, *sums, _, _, _ in exact:
             totals = self._totals.setdefault(at % len(self.heads), [None] * len(sums))
@@ -117,8 +117,10 @@ class BalanceReading(Grouped):
         if page.last:
             async with reading(connection, self._statement(groups)) as batches:
                 async for found in batches:
-                    yield lines.add(grid.feed(found))
-                yield lines.add(grid.finish())
+                    for rows in grid.feed(found):
+                        yield lines.add(rows)
+                for rows in grid.finish():
+                    yield lines.add(rows)
         totals = None
         if form.name == "json":  # the others have no place for them
             covered = await self.coverage(connection, groups) if page.last else {}

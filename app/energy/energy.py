@@ -1,6 +1,6 @@
 """Energy per group and interval: a page of the grid, written as the database finds it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import islice, product
@@ -47,13 +47,14 @@ class EnergyGrid(Grid):
         self._steady = all(len(eras) == 1 for eras in self.eras)
         self._kept: dict[int, list[tuple[str, float, str, str]]] = {}
 
-    def feed(self, found: Sequence[tuple[Any, ...]]) -> list[str]:
-        """Return the rows up to and including those found.
+    def feed(self, found: Sequence[tuple[Any, ...]]) -> Iterator[list[str]]:
+        """Yield the rows up to and including those found.
 
         Without a gap among them and while no group changes, which is most of the time, in one go.
         """
         if not (self._steady and found and found[-1][0] == self.place + len(found) - 1):
-            return super().feed(found)
+            yield from super().feed(found)
+            return
         rows: list[str] = []
         while len(rows) < len(found):
             index, group = divmod(self.place, len(self.heads))
@@ -69,7 +70,7 @@ class EnergyGrid(Grid):
                 )
             ]
             self.place += left
-        return rows
+        yield rows
 
     def fields(self, found: Found, expected: int, era: Era) -> str:
         """Take register half-hours and the fields of `FOUND`."""
@@ -142,8 +143,10 @@ class EnergyReading(Grouped):
             async with reading(connection, statement) as batches:
                 grid = EnergyGrid(groups, part, self.query.zone(), form, self.by, page)
                 async for found in batches:
-                    yield lines.add(grid.feed(found))
-                yield lines.add(grid.finish())
+                    for rows in grid.feed(found):
+                        yield lines.add(rows)
+                for rows in grid.finish():
+                    yield lines.add(rows)
         yield form.tail({"next": following}, empty=lines.empty)
 
     def _pages(self, groups: Groups, runs: list[Run]) -> tuple[list[Run], bool]:

@@ -1,7 +1,7 @@
 """Rows per group and interval: each group has one in each interval, reported or not."""
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any, ClassVar
 from zoneinfo import ZoneInfo
@@ -13,6 +13,7 @@ from app.energy.query import Page
 
 # What the database found of a group in an interval, after the row's place.
 Found = Sequence[Any]
+MOST_AT_A_TIME = 5000
 
 
 class Grid:
@@ -55,36 +56,38 @@ class Grid:
         self.eras = [groups.eras(group, intervals) for group in range(len(groups))]
         self._starts = [[era.first for era in eras] for eras in self.eras]
 
-    def feed(self, found: Sequence[tuple[Any, ...]]) -> list[str]:
-        """Return the rows up to and including those found: (place, …)."""
+    def feed(self, found: Sequence[tuple[Any, ...]]) -> Iterator[list[str]]:
+        """Yield the rows up to and including those found: (place, …), some at a time."""
         rows: list[str] = []
         count = len(self.heads)
         for row in found:
             place = row[0]
             if place != self.place:
-                self._fill(rows, place)
+                yield rows
+                yield from self._fill(place)
+                rows = []
             index, group = divmod(place, count)
             rows.append(self._row(index, group, row[1:]))
             self.place = place + 1
-        return rows
+        yield rows
 
-    def finish(self) -> list[str]:
-        """Return the rows after the last one found."""
-        rows: list[str] = []
-        self._fill(rows, self._last)
-        return rows
+    def finish(self) -> Iterator[list[str]]:
+        """Yield the rows after the last one found."""
+        return self._fill(self._last)
 
     def fields(self, found: Found, expected: int, era: Era) -> str:
         """Write the `COLUMNS`; `expected` half-hours of each of the era's registers."""
         raise NotImplementedError
 
-    def _fill(self, rows: list[str], place: int) -> None:
-        """Add rows for what the database did not find before `place`."""
+    def _fill(self, place: int) -> Iterator[list[str]]:
+        """Yield rows for what the database did not find before `place`: there may be very many."""
         if not self.place <= place <= self._last:
             raise RuntimeError("the database returned a row outside the page, or out of order")
-        places = (divmod(at, len(self.heads)) for at in range(self.place, place))
-        rows += [self._row(index, group, self.NOTHING) for index, group in places]
-        self.place = place
+        while self.place < place:
+            end = min(place, self.place + MOST_AT_A_TIME)
+            places = (divmod(at, len(self.heads)) for at in range(self.place, end))
+            yield [self._row(index, group, self.NOTHING) for index, group in places]
+            self.place = end
 
     def _row(self, index: int, group: int, found: Found) -> str:
         eras = self.eras[group]

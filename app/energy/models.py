@@ -35,7 +35,8 @@ class Coverage(BaseModel):
     """How much of an interval is there."""
 
     expected_intervals: int = Field(
-        description="Half-hours of the interval inside the period: 46, 48 or 50 in a day; all in a total."
+        description="Half-hours of the interval inside the period, 46, 48 or 50 in a day; in a "
+        "total, of the whole period."
     )
     present_intervals: int = Field(description="Those of them with at least one reading.")
     meters_expected: int = Field(description="Meters mapped to the group in the interval.")

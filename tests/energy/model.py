@@ -241,6 +241,28 @@ def available(world: World, ask: Ask) -> tuple[datetime | None, datetime | None]
     return min(present, default=None), max(present) + HALF_HOUR if present else None
 
 
+def latest(world: World, ask: Ask) -> dict[str, tuple[datetime | None, Any, Any, int]]:
+    """Serial → the newest half-hour, its import and export, and how many registers are there.
+
+    A meter is asked for by what it has itself, or by the circuits its registers are mapped to now.
+    """
+    found = {}
+    for serial in {its["meter"][0] for its in world.registers.values()}:
+        own = {r: its for r, its in world.registers.items() if its["meter"][0] == serial}
+        now = [world.circuits[m.circuit] for m in world.mappings if m.register in own and not m.end]
+        if not all(
+            any(circuit.get(name) == value for circuit in now)
+            or any(value in its.get(name, []) for its in own.values())
+            for name, value in ask.filters.items()
+        ):
+            continue
+        newest = max((at for r, at in world.readings if r in own), default=None)
+        cell = Cell({place: r for place, r in world.readings.items() if place[0] in own})
+        cell.readings = {place: r for place, r in cell.readings.items() if place[1] == newest}
+        found[str(serial)] = newest, cell.total(0), cell.total(1), len(cell.readings)
+    return found
+
+
 def quantile(values: list[Decimal], share: float) -> float:
     """Interpolated linearly between the two values beside the place."""
     ordered = sorted(float(value) for value in values)

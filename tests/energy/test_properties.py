@@ -404,3 +404,25 @@ def test_peak_and_completeness(
         for gap, (start, end) in zip(row["gaps"], gaps, strict=True):
             assert gap["missing_intervals"] == (end - start) / HALF_HOUR
         assert all(one[1] < other[0] for one, other in pairwise(times))
+
+
+@EXAMPLES
+@given(case=worlds())
+def test_latest(
+    community: tuple[psycopg.Connection[Any], httpx.Client], case: tuple[World, Ask]
+) -> None:
+    admin, client = community
+    world, ask = case
+    _load(admin, world)
+    answer = client.get("/v1/latest", params={"timezone": ask.zone.key, **ask.filters})
+    assert answer.status_code == 200, answer.text
+    rows = json.loads(answer.text, parse_float=Decimal)["rows"]
+    found = {}
+    for row in rows:
+        start = row["interval_start"] and datetime.fromisoformat(row["interval_start"])
+        ends = row["interval_end"] and datetime.fromisoformat(row["interval_end"])
+        assert ends == (start and start + HALF_HOUR)
+        figures = row["import_kwh"], row["export_kwh"], row["registers_reporting"]
+        found[row["meter"]] = (start, *figures)
+    assert [row["meter"] for row in rows] == sorted(found)
+    assert found == model.latest(world, ask)

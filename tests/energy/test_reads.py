@@ -105,6 +105,52 @@ def test_what_is_refused_is_named(
     assert allowed in error["message"]
 
 
+@pytest.mark.parametrize(
+    ("accept", "expected"),
+    [
+        ("*/*", "application/json"), ("text/*", "text/csv"), ("application/*", "application/json"),
+        ("application/json;q=0.5, text/csv;q=0.9", "text/csv"), ("TEXT/CSV", "text/csv"),
+        ("application/x-ndjson, */*;q=0.1", "application/x-ndjson"),
+        ("application/json;q=0, */*;q=0.5", "text/csv"), (",", "application/json"),
+        ("text/html,application/xml;q=0.9,*/*;q=0.8", "application/json"),
+        ("text/csv;q=nonsense, */*;q=0.1", "application/json"), ("text/csv;q=2", "text/csv"),
+        ("image/png", None), ("application/xml", None), ("text/csv;q=0", None), ("*/*;q=0", None),
+    ],
+)  # fmt: skip
+def test_the_form_is_what_the_accept_header_likes_best(
+    stack: Stack, accept: str, expected: str | None
+) -> None:
+    answer = get(stack, "energy", headers={"Accept": accept})
+    if expected is None:
+        assert (answer.status_code, answer.json()["code"]) == (406, "not_acceptable")
+        assert "text/csv" in answer.json()["detail"]
+    else:
+        assert answer.status_code == 200
+        assert answer.headers["content-type"].split(";")[0] == expected
+
+
+@pytest.mark.parametrize("read", READS)
+def test_what_is_given_twice_is_refused(stack: Stack, read: str) -> None:
+    twice = get(stack, read, timezone=["UTC", "Europe/London"])
+    assert twice.status_code == 422
+    (error,) = twice.json()["errors"]
+    assert (error["parameter"], error["value"]) == ("timezone", "UTC, Europe/London")
+    assert "once" in error["message"]
+    assert get(stack, read, circuit_type=["power", "solar"]).status_code == 200
+    many = get(stack, read, site=",".join(["x"] * 101))
+    assert many.status_code == 422
+    (error,) = many.json()["errors"]
+    assert error["value"].startswith("x,x,x")
+
+
+def test_a_foreign_id_is_no_304(stack: Stack) -> None:
+    with stack.client("wlce") as client:
+        foreign = client.get("/rest/v1/circuits?select=id&limit=1").json()[0]["id"]
+    for circuit in (foreign, "00000000-0000-4000-8000-000000000000"):
+        answer = get(stack, f"circuits/{circuit}/energy", "hmce", headers={"If-None-Match": "*"})
+        assert answer.status_code == 404
+
+
 @pytest.mark.parametrize("read", WINDOWED)
 @pytest.mark.parametrize("name", ["period_from", "period_to"])
 @pytest.mark.parametrize(
