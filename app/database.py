@@ -40,7 +40,10 @@ def create_pool(settings: DatabaseSettings) -> Pool:
     )
 
 
+# One snapshot: what an answer is tagged with, what it is made of and its rows are of one moment.
+ONE_SNAPSHOT = "set transaction isolation level repeatable read, read only"
 # SET ROLE does not bring a role's own settings along; its time limit holds here as at PostgREST.
+# What a cursor finds is wanted whole, so it must not be planned for its first rows.
 AS_CALLER = """
     select
         set_config('statement_timeout', coalesce((
@@ -48,6 +51,8 @@ AS_CALLER = """
             from pg_catalog.pg_roles cross join unnest(rolconfig) as setting
             where rolname = %s and setting like 'statement_timeout=%%'
         ), current_setting('statement_timeout')), true),
+        set_config('cursor_tuple_fraction', '1', true),
+        set_config('work_mem', '16MB', true),
         set_config('request.jwt.claims', %s, true),
         set_config('role', %s, true)
 """
@@ -61,8 +66,9 @@ async def caller_session(pool: Pool, caller: Principal) -> AsyncIterator[Connect
     tenant's role without an ESCO and a revoked token, and sets the ESCO that every policy reads.
     """
     async with pool.connection() as connection, connection.transaction():
-        await connection.execute("set transaction read only")
         claims = orjson.dumps(caller.claims).decode()
-        await connection.execute(AS_CALLER, (caller.role, claims, caller.role))
-        await connection.execute("select gateway.authorize()")
+        async with connection.pipeline():
+            await connection.execute(ONE_SNAPSHOT)
+            await connection.execute(AS_CALLER, (caller.role, claims, caller.role))
+            await connection.execute("select gateway.authorize()")
         yield connection

@@ -78,6 +78,12 @@ class MethodNotAllowed(Problem):
     status, code, title = 405, "method_not_allowed", "This method is not available here"
 
 
+class NotAcceptable(Problem):
+    """None of the forms that the Accept header takes is served."""
+
+    status, code, title = 406, "not_acceptable", "There is no such form of this"
+
+
 class TooSlow(Problem):
     """The client stopped sending its request."""
 
@@ -210,6 +216,8 @@ def from_validation(error: RequestValidationError) -> Problem:
         if where == "query":
             del path[1:]  # a parameter is named as a whole, not by the place in its list
         found = item.get("input")
+        if isinstance(found, list) and all(isinstance(part, str) for part in found):
+            found = ",".join(found)
         errors.append(
             {
                 "in": where,

@@ -52,10 +52,15 @@ CORS_REQUEST_HEADERS = [
     "x-supabase-api-version",
 ]
 CORS_ANSWER_HEADERS = [
+    "available-from",
+    "available-to",
+    "content-disposition",
     "content-location",
     "content-profile",
     "content-range",
+    "data-as-of",
     "etag",
+    "link",
     "location",
     "preference-applied",
     "ratelimit",

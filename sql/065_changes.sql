@@ -99,17 +99,20 @@ begin
     end loop;
 end $$;
 
-create function flows.concerns_caller(esco uuid) returns boolean
+-- A token of monitoring has no ESCO and reads every one.
+create function flows.callers_escos() returns uuid[]
 language sql stable set search_path = ''
-return esco is null
-or esco = flows.current_esco()
-or nullif(current_setting('request.jwt.claims', true), '')::jsonb ->> 'role' = 'grafanareader';
-comment on function flows.concerns_caller(uuid)
-is 'Whether a change at an ESCO (none: at every one) is the caller''s to know of.';
+return case
+    when nullif(current_setting('request.jwt.claims', true), '')::jsonb ->> 'role' = 'grafanareader'
+        then array(select esco.id from flows.escos as esco)
+    else array[flows.current_esco()]
+end;
+comment on function flows.callers_escos() is 'The ESCOs whose changes are the caller''s to know of.';
 
 -- The version moves with every change the caller could see in the period, and again when the
--- aggregates have followed it; as_of is the latest moment whose changes are all in.
-create function flows.data_state(period tstzrange, out version text, out as_of timestamptz)
+-- aggregates have followed it; as_of is the latest moment whose changes are all in. Until a changed
+-- mapping is followed, the aggregates are sums over the old one.
+create function flows.data_state(period tstzrange, out version text, out as_of timestamptz, out remapping boolean)
 language sql stable security definer set search_path = ''
 begin atomic
     select
@@ -118,12 +121,14 @@ begin atomic
         coalesce(
             min(c.changed_at) filter (where c.followed_at is null),
             max(c.changed_at)
-        )
+        ),
+        coalesce(bool_or(c.kind = 'mapping' and c.followed_at is null), false)
     from flows.change as c
     where c.period && data_state.period
-        and flows.concerns_caller(c.esco);
+        and (c.esco is null or c.esco = any((select flows.callers_escos())::uuid[]));
 end;
-comment on function flows.data_state(tstzrange) is 'Version and latest change of what the caller can see in a period.';
+comment on function flows.data_state(tstzrange)
+is 'Version and latest change of what the caller can see in a period, and whether the aggregates lag a mapping.';
 grant execute on function flows.data_state(tstzrange) to flows, public_backend, grafanareader;
 
 create function flows.changed_since(moment timestamptz, period tstzrange) returns tstzmultirange
@@ -133,7 +138,7 @@ begin atomic
     from flows.change as c
     where c.period && changed_since.period
         and (c.followed_at is null or c.followed_at >= changed_since.moment)
-        and flows.concerns_caller(c.esco);
+        and (c.esco is null or c.esco = any((select flows.callers_escos())::uuid[]));
 end;
 comment on function flows.changed_since(timestamptz, tstzrange)
 is 'Which part of a period has figures, of those the caller can see, that changed since a moment.';

@@ -1,35 +1,57 @@
 -- migrate:up
 set local role flows_owner;
 
+create function flows.half_hours_changed(
+    arrived flows.register_half_hour[], removed flows.register_half_hour[]
+) returns void
+language plpgsql set search_path = ''
+as $$
+declare
+    changed flows.register_half_hour[] := array(
+        select (c.register_id, c."timestamp")::flows.register_half_hour
+        from (select * from unnest(arrived) union select * from unnest(removed)) as c
+    );
+    gone flows.register_half_hour[];
+begin
+    if changed = '{}' then
+        return;
+    end if;
+    perform flows.extend_extents(arrived);
+    if removed <> '{}' then
+        gone := array(
+            select (c.register_id, c."timestamp")::flows.register_half_hour
+            from (select * from unnest(removed) except select * from unnest(arrived)) as c
+        );
+        perform flows.shrink_extents(gone);
+    end if;
+    perform flows.follow_readings(changed);
+end $$;
+comment on function flows.half_hours_changed(flows.register_half_hour[], flows.register_half_hour[])
+is 'Extents and aggregates follow half-hours that were written or removed.';
+
 -- Who follows what: readings hand the half-hours they changed, mappings the time they moved, to the engine's own
 -- flows.follow_readings and flows.follow_mapping, at the end of the statement.
 create function flows.readings_changed() returns trigger
 language plpgsql security definer set search_path = ''
 as $$
 declare
-    changed flows.register_half_hour[];
+    arrived flows.register_half_hour[] := '{}';
+    removed flows.register_half_hour[] := '{}';
 begin
-    if tg_op = 'INSERT' then
-        changed := array(select (a.register_id, a."timestamp")::flows.register_half_hour from added as a);
-    elsif tg_op = 'DELETE' then
-        changed := array(select (r.register_id, r."timestamp")::flows.register_half_hour from removed as r);
-    else
-        changed := array(
-            select (a.register_id, a."timestamp")::flows.register_half_hour from added as a
-            union
-            select (r.register_id, r."timestamp")::flows.register_half_hour from removed as r
-        );
+    if tg_op <> 'DELETE' then
+        arrived := array(select (n.register_id, n."timestamp")::flows.register_half_hour from new_rows as n);
     end if;
-    if changed <> '{}' then
-        perform flows.follow_readings(changed);
+    if tg_op <> 'INSERT' then
+        removed := array(select (o.register_id, o."timestamp")::flows.register_half_hour from old_rows as o);
     end if;
+    perform flows.half_hours_changed(arrived, removed);
     return null;
 end $$;
 comment on function flows.readings_changed() is 'The aggregates follow changed half-hours.';
 create trigger aggregates_follow_new after insert on flows.register_interval_hh
-referencing new table as added for each statement execute function flows.readings_changed();
+referencing new table as new_rows for each statement execute function flows.readings_changed();
 create trigger aggregates_follow_changed after update on flows.register_interval_hh
-referencing new table as added old table as removed for each statement execute function flows.readings_changed();
+referencing new table as new_rows old table as old_rows for each statement execute function flows.readings_changed();
 create trigger updated_at_moves before update on flows.register_interval_hh
 for each row execute function flows.touch();
 

@@ -80,6 +80,67 @@ create view api.register_interval_hh_latest with (security_barrier = true) as
 select * from flows.register_interval_hh_latest
 where register_id = any((select flows.own_registers())::uuid[]);
 
+-- A definer function sees every ESCO, so whose register it is must be asked in so many words.
+create function flows.find_extent(
+    register uuid, period tstzrange, out available_from timestamptz, out available_to timestamptz
+)
+language plpgsql stable security definer set search_path = ''
+as $$
+begin
+    if exists (
+        select from flows.meter_registers as its
+        inner join flows.meter_registry as meter on its.meter_id = meter.id
+        where its.register_id = register and meter.esco = any(flows.callers_escos())
+    ) then
+        available_from := (
+            select r."timestamp" from flows.register_interval_hh as r
+            where r.register_id = register
+                and r."timestamp" >= lower(period) and r."timestamp" < coalesce(upper(period), 'infinity')
+            order by r."timestamp" limit 1
+        );
+        available_to := (
+            select r."timestamp" + interval '30 minutes' from flows.register_interval_hh as r
+            where r.register_id = register
+                and r."timestamp" >= lower(period) and r."timestamp" < coalesce(upper(period), 'infinity')
+            order by r."timestamp" desc limit 1
+        );
+    end if;
+end $$;
+comment on function flows.find_extent(uuid, tstzrange)
+is 'First and last half-hour of one of the caller''s registers in a period.';
+grant execute on function flows.find_extent(uuid, tstzrange) to flows, public_backend, grafanareader, tsdbadmin;
+
+-- What there is of a register while it is mapped to a circuit; looked up only where the mapping cuts
+-- what there is of the register, by a function: sub-selects would be planned over every chunk each time.
+create view flows.circuit_register_extent as
+select
+    mapping.circuit, mapping.register, mapping.start_time,
+    case
+        when known.available_from >= mapping.start_time then known.available_from
+        else (flows.find_extent(mapping.register, tstzrange(mapping.start_time, mapping.end_time))).available_from
+    end as available_from,
+    case
+        when known.available_to <= mapping.end_time or mapping.end_time is null then known.available_to
+        else (flows.find_extent(mapping.register, tstzrange(mapping.start_time, mapping.end_time))).available_to
+    end as available_to
+from flows.circuit_register as mapping
+inner join flows.register_extent as known
+    on mapping.register = known.register_id
+    and known.available_to > mapping.start_time
+    and (known.available_from < mapping.end_time or mapping.end_time is null);
+comment on view flows.circuit_register_extent
+is 'First and last half-hour of each register while it is mapped to a circuit.';
+comment on column flows.circuit_register_extent.circuit is 'The circuit.';
+comment on column flows.circuit_register_extent.register is 'The register.';
+comment on column flows.circuit_register_extent.start_time is 'Since when it is mapped, UTC.';
+comment on column flows.circuit_register_extent.available_from
+is 'Start of the first half-hour, UTC; empty where there is none.';
+comment on column flows.circuit_register_extent.available_to
+is 'End of the last half-hour, UTC; empty where there is none.';
+create view api.circuit_register_extent with (security_barrier = true) as
+select * from flows.circuit_register_extent
+where register = any((select flows.own_registers())::uuid[]);
+
 create view flows.meter_csq_latest as
 select meter.id as meter_id, newest."timestamp", newest.csq
 from flows.meter_registry as meter
@@ -93,7 +154,7 @@ comment on view flows.meter_csq_latest is 'The newest signal of each meter that 
 create view api.meter_csq_latest with (security_barrier = true) as
 select * from flows.meter_csq_latest
 where meter_id = any((select flows.own_meters())::uuid[]);
-grant select on api.register_interval_hh_latest, api.meter_csq_latest
+grant select on api.register_interval_hh_latest, api.circuit_register_extent, api.meter_csq_latest
 to flows, public_backend, grafanareader, tsdbadmin;
 do $$
 declare

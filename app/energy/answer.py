@@ -1,4 +1,4 @@
-"""Answers of /v1: tagged, 304 before any query, and streamed inside the caller's session."""
+"""Answers of /v1: tagged, 304 before any row is read, and streamed inside the caller's session."""
 
 import hashlib
 from collections.abc import AsyncIterator, Mapping
@@ -17,6 +17,7 @@ from app.database import Connection, caller_session
 from app.energy.formats import Format
 from app.energy.intervals import Instant, moment
 from app.energy.parameters import Window
+from app.energy.scope import Available
 from app.exchange import ClientGone, Exchange
 from app.services import Services
 
@@ -25,19 +26,33 @@ REPRESENTATION = 1
 COMMON = {"Cache-Control": "private, no-cache", "Vary": "Authorization, Accept"}
 
 STATE = (
-    "select concat_ws('-', s.version, ({beside})) as version, s.as_of"
+    "select concat_ws('-', s.version, ({beside})) as version, s.as_of, s.remapping"
     " from flows.data_state(tstzrange(%s, %s)) as s"
 )
 
 Body = AsyncIterator[str]
+NOTHING = Available(None, None)
 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What the caller can see of a period: the answer's tag, and until when changes are in."""
+    """What the caller can see of a period: its version, and until when changes are in.
 
-    etag: str
+    While `remapping`, the aggregates are sums over a mapping that has changed since.
+    """
+
+    version: str
     as_of: datetime | None
+    remapping: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A body that is not begun, and what is said of it besides: its tag covers that too."""
+
+    body: Body
+    available: Available = NOTHING
+    following: str | None = None
 
 
 def fingerprint(path: str, parameters: Mapping[str, Any]) -> str:
@@ -67,8 +82,8 @@ class Reading:
     # the answer shows.
     BESIDE: ClassVar[LiteralString] = "null"
 
-    async def write(self, question: Question, connection: Connection, state: State) -> Body:
-        """Resolve the request (its errors become problems) and return the body's pieces."""
+    async def write(self, question: Question, connection: Connection, state: State) -> Written:
+        """Resolve the request (its errors become problems) and return what is to be sent."""
         raise NotImplementedError
 
 
@@ -92,24 +107,52 @@ class Answer(Response):
         question = self._question
         async with caller_session(question.services.pool, question.caller) as connection:
             state = await _state(connection, question, self._reading.BESIDE)
-            headers = COMMON | {"ETag": state.etag}
-            if _matches(question.request, state.etag):
+            written = await self._reading.write(question, connection, state)
+            headers = _headers(question, state, written)
+            if _matches(question.request, headers["ETag"]):
                 await exchange.start(304, Response(headers=headers, status_code=304).raw_headers)
                 await exchange.end()
                 return
-            body = await self._reading.write(question, connection, state)
             kind = "inline" if question.format.name == "json" else "attachment"
             name = f"{question.file_name}.{question.format.name}"
             headers["Content-Disposition"] = f'{kind}; filename="{name}"'
-            head = StreamingResponse(body, headers=headers, media_type=question.format.media_type)
+            body, media_type = written.body, question.format.media_type
+            head = StreamingResponse(body, headers=headers, media_type=media_type).raw_headers
+            if question.request.method == "HEAD":
+                await exchange.start(200, head)
+                await exchange.end()
+                return
             # What fails before the first rows are there is an error with a status of its own.
             begin = [piece async for piece in _some(body, 2)]
-            await exchange.start(200, head.raw_headers)
+            await exchange.start(200, head)
             for piece in begin:
                 await exchange.write(piece.encode())
             async for piece in body:
                 await exchange.write(piece.encode())
             await exchange.end()
+
+
+def _headers(question: Question, state: State, written: Written) -> dict[str, str]:
+    """What a head says; CSV and NDJSON have no other place for it."""
+    caller, page = question.caller, question.request.query_params.get("cursor")
+    available = written.available
+    known = [
+        REPRESENTATION, state.version, caller.role, caller.esco, question.format.name, page,
+        available.first, available.last, question.fingerprint,
+    ]  # fmt: skip
+    tag = hashlib.sha256(orjson.dumps(known, default=str)).hexdigest()
+    headers = COMMON | {"ETag": f'"{tag[:32]}"'}
+    for name, at in (
+        ("Data-As-Of", state.as_of),
+        ("Available-From", available.first),
+        ("Available-To", available.last),
+    ):
+        if at:
+            headers[name] = at.isoformat()
+    if written.following:
+        following = question.request.url.include_query_params(cursor=written.following)
+        headers["Link"] = f'<{following.path}?{following.query}>; rel="next"'
+    return headers
 
 
 async def _some(body: Body, count: int) -> Body:
@@ -119,13 +162,18 @@ async def _some(body: Body, count: int) -> Body:
             yield await anext(body)
 
 
-def period(query: Window, state: State) -> dict[str, Any]:
+def period(query: Window, state: State, available: Available) -> dict[str, Any]:
     """What every answer over a period says of itself, in the time zone asked for."""
     zone = query.zone()
+    local = {
+        "period_from": query.period_from,
+        "period_to": query.period_to,
+        "available_from": available.first,
+        "available_to": available.last,
+    }
     return {
         "timezone": query.timezone,
-        "period_from": query.period_from.astimezone(zone).isoformat(),
-        "period_to": query.period_to.astimezone(zone).isoformat(),
+        **{name: at.astimezone(zone).isoformat() if at else None for name, at in local.items()},
         "data_as_of": state.as_of.isoformat() if state.as_of else None,
     }
 
@@ -135,11 +183,7 @@ async def _state(connection: Connection, question: Question, beside: LiteralStri
     cursor = await connection.execute(STATE.format(beside=beside), bounds)
     row = await cursor.fetchone()
     assert row is not None  # noqa: S101  (an aggregate always gives a row)
-    caller = question.caller
-    page = question.request.query_params.get("cursor")
-    known = [REPRESENTATION, row["version"], caller.role, caller.esco, question.format.name, page]
-    tag = hashlib.sha256(orjson.dumps([*known, question.fingerprint], default=str)).hexdigest()
-    return State(f'"{tag[:32]}"', row["as_of"])
+    return State(row["version"], row["as_of"], row["remapping"])
 
 
 def _matches(request: Request, etag: str) -> bool:

@@ -1,24 +1,29 @@
 """Generation against consumption: what a group uses itself, and what goes to and from the grid."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, fields
 from decimal import Decimal
 from typing import Any
 
 from app.database import Connection
-from app.energy.answer import Body, Question, State
+from app.energy.answer import Body, Question, State, Written
 from app.energy.formats import Format
-from app.energy.grid import Found, Grid, Page
-from app.energy.grouped import Grouped
+from app.energy.grid import Found, Grid
+from app.energy.grouped import Covered, Grouped
 from app.energy.groups import Dimension, Era, Groups
 from app.energy.parameters import BalanceQuery
-from app.energy.query import Statement, bounds, epoch, half_hours, interval
-from app.energy.rows import Lines, batches
+from app.energy.query import Page, Statement, energy, half_hours, place
+from app.energy.rows import Lines, reading
+from app.energy.sources import choose
 
 FIGURES = (
     "generation_kwh", "consumption_kwh", "self_consumption_kwh", "from_grid_kwh", "to_grid_kwh",
     "self_consumption_ratio", "self_sufficiency_ratio",
 )  # fmt: skip
 Figure = Decimal | None
+
+
+COVERAGE = tuple(field.name for field in fields(Covered))
 
 
 def figures(generation: Figure, consumption: Figure, used: Figure) -> tuple[Figure, ...]:
@@ -42,42 +47,47 @@ def figures(generation: Figure, consumption: Figure, used: Figure) -> tuple[Figu
 class BalanceGrid(Grid):
     """Rows of a balance; adds up the totals of each group on the way."""
 
-    COLUMNS = (*FIGURES, "expected_intervals", "present_intervals", "complete")
-    NOTHING = (None, None, None, 0, 0)
+    COLUMNS = (*FIGURES, *COVERAGE)
+    NOTHING = (None, None, None, 0, 0, 0)
 
     def __init__(self, groups: Groups, *more: Any) -> None:
         super().__init__(groups, *more)
         self._totals: dict[int, list[Figure]] = {}
         self._fields = self.form.fields(self.COLUMNS)
 
-    def feed(self, found: Sequence[tuple[Any, ...]]) -> list[str]:
-        """Return the rows up to and including those found; their sums go into the totals."""
-        exact = [(*row[:2], *map(_exact, row[2:-2]), *row[-2:]) for row in found]
-        for _, group, *sums, _, _ in exact:
-            totals = self._totals.setdefault(group, [None] * len(sums))
-            for place, number in enumerate(sums):
+    def feed(self, found: Sequence[tuple[Any, ...]]) -> Iterator[list[str]]:
+        """Yield the rows up to and including those found; their sums go into the totals."""
+        exact = [(row[0], *map(_exact, row[1:4]), *row[4:]) for row in found]
+        for at, *sums, _, _, _ in exact:
+            totals = self._totals.setdefault(at % len(self.heads), [None] * len(sums))
+            for which, number in enumerate(sums):
                 if number is not None:
-                    totals[place] = (totals[place] or 0) + number
+                    totals[which] = (totals[which] or 0) + number
         return super().feed(exact)
 
     def fields(self, found: Found, expected: int, era: Era) -> str:
-        """Take generation, consumption, self-consumption, register and present half-hours."""
-        *sums, register_intervals, present = found
+        """Take three sums of kWh, register and present half-hours, and meters reporting."""
+        *sums, register_intervals, present, meters = found
         missing = self.form.missing
         return self._fields % (
             *(missing if number is None else f"{number:f}" for number in figures(*sums)),
             expected,
             present,
+            era.meters,
+            meters,
             self.form.truth(era.complete(expected, register_intervals)),
         )
 
-    def totals(self, by: Sequence[Dimension], groups: Groups) -> list[dict[str, Any]]:
+    def totals(
+        self, by: Sequence[Dimension], groups: Groups, covered: dict[int, Covered]
+    ) -> list[dict[str, Any]]:
         """Return the figures of each group over the whole period."""
         listed = []
         for group, key in enumerate(groups.keys):
             numbers = figures(*self._totals.get(group, (None, None, None)))
             shown = (None if number is None else float(number) for number in numbers)
-            listed.append(dict(zip([*by, *FIGURES], [*key, *shown], strict=True)))
+            named = dict(zip([*by, *FIGURES], [*key, *shown], strict=True))
+            listed.append(named | asdict(covered[group]))
         return listed
 
 
@@ -90,33 +100,48 @@ class BalanceReading(Grouped):
 
     query: BalanceQuery
 
-    async def write(self, question: Question, connection: Connection, state: State) -> Body:
+    async def write(self, question: Question, connection: Connection, state: State) -> Written:
         """Resolve the groups and return the body."""
-        return self._body(question.format, connection, state, await self.groups(connection))
+        groups, available = await self.groups(connection, state)
+        self.cap(len(groups) * len(self.intervals), question.format)
+        members = {"granularity": self.query.granularity} | self.members(state, available)
+        return Written(self._body(question.format, connection, members, groups), available)
 
     async def _body(
-        self, form: Format, connection: Connection, state: State, groups: Groups
+        self, form: Format, connection: Connection, members: dict[str, Any], groups: Groups
     ) -> Body:
-        lines, granularity = Lines(form), {"granularity": self.query.granularity}
-        yield form.head(granularity | self.members(state), BalanceGrid.columns(self.by))
+        lines = Lines(form)
+        yield form.head(members, BalanceGrid.columns(self.by))
         page = Page(0, len(groups) * len(self.intervals))
         grid = BalanceGrid(groups, self.intervals, self.query.zone(), form, self.by, page)
         if page.last:
-            async for found in batches(connection, self._statement(groups)):
-                yield lines.add(grid.feed(found))
-            yield lines.add(grid.finish())
-        yield form.tail({"totals": grid.totals(self.by, groups)}, empty=lines.empty)
+            async with reading(connection, self._statement(groups)) as batches:
+                async for found in batches:
+                    for rows in grid.feed(found):
+                        yield lines.add(rows)
+                for rows in grid.finish():
+                    yield lines.add(rows)
+        totals = None
+        if form.name == "json":  # the others have no place for them
+            covered = await self.coverage(connection, groups) if page.last else {}
+            totals = grid.totals(self.by, groups, covered)
+        yield form.tail({"totals": totals}, empty=lines.empty)
 
     def _statement(self, groups: Groups) -> Statement:
         hours = half_hours(groups, self.intervals)
-        start = interval("start", self.query.granularity)
-        more = {} if self.query.granularity == "PT30M" else bounds(self.intervals)
+        asked, whole = self.query, Page(0, len(groups) * len(self.intervals))
+        # Which meters reported is known of longer units too.
+        pieces = choose(asked.granularity, asked.zone(), self.intervals)
+        reported = energy(
+            groups, self.intervals, asked.granularity, pieces, whole, "meters_reporting::bigint"
+        )
         return Statement(
-            f"select {epoch('interval_start')}, g, generation, consumption, used,"
-            f" register_intervals::bigint, present from (select {start} as interval_start, g,"
+            "select place, generation, consumption, used, balanced, present, meters_reporting"
+            f" from (select {place('start', self.intervals)} as place,"
             " sum(export_kwh) as generation, sum(import_kwh) as consumption,"
             " sum(least(coalesce(import_kwh, 0), coalesce(export_kwh, 0))) as used,"
-            " sum(register_intervals) as register_intervals, count(*) as present"
-            f" from ({hours.sql}) as hh group by 1, 2) as b order by interval_start, g",
-            hours.parameters | more,
+            " sum(register_intervals)::bigint as balanced, count(*) as present"
+            f" from ({hours.sql}) as hh group by 1) as b"
+            f" inner join ({reported.sql}) as reported using (place) order by place",
+            hours.parameters | reported.parameters,
         )

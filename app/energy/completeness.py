@@ -5,12 +5,12 @@ from itertools import groupby
 from typing import Any
 
 from app.database import Connection
-from app.energy.answer import Body, Question, State, period
+from app.energy.answer import Question, State, Written, period
 from app.energy.grouped import Grouped
 from app.energy.groups import Dimension, Groups, Span
 from app.energy.intervals import HALF_HOUR, Instant, label
 from app.energy.query import SPANS, Statement, epoch, spans
-from app.energy.rows import batches, table
+from app.energy.rows import reading, table
 
 BY: list[Dimension] = ["meter", "register"]
 COLUMNS = (*BY, "expected_intervals", "present_intervals", "share_present", "gaps")
@@ -20,10 +20,12 @@ Gap = tuple[Instant, Instant]
 class CompletenessReading(Grouped):
     """A checked request for gaps; its groups are registers, its intervals half-hours."""
 
-    async def write(self, question: Question, connection: Connection, state: State) -> Body:
+    async def write(self, question: Question, connection: Connection, state: State) -> Written:
         """Resolve the registers and return the body."""
-        rows = self._rows(question, connection, await self.groups(connection))
-        return table(question.format, period(self.query, state), COLUMNS, rows)
+        groups, available = await self.groups(connection, state)
+        members = period(self.query, state, available)
+        rows = self._rows(question, connection, groups)
+        return Written(table(question.format, members, COLUMNS, rows), available)
 
     async def _rows(
         self, question: Question, connection: Connection, groups: Groups
@@ -32,14 +34,15 @@ class CompletenessReading(Grouped):
         waiting = sorted(groups.spans, key=lambda span: (span.group, span.first))
         found: dict[tuple[int, Instant], tuple[int, list[Gap]]] = {}
         done = 0
-        async for rows in batches(connection, _statement(groups)):
-            for group, first, present, starts, ends in rows:
-                found[group, first] = present, list(zip(starts, ends, strict=True))
-            # Rows come in the order of the spans; the last register may have more of them.
-            last = rows[-1][0]
-            ready = [span for span in waiting[done:] if span.group < last]
-            done += len(ready)
-            yield self._written(question, groups, ready, found)
+        async with reading(connection, _statement(groups)) as batches:
+            async for rows in batches:
+                for group, first, present, starts, ends in rows:
+                    found[group, first] = present, list(zip(starts, ends, strict=True))
+                # Rows come in the order of the spans; the last register may have more of them.
+                last = rows[-1][0]
+                ready = [span for span in waiting[done:] if span.group < last]
+                done += len(ready)
+                yield self._written(question, groups, ready, found)
         yield self._written(question, groups, waiting[done:], found)
 
     def _written(

@@ -12,7 +12,7 @@ from app.deps import ServicesDep
 from app.energy.answer import Question, fingerprint
 from app.energy.formats import file_name, negotiate
 from app.energy.intervals import Instant
-from app.energy.parameters import Filters, Name, Window, Zoned
+from app.energy.parameters import Filters, Name, Window, Zoned, refuse
 from app.energy.scope import Scope
 from app.services import Services
 
@@ -44,6 +44,10 @@ def of_site(
 def of_esco(request: Request, code: Annotated[Name, Path(description="Code of the ESCO.")]) -> None:
     """`/v1/escos/{code}`."""
     request.state.narrowed = {"esco": [code]}
+
+
+# Parameters that may be given more than once.
+SEVERAL = {*Filters.model_fields, "property", "group_by", "days"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +89,10 @@ class Asked:
 
 
 def _asked(request: Request, services: ServicesDep, caller: Caller) -> Asked:
+    for name in set(request.query_params) - SEVERAL:
+        values = request.query_params.getlist(name)
+        if len(values) > 1:
+            raise refuse(name, ", ".join(values), "must be given once")
     return Asked(request, services, caller, getattr(request.state, "narrowed", {}))
 
 

@@ -1,22 +1,24 @@
 """Energy per group and interval: a page of the grid, written as the database finds it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import islice, product
+from math import inf
 from typing import Any
 
 from app.database import Connection
 from app.energy import cursors, sources
-from app.energy.answer import Body, Question, State
+from app.energy.answer import Body, Question, State, Written
 from app.energy.cursors import Position
 from app.energy.formats import Format
-from app.energy.grid import Found, Grid, Page
+from app.energy.grid import Found, Grid
 from app.energy.grouped import Grouped
 from app.energy.groups import Era, Groups
 from app.energy.intervals import HALF_HOUR, Intervals, half_hour_from, moment
 from app.energy.parameters import EnergyQuery
-from app.energy.query import Statement, Window, energy
-from app.energy.rows import Lines, batches
+from app.energy.query import Page, Statement, energy
+from app.energy.rows import Lines, reading
 
 # What commits late carries a time before that, so an answer may have missed it.
 LATE = timedelta(minutes=1)
@@ -41,25 +43,34 @@ class EnergyGrid(Grid):
         super().__init__(*what, **how)
         missing = (self.form.missing, self.form.missing, 0, 0)
         self._nothing = self.form.fields(FOUND) % missing
-        self._tails: dict[tuple[int, int, bool], str] = {}
+        self._named = "," + self.form.fields(self.COLUMNS[len(FOUND) :])
+        self._steady = all(len(eras) == 1 for eras in self.eras)
+        self._kept: dict[int, list[tuple[str, float, str, str]]] = {}
 
-    def feed(self, found: Sequence[tuple[Any, ...]]) -> list[str]:
-        """Return the rows up to and including those found.
+    def feed(self, found: Sequence[tuple[Any, ...]]) -> Iterator[list[str]]:
+        """Yield the rows up to and including those found.
 
-        One group's half-hours without a gap, which a year of is asked for, in one go.
+        Without a gap among them and while no group changes, which is most of the time, in one go.
         """
-        era = self.only_era
-        if not (era and found and self.follows(found[-1][0], len(found))):
-            return super().feed(found)
-        first, self.position = self.position, self.position + len(found)
-        head, after = self.heads[0], self.after
-        tails = [self._tail(1, era.meters, complete) + after for complete in (False, True)]
-        return [
-            f"{head}{span}{fields}{tails[registers >= era.registers]}"
-            for span, (_, _, registers, fields) in zip(
-                self.spans[first : self.position], found, strict=True
-            )
-        ]
+        if not (self._steady and found and found[-1][0] == self.place + len(found) - 1):
+            yield from super().feed(found)
+            return
+        rows: list[str] = []
+        while len(rows) < len(found):
+            index, group = divmod(self.place, len(self.heads))
+            constants = self._constants(self.expected[index])
+            alike = self._alike(index, found[-1][0] // len(self.heads) + 1)
+            places = islice(product(self.spans[index:alike], constants), group, None)
+            left = min(len(found) - len(rows), alike * len(self.heads) - self.place)
+            part = found[len(rows) : len(rows) + left]
+            rows += [
+                f"{head}{span}{fields}{whole if registers >= needed else cut}"
+                for (_, registers, fields), (span, (head, needed, whole, cut)) in zip(
+                    part, places, strict=False
+                )
+            ]
+            self.place += left
+        yield rows
 
     def fields(self, found: Found, expected: int, era: Era) -> str:
         """Take register half-hours and the fields of `FOUND`."""
@@ -68,13 +79,27 @@ class EnergyGrid(Grid):
         return (fields or self._nothing) + self._tail(expected, era.meters, complete)
 
     def _tail(self, expected: int, meters: int, complete: bool) -> str:
-        known = expected, meters, complete
-        tail = self._tails.get(known)
-        if tail is None:
-            named = self.form.fields(self.COLUMNS[len(FOUND) :])
-            tail = "," + named % (expected, meters, self.form.truth(complete))
-            self._tails[known] = tail
-        return tail
+        return self._named % (expected, meters, self.form.truth(complete))
+
+    def _alike(self, first: int, last: int) -> int:
+        """The end of the intervals from `first` up to `last` in which as much is expected."""
+        expected = self.expected[first]
+        return next((n for n in range(first, last) if self.expected[n] != expected), last)
+
+    def _constants(self, expected: int) -> list[tuple[str, float, str, str]]:
+        """Of each group: its text, what makes a row complete, and how such a row and others end."""
+        kept = self._kept.get(expected)
+        if kept is None:
+            kept = self._kept[expected] = [
+                (
+                    head,
+                    era.needed(expected) or inf,
+                    self._tail(expected, era.meters, True) + self.after,
+                    self._tail(expected, era.meters, False) + self.after,
+                )
+                for head, (era,) in zip(self.heads, self.eras, strict=True)
+            ]
+        return kept
 
 
 @dataclass(frozen=True)
@@ -85,38 +110,44 @@ class EnergyReading(Grouped):
     after: Position | None
     limit: int | None
 
-    async def write(self, question: Question, connection: Connection, state: State) -> Body:
+    async def write(self, question: Question, connection: Connection, state: State) -> Written:
         """Resolve the groups and return the body."""
-        groups = await self.groups(connection)
+        groups, available = await self.groups(connection, state)
         runs = [(0, len(self.intervals))]
         if self.query.updated_since is not None and len(self.intervals):
             runs = await _changed(connection, self.intervals, self.query.updated_since)
-        return self._body(question, connection, state, groups, runs)
-
-    async def _body(
-        self,
-        question: Question,
-        connection: Connection,
-        state: State,
-        groups: Groups,
-        runs: list[Run],
-    ) -> Body:
-        form, lines = question.format, Lines(question.format)
-        granularity = {"granularity": self.query.granularity}
-        yield form.head(granularity | self.members(state), EnergyGrid.columns(self.by))
         pages, is_cut = self._pages(groups, runs) if groups else ([], False)
-        for first, last in pages:
-            part, page = self._part(first, last, len(groups))
-            grid = EnergyGrid(groups, part, self.query.zone(), form, self.by, page)
-            async for found in batches(connection, self._statement(form, groups, part, page)):
-                yield lines.add(grid.feed(found))
-            yield lines.add(grid.finish())
-        token = None
+        following = None
         if is_cut:
             index, group = divmod(pages[-1][1] - 1, len(groups))
             position = Position(self.intervals.bounds[index], groups.keys[group])
-            token = cursors.write(position, question.fingerprint)
-        yield form.tail({"next": token}, empty=lines.empty)
+            following = cursors.write(position, question.fingerprint)
+        members = {"granularity": self.query.granularity} | self.members(state, available)
+        body = self._body(question.format, connection, members, groups, pages, following)
+        return Written(body, available, following)
+
+    async def _body(
+        self,
+        form: Format,
+        connection: Connection,
+        members: dict[str, Any],
+        groups: Groups,
+        pages: list[Run],
+        following: str | None,
+    ) -> Body:
+        lines = Lines(form)
+        yield form.head(members, EnergyGrid.columns(self.by))
+        for first, last in pages:
+            part, page = self._part(first, last, len(groups))
+            statement = self._statement(form, groups, part, page)
+            async with reading(connection, statement) as batches:
+                grid = EnergyGrid(groups, part, self.query.zone(), form, self.by, page)
+                async for found in batches:
+                    for rows in grid.feed(found):
+                        yield lines.add(rows)
+                for rows in grid.finish():
+                    yield lines.add(rows)
+        yield form.tail({"next": following}, empty=lines.empty)
 
     def _pages(self, groups: Groups, runs: list[Run]) -> tuple[list[Run], bool]:
         """Places in the grid that are this page's, and whether more follow."""
@@ -149,19 +180,9 @@ class EnergyReading(Grouped):
         return self.intervals.part(start, end), Page(first - start * count, last - start * count)
 
     def _statement(self, form: Format, groups: Groups, part: Intervals, page: Page) -> Statement:
-        asked, count = self.query, len(groups)
-        since = (part.bounds[0], page.first) if page.first else None
-        until = None
-        if page.last < len(part) * count:
-            until = (part.bounds[len(part) - 1], page.last - (len(part) - 1) * count)
-        return energy(
-            groups,
-            part,
-            asked.granularity,
-            sources.choose(asked.granularity, asked.zone(), part),
-            Window(since, until),
-            form.sql(FOUND),
-        )
+        asked = self.query
+        pieces = sources.choose(asked.granularity, asked.zone(), part)
+        return energy(groups, part, asked.granularity, pieces, page, form.sql(FOUND))
 
 
 async def _changed(connection: Connection, intervals: Intervals, since: datetime) -> list[Run]:

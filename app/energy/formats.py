@@ -5,7 +5,8 @@ Numbers pass as PostgreSQL writes them, so kWh stay exact.
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ import orjson
 from starlette.requests import Request
 
 from app.energy.parameters import FormatName
+from app.errors import NotAcceptable
 
 MEDIA_TYPES: dict[FormatName, str] = {
     "json": "application/json",
@@ -109,23 +111,35 @@ class Format:
 
 
 def negotiate(request: Request, asked: FormatName | None) -> Format:
-    """Take `format=`, else what the Accept header likes best, else JSON."""
+    """Take `format=`, else what the Accept header likes best, else JSON; 406 where it likes none.
+
+    Source: RFC 9110 §12.5.1, by which the range that says most of a type decides on it.
+    """
     if asked:
         return Format(asked)
-    best: tuple[float, FormatName] = (0.0, "json")
-    for part in request.headers.get("accept", "").lower().split(","):
+    ranges = dict(_ranges(request.headers.get("accept") or "*/*"))
+    if not ranges:
+        return Format("json")
+    qualities: dict[FormatName, float] = {
+        name: next(
+            (ranges[r] for r in (media, media.split("/")[0] + "/*", "*/*") if r in ranges), 0.0
+        )
+        for name, media in MEDIA_TYPES.items()
+    }
+    best = max(qualities, key=qualities.__getitem__)  # the first of equals
+    if not qualities[best]:
+        raise NotAcceptable(f"Served are {', '.join(MEDIA_TYPES.values())}.")
+    return Format(best)
+
+
+def _ranges(accept: str) -> Iterator[tuple[str, float]]:
+    """Yield (media range, quality) of an Accept header; what cannot be read is passed over."""
+    for part in accept.lower().split(","):
         media, *parameters = (word.strip() for word in part.split(";"))
-        quality = 1.0
-        for parameter in parameters:
-            if parameter.startswith("q="):
-                try:
-                    quality = float(parameter[2:])
-                except ValueError:
-                    quality = 0.0
-        for name, media_type in MEDIA_TYPES.items():
-            if media == media_type and quality > best[0]:
-                best = (quality, name)
-    return Format(best[1])
+        weights = [word[2:] for word in parameters if word.startswith("q=")] or ["1"]
+        with suppress(ValueError):
+            if "/" in media:
+                yield media, min(float(weights[0]), 1.0)
 
 
 def file_name(*words: object) -> str:

@@ -1,19 +1,35 @@
 """What the readings by group have in common; a subclass says what is read of the groups."""
 
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
+
+from psycopg.rows import tuple_row
 
 from app.database import Connection
 from app.energy import scope
-from app.energy.answer import Body, Question, Reading, State, period
+from app.energy.answer import Question, Reading, State, Written, period
 from app.energy.formats import Format
 from app.energy.groups import Dimension, Groups
 from app.energy.intervals import Intervals
-from app.energy.parameters import Window
-from app.energy.query import Statement
-from app.energy.rows import batches, table
-from app.energy.scope import Scope
+from app.energy.parameters import MOST_ROWS, Window, refuse
+from app.energy.query import Page, Statement, energy
+from app.energy.rows import reading, table
+from app.energy.scope import Available, Scope
+from app.energy.sources import choose
+
+COVERED = "present_intervals::bigint, meters_reporting::bigint"
+
+
+@dataclass(frozen=True, slots=True)
+class Covered:
+    """How much there is of a group over a period."""
+
+    expected_intervals: int
+    present_intervals: int
+    meters_expected: int
+    meters_reporting: int
+    complete: bool
 
 
 @dataclass(frozen=True)
@@ -25,14 +41,45 @@ class Grouped(Reading):
     by: list[Dimension]
     intervals: Intervals
 
-    async def groups(self, connection: Connection) -> Groups:
-        """Gather what is mapped in the period."""
-        first, last = self.intervals.first, self.intervals.last
-        return await scope.groups(connection, self.scope, self.by, first, last)
+    async def groups(self, connection: Connection, state: State) -> tuple[Groups, Available]:
+        """Gather what is mapped in the period, and tell what there is of it at any time.
 
-    def members(self, state: State) -> dict[str, Any]:
+        The groups are made of registers while the aggregates do not follow the mapping yet.
+        """
+        first, last = self.intervals.first, self.intervals.last
+        groups, available = await scope.groups(connection, self.scope, self.by, first, last)
+        return (replace(groups, circuits=None) if state.remapping else groups), available
+
+    async def coverage(self, connection: Connection, groups: Groups) -> dict[int, Covered]:
+        """How much there is of each group over the whole period."""
+        first, last = self.intervals.first, self.intervals.last
+        whole = Intervals([first, last], first, last)
+        pieces = choose("P1Y", self.query.zone(), whole)
+        asked = energy(groups, whole, "P1Y", pieces, Page(0, len(groups)), COVERED)
+        cursor = connection.cursor(row_factory=tuple_row)
+        await cursor.execute(asked.sql.encode(), asked.parameters)
+        found = {group: rest async for group, *rest in cursor}
+        covered = {}
+        for group in range(len(groups)):
+            (era,) = groups.eras(group, whole)
+            register_intervals, present, meters = found.get(group, (0, 0, 0))
+            complete = era.complete(whole.expected(0), register_intervals)
+            covered[group] = Covered(whole.expected(0), present, era.meters, meters, complete)
+        return covered
+
+    def cap(self, rows: int, form: Format) -> None:
+        """Refuse more rows than a JSON answer has; the other forms are read line by line."""
+        if form.name == "json" and rows > MOST_ROWS:
+            raise refuse(
+                "period_to",
+                self.query.period_to,
+                f"must be nearer, or the groups fewer: these are {rows} rows, and JSON has at most "
+                f"{MOST_ROWS}; CSV and NDJSON have them all",
+            )
+
+    def members(self, state: State, available: Available) -> dict[str, Any]:
         """What a JSON answer says before its rows."""
-        return {"group_by": self.by} | period(self.query, state)
+        return {"group_by": self.by} | period(self.query, state, available)
 
 
 class GroupedTable(Grouped):
@@ -43,19 +90,28 @@ class GroupedTable(Grouped):
 
     COLUMNS: ClassVar[tuple[str, ...]]
 
+    def rows_of_group(self) -> int:
+        """How many rows a group has at most."""
+        raise NotImplementedError
+
     def statement(self, groups: Groups) -> Statement:
         """The SQL of the rows."""
         raise NotImplementedError
 
-    def writer(self, form: Format, groups: Groups) -> Callable[[tuple[Any, ...]], tuple[str, ...]]:
+    async def writer(
+        self, form: Format, connection: Connection, groups: Groups
+    ) -> Callable[[tuple[Any, ...]], tuple[str, ...]]:
         """What writes the `COLUMNS` of a row found."""
         raise NotImplementedError
 
-    async def write(self, question: Question, connection: Connection, state: State) -> Body:
+    async def write(self, question: Question, connection: Connection, state: State) -> Written:
         """Resolve the groups and return the body."""
-        groups = await self.groups(connection)
+        groups, available = await self.groups(connection, state)
+        self.cap(len(groups) * self.rows_of_group(), question.format)
         rows = self._rows(question.format, connection, groups)
-        return table(question.format, self.members(state), [*self.by, *self.COLUMNS], rows)
+        columns = [*self.by, *self.COLUMNS]
+        members = self.members(state, available)
+        return Written(table(question.format, members, columns, rows), available)
 
     async def _rows(
         self, form: Format, connection: Connection, groups: Groups
@@ -63,6 +119,7 @@ class GroupedTable(Grouped):
         if not groups:
             return
         keys = [tuple(form.text(value) for value in key) for key in groups.keys]
-        write = self.writer(form, groups)
-        async for found in batches(connection, self.statement(groups)):
-            yield [(*keys[row[0]], *write(row)) for row in found]
+        write = await self.writer(form, connection, groups)
+        async with reading(connection, self.statement(groups)) as batches:
+            async for found in batches:
+                yield [(*keys[row[0]], *write(row)) for row in found]

@@ -59,9 +59,13 @@ class Era:
     registers: int
     more: int
 
+    def needed(self, expected: int) -> int:
+        """The register half-hours that an interval of `expected` half-hours should have."""
+        return self.registers * expected + self.more
+
     def complete(self, expected: int, register_intervals: int) -> bool:
         """Whether an interval of `expected` half-hours has all of its registers' half-hours."""
-        return 0 < self.registers * expected + self.more <= register_intervals
+        return 0 < self.needed(expected) <= register_intervals
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +73,14 @@ class Groups:
     """The groups of an answer in the order of their keys, and what counts into each.
 
     `circuits` (circuit, group) is None where a circuit's sums cannot be used as they are: only some
-    of its registers count, or one register would count twice.
+    of its registers count, or one register would count twice. `meters_apart`: no meter counts into
+    a group by more than one circuit.
     """
 
     keys: Sequence[Key]
     spans: Sequence[Span]
     circuits: Sequence[tuple[UUID, int]] | None
+    meters_apart: bool = False
     _spans_of: dict[int, list[Span]] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
@@ -147,7 +153,9 @@ def gather(mappings: Iterable[Mapping]) -> Groups:
             merged.append(Span(group, register, mapping.meter, first, last))
         spans += merged
     circuits = None if twice else _whole_circuits(everything, number)
-    return Groups(keys, spans, circuits)
+    ways = {(key, mapping.meter, mapping.circuit) for mapping in selected for key in mapping.keys}
+    apart = len({(key, meter) for key, meter, _ in ways}) == len(ways)
+    return Groups(keys, spans, circuits, apart)
 
 
 def _order(key: Key) -> list[tuple[bool, str]]:

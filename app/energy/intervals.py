@@ -53,6 +53,12 @@ class Intervals:
         start, end = self.inside(index)
         return (end - start) // HALF_HOUR
 
+    def all_expected(self) -> list[int]:
+        """What is expected in each interval."""
+        if self.are_half_hours:
+            return [1] * len(self)
+        return [self.expected(index) for index in range(len(self))]
+
     @property
     def are_half_hours(self) -> bool:
         """Whether each interval is a half-hour."""

@@ -7,10 +7,10 @@ from typing import Any, ClassVar, LiteralString
 from zoneinfo import ZoneInfo
 
 from app.database import Connection
-from app.energy.answer import Body, Question, Reading, State
+from app.energy.answer import Question, Reading, State, Written
 from app.energy.intervals import HALF_HOUR
 from app.energy.query import Statement
-from app.energy.rows import batches, table
+from app.energy.rows import reading, table
 from app.energy.scope import Scope, resolve
 
 # Column → its SQL; of a meter, its ESCO, its shadow and its newest half-hour.
@@ -104,18 +104,15 @@ class LatestReading(Reading):
         " from api.meter_shadows as shadow"
     )
 
-    async def write(self, question: Question, connection: Connection, state: State) -> Body:
+    async def write(self, question: Question, connection: Connection, state: State) -> Written:
         """Resolve the filters and return the body."""
         found: list[tuple[str, list[Any]]] = list(await resolve(connection, self.scope))
         if self.scope.query.circuit_type:
             found.append(("circuit_type", list(self.scope.query.circuit_type)))
         as_of = state.as_of.isoformat() if state.as_of else None
-        return table(
-            question.format,
-            {"timezone": self.zone.key, "data_as_of": as_of},
-            COLUMNS,
-            self._rows(question, connection, statement(found)),
-        )
+        members = {"timezone": self.zone.key, "data_as_of": as_of}
+        rows = self._rows(question, connection, statement(found))
+        return Written(table(question.format, members, COLUMNS, rows))
 
     async def _rows(
         self, question: Question, connection: Connection, asked: Statement
@@ -131,8 +128,9 @@ class LatestReading(Reading):
                 *map(form.number, found[-len(NUMBERS) :]),
             )
 
-        async for found in batches(connection, asked):
-            yield [row(values) for values in found]
+        async with reading(connection, asked) as batches:
+            async for found in batches:
+                yield [row(values) for values in found]
 
 
 def statement(filters: list[tuple[str, list[Any]]]) -> Statement:

@@ -35,7 +35,8 @@ class Coverage(BaseModel):
     """How much of an interval is there."""
 
     expected_intervals: int = Field(
-        description="Half-hours of the interval inside the period: 46, 48 or 50 in a day."
+        description="Half-hours of the interval inside the period, 46, 48 or 50 in a day; in a "
+        "total, of the whole period."
     )
     present_intervals: int = Field(description="Those of them with at least one reading.")
     meters_expected: int = Field(description="Meters mapped to the group in the interval.")
@@ -61,6 +62,13 @@ class PeriodBody(BaseModel):
     timezone: str = Field(description="IANA name of the zone whose days these are.")
     period_from: datetime = Field(description="Start asked for, inclusive.")
     period_to: datetime = Field(description="End asked for, exclusive.")
+    available_from: datetime | None = Field(
+        description="Start of the first half-hour that there is, at any time, of what is asked "
+        "for; null without any."
+    )
+    available_to: datetime | None = Field(
+        description="End of the last half-hour that there is of it, exclusive."
+    )
     data_as_of: datetime | None = Field(
         description="Changes up to then are in; send it as `updated_since` next time. Null where "
         "nothing ever changed in the period."
@@ -98,14 +106,15 @@ class BalanceFigures(Keys):
     )
 
 
-class BalanceRow(BalanceFigures):
+class BalanceRow(BalanceFigures, Coverage):
     """The balance of a group in an interval."""
 
     interval_start: Start
     interval_end: End
-    expected_intervals: int = Field(description="Half-hours of the interval inside the period.")
-    present_intervals: int = Field(description="Those of them with at least one reading.")
-    complete: bool = Field(description="Whether each half-hour of each mapped register is there.")
+
+
+class BalanceTotal(BalanceFigures, Coverage):
+    """The balance of a group over the whole period."""
 
 
 class Balance(PeriodBody):
@@ -114,7 +123,7 @@ class Balance(PeriodBody):
     granularity: Granularity
     group_by: list[Dimension]
     rows: list[BalanceRow] = Field(description="By interval, then by group.")
-    totals: list[BalanceFigures] = Field(description="Each group over the whole period.")
+    totals: list[BalanceTotal] = Field(description="Each group over the whole period.")
 
 
 class ProfileRow(Keys):
@@ -133,6 +142,8 @@ class ProfileRow(Keys):
     expected_intervals: int = Field(description="Half-hours at that time on such days.")
     present_intervals: int = Field(description="Those with at least one reading: they are counted.")
     complete_intervals: int = Field(description="Those with a reading of each mapped register.")
+    meters_expected: int = Field(description="Meters mapped to the group in the period.")
+    meters_reporting: int = Field(description="Meters with a reading in the period.")
 
 
 class Profile(PeriodBody):

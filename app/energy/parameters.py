@@ -176,12 +176,15 @@ class EnergyQuery(Window):
         "since then: they come whole, every group, so put them in the place of those you have. "
         "Send the `data_as_of` of the previous answer; an interval may come twice, none is missed.",
     )
-    limit: int = Field(
-        MOST_ROWS, ge=1, le=MOST_ROWS,
-        description="Most rows of a JSON answer; CSV and NDJSON come whole.",
+    limit: int | None = Field(
+        None, ge=1, le=MOST_ROWS,
+        description=f"Most rows of an answer. JSON has at most {MOST_ROWS} when it is left out, "
+        "CSV and NDJSON come whole.",
     )  # fmt: skip
     cursor: str | None = Field(
-        None, max_length=2000, description="`next` of the answer before, with the same parameters."
+        None,
+        max_length=2000,
+        description="`next` of the answer before (of CSV its Link), with the same parameters.",
     )
 
 

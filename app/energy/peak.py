@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+from app.database import Connection
 from app.energy.answer import State
 from app.energy.formats import Format
 from app.energy.grouped import GroupedTable
@@ -10,6 +11,7 @@ from app.energy.groups import Groups
 from app.energy.intervals import HALF_HOUR, label
 from app.energy.parameters import PeakQuery
 from app.energy.query import SPANS, Statement, epoch, half_hours, spans
+from app.energy.scope import Available
 
 
 class PeakReading(GroupedTable):
@@ -22,11 +24,17 @@ class PeakReading(GroupedTable):
         "meters_reporting", "complete",
     )  # fmt: skip
 
-    def members(self, state: State) -> dict[str, Any]:
+    def members(self, state: State, available: Available) -> dict[str, Any]:
         """What a JSON answer says before its rows."""
-        return {"direction": self.query.direction} | super().members(state)
+        return {"direction": self.query.direction} | super().members(state, available)
 
-    def writer(self, form: Format, groups: Groups) -> Callable[[tuple[Any, ...]], tuple[str, ...]]:
+    def rows_of_group(self) -> int:
+        """One for each rank."""
+        return self.query.top
+
+    async def writer(
+        self, form: Format, connection: Connection, groups: Groups
+    ) -> Callable[[tuple[Any, ...]], tuple[str, ...]]:
         """Take (group, start, rank, import kW, export kW, registers, meters)."""
         zone = self.query.zone()
         eras = [groups.eras(group, self.intervals) for group in range(len(groups))]

@@ -3,10 +3,11 @@
 from collections.abc import Callable
 from typing import Any
 
+from app.database import Connection
 from app.energy.formats import Format
 from app.energy.grouped import GroupedTable
 from app.energy.groups import Groups
-from app.energy.intervals import moment, offsets
+from app.energy.intervals import DAY, moment, offsets
 from app.energy.parameters import DayClass, ProfileQuery, unique
 from app.energy.query import Statement, half_hours
 
@@ -17,6 +18,7 @@ LOCAL = (
     "(start at time zone 'UTC' + make_interval(secs =>"
     " (%(offsets)s::integer[])[width_bucket(start, %(changes)s::timestamptz[])]))"
 )
+SHORTEST_MONTH = 28 * DAY
 # `days` of a half-hour for each class of days; null where it is in none of it.
 CLASSES: dict[DayClass, str] = {
     "all": "'all'",
@@ -33,12 +35,31 @@ class ProfileReading(GroupedTable):
 
     COLUMNS = (
         "days", "time", *(f"{name}_{way}_kwh" for way in DIRECTIONS for name in STATISTICS),
-        "expected_intervals", "present_intervals", "complete_intervals",
+        "expected_intervals", "present_intervals", "complete_intervals", "meters_expected",
+        "meters_reporting",
     )  # fmt: skip
 
-    def writer(self, form: Format, groups: Groups) -> Callable[[tuple[Any, ...]], tuple[str, ...]]:
-        """Take (group, days, time, and the numbers of the columns that follow)."""
-        return lambda row: (form.text(row[1]), form.text(row[2]), *map(form.number, row[3:]))
+    def rows_of_group(self) -> int:
+        """One for each half-hour of the day; a class of days is one, months are many."""
+        months = (self.intervals.last - self.intervals.first) // SHORTEST_MONTH + 2
+        classes = set(self.query.days)
+        return 48 * (len(classes - {"month"}) + months * ("month" in classes))
+
+    async def writer(
+        self, form: Format, connection: Connection, groups: Groups
+    ) -> Callable[[tuple[Any, ...]], tuple[str, ...]]:
+        """Take (group, days, time, and the numbers of the columns that follow but for meters)."""
+        covered = await self.coverage(connection, groups)
+        meters = {
+            group: (str(its.meters_expected), str(its.meters_reporting))
+            for group, its in covered.items()
+        }
+        return lambda row: (
+            form.text(row[1]),
+            form.text(row[2]),
+            *map(form.number, row[3:]),
+            *meters[row[0]],
+        )
 
     def statement(self, groups: Groups) -> Statement:
         """Put the half-hours of each group together by days and time of day."""

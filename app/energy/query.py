@@ -1,7 +1,8 @@
 """The SQL of energy per group and interval; nothing here asks the database.
 
-Per group and interval there are interval_start, g, import_kwh, export_kwh, register_intervals,
-present_intervals and meters_reporting; intervals in which nothing was reported are left out.
+Per group and interval there are place, import_kwh, export_kwh, register_intervals,
+present_intervals and meters_reporting; intervals in which nothing was reported are left out. The
+place is where the row stands among all rows: its interval's number times the groups, plus its own.
 """
 
 from collections.abc import Sequence
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.energy.groups import Groups
-from app.energy.intervals import Granularity, Instant, Intervals, moment
+from app.energy.intervals import HALF_HOUR, Granularity, Instant, Intervals, moment
 from app.energy.sources import HALF_HOURS, Piece
 
 
@@ -22,11 +23,11 @@ class Statement:
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
-    """Which of the rows are asked for: (interval start, group) from `since` up to `until`."""
+class Page:
+    """Places of rows: from `first` up to `last`."""
 
-    since: tuple[Instant, int] | None = None
-    until: tuple[Instant, int] | None = None
+    first: int
+    last: int
 
 
 def energy(
@@ -34,35 +35,31 @@ def energy(
     intervals: Intervals,
     granularity: Granularity,
     pieces: Sequence[Piece],
-    window: Window,
+    page: Page,
     fields: str,
 ) -> Statement:
-    """Build (start, group, register half-hours, `fields`), by the first two.
+    """Build (place, register half-hours, `fields`) of a page, in order.
 
     From the circuits' aggregates where they fit, else from registers; `fields` is SQL over the
     columns named above.
     """
     if groups.circuits is None:
-        statement = _from_registers(groups, intervals, granularity)
+        statement = _from_registers(groups, intervals)
     elif groups.single:
         statement = _from_single_circuits(groups, intervals, granularity, pieces)
     else:
         statement = _from_circuits(groups, intervals, granularity, pieces)
-    conditions = _conditions(window, statement.parameters)
+    parameters = statement.parameters | places(groups, intervals)
+    conditions = ""
+    if (page.first, page.last) != (0, len(intervals) * len(groups)):
+        conditions = " where place >= %(first_place)s and place < %(last_place)s"
+        parameters |= {"first_place": page.first, "last_place": page.last}
+    # Sorted before the fields are written, while rows are short.
     return Statement(
-        f"select {epoch('interval_start')}, g, register_intervals::bigint,"
-        f" {fields} from ({statement.sql}) as e{conditions} order by interval_start, g",
-        statement.parameters,
+        f"select place, register_intervals::bigint, {fields} from (select * from ({statement.sql})"
+        f" as e{conditions} order by place offset 0) as ordered",
+        parameters,
     )
-
-
-def _conditions(window: Window, parameters: dict[str, Any]) -> str:
-    conditions = []
-    for name, sign, place in (("since", ">=", window.since), ("until", "<", window.until)):
-        if place:
-            conditions.append(f"(interval_start, g) {sign} (%({name}_start)s, %({name}_group)s)")
-            parameters |= {f"{name}_start": moment(place[0]), f"{name}_group": place[1]}
-    return " where " + " and ".join(conditions) if conditions else ""
 
 
 def epoch(column: str) -> str:
@@ -70,17 +67,21 @@ def epoch(column: str) -> str:
     return f"date_part('epoch', {column})::bigint"
 
 
-def bounds(intervals: Intervals) -> dict[str, Any]:
-    """The parameter of `interval`: where intervals longer than half-hours begin."""
-    return {"bounds": [moment(bound) for bound in intervals.bounds]}
+def place(column: str, intervals: Intervals) -> str:
+    """The SQL of the place of group g in the interval that holds `column`."""
+    if intervals.are_half_hours:
+        number = f"({epoch(column)} - %(first_bound)s) / {HALF_HOUR}"
+    else:
+        number = f"(width_bucket({column}, %(bounds)s::timestamptz[]) - 1)"
+    return f"({number} * %(group_count)s + g)::integer"
 
 
-def interval(column: str, granularity: Granularity) -> str:
-    """The SQL of the start of the interval that holds `column`."""
-    if granularity == "PT30M":
-        return column
-    listed = "%(bounds)s::timestamptz[]"
-    return f"({listed})[width_bucket({column}, {listed})]"
+def places(groups: Groups, intervals: Intervals) -> dict[str, Any]:
+    """The parameters of `place`."""
+    counted = {"group_count": len(groups)}
+    if intervals.are_half_hours:
+        return counted | {"first_bound": intervals.first}
+    return counted | {"bounds": [moment(bound) for bound in intervals.bounds]}
 
 
 def _members(groups: Groups) -> dict[str, Any]:
@@ -91,28 +92,29 @@ def _members(groups: Groups) -> dict[str, Any]:
     }
 
 
-def _parts(
-    pieces: Sequence[Piece], granularity: Granularity, parameters: dict[str, Any]
-) -> list[str]:
+def _parts(pieces: Sequence[Piece], parameters: dict[str, Any], name: str = "piece") -> list[str]:
     """One SELECT for each piece: a row per member of a group and unit of the piece's source."""
     parts = []
     for number, piece in enumerate(pieces):
         source = piece.source
-        parameters[f"from_{number}"] = moment(piece.first)
-        parameters[f"to_{number}"] = moment(piece.last)
+        parameters[f"{name}_{number}_from"] = moment(piece.first)
+        parameters[f"{name}_{number}_to"] = moment(piece.last)
         unit = f's."{source.column}"'
         present = "1" if source is HALF_HOURS else "s.present_intervals"
         parts.append(
-            f"select {interval(unit, granularity)} as interval_start, m.g, {unit} as unit_start,"
-            f" {source.end(unit)} as unit_end, s.total_import_kwh, s.total_export_kwh,"
+            f"select m.g, {unit} as unit_start, s.total_import_kwh, s.total_export_kwh,"
             f" s.register_intervals, {present} as present_intervals, s.meters"
             f" from {source.relation} as s"
             " inner join unnest(%(circuits)s::uuid[], %(groups)s::integer[])"
             " as m (circuit, g) on s.circuit_id = m.circuit"
             " where s.circuit_id = any(%(circuits)s::uuid[])"
-            f" and {unit} >= %(from_{number})s and {unit} < %(to_{number})s"
+            f" and {unit} >= %({name}_{number}_from)s and {unit} < %({name}_{number}_to)s"
         )
     return parts
+
+
+# Granularity → the unit of a source that is one interval as it stands.
+UNITS = {"PT30M": "30 minutes", "P1D": "1 day"}
 
 
 def _from_single_circuits(
@@ -120,43 +122,42 @@ def _from_single_circuits(
 ) -> Statement:
     """A group is a circuit, so what a unit says of its half-hours can be added up."""
     parameters = _members(groups)
-    if granularity != "PT30M":
-        parameters |= bounds(intervals)
-    parts = _parts(pieces, granularity, parameters)
+    parts = _parts(pieces, parameters)
+    at = place("unit_start", intervals)
     if granularity not in UNITS:
-        return Statement(_sums(" union all ".join(parts)), parameters)
+        return Statement(_sums(at, " union all ".join(parts), PRESENT, DISTINCT_METERS), parameters)
     # An interval is one unit of its piece; only the days that the period cuts are sums.
     rows = [
-        _as_it_is(part) if piece.source.unit == UNITS[granularity] else _sums(part)
+        _as_it_is(at, part)
+        if piece.source.unit == UNITS[granularity]
+        else _sums(at, part, PRESENT, DISTINCT_METERS)
         for piece, part in zip(pieces, parts, strict=True)
     ]
     return Statement(" union all ".join(rows), parameters)
 
 
-UNITS = {"PT30M": "30 minutes", "P1D": "1 day"}
-
-
-def _as_it_is(units: str) -> str:
+def _as_it_is(at: str, units: str) -> str:
     return (
-        "select interval_start, g, total_import_kwh as import_kwh, total_export_kwh as export_kwh,"
+        f"select {at} as place, total_import_kwh as import_kwh, total_export_kwh as export_kwh,"
         " register_intervals, present_intervals, cardinality(meters) as meters_reporting"
         f" from ({units}) as u"
     )
 
 
-def _sums(units: str) -> str:
-    return (
-        "select interval_start, g, sum(total_import_kwh) as import_kwh,"
-        " sum(total_export_kwh) as export_kwh, sum(register_intervals) as register_intervals,"
-        f" sum(present_intervals) as present_intervals, {DISTINCT_METERS} as meters_reporting"
-        f" from ({units}) as u group by 1, 2"
-    )
-
-
+PRESENT = "sum(present_intervals)"
 DISTINCT_METERS = (
     "(select count(distinct meter) from unnest(string_to_array(string_agg("
     "array_to_string(meters, ','), ','), ',')) as meter)"
 )
+
+
+def _sums(at: str, units: str, present: str, meters: str) -> str:
+    return (
+        f"select {at} as place, sum(total_import_kwh) as import_kwh,"
+        " sum(total_export_kwh) as export_kwh, sum(register_intervals) as register_intervals,"
+        f" {present} as present_intervals, {meters} as meters_reporting"
+        f" from ({units}) as u group by 1"
+    )
 
 
 def _from_circuits(
@@ -167,17 +168,25 @@ def _from_circuits(
     Where one circuit has every half-hour of a unit, so has the group; else they are counted.
     """
     parameters = _members(groups)
-    if granularity != "PT30M":
-        parameters |= bounds(intervals)
-    units = " union all ".join(_parts(pieces, granularity, parameters))
+    parts = _parts(pieces, parameters)
+    at = place("unit_start", intervals)
+    if granularity == "PT30M":
+        # A half-hour that is there is present, in however many circuits.
+        meters = "sum(cardinality(meters))" if groups.meters_apart else DISTINCT_METERS
+        return Statement(_sums(at, " union all ".join(parts), "1", meters), parameters)
+    units = " union all ".join(
+        f"select {at} as place, {piece.source.end('unit_start')} as unit_end, u.*"
+        f" from ({part}) as u"
+        for piece, part in zip(pieces, parts, strict=True)
+    )
     return Statement(
         f"with units as materialized ({units}), by_unit as ("
-        "select interval_start, g, unit_start, unit_end, sum(total_import_kwh) as import_kwh,"
+        "select place, g, unit_start, unit_end, sum(total_import_kwh) as import_kwh,"
         " sum(total_export_kwh) as export_kwh, sum(register_intervals) as register_intervals,"
         " max(present_intervals) as present_intervals"
         " from units group by 1, 2, 3, 4"
         "), counted as ("
-        "select interval_start, g, import_kwh, export_kwh, register_intervals,"
+        "select place, import_kwh, export_kwh, register_intervals,"
         " case when present_intervals * interval '30 minutes' >= unit_end - unit_start"
         " then present_intervals else ("
         'select count(distinct hh."timestamp") from api.circuit_interval_hh as hh'
@@ -187,13 +196,13 @@ def _from_circuits(
         ' and hh."timestamp" >= unit_start and hh."timestamp" < unit_end'
         ") end as present_intervals from by_unit"
         "), reporting as ("
-        "select interval_start, g, count(distinct meter) as meters_reporting"
-        " from units cross join unnest(meters) as meter group by 1, 2"
-        ") select interval_start, g, sum(import_kwh) as import_kwh,"
+        "select place, count(distinct meter) as meters_reporting"
+        " from units cross join unnest(meters) as meter group by 1"
+        ") select place, sum(import_kwh) as import_kwh,"
         " sum(export_kwh) as export_kwh, sum(register_intervals) as register_intervals,"
         " sum(present_intervals) as present_intervals,"
         " min(meters_reporting) as meters_reporting"
-        " from counted left join reporting using (interval_start, g) group by 1, 2",
+        " from counted left join reporting using (place) group by 1",
         parameters,
     )
 
@@ -208,11 +217,12 @@ def half_hours(groups: Groups, intervals: Intervals) -> Statement:
             spans(groups, intervals.first, intervals.last),
         )
     parameters = _members(groups)
-    (units,) = _parts([Piece(HALF_HOURS, intervals.first, intervals.last)], "PT30M", parameters)
+    whole = [Piece(HALF_HOURS, intervals.first, intervals.last)]
+    (units,) = _parts(whole, parameters, "half_hours")
     columns = "total_import_kwh", "total_export_kwh", "register_intervals"
     values = columns if groups.single else [f"sum({column})" for column in columns]
     return Statement(
-        f"select interval_start as start, g, {values[0]} as import_kwh, {values[1]} as export_kwh,"
+        f"select unit_start as start, g, {values[0]} as import_kwh, {values[1]} as export_kwh,"
         f" {values[2]} as register_intervals from ({units}) as u"
         + ("" if groups.single else " group by 1, 2"),
         parameters,
@@ -244,15 +254,12 @@ SPANS = (
 )
 
 
-def _from_registers(groups: Groups, intervals: Intervals, granularity: Granularity) -> Statement:
-    parameters = spans(groups, intervals.first, intervals.last)
-    if granularity != "PT30M":
-        parameters |= bounds(intervals)
-    start = interval('r."timestamp"', granularity)
+def _from_registers(groups: Groups, intervals: Intervals) -> Statement:
+    at = place("start", intervals)
     return Statement(
-        f"select {start} as interval_start, s.g,"
-        " sum(r.import_kwh) as import_kwh, sum(r.export_kwh) as export_kwh,"
-        ' count(*) as register_intervals, count(distinct r."timestamp") as present_intervals,'
-        f" count(distinct s.meter) as meters_reporting{SPANS} group by 1, 2",
-        parameters,
+        f"select {at} as place, sum(import_kwh) as import_kwh, sum(export_kwh) as export_kwh,"
+        " count(*) as register_intervals, count(distinct start) as present_intervals,"
+        ' count(distinct meter) as meters_reporting from (select r."timestamp" as start, s.g,'
+        f" s.meter, r.import_kwh, r.export_kwh{SPANS}) as r group by 1",
+        spans(groups, intervals.first, intervals.last),
     )

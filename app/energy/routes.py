@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query
+from fastapi.routing import APIRoute
 from starlette.responses import Response
 
 from app.energy import cursors, deps
@@ -19,6 +20,7 @@ from app.energy.intervals import Granularity, Intervals, split
 from app.energy.latest import LatestReading
 from app.energy.models import Balance, Completeness, Energy, Latest, Peak, Profile
 from app.energy.parameters import (
+    MOST_ROWS,
     WIDEST,
     WIDEST_SCAN,
     BalanceQuery,
@@ -28,20 +30,32 @@ from app.energy.parameters import (
     ProfileQuery,
     ScanQuery,
     Window,
-    refuse,
     unique,
 )
 from app.energy.peak import PeakReading
 from app.energy.profile import ProfileReading
 
+MOMENT = {"type": "string", "format": "date-time"}
+HEADERS = {
+    "ETag": ("Moves with the data, the mapping and what is asked.", {"type": "string"}),
+    "Data-As-Of": ("Changes up to then are in: `data_as_of`.", MOMENT),
+    "Available-From": ("Start of the first half-hour that there is: `available_from`.", MOMENT),
+    "Available-To": ("End of the last half-hour that there is: `available_to`.", MOMENT),
+    "Link": ("The next page, rel=next, where there is one (RFC 8288).", {"type": "string"}),
+}
 RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "JSON, or CSV or NDJSON of the rows alone (`format`, `Accept`).",
+        "headers": {
+            name: {"description": said, "schema": schema}
+            for name, (said, schema) in HEADERS.items()
+        },
         "content": {
             "text/csv": {"schema": {"type": "string"}},
             "application/x-ndjson": {"schema": {"type": "string"}},
         },
     },
+    406: {"$ref": "#/components/responses/Problem406"},
     304: {"description": "Nothing changed since the answer whose ETag is in If-None-Match."},
 }
 reads = APIRouter(tags=["energy"], responses=RESPONSES)
@@ -52,13 +66,10 @@ async def energy(asked: AskedDep, query: Annotated[EnergyQuery, Query()]) -> Res
     """Sum half-hours of the caller's circuits, in kWh; import and export are never mixed."""
     scope, parts = asked.scope(query), _intervals(asked, query, query.granularity)
     question = asked.question("energy", query, parts.first, parts.last, query.granularity)
-    is_paged = question.format.name == "json"
-    if not is_paged and {"limit", "cursor"} & query.model_fields_set:
-        raise refuse("format", question.format.name, "has no pages: leave out limit and cursor")
     after = None
     if query.cursor is not None:
         after = cursors.read(query.cursor, question.fingerprint)
-    limit = query.limit if is_paged else None
+    limit = query.limit or (MOST_ROWS if question.format.name == "json" else None)
     by = unique(query.group_by)
     return Answer(question, EnergyReading(query, scope, by, parts, after, limit))
 
@@ -147,6 +158,10 @@ PATHS: dict[str, Callable[..., None] | None] = {
     "/v1/sites/{code_or_id}": deps.of_site,
     "/v1/escos/{code}": deps.of_esco,
 }
+
+# HEAD answers what GET does, less the body (RFC 9110 §9.3.2); nothing to document twice.
+for route in [route for route in reads.routes if isinstance(route, APIRoute)]:
+    reads.add_api_route(route.path, route.endpoint, methods=["HEAD"], include_in_schema=False)
 
 router = APIRouter()
 for path, dependency in PATHS.items():

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import psycopg
@@ -14,24 +14,34 @@ from app.database import Connection
 from app.energy.formats import Format
 from app.energy.query import Statement
 
-BATCH = 2000
+BATCH = 5000
+Rows = list[tuple[Any, ...]]
 
 
-async def batches(connection: Connection, statement: Statement) -> AsyncIterator[list[Any]]:
-    """Yield the rows of a statement from a cursor in the database; numerics stay text."""
-    # The whole result is wanted, so it must not be planned for its first rows.
-    await connection.execute("set local cursor_tuple_fraction = 1")
+@asynccontextmanager
+async def reading(
+    connection: Connection, statement: Statement
+) -> AsyncIterator[AsyncIterator[Rows]]:
+    """Give the rows of a statement in batches, from a cursor in the database; numerics stay text.
+
+    The database is at work from the start, and on the next batch while one is written.
+    """
     cursor: AsyncServerCursor[tuple[Any, ...]]
     async with AsyncServerCursor(connection, "rows", row_factory=tuple_row) as cursor:
         cursor.adapters.register_loader("numeric", TextLoader)
         await cursor.execute(statement.sql.encode(), statement.parameters)
         following = asyncio.create_task(cursor.fetchmany(BATCH))
-        try:
+
+        async def batches() -> AsyncIterator[Rows]:
+            nonlocal following
             while found := await following:
-                # The database finds the next batch while this one is written.
                 following = asyncio.create_task(cursor.fetchmany(BATCH))
                 await asyncio.sleep(0)
                 yield found
+
+        await asyncio.sleep(0)
+        try:
+            yield batches()
         finally:
             following.cancel()
             with suppress(asyncio.CancelledError, psycopg.Error):

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -29,15 +30,16 @@ HEADS = """
     left join api.properties_service_head as at_head on head.id = at_head.service_head
 """
 # All registers of a circuit come along when one is selected: whether its sums can be used as they
-# are depends on the others.
+# are depends on the others. Mappings outside the period tell what there is outside it.
 MAPPINGS = """
-    select circuit, register, began, start_time, end_time, meter_id, selected,
-        {dimensions}
+    select circuit, register, began, start_time, end_time, meter_id, available_from, available_to,
+        selected, {dimensions}
     from (
         select mapping.circuit, mapping.register, mapping.start_time::text as began,
             greatest(mapping.start_time, %(period_from)s) as start_time,
             least(mapping.end_time, %(period_to)s) as end_time,
-            register.meter_id, ({selected}) as selected,
+            register.meter_id, extent.available_from, extent.available_to,
+            ({selected}) as selected,
             bool_or({selected}) over (partition by mapping.circuit) as wanted,
             {columns}
         from api.circuit_register as mapping
@@ -46,10 +48,11 @@ MAPPINGS = """
         inner join api.circuits as circuit on mapping.circuit = circuit.id
         left join api.sites_new as site on circuit.site = site.id
         left join api.escos as esco on esco.id = coalesce(site.esco, meter.esco)
+        left join api.circuit_register_extent as extent
+            on mapping.circuit = extent.circuit and mapping.register = extent.register
+            and mapping.start_time = extent.start_time
         {heads}
-        where mapping.start_time < %(period_to)s
-            and (mapping.end_time is null or mapping.end_time > %(period_from)s)
-            and ({wanted})
+        where {wanted}
     ) as mapped
     where wanted
 """
@@ -111,10 +114,21 @@ async def resolve(connection: Connection, scope: Scope) -> list[tuple[str, list[
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class Available:
+    """Start of the first and end of the last half-hour of what is asked for, at any time."""
+
+    first: datetime | None
+    last: datetime | None
+
+
 async def groups(
     connection: Connection, scope: Scope, by: Sequence[Dimension], first: Instant, last: Instant
-) -> Groups:
-    """Gather what is mapped in the half-hours from `first` up to `last` into groups."""
+) -> tuple[Groups, Available]:
+    """Gather what is mapped in the half-hours from `first` up to `last` into groups.
+
+    What there is of it is told whatever the period.
+    """
     parameters: dict[str, Any] = {"period_from": moment(first), "period_to": moment(last)}
     wanted, selected = [], []
     found = await resolve(connection, scope)
@@ -136,7 +150,10 @@ async def groups(
         heads=HEADS if ON_HEADS & {*by, *(name for name, _ in found)} else "",
     )
     rows = await (await connection.execute(sql.encode(), parameters)).fetchall()
-    return gather(_mappings(rows, by))
+    firsts = [row["available_from"] for row in rows if row["selected"] and row["available_from"]]
+    lasts = [row["available_to"] for row in rows if row["selected"] and row["available_to"]]
+    available = Available(min(firsts, default=None), max(lasts, default=None))
+    return gather(_mappings(rows, by)), available
 
 
 def _mappings(rows: Iterable[dict[str, Any]], by: Sequence[Dimension]) -> list[Mapping]:

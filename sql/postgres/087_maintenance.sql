@@ -57,6 +57,9 @@ begin
     task := 'changes put together';
     done := flows.compact_changes();
     return next;
+    task := 'extents mended';
+    done := flows.mend_extents();
+    return next;
 end $$;
 comment on function flows.maintain() is 'Makes partitions ahead of need and removes what is older than it is kept.';
 

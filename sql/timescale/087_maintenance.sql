@@ -52,7 +52,9 @@ end $$;
 create function flows.maintain() returns table (task text, done bigint)
 language sql set search_path = ''
 begin atomic
-    select 'changes put together', flows.compact_changes();
+    select 'changes put together', flows.compact_changes()
+    union all
+    select 'extents mended', flows.mend_extents();
 end;
 comment on function flows.maintain()
 is 'What no policy does. Chunks, columnstore and retention are the policies'' work.';

@@ -134,18 +134,34 @@ def energy(world: World, ask: Ask, granularity: str) -> dict[tuple[Any, Key], di
                 cell.readings |= part.readings
                 cell.expected |= part.expected
                 used += min(part.total(0) or Decimal(0), part.total(1) or Decimal(0))
-            meters = world.registers
             rows[which, key] = {
                 "import_kwh": cell.total(0),
                 "export_kwh": cell.total(1),
                 "used": used,
-                "expected_intervals": len(half_hours),
-                "present_intervals": len(cell.half_hours),
-                "meters_expected": len({meters[r]["meter"][0] for r, _ in cell.expected}),
-                "meters_reporting": len({meters[r]["meter"][0] for r, _ in cell.readings}),
-                "complete": cell.complete,
+                **_coverage(world, cell, len(half_hours)),
             }
     return rows
+
+
+def _coverage(world: World, cell: Cell, half_hours: int) -> dict[str, Any]:
+    meters = world.registers
+    return {
+        "expected_intervals": half_hours,
+        "present_intervals": len(cell.half_hours),
+        "meters_expected": len({meters[r]["meter"][0] for r, _ in cell.expected}),
+        "meters_reporting": len({meters[r]["meter"][0] for r, _ in cell.readings}),
+        "complete": cell.complete,
+    }
+
+
+def coverage(world: World, ask: Ask, key: Key) -> dict[str, Any]:
+    """How much there is of a group over the whole period."""
+    whole = Cell()
+    for (group, _), cell in cells(world, ask).items():
+        if group == key:
+            whole.readings |= cell.readings
+            whole.expected |= cell.expected
+    return _coverage(world, whole, len(list(ask.half_hours())))
 
 
 def balance(row: dict[str, Any]) -> dict[str, Any]:
@@ -214,6 +230,36 @@ def gaps(world: World, ask: Ask) -> dict[str, tuple[int, int, list[tuple[datetim
             else:
                 missing.append((at, at + HALF_HOUR))
         found[register] = len(half_hours), sum(half_hours.values()), missing
+    return found
+
+
+def available(world: World, ask: Ask) -> tuple[datetime | None, datetime | None]:
+    """Start of the first and end of the last half-hour of what is asked for, at any time."""
+    times = [at for _, at in world.readings] or [ask.period_from]
+    ever = Ask(min(times), max(times) + HALF_HOUR, ask.zone, ask.group_by, ask.filters)
+    present = [at for (_, at), cell in cells(world, ever).items() if cell.readings]
+    return min(present, default=None), max(present) + HALF_HOUR if present else None
+
+
+def latest(world: World, ask: Ask) -> dict[str, tuple[datetime | None, Any, Any, int]]:
+    """Serial → the newest half-hour, its import and export, and how many registers are there.
+
+    A meter is asked for by what it has itself, or by the circuits its registers are mapped to now.
+    """
+    found = {}
+    for serial in {its["meter"][0] for its in world.registers.values()}:
+        own = {r: its for r, its in world.registers.items() if its["meter"][0] == serial}
+        now = [world.circuits[m.circuit] for m in world.mappings if m.register in own and not m.end]
+        if not all(
+            any(circuit.get(name) == value for circuit in now)
+            or any(value in its.get(name, []) for its in own.values())
+            for name, value in ask.filters.items()
+        ):
+            continue
+        newest = max((at for r, at in world.readings if r in own), default=None)
+        cell = Cell({place: r for place, r in world.readings.items() if place[0] in own})
+        cell.readings = {place: r for place, r in cell.readings.items() if place[1] == newest}
+        found[str(serial)] = newest, cell.total(0), cell.total(1), len(cell.readings)
     return found
 
 

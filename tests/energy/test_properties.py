@@ -32,6 +32,9 @@ CHANGES = {
     "Australia/Lord_Howe": ["2025-10-05", "2026-04-05"],
     "Asia/Kathmandu": ["2025-12-31"],
 }
+COVERAGE = [
+    "expected_intervals", "present_intervals", "meters_expected", "meters_reporting", "complete",
+]  # fmt: skip
 SPACE = UUID("bbbbbbbb-0000-4000-8000-000000000000")
 
 
@@ -191,6 +194,43 @@ def worlds(draw: st.DrawFn) -> tuple[World, Ask]:
     return world, Ask(first, last, zone, by, filters)
 
 
+def _check(client: httpx.Client, world: World, ask: Ask, granularity: str) -> None:
+    """Compare energy and balance with the plain calculation."""
+    expected = model.energy(world, ask, granularity)
+    by = {"group_by": ",".join(ask.group_by), "granularity": granularity}
+    for path in ("/v1/energy", "/v1/balance"):
+        answer = _get(client, path, ask, **by)
+        rows = {
+            (_interval(row, granularity), tuple(row[name] for name in ask.group_by)): row
+            for row in answer["rows"]
+        }
+        assert len(rows) == len(answer["rows"])
+        assert rows.keys() == expected.keys()
+        for place, row in rows.items():
+            want = expected[place]
+            if path == "/v1/energy":
+                assert {name: row[name] for name in want if name != "used"} == {
+                    name: value for name, value in want.items() if name != "used"
+                }, place
+                continue
+            for name in COVERAGE:
+                assert row[name] == want[name], (place, name)
+            for name, value in model.balance(want).items():
+                assert _close(row[name], value), (place, name, row, value)
+    for total in answer["totals"]:
+        key = tuple(total[name] for name in ask.group_by)
+        parts = [row for (_, group), row in expected.items() if group == key]
+        for name in ("generation_kwh", "consumption_kwh"):
+            way = {"generation_kwh": "export_kwh", "consumption_kwh": "import_kwh"}[name]
+            known = [part[way] for part in parts if part[way] is not None]
+            assert _close(total[name], sum(known) if known else None)
+        for name, value in model.coverage(world, ask, key).items():
+            assert total[name] == value, (key, name)
+    first, last = model.available(world, ask)
+    for name, at in (("available_from", first), ("available_to", last)):
+        assert (answer[name] and datetime.fromisoformat(answer[name])) == at
+
+
 def _kwh(chance: random.Random) -> Decimal | None:
     """Mostly small, sometimes none at all, now and then unknown."""
     kind = chance.random()
@@ -238,34 +278,48 @@ def test_energy_and_balance(
     admin, client = community
     world, ask = case
     _load(admin, world)
-    expected = model.energy(world, ask, granularity)
-    by = {"group_by": ",".join(ask.group_by), "granularity": granularity}
-    for path in ("/v1/energy", "/v1/balance"):
-        answer = _get(client, path, ask, **by)
-        rows = {
-            (_interval(row, granularity), tuple(row[name] for name in ask.group_by)): row
-            for row in answer["rows"]
-        }
-        assert len(rows) == len(answer["rows"])
-        assert rows.keys() == expected.keys()
-        for place, row in rows.items():
-            want = expected[place]
-            if path == "/v1/energy":
-                assert {name: row[name] for name in want if name != "used"} == {
-                    name: value for name, value in want.items() if name != "used"
-                }, place
-                continue
-            for name in ("expected_intervals", "present_intervals", "complete"):
-                assert row[name] == want[name], (place, name)
-            for name, value in model.balance(want).items():
-                assert _close(row[name], value), (place, name, row, value)
-    for total in answer["totals"]:
-        key = tuple(total[name] for name in ask.group_by)
-        parts = [row for (_, group), row in expected.items() if group == key]
-        for name in ("generation_kwh", "consumption_kwh"):
-            way = {"generation_kwh": "export_kwh", "consumption_kwh": "import_kwh"}[name]
-            known = [part[way] for part in parts if part[way] is not None]
-            assert _close(total[name], sum(known) if known else None)
+    _check(client, world, ask, granularity)
+
+
+def test_a_mapping_that_the_aggregates_have_not_followed(
+    community: tuple[psycopg.Connection[Any], httpx.Client],
+) -> None:
+    """Two registers change places while nothing follows: sums and what is expected stay one."""
+    admin, client = community
+    start = datetime(2025, 10, 1, tzinfo=UTC)
+    days = [start + count * HALF_HOUR for count in range(4 * 48)]
+    readings: dict[tuple[str, datetime], model.Reading] = {
+        (_id(register), at): (Decimal(kwh), Decimal(kwh) / 2)
+        for register, kwh in (("r1", 1), ("r3", 5))
+        for at in days
+    }
+    ones = [Mapped(_id("c1"), _id("r1"), start, None), Mapped(_id("c2"), _id("r3"), start, None)]
+    change = start + timedelta(days=2)
+    others = [
+        Mapped(_id("c1"), _id("r1"), start, change), Mapped(_id("c2"), _id("r3"), start, None),
+        Mapped(_id("c2"), _id("r1"), change, None),
+    ]  # fmt: skip
+    circuits = {identity: {"circuit": identity, **its} for identity, its in CIRCUITS.items()}
+    _load(admin, World(REGISTERS, circuits, ones, readings))
+    zone = ZoneInfo("Europe/London")
+    asked = start - timedelta(hours=1), start + timedelta(days=4) - timedelta(hours=1)
+    with psycopg.connect(admin.info.dsn, password=admin.info.password, autocommit=True) as holder:
+        holder.execute("select pg_advisory_lock(hashtext('flows.follow'))")
+        admin.execute(
+            "update flows.circuit_register set end_time = %s where register = %s",
+            (change, _id("r1")),
+        )
+        admin.execute(
+            "insert into flows.circuit_register (circuit, register, start_time)"
+            " values (%s, %s, %s)",
+            (_id("c2"), _id("r1"), change),
+        )
+        world = World(REGISTERS, circuits, others, readings)
+        for by in (["circuit"], ["site"], ["circuit_type", "meter"]):
+            for granularity in ("PT30M", "P1D", "P1M"):
+                _check(client, world, Ask(*asked, zone, by, {}), granularity)
+    admin.execute("call flows.follow()")
+    _check(client, world, Ask(*asked, zone, ["circuit"], {}), "P1D")
 
 
 @EXAMPLES
@@ -294,6 +348,9 @@ def test_profile(
         assert row["expected_intervals"] == count
         assert row["present_intervals"] == len(cells)
         assert row["complete_intervals"] == sum(cell.complete for cell in cells)
+        whole = model.coverage(world, ask, place[0])
+        for name in ("meters_expected", "meters_reporting"):
+            assert row[name] == whole[name]
         for direction, name in enumerate(("import", "export")):
             values = [total for c in cells if (total := c.total(direction)) is not None]
             mean = sum(values) / len(values) if values else None
@@ -347,3 +404,25 @@ def test_peak_and_completeness(
         for gap, (start, end) in zip(row["gaps"], gaps, strict=True):
             assert gap["missing_intervals"] == (end - start) / HALF_HOUR
         assert all(one[1] < other[0] for one, other in pairwise(times))
+
+
+@EXAMPLES
+@given(case=worlds())
+def test_latest(
+    community: tuple[psycopg.Connection[Any], httpx.Client], case: tuple[World, Ask]
+) -> None:
+    admin, client = community
+    world, ask = case
+    _load(admin, world)
+    answer = client.get("/v1/latest", params={"timezone": ask.zone.key, **ask.filters})
+    assert answer.status_code == 200, answer.text
+    rows = json.loads(answer.text, parse_float=Decimal)["rows"]
+    found = {}
+    for row in rows:
+        start = row["interval_start"] and datetime.fromisoformat(row["interval_start"])
+        ends = row["interval_end"] and datetime.fromisoformat(row["interval_end"])
+        assert ends == (start and start + HALF_HOUR)
+        figures = row["import_kwh"], row["export_kwh"], row["registers_reporting"]
+        found[row["meter"]] = (start, *figures)
+    assert [row["meter"] for row in rows] == sorted(found)
+    assert found == model.latest(world, ask)

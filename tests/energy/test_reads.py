@@ -105,6 +105,52 @@ def test_what_is_refused_is_named(
     assert allowed in error["message"]
 
 
+@pytest.mark.parametrize(
+    ("accept", "expected"),
+    [
+        ("*/*", "application/json"), ("text/*", "text/csv"), ("application/*", "application/json"),
+        ("application/json;q=0.5, text/csv;q=0.9", "text/csv"), ("TEXT/CSV", "text/csv"),
+        ("application/x-ndjson, */*;q=0.1", "application/x-ndjson"),
+        ("application/json;q=0, */*;q=0.5", "text/csv"), (",", "application/json"),
+        ("text/html,application/xml;q=0.9,*/*;q=0.8", "application/json"),
+        ("text/csv;q=nonsense, */*;q=0.1", "application/json"), ("text/csv;q=2", "text/csv"),
+        ("image/png", None), ("application/xml", None), ("text/csv;q=0", None), ("*/*;q=0", None),
+    ],
+)  # fmt: skip
+def test_the_form_is_what_the_accept_header_likes_best(
+    stack: Stack, accept: str, expected: str | None
+) -> None:
+    answer = get(stack, "energy", headers={"Accept": accept})
+    if expected is None:
+        assert (answer.status_code, answer.json()["code"]) == (406, "not_acceptable")
+        assert "text/csv" in answer.json()["detail"]
+    else:
+        assert answer.status_code == 200
+        assert answer.headers["content-type"].split(";")[0] == expected
+
+
+@pytest.mark.parametrize("read", READS)
+def test_what_is_given_twice_is_refused(stack: Stack, read: str) -> None:
+    twice = get(stack, read, timezone=["UTC", "Europe/London"])
+    assert twice.status_code == 422
+    (error,) = twice.json()["errors"]
+    assert (error["parameter"], error["value"]) == ("timezone", "UTC, Europe/London")
+    assert "once" in error["message"]
+    assert get(stack, read, circuit_type=["power", "solar"]).status_code == 200
+    many = get(stack, read, site=",".join(["x"] * 101))
+    assert many.status_code == 422
+    (error,) = many.json()["errors"]
+    assert error["value"].startswith("x,x,x")
+
+
+def test_a_foreign_id_is_no_304(stack: Stack) -> None:
+    with stack.client("wlce") as client:
+        foreign = client.get("/rest/v1/circuits?select=id&limit=1").json()[0]["id"]
+    for circuit in (foreign, "00000000-0000-4000-8000-000000000000"):
+        answer = get(stack, f"circuits/{circuit}/energy", "hmce", headers={"If-None-Match": "*"})
+        assert answer.status_code == 404
+
+
 @pytest.mark.parametrize("read", WINDOWED)
 @pytest.mark.parametrize("name", ["period_from", "period_to"])
 @pytest.mark.parametrize(
@@ -197,9 +243,56 @@ def test_a_page_has_a_tag_of_its_own(stack: Stack) -> None:
     assert second.status_code == 200
     assert second.json()["rows"] != first.json()["rows"]
     assert get(stack, "energy", limit=3, headers={"If-None-Match": "*"}).status_code == 304
-    refused = get(stack, "energy", limit=3, format="csv")
-    assert refused.status_code == 422
-    assert "leave out limit" in refused.json()["detail"]
+
+
+@pytest.mark.parametrize("form", ["json", "csv", "ndjson"])
+def test_pages_together_are_the_whole(stack: Stack, form: str) -> None:
+    whole = get(stack, "energy", format=form)
+    assert "link" not in whole.headers
+    with stack.client("wlce") as client:
+        answer = get(stack, "energy", format=form, limit=5)
+        pages = [answer]
+        while following := answer.links.get("next"):
+            answer = client.get(following["url"])
+            assert answer.status_code == 200, answer.text
+            pages.append(answer)
+    if form == "json":
+        assert [page.json()["next"] is None for page in pages[-2:]] == [False, True]
+        rows = [row for page in pages for row in page.json()["rows"]]
+        assert rows == whole.json()["rows"]
+    else:
+        skip = int(form == "csv")
+        lines = [line for page in pages for line in page.text.splitlines()[skip:]]
+        assert lines == whole.text.splitlines()[skip:]
+    assert len(pages) > 2
+
+
+@pytest.mark.parametrize("read", READS)
+@pytest.mark.parametrize("form", ["json", "csv", "ndjson"])
+def test_the_head_says_what_a_line_cannot(stack: Stack, read: str, form: str) -> None:
+    answer = get(stack, read, format=form)
+    said = get(stack, read).json()
+    for header, member in (
+        ("data-as-of", "data_as_of"), ("available-from", "available_from"),
+        ("available-to", "available_to"),
+    ):  # fmt: skip
+        told, shown = answer.headers.get(header), said.get(member)
+        assert (told is None) == (shown is None)
+        if told:
+            assert datetime.fromisoformat(told) == datetime.fromisoformat(shown)
+    period = {} if read == "latest" else PERIOD
+    with stack.client("wlce") as client:
+        head = client.head(f"/v1/{read}", params=period | {"format": form})
+    assert (head.status_code, head.content) == (200, b"")
+    ignored = {"date", "x-request-id", "server-timing", "transfer-encoding", "ratelimit"}
+    assert {n: v for n, v in head.headers.items() if n not in ignored} == {
+        n: v for n, v in answer.headers.items() if n not in ignored
+    }
+    if read == "latest":
+        return
+    with stack.client("wlce") as client:
+        refused = client.head(f"/v1/{read}", params=PERIOD | {"timezone": "Mars/Olympus"})
+    assert (refused.status_code, refused.content) == (422, b"")
 
 
 def test_a_query_that_fails_is_an_error_not_a_cut_answer(stack: Stack, committed: Admin) -> None:

@@ -11,7 +11,10 @@ Admin = psycopg.Connection[Any]
 
 # Series and aggregates have no row level security (TimescaleDB allows none beside the columnstore):
 # callers reach them by barrier views alone; so they do what is computed from one as its owner.
-REPORTS = {"register_interval_hh_missing", "register_interval_hh_latest", "meter_csq_latest"}
+REPORTS = {
+    "register_interval_hh_missing", "register_interval_hh_latest", "meter_csq_latest",
+    "circuit_register_extent",
+}  # fmt: skip
 SERIES = sorted(TIME_SERIES | AGGREGATES | REPORTS)
 # Numbers that count or name something.
 UNITLESS = [

@@ -15,7 +15,7 @@ from app.energy.energy import FOUND
 from app.energy.formats import Format
 from app.energy.groups import Groups
 from app.energy.intervals import Granularity, Intervals, calendar
-from app.energy.query import Window, energy
+from app.energy.query import Page, energy
 from app.energy.sources import choose
 from tests.conftest import Stack
 from tests.sql.test_isolation import become
@@ -144,7 +144,7 @@ def asked_of_v1(
     """The statement behind /v1/energy, by circuit."""
     first, last = int(start.timestamp()), int(end.timestamp())
     bounds = (
-        list(range(first, last + 1, 1800))
+        range(first, last + 1, 1800)
         if granularity == "PT30M"
         else list(calendar(granularity, UTC_ZONE, first, last))
     )
@@ -153,7 +153,8 @@ def asked_of_v1(
     groups = Groups(keys, [], list(zip(circuits, range(len(circuits)), strict=True)))
     pieces = choose(granularity, UTC_ZONE, intervals)
     fields = Format("json").sql(FOUND)
-    statement = energy(groups, intervals, granularity, pieces, Window(), fields)
+    page = Page(0, len(groups) * len(intervals))
+    statement = energy(groups, intervals, granularity, pieces, page, fields)
     return statement.sql, statement.parameters
 
 

@@ -1,12 +1,13 @@
 """What keeps the database well: retention, partitions, the columnstore, the log of changes."""
 
 import json
+import threading
 from typing import Any
 
 import psycopg
 import pytest
 
-from tests.conftest import Stack, flows
+from tests.conftest import Stack, flows, wait_until
 
 Admin = psycopg.Connection[Any]
 
@@ -161,3 +162,90 @@ def test_changes_put_together_keep_their_number(stack: Stack, admin: Admin) -> N
     assert removed > 0
     assert after == (before[0] - removed, before[1], before[2])
     assert admin.execute(tag).fetchone() == state
+
+
+def a_register(admin: Admin) -> str:
+    """The register that the tests of extents write to."""
+    found = admin.execute("select min(register_id::text) from flows.meter_registers").fetchone()
+    return str((found or ("",))[0])
+
+
+def extents(admin: Admin, register: str) -> tuple[Any, Any]:
+    """What is kept of a register, and what its half-hours say."""
+    kept = admin.execute(
+        "select available_from, available_to from flows.register_extent where register_id = %s",
+        (register,),
+    ).fetchone()
+    found = admin.execute(
+        'select min("timestamp"), max("timestamp") + interval \'30 minutes\''
+        " from flows.register_interval_hh where register_id = %s",
+        (register,),
+    ).fetchone()
+    return kept or (None, None), found
+
+
+def test_extents_follow_half_hours_in_every_way(admin: Admin) -> None:
+    register = a_register(admin)
+    series, its = "flows.register_interval_hh", 'register_id = %(r)s and "timestamp"'
+    days = "'2001-04-01Z'::timestamptz + n * interval '1 day'"
+    for statement in (
+        f"insert into {series} select %(r)s, '2001-05-01Z', 1, 1",
+        f"insert into {series} select %(r)s, {days}, 1, 1 from generate_series(0, 9) as n",
+        f"update {series} set import_kwh = 2 where {its} < '2002-01-01Z'",
+        f"update {series} set \"timestamp\" = '2001-03-31T23:30Z' where {its} = '2001-04-01Z'",
+        f"update {series} set \"timestamp\" = '2001-04-01Z' where {its} = '2001-03-31T23:30Z'",
+        f"delete from {series} where {its} = '2001-04-02Z'",
+        f"delete from {series} where {its} < '2001-04-05Z'",
+        f"delete from {series} where register_id = %(r)s",
+        f"insert into {series} select %(r)s, '2001-05-01Z', 1, 1",
+    ):
+        admin.execute(statement, {"r": register})
+        kept, found = extents(admin, register)
+        assert kept == found, statement
+
+
+def test_extents_that_do_not_fit_are_mended(admin: Admin) -> None:
+    register = a_register(admin)
+    (mended,) = admin.execute("select flows.mend_extents()").fetchone() or (None,)
+    assert mended == 0
+    admin.execute(
+        "update flows.register_extent set available_from = '1999-01-01Z' where register_id = %s",
+        (register,),
+    )
+    kept, found = extents(admin, register)
+    assert kept != found
+    (mended,) = admin.execute("select flows.mend_extents()").fetchone() or (None,)
+    assert mended == 1
+    kept, found = extents(admin, register)
+    assert kept == found
+
+
+def is_blocked(admin: Admin, pid: int) -> bool:
+    """Whether a session waits for another."""
+    admin.rollback()  # within a transaction the answer would stay the same
+    return admin.execute("select pg_blocking_pids(%s) <> '{}'", (pid,)).fetchone() == (True,)
+
+
+def test_a_deletion_and_an_arrival_at_a_time_leave_a_true_extent(
+    stack: Stack, admin: Admin
+) -> None:
+    """Who deletes the last half-hour waits for who extends it, and measures what is there then."""
+    register = a_register(admin)
+    url = stack.contract["database_url"]
+    insert = "insert into flows.register_interval_hh values (%s, %s, 1, 1)"
+    remove = 'delete from flows.register_interval_hh where register_id = %s and "timestamp" = %s'
+    with psycopg.connect(url) as one, psycopg.connect(url, autocommit=True) as other:
+        other.execute(insert, (register, "2030-01-01T00:00Z"))
+        one.execute(insert, (register, "2030-01-01T00:30Z"))
+        waits = threading.Thread(
+            target=other.execute, args=(remove, (register, "2030-01-01T00:00Z"))
+        )
+        waits.start()
+        wait_until(lambda: not waits.is_alive() or is_blocked(admin, other.info.backend_pid))
+        one.commit()
+        waits.join()
+        kept, found = extents(admin, register)
+        assert kept == found
+        other.execute(remove, (register, "2030-01-01T00:30Z"))
+        kept, found = extents(admin, register)
+        assert kept == found
