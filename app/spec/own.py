@@ -83,6 +83,8 @@ def _operation(method: str, path: str, operation: dict[str, Any], secured: bool)
     needed = _scope(path, operation)
     operation.pop(SCOPE_MARK, None)
     operation["operationId"] = names.route_operation_id(method, path)
+    # What must be filled in comes first on a page.
+    operation.get("parameters", []).sort(key=lambda one: not one.get("required", False))
     answers = operation["responses"]
     if _is_framework_validation(answers.get("422", {})):
         del answers["422"]

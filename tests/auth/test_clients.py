@@ -31,6 +31,7 @@ def ask(stack: Stack, client_id: str, secret: str, **form: str) -> httpx.Respons
         stack.contract["base_url"] + "/auth/token",
         data={"grant_type": "client_credentials"} | form,
         auth=(client_id, secret),
+        timeout=30,  # secrets are hashed, one after the other
     )
 
 

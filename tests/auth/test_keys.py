@@ -30,6 +30,7 @@ def issue(stack: Stack) -> str:
         stack.contract["base_url"] + "/auth/token",
         data={"grant_type": "client_credentials"},
         auth=(client["client_id"], client["client_secret"]),
+        timeout=30,
     )
     token: str = answer.json()["access_token"]
     return token

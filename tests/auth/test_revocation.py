@@ -17,6 +17,7 @@ def post(stack: Stack, path: str, esco: str, **form: str) -> httpx.Response:
         stack.contract["base_url"] + path,
         data=form,
         auth=(client["client_id"], client["client_secret"]),
+        timeout=30,
     )
 
 

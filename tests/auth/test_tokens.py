@@ -1,7 +1,6 @@
 """Tokens: a client gets what it may have, and a forged token gets nothing, at either door."""
 
 import hmac
-import statistics
 import time
 from base64 import urlsafe_b64encode
 from typing import Any
@@ -139,6 +138,7 @@ def test_a_wrong_secret_and_an_unknown_client_take_the_same_time(stack: Stack) -
                 )
                 seconds.append(time.perf_counter() - started)
                 assert answer.status_code == 401
-    medians = [statistics.median(seconds) for seconds in times.values()]
-    # Two hashes each, tens of milliseconds: one hash more or less would double it.
-    assert max(medians) / min(medians) < 1.6
+    # Two hashes each, tens of milliseconds: one hash more or less would double it. The quickest
+    # says what the work is; the others, what else the machine was doing.
+    quickest = [min(seconds) for seconds in times.values()]
+    assert max(quickest) / min(quickest) < 1.6

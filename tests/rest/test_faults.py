@@ -336,8 +336,8 @@ def test_when_the_client_leaves_its_query_ends(parts: Parts, kind: str) -> None:
     with lock if "nap" not in path else nullcontext():
         with parts.client("write") as client, pytest.raises(httpx.ReadTimeout):
             client.request(method, path, params=params, json=body, timeout=1.5)
-        wait_until(lambda: not parts.busy(user), seconds=2)
-        wait_until(lambda: parts.in_flight() == 0, seconds=2)
+        wait_until(lambda: not parts.busy(user), seconds=10)
+        wait_until(lambda: parts.in_flight() == 0, seconds=10)
     with parts.client() as client:  # the connections are back, and nobody else's query ended
         for _ in range(12):
             assert client.get("/rest/v1/escos").status_code == 200
@@ -361,7 +361,7 @@ def test_energy_that_is_not_read_on_holds_no_connection(parts: Parts, leaves: bo
         assert len(parts.busy("flows_gateway")) == 1
         if not leaves:
             wait_until(lambda: not parts.busy("flows_gateway"), seconds=5)
-    wait_until(lambda: not parts.busy("flows_gateway"), seconds=2)
+    wait_until(lambda: not parts.busy("flows_gateway"), seconds=10)
 
 
 @pytest.mark.usefixtures("nap")
@@ -371,13 +371,13 @@ def test_a_query_whose_client_left_before_it_began_does_not_stay(parts: Parts) -
             client.get(path, timeout=seconds)
 
     with concurrent.futures.ThreadPoolExecutor(12) as pool:
-        napping = [pool.submit(leave, "/rest/v1/rpc/nap?seconds=25", 3) for _ in range(10)]
+        napping = [pool.submit(leave, "/rest/v1/rpc/nap?seconds=25", 8) for _ in range(10)]
         wait_until(lambda: len(parts.busy("authenticator")) == 10)
         # PostgREST has no connection for these before the others leave.
         queued = [pool.submit(leave, "/rest/v1/rpc/nap?seconds=24", 0.5) for _ in range(2)]
         for left in (*queued, *napping):
             left.result()
-    wait_until(lambda: not parts.busy("authenticator"), seconds=2)
+    wait_until(lambda: not parts.busy("authenticator"), seconds=10)
 
 
 @pytest.mark.usefixtures("nap")
@@ -387,7 +387,7 @@ def test_only_the_query_of_the_client_that_left_ends(parts: Parts) -> None:
         wait_until(lambda: len(parts.busy("authenticator")) == 3)
         with parts.client() as leaver, pytest.raises(httpx.ReadTimeout):
             leaver.get("/rest/v1/rpc/nap?seconds=25", timeout=0.5)
-        wait_until(lambda: len(parts.busy("authenticator")) == 3, seconds=2)
+        wait_until(lambda: len(parts.busy("authenticator")) == 3, seconds=10)
         assert {answer.result().status_code for answer in staying} == {200}
 
 

@@ -53,6 +53,8 @@ def test_operations_read_well_and_none_lacks_errors(document: Fetch) -> None:
     assert len(identities) == len(set(identities))
     assert {"listMeterRegistry", "createMeterRegistry", "getMetersForCli"} <= {*identities}
     assert {"getEnergy", "createToken", "revokeToken"} <= {*identities}
+    energy = [one["name"] for one in found["paths"]["/v1/energy"]["get"]["parameters"]]
+    assert {*energy[:2]} == {"period_from", "period_to"}, "what is required stands first"
     tags = {tag["name"] for tag in found["tags"]}
     for path, method, operation in operations(found):
         assert operation["tags"], (path, method)
