@@ -117,6 +117,19 @@ end;
 comment on function flows.follow_mapping(uuid[], uuid[], tstzmultirange)
 is 'Notes registers that moved between circuits; the job flows.follow brings the aggregates behind them.';
 
+create function flows.kept_until(aggregate text) returns timestamptz
+language sql stable set search_path = ''
+begin atomic
+    select _timescaledb_functions.to_timestamp(_timescaledb_functions.cagg_watermark(kept.id))
+    from timescaledb_information.continuous_aggregates as a
+    inner join _timescaledb_catalog.hypertable as kept
+        on a.materialization_hypertable_schema = kept.schema_name
+        and a.materialization_hypertable_name = kept.table_name
+    where a.view_schema = 'flows' and a.view_name = aggregate;
+end;
+comment on function flows.kept_until(text)
+is 'Up to where an aggregate is kept; what is later is summed when it is asked for.';
+
 -- A refresh knows no circuits: for one mapping of two years it would make the figures of every circuit
 -- again. So where few circuits changed, their rows alone are taken out of the table that keeps the
 -- aggregate, and put in again by the aggregate's own query. The lock waits for a refresh under way and
@@ -127,7 +140,6 @@ as $$
 declare
     kept regclass;
     query text;
-    line timestamptz;
 begin
     select
         format('%I.%I', a.materialization_hypertable_schema, a.materialization_hypertable_name)::regclass,
@@ -136,20 +148,16 @@ begin
     from timescaledb_information.continuous_aggregates as a
     where a.view_schema = 'flows' and a.view_name = aggregate;
     execute format('lock table %s in share row exclusive mode', kept);
-    -- Beyond the line everything is summed when it is asked for.
-    line := _timescaledb_functions.to_timestamp(_timescaledb_functions.cagg_watermark((
-        select h.id from _timescaledb_catalog.hypertable as h
-        where format('%I.%I', h.schema_name, h.table_name)::regclass = kept
-    )));
+    ends := least(ends, flows.kept_until(aggregate));
     -- The levels above are told of by flows.follow itself.
     perform set_config('timescaledb.skip_cagg_invalidation', 'on', true);
     execute format('delete from %s where circuit_id = any($1) and %I >= $2 and %I < $3', kept, label, label)
-    using circuits, starts, least(ends, line);
+    using circuits, starts, ends;
     execute format(
         'insert into %s select * from (%s) as fresh where circuit_id = any($1) and %I >= $2 and %I < $3',
         kept, query, label, label
     )
-    using circuits, starts, least(ends, line);
+    using circuits, starts, ends;
 end $$;
 comment on procedure flows.replace_buckets(text, text, uuid[], timestamptz, timestamptz)
 is 'Makes the kept figures of some circuits again, from one bucket up to another.';
@@ -211,7 +219,8 @@ begin
             );
             if ends <= starts then
                 continue;
-            elsif change.every then
+            -- Where nothing is kept yet (a database that was just copied), a refresh begins it.
+            elsif change.every or flows.kept_until(level.aggregate) <= starts then
                 call public.refresh_continuous_aggregate(
                     format('flows.%I', level.aggregate)::regclass, starts, ends, force => true
                 );

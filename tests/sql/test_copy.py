@@ -43,7 +43,9 @@ def copy(source: str, target: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_every_row_arrives_and_twice_is_refused_whole(stack: Stack, empty: str) -> None:
+def test_every_row_arrives_and_twice_is_refused_whole(
+    stack: Stack, engine: str, empty: str
+) -> None:
     source = stack.contract["database_url"]
     done = copy(source, empty)
     assert done.returncode == 0, done.stderr
@@ -52,6 +54,9 @@ def test_every_row_arrives_and_twice_is_refused_whole(stack: Stack, empty: str) 
             query = COUNTS.format(table)
             assert after.execute(query).fetchone() == before.execute(query).fetchone(), table
         assert after.execute(SUMS).fetchall() == before.execute(SUMS).fetchall()
+        if engine == "timescale":
+            kept = "select flows.kept_until('circuit_interval_daily') > now() - interval '3 days'"
+            assert after.execute(kept).fetchone() == (True,)
     again = copy(source, empty)
     assert again.returncode == 1
     assert again.stderr.startswith("error: nothing was copied: ")
