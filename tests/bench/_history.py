@@ -86,6 +86,7 @@ class History:
             for at, until in _steps(start, end, timedelta(days=7)):
                 self.admin.execute(RECOMPUTE, (self.name, self.registers, at, until))
             self.admin.execute("analyze flows.circuit_interval_hh")
+        self.admin.execute("select flows.mend_extents()")
         self.admin.execute("analyze flows.register_interval_hh")
 
     def _refresh(self, start: datetime, end: datetime) -> None:
