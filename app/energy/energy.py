@@ -1,9 +1,9 @@
 """Energy per group and interval: a page of the grid, written as the database finds it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from itertools import islice, product
+from itertools import islice, product, repeat
 from math import inf
 from typing import Any
 
@@ -17,8 +17,8 @@ from app.energy.grouped import Grouped
 from app.energy.groups import Era, Groups
 from app.energy.intervals import HALF_HOUR, Intervals, half_hour_from, moment
 from app.energy.parameters import EnergyQuery
-from app.energy.query import Page, Statement, energy
-from app.energy.rows import Lines, reading
+from app.energy.query import PACK, SEPARATOR, Page, Statement, energy, packed
+from app.energy.rows import BATCH, Lines, reading
 
 # What commits late carries a time before that, so an answer may have missed it.
 LATE = timedelta(minutes=1)
@@ -30,6 +30,9 @@ CHANGED = (
 )
 # Intervals (or places in the grid) from, up to.
 Run = tuple[int, int]
+# What `packed` builds.
+Pack = tuple[int, int, list[int] | None, list[int] | None, int, str]
+PACKS = BATCH // PACK
 FOUND = ("import_kwh", "export_kwh", "present_intervals", "meters_reporting")
 
 
@@ -47,30 +50,39 @@ class EnergyGrid(Grid):
         self._steady = all(len(eras) == 1 for eras in self.eras)
         self._kept: dict[int, list[tuple[str, float, str, str]]] = {}
 
-    def feed(self, found: Sequence[tuple[Any, ...]]) -> Iterator[list[str]]:
-        """Yield the rows up to and including those found.
+    def unpack(self, packs: Iterable[Pack]) -> Iterator[list[str]]:
+        """Yield the rows up to and including those in the packs.
 
         Without a gap among them and while no group changes, which is most of the time, in one go.
         """
-        if not (self._steady and found and found[-1][0] == self.place + len(found) - 1):
-            yield from super().feed(found)
-            return
+        for first, count, places, registers, least, joined in packs:
+            all_registers = registers or repeat(least, count)
+            fields = joined.split(SEPARATOR)
+            if self._steady and not places and first == self.place:
+                yield self._in_one_go(count, zip(all_registers, fields, strict=True))
+            else:
+                all_places = places or range(first, first + count)
+                found = zip(all_places, all_registers, fields, strict=True)
+                yield from self.feed([*found])
+
+    def _in_one_go(self, count: int, found: Iterator[tuple[int, str]]) -> list[str]:
         rows: list[str] = []
-        while len(rows) < len(found):
+        while len(rows) < count:
             index, group = divmod(self.place, len(self.heads))
+            left = count - len(rows)
+            alike = self._alike(index, (self.place + left - 1) // len(self.heads) + 1)
+            left = min(left, alike * len(self.heads) - self.place)
             constants = self._constants(self.expected[index])
-            alike = self._alike(index, found[-1][0] // len(self.heads) + 1)
-            places = islice(product(self.spans[index:alike], constants), group, None)
-            left = min(len(found) - len(rows), alike * len(self.heads) - self.place)
-            part = found[len(rows) : len(rows) + left]
+            places = islice(product(self.spans[index:alike], constants), group, group + left)
+            # The places come first: zip must not take a row that has none left.
             rows += [
                 f"{head}{span}{fields}{whole if registers >= needed else cut}"
-                for (_, registers, fields), (span, (head, needed, whole, cut)) in zip(
-                    part, places, strict=False
+                for (span, (head, needed, whole, cut)), (registers, fields) in zip(
+                    places, found, strict=False
                 )
             ]
             self.place += left
-        yield rows
+        return rows
 
     def fields(self, found: Found, expected: int, era: Era) -> str:
         """Take register half-hours and the fields of `FOUND`."""
@@ -140,10 +152,10 @@ class EnergyReading(Grouped):
         for first, last in pages:
             part, page = self._part(first, last, len(groups))
             statement = self._statement(form, groups, part, page)
-            async with reading(connection, statement) as batches:
+            async with reading(connection, statement, PACKS) as batches:
                 grid = EnergyGrid(groups, part, self.query.zone(), form, self.by, page)
-                async for found in batches:
-                    for rows in grid.feed(found):
+                async for packs in batches:
+                    for rows in grid.unpack(packs):
                         yield lines.add(rows)
                 for rows in grid.finish():
                     yield lines.add(rows)
@@ -182,7 +194,8 @@ class EnergyReading(Grouped):
     def _statement(self, form: Format, groups: Groups, part: Intervals, page: Page) -> Statement:
         asked = self.query
         pieces = sources.choose(asked.granularity, asked.zone(), part)
-        return energy(groups, part, asked.granularity, pieces, page, form.sql(FOUND))
+        fields = form.sql(FOUND) + " as fields"
+        return packed(energy(groups, part, asked.granularity, pieces, page, fields))
 
 
 async def _changed(connection: Connection, intervals: Intervals, since: datetime) -> list[Run]:

@@ -38,7 +38,7 @@ def energy(
     page: Page,
     fields: str,
 ) -> Statement:
-    """Build (place, register half-hours, `fields`) of a page, in order.
+    """Build (place, register_intervals, `fields`) of a page, in no order.
 
     From the circuits' aggregates where they fit, else from registers; `fields` is SQL over the
     columns named above.
@@ -54,12 +54,34 @@ def energy(
     if (page.first, page.last) != (0, len(intervals) * len(groups)):
         conditions = " where place >= %(first_place)s and place < %(last_place)s"
         parameters |= {"first_place": page.first, "last_place": page.last}
-    # Sorted before the fields are written, while rows are short.
     return Statement(
-        f"select place, register_intervals::bigint, {fields} from (select * from ({statement.sql})"
-        f" as e{conditions} order by place offset 0) as ordered",
+        f"select place, register_intervals::bigint, {fields} from ({statement.sql}) as e"
+        f"{conditions}",
         parameters,
     )
+
+
+def packed(statement: Statement) -> Statement:
+    """Put `PACK` places of a statement with the text `fields` into a row, in order.
+
+    That spares the driver most of its work. Builds (first place, number of rows, places, register
+    half-hours, least of these, `fields` with `SEPARATOR` between): places are null where none is
+    left out, and register half-hours where all are the same.
+    """
+    return Statement(
+        "select min(place), count(*), case when max(place) - min(place) >= count(*)"
+        " then array_agg(place order by place) end,"
+        " case when min(register_intervals) < max(register_intervals)"
+        " then array_agg(register_intervals order by place) end, min(register_intervals),"
+        f" string_agg(fields, '{SEPARATOR}' order by place)"
+        f" from ({statement.sql}) as rows group by place / {PACK} order by place / {PACK}",
+        statement.parameters,
+    )
+
+
+# Places in a row, and what stands between their texts: no number has it.
+PACK = 1000
+SEPARATOR = "|"
 
 
 def epoch(column: str) -> str:

@@ -20,7 +20,7 @@ Rows = list[tuple[Any, ...]]
 
 @asynccontextmanager
 async def reading(
-    connection: Connection, statement: Statement
+    connection: Connection, statement: Statement, batch: int = BATCH
 ) -> AsyncIterator[AsyncIterator[Rows]]:
     """Give the rows of a statement in batches, from a cursor in the database; numerics stay text.
 
@@ -30,12 +30,12 @@ async def reading(
     async with AsyncServerCursor(connection, "rows", row_factory=tuple_row) as cursor:
         cursor.adapters.register_loader("numeric", TextLoader)
         await cursor.execute(statement.sql.encode(), statement.parameters)
-        following = asyncio.create_task(cursor.fetchmany(BATCH))
+        following = asyncio.create_task(cursor.fetchmany(batch))
 
         async def batches() -> AsyncIterator[Rows]:
             nonlocal following
             while found := await following:
-                following = asyncio.create_task(cursor.fetchmany(BATCH))
+                following = asyncio.create_task(cursor.fetchmany(batch))
                 await asyncio.sleep(0)
                 yield found
 

@@ -160,6 +160,7 @@ class History:
                     unit=unit, zone=zone, below=below, label=label, present=present, own=OWN,
                 )  # fmt: skip
                 self.admin.execute(query.encode(), self._span(start, end))
+        self.admin.execute("select flows.mend_extents()")
         for series in ("register_interval_hh", "circuit_interval_hh", *LEVELS):
             self.admin.execute(f"analyze {self._kept(series, timescale)}".encode())
 

@@ -18,6 +18,7 @@ from app.auth.tokens import Grant, issue
 from tests.bench._history import History
 from tests.bench.report import Report
 from tests.conftest import Stack
+from tests.rest.test_streaming import Memory
 
 ESCOS = 3
 CIRCUITS = int(os.environ.get("FLOWS_BENCH_CIRCUITS", "200"))
@@ -132,9 +133,38 @@ def _report(
         tag = ours().headers["etag"]
         unchanged = _median(lambda: ours(tag))  # noqa: B023
         report.ratio(f"{name}: 304 / full", unchanged, answered, limit="<= 0.2")
+    _others(stack, client, report)
     raw = _median(lambda: admin.execute(RAW_DAYS, asked).fetchall(), repeats=3)
     kept = _median(days)
     report.ratio("a year of days: raw rows grouped / /v1", raw, kept, limit=">= 20")
+
+
+def _others(stack: Stack, client: httpx.Client, report: Report) -> None:
+    """A group of all circuits and the other reads, and how the gateway grows with a long answer."""
+    url = stack.contract["base_url"] + "/v1"
+    year = {"period_from": START.isoformat(), "period_to": END.isoformat()}
+    month = {"period_from": (END - timedelta(days=31)).isoformat(), "period_to": END.isoformat()}
+    for name, read, asked in (
+        ("a year of days of the ESCO as one group", "energy", year | {"group_by": "esco"}),
+        ("a year of months of the ESCO", "energy", year | {"granularity": "P1M"}),
+        ("a month of half-hours as one group", "energy",
+         month | {"granularity": "PT30M", "group_by": "esco"}),
+        ("a month of balanced days", "balance", month),
+        ("a month of gaps, all registers", "completeness", month),
+        ("a month's peaks, each circuit", "peak", month),
+        ("a month's average day, each circuit", "profile", month),
+        ("the latest of each meter", "latest", {}),
+    ):  # fmt: skip
+        seconds = _median(lambda: _get(client, f"{url}/{read}", **asked))  # noqa: B023
+        report.figure(name, seconds * 1000, "ms")
+    memory, size = Memory(stack), 0
+    asked = month | {"granularity": "PT30M", "format": "csv"}
+    with client.stream("GET", f"{url}/energy", params=asked) as answer:
+        for piece in answer.iter_raw(2**16):
+            size += len(piece)
+            memory.look()
+    report.figure("a month of half-hours of each circuit, CSV", size / 2**20, "MB")
+    report.figure("the gateway grows meanwhile by", memory.growth_mb, "MB", limit="<= 40")
 
 
 def _seconds(work: Callable[[], object]) -> float:
