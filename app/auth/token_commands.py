@@ -181,7 +181,8 @@ def keys_rotate(
         typer.echo(f"{key.kid} signs in {after} seconds")
 
 
-@keys.command("retire")
+# A thumbprint may begin with a dash, and is no option then.
+@keys.command("retire", context_settings={"ignore_unknown_options": True})
 def keys_retire(
     kid: Annotated[str, typer.Argument(help="Its id, of `flows keys list`.")],
     as_json: Json = False,

@@ -59,6 +59,8 @@ def test_a_long_lived_token_is_issued_and_revoked_by_a_program(stack: Stack) -> 
         (("esco", "create", "x", "One letter"), "code: 2 to 32 lower-case letters and digits"),
         (("esco", "create", "noname", " "), "name: 1 to 200 characters"),
         (("keys", "retire", "none"), "there is no key none"),
+        (("keys", "retire", "-E3f_none"), "there is no key -E3f_none"),
+        (("keys", "retire", "--3f_none"), "there is no key --3f_none"),
     ],
 )
 def test_what_cannot_be_done_is_one_line(stack: Stack, words: tuple[str, ...], says: str) -> None:
