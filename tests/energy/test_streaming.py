@@ -10,7 +10,7 @@ import pytest
 
 from app.auth.keys import load_keys
 from app.auth.tokens import Grant, issue
-from tests.bench._history import HALF_HOURS, History
+from tests.bench._history import History
 from tests.conftest import Stack
 from tests.rest.test_streaming import GROWTH_MB, Memory
 
@@ -30,7 +30,13 @@ def long_reader(stack: Stack) -> Iterator[httpx.Client]:
     """A client of an ESCO with many circuits, of which the first day was reported."""
     with psycopg.connect(stack.contract["database_url"], autocommit=True) as admin:
         history = History(admin, "stream", 1, CIRCUITS)
-        admin.execute(HALF_HOURS, ("stream", START, START + timedelta(days=1), CIRCUITS))
+        admin.execute(
+            'insert into flows.register_interval_hh (register_id, "timestamp", import_kwh)'
+            " select pg_temp.bench('stream', 'register', n), t, 0.2"
+            " from generate_series(1, %s) as n"
+            " cross join generate_series(%s::timestamptz, %s, '30 minutes') as t",
+            (CIRCUITS, START, START + timedelta(hours=23.5)),
+        )
         admin.execute("call flows.follow()")
         grant = Grant("flc_stream", "public_backend", history.id("esco", 1), "stream1", ("read",))
         token = issue(load_keys(stack.home / "keys")[-1], stack.contract["base_url"], grant)
