@@ -62,17 +62,17 @@ comment on view flows.meters_low_balance is 'Meters that need a top-up: less tha
 comment on column flows.meters_low_balance.balance is 'Credit left, pounds.';
 
 -- A barrier view takes no ORDER BY … LIMIT from outside: asked for the newest row of a series it would read
--- all of it. These find it from the end.
+-- all of it. These find it where the register's extent ends, or from the end.
 create view flows.register_interval_hh_latest as
 select
-    register.register_id, newest."timestamp", newest.import_kwh, newest.export_kwh, newest.derived,
+    known.register_id, newest."timestamp", newest.import_kwh, newest.export_kwh, newest.derived,
     newest.updated_at
-from flows.meter_registers as register
+from flows.register_extent as known
 cross join lateral (
     select r."timestamp", r.import_kwh, r.export_kwh, r.derived, r.updated_at
     from flows.register_interval_hh as r
-    where r.register_id = register.register_id
-    order by r."timestamp" desc
+    where r.register_id = known.register_id
+        and r."timestamp" = known.available_to - interval '30 minutes'
     limit 1
 ) as newest;
 comment on view flows.register_interval_hh_latest is 'The newest half-hour of each register that has any.';
