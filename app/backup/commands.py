@@ -18,7 +18,7 @@ from app.backup.archive import archiver
 from app.backup.create import create, prune
 from app.backup.drill import Report, examine, write_table
 from app.backup.folder import BackupError, BackupFolder
-from app.backup.recover import recovered
+from app.backup.recover import begin_anew, recovered
 from app.runtime.process import StackError
 from app.runtime.stack import hold
 from app.settings import Settings
@@ -206,8 +206,8 @@ def _scratch(folder: BackupFolder, at: datetime | None) -> Iterator[str]:
 def _recover(folder: BackupFolder, into: Path, at: datetime | None, *, archiving: bool) -> None:
     """Recover and stop the server again; nothing is left where it fails."""
     try:
-        with _waiting("recovering"), recovered(folder, into, at, archiving=archiving):
-            pass
+        with _waiting("recovering"), recovered(folder, into, at, archiving=archiving) as url:
+            begin_anew(url)
     except BaseException:
         shutil.rmtree(into, ignore_errors=True)
         raise

@@ -8,6 +8,8 @@ from datetime import datetime
 from pathlib import Path
 from urllib.parse import quote
 
+import psycopg
+
 from app.backup.folder import BackupFolder
 from app.runtime.postgres import archive_options, command, private_socket, server_options
 from app.runtime.process import Child
@@ -15,6 +17,7 @@ from app.runtime.programs import give, run, system_user
 
 LONGEST_SECONDS = 24 * 3600  # of replaying: whoever waits can end it sooner
 STATUS_LINE = 7  # of postmaster.pid
+LOST_CHANGES = 1_000_000  # more than were noted after any moment that is gone back to
 # The server is reached through a socket in a folder of its user alone.
 TRUST = "local all all trust\n"
 
@@ -74,6 +77,20 @@ def _serve(
         server.stop()
         if socket != side:
             shutil.rmtree(socket, ignore_errors=True)
+
+
+def begin_anew(url: str) -> None:
+    """Let no tag of an answer given after that moment fit again: changes are numbered far ahead."""
+    with psycopg.connect(url) as connection:
+        connection.execute(
+            "select setval(s.name, nextval(s.name) + %s)"
+            " from pg_get_serial_sequence('flows.change', 'id') as s (name)",
+            (LOST_CHANGES,),
+        )
+        connection.execute(
+            "insert into flows.change (kind, period, followed_at)"
+            " values ('configuration', '(,)', clock_timestamp())"
+        )
 
 
 def _quoted(path: Path) -> str:
