@@ -16,7 +16,7 @@ from pydantic import (
 
 from app.auth import store
 from app.auth.deps import Administrator, Operator
-from app.auth.tokens import LIFETIME_SECONDS
+from app.auth.tokens import LIFETIME_SECONDS, tenant_role
 from app.deps import ServicesDep
 from app.errors import NotFound, Unprocessable
 
@@ -180,7 +180,7 @@ async def create_client(
             actor,
             esco=esco,
             name=wanted.name,
-            role="flows" if "write" in wanted.scopes else "public_backend",
+            role=tenant_role(wanted.scopes),
             scopes=list[str](wanted.scopes),
             lifetime_seconds=wanted.lifetime_seconds,
             expires_at=wanted.expires_at,
@@ -210,7 +210,7 @@ async def change_client(
         if "scopes" in changes and client["esco"] is None:
             raise Unprocessable("scopes: a client of the platform keeps the one it was made with")
         if "scopes" in changes:
-            changes["role"] = "flows" if "write" in changes["scopes"] else "public_backend"
+            changes["role"] = tenant_role(changes["scopes"])
         return Client(**await store.change_client(connection, actor, client_id, **changes))
 
 

@@ -12,7 +12,7 @@ from psycopg.rows import dict_row
 
 from app.auth import store
 from app.auth.store import COMMAND_LINE, Connection
-from app.auth.tokens import LIFETIME_SECONDS
+from app.auth.tokens import LIFETIME_SECONDS, tenant_role
 from app.errors import Problem
 from app.settings import Settings
 from app.terminal import Json, admin_url, fail, show
@@ -119,7 +119,7 @@ def client_create(
             COMMAND_LINE,
             esco=owner["id"] if owner else None,
             name=name,
-            role=_role(scopes) if owner else "grafanareader" if monitoring else "operator",
+            role=tenant_role(scopes) if owner else "grafanareader" if monitoring else "operator",
             scopes=scopes,
             lifetime_seconds=_lifetime(lifetime or LIFETIME_SECONDS),
             expires_at=_expiry(days),
@@ -149,7 +149,7 @@ def client_change(
         changes["expires_at"] = _expiry(days)
     if scope:
         scopes = _scopes(scope)
-        changes |= {"scopes": scopes, "role": _role(scopes)}
+        changes |= {"scopes": scopes, "role": tenant_role(scopes)}
     if not changes:
         raise fail("say what to change; see `flows client change --help`")
 
@@ -166,10 +166,6 @@ def _scopes(asked: list[str]) -> list[str]:
     if unknown := set(asked) - {"read", "write", "admin"}:
         raise fail(f"there is no scope {' '.join(unknown)}; choose of read, write, admin")
     return list(dict.fromkeys(asked))
-
-
-def _role(scopes: list[str]) -> str:
-    return "flows" if "write" in scopes else "public_backend"
 
 
 def _lifetime(seconds: int) -> int:

@@ -18,6 +18,7 @@ from app.terminal import Json, fail, issuer, print_json, show
 token = typer.Typer(help="Long-lived tokens for jobs.", invoke_without_command=True)
 keys = typer.Typer(help="The keys that sign tokens.", no_args_is_help=True)
 
+KEYS = "select kid, created_at, signs_from, verifies_until from gateway.signing_key"
 KEY_COLUMNS = ("kid", "created_at", "signs_from", "verifies_until")
 
 
@@ -122,10 +123,7 @@ def keys_list(as_json: Json = False) -> None:
     """List the published keys: since when each signs, until when its tokens are good."""
 
     async def listed(connection: Connection) -> list[dict[str, Any]]:
-        cursor = await connection.execute(
-            "select kid, created_at, signs_from, verifies_until from gateway.signing_key"
-            " order by signs_from"
-        )
+        cursor = await connection.execute(KEYS + " order by signs_from")
         return await cursor.fetchall()
 
     show(run(listed), KEY_COLUMNS, as_json=as_json)
@@ -211,11 +209,7 @@ def keys_retire(
 
 
 async def _published(connection: Connection, kid: str) -> dict[str, Any]:
-    cursor = await connection.execute(
-        "select kid, created_at, signs_from, verifies_until from gateway.signing_key"
-        " where kid = %s",
-        (kid,),
-    )
+    cursor = await connection.execute(KEYS + " where kid = %s", (kid,))
     row = await cursor.fetchone()
     assert row is not None  # noqa: S101  (just written)
     return row

@@ -3,6 +3,7 @@
 import time
 import uuid
 from collections import OrderedDict
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +23,11 @@ TENANT_ROLES = frozenset({"flows", "public_backend"})
 OPERATOR = "operator"
 NAMES = ("jti", "client_id", "role")  # claims that name somebody or something
 ROLES = TENANT_ROLES | {"grafanareader", OPERATOR}
+
+
+def tenant_role(scopes: Collection[str]) -> str:
+    """The database's role for what these scopes let an ESCO's caller do."""
+    return "flows" if "write" in scopes else "public_backend"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +51,7 @@ def issue(
 ) -> str:
     """Return a signed token for `grant`; without `write` it reads only, whatever its client may."""
     now = int(time.time())
-    role = "public_backend" if grant.role == "flows" and "write" not in grant.scopes else grant.role
+    role = tenant_role(grant.scopes) if grant.role == "flows" else grant.role
     claims: dict[str, Any] = {
         "iss": issuer,
         "aud": AUDIENCE,

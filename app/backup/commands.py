@@ -51,7 +51,8 @@ def backup_create(
 
     It runs beside readers and writers. With archived WAL every later moment can be recovered.
     """
-    url, folder = admin_url(Settings()), _folder()
+    settings = Settings()
+    url, folder = admin_url(settings), _folder(settings)
     shown = Console(stderr=True).is_terminal
     made = _told(lambda: create(folder, url, incremental=incremental, shown=shown))
     if as_json:
@@ -65,7 +66,8 @@ def backup_create(
 @backup.command("list")
 def backup_list(as_json: Json = False) -> None:
     """List the backups, oldest first, and what each builds on."""
-    found = [asdict(one) | {"size": decimal(one.bytes)} for one in _told(_folder().backups)]
+    backups = _told(_folder(Settings()).backups)
+    found = [asdict(one) | {"size": decimal(one.bytes)} for one in backups]
     show(found, ("label", "kind", "parent", "ended_at", "size"), as_json=as_json)
 
 
@@ -75,7 +77,8 @@ def backup_check(as_json: Json = False) -> None:
 
     For cron and monitoring: it fails long before the disk of a server that cannot archive is full.
     """
-    settings, folder, url = Settings(), _folder(), admin_url(Settings())
+    settings = Settings()
+    url, folder = admin_url(settings), _folder(settings)
     state = _told(lambda: archiver(url))
     faults = []
     if not state.on:
@@ -102,8 +105,9 @@ def backup_check(as_json: Json = False) -> None:
 @backup.command("prune")
 def backup_prune() -> None:
     """Remove backups and WAL that no moment of the last FLOWS_BACKUP_KEEP_DAYS needs."""
-    keep = timedelta(days=Settings().backup.keep_days)
-    for gone in _told(lambda: prune(_folder(), datetime.now(UTC), keep)):
+    settings = Settings()
+    keep, folder = timedelta(days=settings.backup.keep_days), _folder(settings)
+    for gone in _told(lambda: prune(folder, datetime.now(UTC), keep)):
         typer.echo(f"removed {gone.label}")
 
 
@@ -121,7 +125,7 @@ def backup_restore(
     next `flows up` serves what was restored. Nothing changes when recovery fails.
     """
     settings, moment = Settings(), _moment(at)
-    folder = _folder()
+    folder = _folder(settings)
     if into:
         if into.exists():
             raise fail(f"{into} is there already; name a folder that is not")
@@ -152,7 +156,8 @@ def backup_drill(at: At = None, as_json: Json = False) -> None:
     Rows of each series, the aggregates against the half-hours, the last migration, and whether each
     ESCO sees its own meters and nobody else's. A backup counts once this has passed.
     """
-    moment, url, folder = _moment(at), admin_url(Settings()), _folder()
+    settings, moment = Settings(), _moment(at)
+    url, folder = admin_url(settings), _folder(settings)
     started = datetime.now(UTC)
 
     def drill() -> Report:
@@ -183,7 +188,7 @@ def backup_table(
     """Write one table, as it was at a moment, as CSV: the server itself stays as it is."""
     if output.exists():
         raise fail(f"{output} is there already; name a file that is not")
-    moment, folder = _moment(at), _folder()
+    moment, folder = _moment(at), _folder(Settings())
 
     def extract() -> int:
         with _scratch(folder, moment) as restored:
@@ -218,11 +223,10 @@ def _waiting(what: str) -> AbstractContextManager[Any]:
     return console.status(f"{what} …") if console.is_terminal else nullcontext()
 
 
-def _folder() -> BackupFolder:
-    folder = Settings().backup.folder
-    if folder is None:
+def _folder(settings: Settings) -> BackupFolder:
+    if settings.backup.folder is None:
         raise fail("set FLOWS_BACKUP_FOLDER: where backups and archived WAL are kept")
-    return BackupFolder(folder)
+    return BackupFolder(settings.backup.folder)
 
 
 def _moment(text: str | None) -> datetime | None:
