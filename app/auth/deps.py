@@ -14,7 +14,7 @@ from app.rest.credentials import bearer_token
 from app.settings import Settings
 
 
-def _caller(request: Request, services: ServicesDep) -> Principal:
+async def _caller(request: Request, services: ServicesDep) -> Principal:
     return services.verifier.verify(bearer_token(request.scope["headers"]))
 
 
@@ -35,7 +35,7 @@ def client_address(request: Request, settings: Settings) -> str:
     return address
 
 
-def _administrator(request: Request, services: ServicesDep, caller: Caller) -> Actor:
+async def _administrator(request: Request, services: ServicesDep, caller: Caller) -> Actor:
     # A role that reads every ESCO has none of its own: it must not pass for an operator.
     if "admin" not in caller.scopes or caller.role not in TENANT_ROLES | {OPERATOR}:
         raise Forbidden("This needs a token with the scope admin.")
@@ -46,7 +46,7 @@ def _administrator(request: Request, services: ServicesDep, caller: Caller) -> A
 Administrator = Annotated[Actor, Depends(_administrator)]
 
 
-def _operator(actor: Administrator) -> Actor:
+async def _operator(actor: Administrator) -> Actor:
     if actor.esco is not None:
         raise Forbidden("This is for the platform's operators.")
     return actor

@@ -132,9 +132,7 @@ class BalanceReading(Grouped):
         asked, whole = self.query, Page(0, len(groups) * len(self.intervals))
         # Which meters reported is known of longer units too.
         pieces = choose(asked.granularity, asked.zone(), self.intervals)
-        reported = energy(
-            groups, self.intervals, asked.granularity, pieces, whole, "meters_reporting::bigint"
-        )
+        reported = energy(groups, self.intervals, asked.granularity, pieces, whole)
         return Statement(
             "select place, generation, consumption, used, balanced, present, meters_reporting"
             f" from (select {place('start', self.intervals)} as place,"

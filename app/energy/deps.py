@@ -17,31 +17,37 @@ from app.energy.scope import Scope
 from app.services import Services
 
 
-def of_circuit(request: Request, id: Annotated[UUID, Path(description="The circuit.")]) -> None:  # noqa: A002
+async def of_circuit(
+    request: Request, which: Annotated[UUID, Path(alias="id", description="The circuit.")]
+) -> None:
     """`/v1/circuits/{id}`."""
-    request.state.narrowed = {"circuit": [str(id)]}
+    request.state.narrowed = {"circuit": [str(which)]}
 
 
-def of_meter(
+async def of_meter(
     request: Request, serial: Annotated[Name, Path(description="Serial number of the meter.")]
 ) -> None:
     """`/v1/meters/{serial}`."""
     request.state.narrowed = {"meter": [serial]}
 
 
-def of_property(request: Request, id: Annotated[UUID, Path(description="The property.")]) -> None:  # noqa: A002
+async def of_property(
+    request: Request, which: Annotated[UUID, Path(alias="id", description="The property.")]
+) -> None:
     """`/v1/properties/{id}`."""
-    request.state.narrowed = {"property": [str(id)]}
+    request.state.narrowed = {"property": [str(which)]}
 
 
-def of_site(
+async def of_site(
     request: Request, code_or_id: Annotated[Name, Path(description="Code or id of the site.")]
 ) -> None:
     """`/v1/sites/{code_or_id}`."""
     request.state.narrowed = {"site": [code_or_id]}
 
 
-def of_esco(request: Request, code: Annotated[Name, Path(description="Code of the ESCO.")]) -> None:
+async def of_esco(
+    request: Request, code: Annotated[Name, Path(description="Code of the ESCO.")]
+) -> None:
     """`/v1/escos/{code}`."""
     request.state.narrowed = {"esco": [code]}
 
@@ -88,7 +94,7 @@ class Asked:
         )
 
 
-def _asked(request: Request, services: ServicesDep, caller: Caller) -> Asked:
+async def _asked(request: Request, services: ServicesDep, caller: Caller) -> Asked:
     for name in set(request.query_params) - SEVERAL:
         values = request.query_params.getlist(name)
         if len(values) > 1:

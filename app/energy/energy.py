@@ -1,10 +1,10 @@
 """Energy per group and interval: a page of the grid, written as the database finds it."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from itertools import islice, product, repeat
-from math import inf
 from typing import Any
 
 from app.database import Connection
@@ -17,8 +17,8 @@ from app.energy.grouped import Grouped
 from app.energy.groups import Era, Groups
 from app.energy.intervals import HALF_HOUR, Intervals, half_hour_from, moment
 from app.energy.parameters import EnergyQuery
-from app.energy.query import PACK, SEPARATOR, Page, Statement, energy, packed
-from app.energy.rows import BATCH, Lines, reading
+from app.energy.query import MOST_METERS, SEPARATOR, Page, Statement, energy, packed
+from app.energy.rows import Lines, reading
 
 # What commits late carries a time before that, so an answer may have missed it.
 LATE = timedelta(minutes=1)
@@ -30,88 +30,97 @@ CHANGED = (
 )
 # Intervals (or places in the grid) from, up to.
 Run = tuple[int, int]
-# What `packed` builds.
-Pack = tuple[int, int, list[int] | None, list[int] | None, int, str]
-PACKS = BATCH // PACK
-FOUND = ("import_kwh", "export_kwh", "present_intervals", "meters_reporting")
+# What `packed` builds: places; register half-hours, the same or each; `SEEN`, likewise; fields.
+Pack = tuple[list[int], int, list[int] | None, int, list[int] | None, str]
+PACKS = 25
+KWH = ("import_kwh", "export_kwh")
+SEEN = ("present_intervals", "meters_reporting")
+
+
+class Ends(dict[tuple[int, int], str]):
+    """How a row of a group ends, by register half-hours and `seen`: few differ, so all are kept."""
+
+    def __init__(self, end: Callable[[int, int], str]) -> None:
+        super().__init__()
+        self._end = end
+
+    def __missing__(self, found: tuple[int, int]) -> str:
+        end = self[found] = self._end(*found)
+        return end
 
 
 class EnergyGrid(Grid):
-    """Rows of energy; what the database knows of one comes written already."""
+    """Rows of energy; the database writes the fields of `KWH`."""
 
-    COLUMNS = (*FOUND, "expected_intervals", "meters_expected", "complete")
-    NOTHING = (0, None)
+    COLUMNS = (*KWH, *SEEN, "expected_intervals", "meters_expected", "complete")
+    NOTHING = (0, 0, None)
 
     def __init__(self, *what: Any, **how: Any) -> None:
         super().__init__(*what, **how)
-        missing = (self.form.missing, self.form.missing, 0, 0)
-        self._nothing = self.form.fields(FOUND) % missing
-        self._named = "," + self.form.fields(self.COLUMNS[len(FOUND) :])
+        self._nothing = self.form.fields(KWH) % (self.form.missing, self.form.missing)
+        self._named = "," + self.form.fields(self.COLUMNS[len(KWH) :])
         self._steady = all(len(eras) == 1 for eras in self.eras)
-        self._kept: dict[int, list[tuple[str, float, str, str]]] = {}
+        self._kept: dict[int, list[tuple[str, Ends]]] = {}
 
     def unpack(self, packs: Iterable[Pack]) -> Iterator[list[str]]:
         """Yield the rows up to and including those in the packs.
 
         Without a gap among them and while no group changes, which is most of the time, in one go.
         """
-        for first, count, places, registers, least, joined in packs:
-            all_registers = registers or repeat(least, count)
+        for places, registers, each_registers, seen, each_seen, joined in packs:
             fields = joined.split(SEPARATOR)
-            if self._steady and not places and first == self.place:
-                yield self._in_one_go(count, zip(all_registers, fields, strict=True))
+            all_registers, all_seen = each_registers or repeat(registers), each_seen or repeat(seen)
+            if self._steady and places == [*range(self.place, self.place + len(places))]:
+                ends = zip(all_registers, all_seen, strict=False)
+                yield self._in_one_go(len(places), zip(ends, fields, strict=False))
             else:
-                all_places = places or range(first, first + count)
-                found = zip(all_places, all_registers, fields, strict=True)
-                yield from self.feed([*found])
+                # They come in order, but SQL does not promise it.
+                found = sorted(zip(places, all_registers, all_seen, fields, strict=False))
+                yield from self.feed(found)
 
-    def _in_one_go(self, count: int, found: Iterator[tuple[int, str]]) -> list[str]:
+    def _in_one_go(self, count: int, found: Iterator[tuple[tuple[int, int], str]]) -> list[str]:
         rows: list[str] = []
         while len(rows) < count:
             index, group = divmod(self.place, len(self.heads))
             left = count - len(rows)
             alike = self._alike(index, (self.place + left - 1) // len(self.heads) + 1)
             left = min(left, alike * len(self.heads) - self.place)
-            constants = self._constants(self.expected[index])
-            places = islice(product(self.spans[index:alike], constants), group, group + left)
+            groups = self._groups(self.expected[index])
+            places = islice(product(self.spans[index:alike], groups), group, group + left)
             # The places come first: zip must not take a row that has none left.
             rows += [
-                f"{head}{span}{fields}{whole if registers >= needed else cut}"
-                for (span, (head, needed, whole, cut)), (registers, fields) in zip(
-                    places, found, strict=False
-                )
+                f"{head}{span}{kwh}{ends[end]}"
+                for (span, (head, ends)), (end, kwh) in zip(places, found, strict=False)
             ]
             self.place += left
         return rows
-
-    def fields(self, found: Found, expected: int, era: Era) -> str:
-        """Take register half-hours and the fields of `FOUND`."""
-        register_intervals, fields = found
-        complete = era.complete(expected, register_intervals)
-        return (fields or self._nothing) + self._tail(expected, era.meters, complete)
-
-    def _tail(self, expected: int, meters: int, complete: bool) -> str:
-        return self._named % (expected, meters, self.form.truth(complete))
 
     def _alike(self, first: int, last: int) -> int:
         """The end of the intervals from `first` up to `last` in which as much is expected."""
         expected = self.expected[first]
         return next((n for n in range(first, last) if self.expected[n] != expected), last)
 
-    def _constants(self, expected: int) -> list[tuple[str, float, str, str]]:
-        """Of each group: its text, what makes a row complete, and how such a row and others end."""
+    def _groups(self, expected: int) -> list[tuple[str, Ends]]:
+        """How rows of each group begin and end, while no group changes."""
         kept = self._kept.get(expected)
         if kept is None:
             kept = self._kept[expected] = [
-                (
-                    head,
-                    era.needed(expected) or inf,
-                    self._tail(expected, era.meters, True) + self.after,
-                    self._tail(expected, era.meters, False) + self.after,
-                )
+                (head, Ends(partial(self._end, expected, era)))
                 for head, (era,) in zip(self.heads, self.eras, strict=True)
             ]
         return kept
+
+    def fields(self, found: Found, expected: int, era: Era) -> str:
+        """Take register half-hours, `seen` and the fields of `KWH`."""
+        registers, seen, kwh = found
+        return (kwh or self._nothing) + self._fields_after(expected, era, registers, seen)
+
+    def _end(self, expected: int, era: Era, registers: int, seen: int) -> str:
+        return self._fields_after(expected, era, registers, seen) + self.after
+
+    def _fields_after(self, expected: int, era: Era, registers: int, seen: int) -> str:
+        complete = self.form.truth(era.complete(expected, registers))
+        return self._named % (*divmod(seen, MOST_METERS), expected, era.meters, complete)
 
 
 @dataclass(frozen=True)
@@ -194,8 +203,7 @@ class EnergyReading(Grouped):
     def _statement(self, form: Format, groups: Groups, part: Intervals, page: Page) -> Statement:
         asked = self.query
         pieces = sources.choose(asked.granularity, asked.zone(), part)
-        fields = form.sql(FOUND) + " as fields"
-        return packed(energy(groups, part, asked.granularity, pieces, page, fields))
+        return packed(energy(groups, part, asked.granularity, pieces, page), form.sql(KWH))
 
 
 async def _changed(connection: Connection, intervals: Intervals, since: datetime) -> list[Run]:

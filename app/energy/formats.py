@@ -82,8 +82,12 @@ class Format:
 
     def sql(self, columns: Sequence[str]) -> str:
         """The SQL of the fields of a row, for columns of numbers."""
-        values = [f"' || coalesce({column}::text, '{self.missing}') || '" for column in columns]
-        return "'" + self.fields(columns) % tuple(values) + "'"
+        *names, end = self.fields(columns).split("%s")
+        parts = [
+            f"'{name}' || coalesce({column}::text, '{self.missing}')"
+            for name, column in zip(names, columns, strict=True)
+        ]
+        return " || ".join([*parts, f"'{end}'"] if end else parts)
 
     def template(self, columns: Sequence[str]) -> str:
         """The row that `%` fills with one encoded value per column, without its separator."""

@@ -18,7 +18,9 @@ from app.energy.rows import reading, table
 from app.energy.scope import Available, Scope
 from app.energy.sources import choose
 
-COVERED = "present_intervals::bigint, meters_reporting::bigint"
+COVERED = (
+    "select place, register_intervals, present_intervals, meters_reporting from ({}) as covered"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +57,9 @@ class Grouped(Reading):
         first, last = self.intervals.first, self.intervals.last
         whole = Intervals([first, last], first, last)
         pieces = choose("P1Y", self.query.zone(), whole)
-        asked = energy(groups, whole, "P1Y", pieces, Page(0, len(groups)), COVERED)
+        asked = energy(groups, whole, "P1Y", pieces, Page(0, len(groups)))
         cursor = connection.cursor(row_factory=tuple_row)
-        await cursor.execute(asked.sql.encode(), asked.parameters)
+        await cursor.execute(COVERED.format(asked.sql).encode(), asked.parameters)
         found = {group: rest async for group, *rest in cursor}
         covered = {}
         for group in range(len(groups)):

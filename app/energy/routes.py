@@ -3,7 +3,7 @@
 The same reads hang under each path; a path's own filter holds beside those of the query.
 """
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query
@@ -150,7 +150,7 @@ def _split(
     return split(granularity, query.zone(), query.period_from, query.period_to)
 
 
-PATHS: dict[str, Callable[..., None] | None] = {
+PATHS: dict[str, Callable[..., Awaitable[None]] | None] = {
     "/v1": None,
     "/v1/circuits/{id}": deps.of_circuit,
     "/v1/meters/{serial}": deps.of_meter,

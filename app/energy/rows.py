@@ -3,10 +3,10 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
+from itertools import count
 from typing import Any
 
 import psycopg
-from psycopg import AsyncServerCursor
 from psycopg.rows import tuple_row
 from psycopg.types.string import TextLoader
 
@@ -15,6 +15,7 @@ from app.energy.formats import Format
 from app.energy.query import Statement
 
 BATCH = 5000
+NUMBERS = count()
 Rows = list[tuple[Any, ...]]
 
 
@@ -26,26 +27,35 @@ async def reading(
 
     The database is at work from the start, and on the next batch while one is written.
     """
-    cursor: AsyncServerCursor[tuple[Any, ...]]
-    async with AsyncServerCursor(connection, "rows", row_factory=tuple_row) as cursor:
-        cursor.adapters.register_loader("numeric", TextLoader)
-        await cursor.execute(statement.sql.encode(), statement.parameters)
-        following = asyncio.create_task(cursor.fetchmany(batch))
+    # The end of the transaction closes it; until then its name is taken.
+    name = f"rows_{next(NUMBERS)}"
+    declare = f"declare {name} no scroll cursor for {statement.sql}"
+    await connection.execute(declare.encode(), statement.parameters, prepare=False)
+    cursor = connection.cursor(row_factory=tuple_row)
+    cursor.adapters.register_loader("numeric", TextLoader)
 
-        async def batches() -> AsyncIterator[Rows]:
-            nonlocal following
-            while found := await following:
-                following = asyncio.create_task(cursor.fetchmany(batch))
-                await asyncio.sleep(0)
-                yield found
+    async def fetch() -> Rows:
+        await cursor.execute(f"fetch {batch} from {name}".encode(), prepare=False)
+        return await cursor.fetchall()
 
-        await asyncio.sleep(0)
-        try:
-            yield batches()
-        finally:
-            following.cancel()
-            with suppress(asyncio.CancelledError, psycopg.Error):
-                await following
+    following = asyncio.create_task(fetch())
+
+    async def batches() -> AsyncIterator[Rows]:
+        nonlocal following
+        while len(found := await following) == batch:
+            following = asyncio.create_task(fetch())
+            await asyncio.sleep(0)
+            yield found
+        if found:
+            yield found
+
+    await asyncio.sleep(0)
+    try:
+        yield batches()
+    finally:
+        following.cancel()
+        with suppress(asyncio.CancelledError, psycopg.Error):
+            await following
 
 
 async def table(

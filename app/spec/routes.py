@@ -65,7 +65,7 @@ def _asks_for_caller(dependant: Dependant) -> bool:
 async def openapi(request: Request, services: ServicesDep) -> Response:
     """Describe what the caller's token may do; without one, what a read client may."""
     documents: Documents = request.app.state.documents
-    caller = _caller_if_any(request, services)
+    caller = await _caller_if_any(request, services)
     role, scopes = (caller.role, caller.scopes) if caller else (PUBLIC_ROLE, frozenset())
     document = await documents.get(services, role, scopes)
     headers = {
@@ -81,9 +81,9 @@ async def openapi(request: Request, services: ServicesDep) -> Response:
     return Response(document.body, media_type="application/json", headers=headers)
 
 
-def _caller_if_any(request: Request, services: ServicesDep) -> Principal | None:
+async def _caller_if_any(request: Request, services: ServicesDep) -> Principal | None:
     sent = "authorization" in request.headers or "apikey" in request.headers
-    return _caller(request, services) if sent else None
+    return await _caller(request, services) if sent else None
 
 
 @router.get("/docs")
