@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
-from itertools import islice, product, repeat
+from itertools import cycle, islice, product, repeat
+from operator import getitem
 from typing import Any
 
 from app.database import Connection
@@ -33,19 +34,22 @@ Run = tuple[int, int]
 # What `packed` builds: places; register half-hours, the same or each; `SEEN`, likewise; fields.
 Pack = tuple[list[int], int, list[int] | None, int, list[int] | None, str]
 PACKS = 25
+# Register half-hours and `SEEN`.
+Counts = tuple[int, int]
+NO_COUNTS = (0, 0)
 KWH = ("import_kwh", "export_kwh")
 SEEN = ("present_intervals", "meters_reporting")
 
 
-class Ends(dict[tuple[int, int], str]):
-    """How a row of a group ends, by register half-hours and `seen`: few differ, so all are kept."""
+class Ends(dict[Counts, str]):
+    """How a row of a group ends, by its counts: few differ in them, so all are kept."""
 
-    def __init__(self, end: Callable[[int, int], str]) -> None:
+    def __init__(self, end: Callable[[Counts], str]) -> None:
         super().__init__()
         self._end = end
 
-    def __missing__(self, found: tuple[int, int]) -> str:
-        end = self[found] = self._end(*found)
+    def __missing__(self, counts: Counts) -> str:
+        end = self[counts] = self._end(counts)
         return end
 
 
@@ -53,44 +57,66 @@ class EnergyGrid(Grid):
     """Rows of energy; the database writes the fields of `KWH`."""
 
     COLUMNS = (*KWH, *SEEN, "expected_intervals", "meters_expected", "complete")
-    NOTHING = (0, 0, None)
+    NOTHING = (NO_COUNTS, None)
 
     def __init__(self, *what: Any, **how: Any) -> None:
         super().__init__(*what, **how)
         self._nothing = self.form.fields(KWH) % (self.form.missing, self.form.missing)
         self._named = "," + self.form.fields(self.COLUMNS[len(KWH) :])
         self._steady = all(len(eras) == 1 for eras in self.eras)
-        self._kept: dict[int, list[tuple[str, Ends]]] = {}
+        self._kept: dict[int, list[Ends]] = {}
 
     def unpack(self, packs: Iterable[Pack]) -> Iterator[list[str]]:
         """Yield the rows up to and including those in the packs.
 
-        Without a gap among them and while no group changes, which is most of the time, in one go.
+        While no group changes and gaps are few, which is most of the time, a pack in one go.
         """
         for places, registers, each_registers, seen, each_seen, joined in packs:
             fields = joined.split(SEPARATOR)
-            all_registers, all_seen = each_registers or repeat(registers), each_seen or repeat(seen)
+            counts = [(registers, seen)]
+            if each_registers or each_seen:
+                each = each_registers or repeat(registers), each_seen or repeat(seen)
+                counts = [*zip(*each, strict=False)]
+            # They come in order, but SQL does not promise it.
             if self._steady and places == [*range(self.place, self.place + len(places))]:
-                ends = zip(all_registers, all_seen, strict=False)
-                yield self._in_one_go(len(places), zip(ends, fields, strict=False))
+                yield self._in_one_go(fields, counts)
+            elif self._steady and max(places) < self.place + 2 * len(places):
+                yield self._in_one_go(*self._spread(places, fields, counts))
             else:
-                # They come in order, but SQL does not promise it.
-                found = sorted(zip(places, all_registers, all_seen, fields, strict=False))
-                yield from self.feed(found)
+                yield from self.feed(sorted(zip(places, cycle(counts), fields, strict=False)))
 
-    def _in_one_go(self, count: int, found: Iterator[tuple[tuple[int, int], str]]) -> list[str]:
+    def _spread(
+        self, places: list[int], fields: list[str], counts: list[Counts]
+    ) -> tuple[list[str], list[Counts]]:
+        """Put what was found among what was not."""
+        rows = range(self.place, max(places) + 1)
+        all_fields, all_counts = [self._nothing] * len(rows), [NO_COUNTS] * len(rows)
+        for place, found, counted in zip(places, fields, cycle(counts), strict=False):
+            all_fields[place - self.place], all_counts[place - self.place] = found, counted
+        return all_fields, all_counts
+
+    def _in_one_go(self, fields: list[str], counts: list[Counts]) -> list[str]:
+        """Write rows from the present place on: fields of `KWH`, and counts of all or of each."""
         rows: list[str] = []
-        while len(rows) < count:
+        each = iter(counts)
+        while len(rows) < len(fields):
             index, group = divmod(self.place, len(self.heads))
-            left = count - len(rows)
+            left = len(fields) - len(rows)
             alike = self._alike(index, (self.place + left - 1) // len(self.heads) + 1)
             left = min(left, alike * len(self.heads) - self.place)
-            groups = self._groups(self.expected[index])
-            places = islice(product(self.spans[index:alike], groups), group, group + left)
-            # The places come first: zip must not take a row that has none left.
+            ends = self._ends(self.expected[index])
+            ends = ends[group:] + ends[:group]
+            tails: Iterable[str]
+            if len(counts) > 1:
+                tails = map(getitem, cycle(ends), islice(each, left))
+            else:
+                tails = cycle([end[counts[0]] for end in ends])
+            places = islice(product(self.spans[index:alike], self.heads), group, group + left)
             rows += [
-                f"{head}{span}{kwh}{ends[end]}"
-                for (span, (head, ends)), (end, kwh) in zip(places, found, strict=False)
+                f"{head}{span}{kwh}{tail}"
+                for (span, head), kwh, tail in zip(
+                    places, fields[len(rows) : len(rows) + left], tails, strict=False
+                )
             ]
             self.place += left
         return rows
@@ -100,25 +126,25 @@ class EnergyGrid(Grid):
         expected = self.expected[first]
         return next((n for n in range(first, last) if self.expected[n] != expected), last)
 
-    def _groups(self, expected: int) -> list[tuple[str, Ends]]:
-        """How rows of each group begin and end, while no group changes."""
+    def _ends(self, expected: int) -> list[Ends]:
+        """How the rows of each group end, while no group changes."""
         kept = self._kept.get(expected)
         if kept is None:
             kept = self._kept[expected] = [
-                (head, Ends(partial(self._end, expected, era)))
-                for head, (era,) in zip(self.heads, self.eras, strict=True)
+                Ends(partial(self._end, expected, era)) for (era,) in self.eras
             ]
         return kept
 
     def fields(self, found: Found, expected: int, era: Era) -> str:
-        """Take register half-hours, `seen` and the fields of `KWH`."""
-        registers, seen, kwh = found
-        return (kwh or self._nothing) + self._fields_after(expected, era, registers, seen)
+        """Take counts and the fields of `KWH`."""
+        counts, kwh = found
+        return (kwh or self._nothing) + self._after_kwh(expected, era, counts)
 
-    def _end(self, expected: int, era: Era, registers: int, seen: int) -> str:
-        return self._fields_after(expected, era, registers, seen) + self.after
+    def _end(self, expected: int, era: Era, counts: Counts) -> str:
+        return self._after_kwh(expected, era, counts) + self.after
 
-    def _fields_after(self, expected: int, era: Era, registers: int, seen: int) -> str:
+    def _after_kwh(self, expected: int, era: Era, counts: Counts) -> str:
+        registers, seen = counts
         complete = self.form.truth(era.complete(expected, registers))
         return self._named % (*divmod(seen, MOST_METERS), expected, era.meters, complete)
 

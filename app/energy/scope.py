@@ -14,21 +14,38 @@ from app.errors import NotFound
 
 # Filter → what is found by the values asked for; each of them must find something.
 LOOKUPS = {
-    "circuit": "select id, id::text as name from api.circuits where id::text = any(%s::text[])",
+    "circuit": "select id, id::text as name from api.circuits where id = any(%s::uuid[])",
     "site": "select id, v as name from api.sites_new, unnest(%s::text[]) as v"
     " where v = code or lower(v) = id::text",
-    "property": "select id, id::text as name from api.properties where id::text = any(%s::text[])",
+    "property": "select id, id::text as name from api.properties where id = any(%s::uuid[])",
     "meter": "select id, serial as name from api.meter_registry where serial = any(%s::text[])",
     "feeder": "select id, v as name from api.feeder_registry, unnest(%s::text[]) as v"
     " where v = name or lower(v) = id::text",
     "esco": "select id, code as name from api.escos where code = any(%s::text[])",
 }
 
-HEADS = """
-    left join api.service_head_meter as on_head on meter.id = on_head.meter
-    left join api.service_head_registry as head on on_head.service_head = head.id
-    left join api.properties_service_head as at_head on head.id = at_head.service_head
-"""
+# What a mapping is joined to where these are asked for: each view costs the checks of its policies.
+BESIDE = (
+    (
+        {"meter", "esco"},
+        " inner join api.meter_registry as meter on register.meter_id = meter.id",
+    ),
+    (
+        {"site", "circuit_type", "esco"},
+        " inner join api.circuits as circuit on mapping.circuit = circuit.id",
+    ),
+    (
+        {"esco"},
+        " left join api.sites_new as site on circuit.site = site.id"
+        " left join api.escos as esco on esco.id = coalesce(site.esco, meter.esco)",
+    ),
+    (
+        {"property", "feeder"},
+        " left join api.service_head_meter as on_head on register.meter_id = on_head.meter"
+        " left join api.service_head_registry as head on on_head.service_head = head.id"
+        " left join api.properties_service_head as at_head on head.id = at_head.service_head",
+    ),
+)
 # All registers of a circuit come along when one is selected: whether its sums can be used as they
 # are depends on the others. Mappings outside the period tell what there is outside it.
 MAPPINGS = """
@@ -44,14 +61,10 @@ MAPPINGS = """
             {columns}
         from api.circuit_register as mapping
         inner join api.meter_registers as register on mapping.register = register.register_id
-        inner join api.meter_registry as meter on register.meter_id = meter.id
-        inner join api.circuits as circuit on mapping.circuit = circuit.id
-        left join api.sites_new as site on circuit.site = site.id
-        left join api.escos as esco on esco.id = coalesce(site.esco, meter.esco)
         left join api.circuit_register_extent as extent
             on mapping.circuit = extent.circuit and mapping.register = extent.register
             and mapping.start_time = extent.start_time
-        {heads}
+        {beside}
         where {wanted}
     ) as mapped
     where wanted
@@ -66,9 +79,12 @@ COLUMNS: dict[str, str] = {
     "meter": "meter.serial",
     "register": "mapping.register::text",
 }
-ON_HEADS = frozenset({"property", "feeder"})
 OF_CIRCUITS = {"circuit": "mapping.circuit", "site": "circuit.site", "esco": "esco.id"}
-OF_REGISTERS = {"property": "at_head.property", "meter": "meter.id", "feeder": "head.feeder"}
+OF_REGISTERS = {
+    "property": "at_head.property",
+    "meter": "register.meter_id",
+    "feeder": "head.feeder",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,12 +158,15 @@ async def groups(
     if scope.query.circuit_type:
         wanted.append("circuit.type = any(%(types)s)")
         parameters["types"] = list(scope.query.circuit_type)
+    asked = {*by, *(name for name, _ in found)}
+    if scope.query.circuit_type:
+        asked.add("circuit_type")
     sql = MAPPINGS.format(
         dimensions=", ".join(f"by_{name}" for name in by) or "null",
         columns=", ".join(f"{COLUMNS[name]} as by_{name}" for name in by) or "null",
         selected=f"coalesce({' and '.join(selected)}, false)" if selected else "true",
         wanted=" and ".join(wanted) or "true",
-        heads=HEADS if ON_HEADS & {*by, *(name for name, _ in found)} else "",
+        beside="".join(joins for names, joins in BESIDE if names & asked),
     )
     rows = await (await connection.execute(sql.encode(), parameters)).fetchall()
     firsts = [row["available_from"] for row in rows if row["selected"] and row["available_from"]]
