@@ -6,7 +6,7 @@ over, and a statement outside a transaction is refused.
 """
 
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 
 import orjson
 from psycopg import AsyncConnection
@@ -65,10 +65,10 @@ async def caller_session(pool: Pool, caller: Principal) -> AsyncIterator[Connect
     `gateway.authorize()` is the function PostgREST runs before each request too: it refuses a
     tenant's role without an ESCO and a revoked token, and sets the ESCO that every policy reads.
     """
-    async with pool.connection() as connection, AsyncExitStack() as stack:
+    async with pool.connection() as connection:
         claims = orjson.dumps(caller.claims).decode()
+        # One trip to the database, BEGIN included; the pool ends what began.
         async with connection.pipeline():
-            await stack.enter_async_context(connection.transaction())
             await connection.execute(ONE_SNAPSHOT)
             await connection.execute(AS_CALLER, (caller.role, claims, caller.role))
             await connection.execute("select gateway.authorize()")

@@ -3,10 +3,10 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
-from itertools import count
 from typing import Any
 
 import psycopg
+from psycopg import AsyncClientCursor
 from psycopg.rows import tuple_row
 from psycopg.types.string import TextLoader
 
@@ -15,7 +15,6 @@ from app.energy.formats import Format
 from app.energy.query import Statement
 
 BATCH = 5000
-NUMBERS = count()
 Rows = list[tuple[Any, ...]]
 
 
@@ -27,23 +26,28 @@ async def reading(
 
     The database is at work from the start, and on the next batch while one is written.
     """
-    # The end of the transaction closes it; until then its name is taken.
-    name = f"rows_{next(NUMBERS)}"
-    declare = f"declare {name} no scroll cursor for {statement.sql}"
-    await connection.execute(declare.encode(), statement.parameters, prepare=False)
-    cursor = connection.cursor(row_factory=tuple_row)
+    fetch = f"fetch {batch} from rows"
+    # One that binds parameters itself may send several statements at a time.
+    cursor = AsyncClientCursor(connection, row_factory=tuple_row)
     cursor.adapters.register_loader("numeric", TextLoader)
 
-    async def fetch() -> Rows:
-        await cursor.execute(f"fetch {batch} from {name}".encode(), prepare=False)
+    async def first() -> Rows:
+        sql = f"close all; declare rows no scroll cursor for {statement.sql}; {fetch}"
+        await cursor.execute(sql.encode(), statement.parameters)
+        while cursor.nextset():
+            pass
         return await cursor.fetchall()
 
-    following = asyncio.create_task(fetch())
+    async def another() -> Rows:
+        await cursor.execute(fetch.encode())
+        return await cursor.fetchall()
+
+    following = asyncio.create_task(first())
 
     async def batches() -> AsyncIterator[Rows]:
         nonlocal following
         while len(found := await following) == batch:
-            following = asyncio.create_task(fetch())
+            following = asyncio.create_task(another())
             await asyncio.sleep(0)
             yield found
         if found:

@@ -27,7 +27,7 @@ CIRCUITS = int(os.environ.get("FLOWS_BENCH_CIRCUITS", "200"))
 END = datetime(2024, 1, 1, tzinfo=UTC)
 START = datetime(2023, 1, 1, tzinfo=UTC)
 RECENT = END - timedelta(days=36)
-REPEATS = 7
+REPEATS = 15
 
 # What the answers are made of, of the stored aggregates themselves and without isolation.
 DAYS = """
