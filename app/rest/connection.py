@@ -13,6 +13,8 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 # Beyond this nothing more is read from PostgREST until the client has taken what is there.
 UNREAD_BYTES = 256 * 2**10
+# What arrives is parsed at once, so one place to receive it serves every connection.
+ARRIVING = memoryview(bytearray(256 * 2**10))
 
 
 class UpstreamLost(Exception):  # noqa: N818  (what to tell the client is decided elsewhere)
@@ -23,7 +25,7 @@ class UpstreamSilent(UpstreamLost):
     """PostgREST sent nothing, or took nothing of the body, for too long."""
 
 
-class Connection(asyncio.Protocol):
+class Connection(asyncio.BufferedProtocol):
     """Carries one request at a time: `ask`, then `read` until it is empty."""
 
     _transport: asyncio.Transport  # from `connection_made` on, before anybody else has it
@@ -132,10 +134,13 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: Any) -> None:
         self._transport = transport
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return ARRIVING
+
+    def buffer_updated(self, nbytes: int) -> None:
         self.touched = True
         try:
-            self._parser.feed_data(data)
+            self._parser.feed_data(ARRIVING[:nbytes])
         except (HttpParserError, HttpParserUpgrade):
             self._lost = True
             self._transport.abort()
