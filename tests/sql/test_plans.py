@@ -11,8 +11,6 @@ import pytest
 from psycopg import sql
 
 from app.energy import latest
-from app.energy.energy import FOUND
-from app.energy.formats import Format
 from app.energy.groups import Groups
 from app.energy.intervals import Granularity, Intervals, calendar
 from app.energy.query import Page, energy
@@ -152,9 +150,8 @@ def asked_of_v1(
     keys = [(str(circuit),) for circuit in circuits]
     groups = Groups(keys, [], list(zip(circuits, range(len(circuits)), strict=True)))
     pieces = choose(granularity, UTC_ZONE, intervals)
-    fields = Format("json").sql(FOUND)
     page = Page(0, len(groups) * len(intervals))
-    statement = energy(groups, intervals, granularity, pieces, page, fields)
+    statement = energy(groups, intervals, granularity, pieces, page)
     return statement.sql, statement.parameters
 
 
