@@ -27,7 +27,8 @@ async def reading(
     The database is at work from the start, and on the next batch while one is written.
     """
     fetch = f"fetch {batch} from rows"
-    # One that binds parameters itself may send several statements at a time.
+    # One that binds parameters itself may send several statements at a time. They are ids, moments,
+    # numbers and words of our own: no caller's text comes this far.
     cursor = AsyncClientCursor(connection, row_factory=tuple_row)
     cursor.adapters.register_loader("numeric", TextLoader)
 
