@@ -33,7 +33,7 @@ CHANGED = (
 Run = tuple[int, int]
 # What `packed` builds: places; register half-hours, the same or each; `SEEN`, likewise; fields.
 Pack = tuple[list[int], int, list[int] | None, int, list[int] | None, str]
-PACKS = 25
+PACKS = 25  # fetched at a time
 # Register half-hours and `SEEN`.
 Counts = tuple[int, int]
 NO_COUNTS = (0, 0)
