@@ -179,11 +179,12 @@ DISTINCT_METERS = (
 
 
 def _sums(at: str, units: str, present: str, meters: str) -> str:
+    # What is grouped and what is sorted later differ: else units would be sorted to be grouped.
     return (
-        f"select {at} as place, sum(total_import_kwh) as import_kwh,"
+        f"select {at} + 0 as place, sum(total_import_kwh) as import_kwh,"
         " sum(total_export_kwh) as export_kwh, sum(register_intervals) as register_intervals,"
         f" {present} as present_intervals, {meters} as meters_reporting"
-        f" from ({units}) as u group by 1"
+        f" from ({units}) as u group by {at}"
     )
 
 
