@@ -3,9 +3,9 @@
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import partial
+from functools import cache, partial
 from itertools import cycle, islice, product, repeat
-from operator import getitem
+from operator import call
 from typing import Any
 
 from app.database import Connection
@@ -37,20 +37,10 @@ PACKS = 25  # fetched at a time
 # Register half-hours and `SEEN`.
 Counts = tuple[int, int]
 NO_COUNTS = (0, 0)
+# How a row of a group ends: few rows differ in their counts.
+End = Callable[[Counts], str]
 KWH = ("import_kwh", "export_kwh")
 SEEN = ("present_intervals", "meters_reporting")
-
-
-class Ends(dict[Counts, str]):
-    """How a row of a group ends, by its counts: few differ in them, so all are kept."""
-
-    def __init__(self, end: Callable[[Counts], str]) -> None:
-        super().__init__()
-        self._end = end
-
-    def __missing__(self, counts: Counts) -> str:
-        end = self[counts] = self._end(counts)
-        return end
 
 
 class EnergyGrid(Grid):
@@ -64,7 +54,7 @@ class EnergyGrid(Grid):
         self._nothing = self.form.fields(KWH) % (self.form.missing, self.form.missing)
         self._named = "," + self.form.fields(self.COLUMNS[len(KWH) :])
         self._steady = all(len(eras) == 1 for eras in self.eras)
-        self._kept: dict[int, list[Ends]] = {}
+        self._kept: dict[int, list[End]] = {}
 
     def unpack(self, packs: Iterable[Pack]) -> Iterator[list[str]]:
         """Yield the rows up to and including those in the packs.
@@ -80,10 +70,16 @@ class EnergyGrid(Grid):
             # They come in order, but SQL does not promise it.
             if self._steady and places == [*range(self.place, self.place + len(places))]:
                 yield self._in_one_go(fields, counts)
-            elif self._steady and max(places) < self.place + 2 * len(places):
+            elif self._steady and self._are_close(places):
                 yield self._in_one_go(*self._spread(places, fields, counts))
             else:
                 yield from self.feed(sorted(zip(places, cycle(counts), fields, strict=False)))
+
+    def _are_close(self, places: list[int]) -> bool:
+        """Whether gaps are few; `feed` tells of a place that is another's, or none of the page."""
+        first, last = min(places), max(places)
+        near = self.place <= first and last < min(self.place + 2 * len(places), self.last)
+        return near and len({*places}) == len(places)
 
     def _spread(
         self, places: list[int], fields: list[str], counts: list[Counts]
@@ -108,9 +104,9 @@ class EnergyGrid(Grid):
             ends = ends[group:] + ends[:group]
             tails: Iterable[str]
             if len(counts) > 1:
-                tails = map(getitem, cycle(ends), islice(each, left))
+                tails = map(call, cycle(ends), islice(each, left))
             else:
-                tails = cycle([end[counts[0]] for end in ends])
+                tails = cycle([end(counts[0]) for end in ends])
             places = islice(product(self.spans[index:alike], self.heads), group, group + left)
             rows += [
                 f"{head}{span}{kwh}{tail}"
@@ -126,12 +122,12 @@ class EnergyGrid(Grid):
         expected = self.expected[first]
         return next((n for n in range(first, last) if self.expected[n] != expected), last)
 
-    def _ends(self, expected: int) -> list[Ends]:
+    def _ends(self, expected: int) -> list[End]:
         """How the rows of each group end, while no group changes."""
         kept = self._kept.get(expected)
         if kept is None:
             kept = self._kept[expected] = [
-                Ends(partial(self._end, expected, era)) for (era,) in self.eras
+                cache(partial(self._end, expected, era)) for (era,) in self.eras
             ]
         return kept
 

@@ -42,7 +42,7 @@ class Grid:
     ) -> None:
         self.form = form
         self.place = page.first
-        self._last = page.last
+        self.last = page.last
         # A row is its group's text, its interval's, and its values'.
         before, self.after = form.brackets
         keys = (tuple(form.text(value) for value in key) for key in groups.keys)
@@ -73,7 +73,7 @@ class Grid:
 
     def finish(self) -> Iterator[list[str]]:
         """Yield the rows after the last one found."""
-        return self._fill(self._last)
+        return self._fill(self.last)
 
     def fields(self, found: Found, expected: int, era: Era) -> str:
         """Write the `COLUMNS`; `expected` half-hours of each of the era's registers."""
@@ -81,7 +81,7 @@ class Grid:
 
     def _fill(self, place: int) -> Iterator[list[str]]:
         """Yield rows for what the database did not find before `place`: there may be very many."""
-        if not self.place <= place <= self._last:
+        if not self.place <= place <= self.last:
             raise RuntimeError("the database returned a row outside the page, or out of order")
         while self.place < place:
             end = min(place, self.place + MOST_AT_A_TIME)

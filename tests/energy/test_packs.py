@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -82,3 +83,15 @@ def test_packs_are_written_as_their_rows_are(
     expected += [row for rows in single.finish() for row in rows]
     assert written == expected
     assert len(written) == page.last
+
+
+@pytest.mark.parametrize("places", [[0, 0, 2], [0, 2, -1], [0, 2, 193], [0, 2, 5, 4, 2]])
+def test_a_place_that_is_taken_or_not_there_is_told(places: list[int]) -> None:
+    parts = split("PT30M", LONDON, START, END)
+    grid = EnergyGrid(
+        groups(1, START), parts, LONDON, Format("json"), ["circuit"], Page(0, len(parts))
+    )
+    assert len(parts) == 192
+    pack = (places, 48, None, MOST_METERS + 1, None, SEPARATOR.join(KWH[:1] * len(places)))
+    with pytest.raises(RuntimeError, match="outside the page"):
+        [*grid.unpack([pack])]
