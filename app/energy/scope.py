@@ -155,12 +155,11 @@ async def groups(
             wanted.append(condition.format(OF_CIRCUITS[name]))
         else:
             selected.append(condition.format(OF_REGISTERS[name]))
-    if scope.query.circuit_type:
-        wanted.append("circuit.type = any(%(types)s)")
-        parameters["types"] = list(scope.query.circuit_type)
     asked = {*by, *(name for name, _ in found)}
     if scope.query.circuit_type:
         asked.add("circuit_type")
+        wanted.append("circuit.type = any(%(types)s)")
+        parameters["types"] = list(scope.query.circuit_type)
     sql = MAPPINGS.format(
         dimensions=", ".join(f"by_{name}" for name in by) or "null",
         columns=", ".join(f"{COLUMNS[name]} as by_{name}" for name in by) or "null",
