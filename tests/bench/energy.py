@@ -54,6 +54,16 @@ RAW_DAYS = """
     where r."timestamp" >= %(start)s and r."timestamp" < %(end)s
     group by 1, 2
 """
+# Their sums alone, without isolation.
+RAW_SUMS = """
+    select m.circuit, date_trunc('day', r."timestamp", 'Europe/London'), sum(r.import_kwh),
+        sum(r.export_kwh), count(*)
+    from flows.register_interval_hh as r
+    join flows.circuit_register as m on m.register = r.register_id
+        and r."timestamp" >= m.start_time and (r."timestamp" < m.end_time or m.end_time is null)
+    where m.circuit = any(%(circuits)s) and r."timestamp" >= %(start)s and r."timestamp" < %(end)s
+    group by 1, 2
+"""
 
 
 def run(stack: Stack, report: Report) -> None:
@@ -141,8 +151,10 @@ def _report(
         become(admin, "public_backend", str(history.id("esco", 1)))
         assert len(admin.execute(RAW_DAYS, asked).fetchall()) == len(days().json()["rows"])
         raw = _median(lambda: admin.execute(RAW_DAYS, asked).fetchall(), repeats=3)
+    sums = _median(lambda: admin.execute(RAW_SUMS, asked).fetchall(), repeats=3)
     kept = _median(days)
     report.ratio("a year of days: raw rows grouped / /v1", raw, kept, limit=">= 20")
+    report.ratio("a year of days: raw sums without isolation / /v1", sums, kept)
 
 
 def _others(stack: Stack, client: httpx.Client, report: Report) -> None:
