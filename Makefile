@@ -23,7 +23,7 @@ test: $(READY)
 # The fuzzing that `make test` does for half a minute, for as long as FLOWS_FUZZ_SECONDS says.
 fuzz: export FLOWS_FUZZ_SECONDS ?= 600
 fuzz: $(READY)
-	$(VENV)/bin/pytest tests/spec/test_fuzz.py
+	$(VENV)/bin/pytest tests/openapi/test_fuzz.py
 
 lint: $(READY)
 	$(VENV)/bin/ruff format --check .

@@ -6,21 +6,21 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app import errors, middleware
-from app.auth import admin
-from app.auth import routes as auth
+from app import errors
+from app.app_state import open_services
+from app.auth import admin, oauth
+from app.auth.keyring import Keyring
 from app.auth.keys import load_keys
-from app.auth.state import Keyring
 from app.auth.tokens import TokenVerifier
 from app.energy import routes as energy
-from app.ops import health, metrics
-from app.rest.cancel import QueryCanceller
-from app.rest.proxy import RestProxy
-from app.rest.upstream import Upstream
-from app.services import open_services
+from app.http import middleware
+from app.http.concurrency import Shares
+from app.monitoring import health, metrics
+from app.openapi import routes as openapi
+from app.postgrest.cancel import QueryCanceller
+from app.postgrest.pool import Upstream
+from app.postgrest.proxy import RestProxy
 from app.settings import Settings
-from app.shares import Shares
-from app.spec import routes as spec
 
 
 class Gateway:
@@ -69,9 +69,9 @@ def create_app(settings: Settings) -> Gateway:
     errors.install(app)
     app.include_router(health.router)
     app.include_router(metrics.router)
-    app.include_router(auth.router)
-    app.add_exception_handler(auth.Refusal, auth.refuse)
+    app.include_router(oauth.router)
+    app.add_exception_handler(oauth.Refusal, oauth.refuse)
     app.include_router(admin.router)
     app.include_router(energy.router)
-    spec.install(app, settings)
+    openapi.install(app, settings)
     return Gateway(app, middleware.around(app, settings, rest, verifier, counters))

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from typer.main import get_command
 
-from app.cli import app
+from app.cli.__main__ import app
 from app.settings import DatabaseSettings, PostgrestSettings, Settings
 
 ROOT = Path(__file__).parents[1]

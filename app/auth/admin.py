@@ -14,10 +14,10 @@ from pydantic import (
     StringConstraints,
 )
 
-from app.auth import store
+from app.app_state import ServicesDep
+from app.auth import clients
 from app.auth.deps import Administrator, Operator
 from app.auth.tokens import LIFETIME_SECONDS, tenant_role
-from app.deps import ServicesDep
 from app.errors import NotFound, Unprocessable
 
 router = APIRouter(prefix="/admin", tags=["administration"])
@@ -46,7 +46,7 @@ Scopes = Annotated[
 ]
 Name = Annotated[
     str,
-    StringConstraints(strip_whitespace=True, min_length=1, max_length=store.LONGEST_NAME),
+    StringConstraints(strip_whitespace=True, min_length=1, max_length=clients.LONGEST_NAME),
 ]
 
 
@@ -155,7 +155,7 @@ NO_STORE = {"Cache-Control": "no-store"}
 async def list_clients(services: ServicesDep, actor: Administrator) -> list[Client]:
     """The ESCO's clients; for an operator, everybody's."""
     async with services.pool.connection() as connection:
-        return [Client(**row) for row in await store.list_clients(connection, actor)]
+        return [Client(**row) for row in await clients.list_clients(connection, actor)]
 
 
 @router.post("/clients", summary="Make a client", status_code=201)
@@ -167,15 +167,15 @@ async def create_client(
     async with services.pool.connection() as connection:
         esco = actor.esco
         if esco is None and wanted.esco:
-            esco = (await store.find_esco(connection, wanted.esco))["id"]
+            esco = (await clients.find_esco(connection, wanted.esco))["id"]
         elif wanted.esco:
-            own = [row["id"] for row in await store.list_escos(connection)
+            own = [row["id"] for row in await clients.list_escos(connection)
                    if row["code"] == wanted.esco]  # fmt: skip
             if own != [actor.esco]:
                 raise NotFound(f"There is no ESCO {wanted.esco}.")
         if esco is None:
             raise Unprocessable("esco: say the code of the client's ESCO")
-        client, secret = await store.create_client(
+        client, secret = await clients.create_client(
             connection,
             actor,
             esco=esco,
@@ -193,7 +193,7 @@ async def create_client(
 async def get_client(services: ServicesDep, actor: Administrator, client_id: str) -> Client:
     """One client; another ESCO's is the same 404 as none."""
     async with services.pool.connection() as connection:
-        return Client(**await store.get_client(connection, actor, client_id))
+        return Client(**await clients.get_client(connection, actor, client_id))
 
 
 @router.patch("/clients/{client_id}", summary="Change a client")
@@ -206,12 +206,12 @@ async def change_client(
         raise Unprocessable("name, scopes and lifetime_seconds cannot be null; leave them out")
     _check_lifetime(services, changes.get("lifetime_seconds", 0))
     async with services.pool.connection() as connection:
-        client = await store.get_client(connection, actor, client_id)
+        client = await clients.get_client(connection, actor, client_id)
         if "scopes" in changes and client["esco"] is None:
             raise Unprocessable("scopes: a client of the platform keeps the one it was made with")
         if "scopes" in changes:
             changes["role"] = tenant_role(changes["scopes"])
-        return Client(**await store.change_client(connection, actor, client_id, **changes))
+        return Client(**await clients.change_client(connection, actor, client_id, **changes))
 
 
 @router.delete("/clients/{client_id}", summary="Disable a client", status_code=204)
@@ -219,7 +219,7 @@ async def disable_client(services: ServicesDep, actor: Administrator, client_id:
     """Disable a client: it gets no token, and those it has stop working within five seconds."""
     async with services.pool.connection() as connection:
         now = datetime.now(UTC)
-        await store.change_client(connection, actor, client_id, disabled_at=now)
+        await clients.change_client(connection, actor, client_id, disabled_at=now)
 
 
 @router.post("/clients/{client_id}/secrets", summary="Make a second secret", status_code=201)
@@ -228,7 +228,7 @@ async def add_secret(
 ) -> NewSecret:
     """Make a secret that is valid beside the first, to replace it without a gap."""
     async with services.pool.connection() as connection:
-        secret = await store.add_secret(connection, actor, client_id)
+        secret = await clients.add_secret(connection, actor, client_id)
     response.headers.update(NO_STORE)
     return NewSecret(client_secret=secret)
 
@@ -239,21 +239,21 @@ async def delete_secret(
 ) -> None:
     """Delete a secret; the last one stays."""
     async with services.pool.connection() as connection:
-        await store.delete_secret(connection, actor, client_id, secret)
+        await clients.delete_secret(connection, actor, client_id, secret)
 
 
 @router.get("/escos", summary="List ESCOs")
 async def list_escos(services: ServicesDep, actor: Operator) -> list[Esco]:
     """Every ESCO."""
     async with services.pool.connection() as connection:
-        return [Esco(**row) for row in await store.list_escos(connection)]
+        return [Esco(**row) for row in await clients.list_escos(connection)]
 
 
 @router.post("/escos", summary="Make an ESCO", status_code=201)
 async def create_esco(services: ServicesDep, actor: Operator, wanted: NewEsco) -> Esco:
     """Make an ESCO."""
     async with services.pool.connection() as connection:
-        return Esco(**await store.create_esco(connection, actor, wanted.code, wanted.name))
+        return Esco(**await clients.create_esco(connection, actor, wanted.code, wanted.name))
 
 
 @router.patch("/escos/{code}", summary="Disable or enable an ESCO")
@@ -263,7 +263,7 @@ async def change_esco(
     """Stop every client and token of an ESCO within five seconds, or let them work again."""
     async with services.pool.connection() as connection:
         return Esco(
-            **await store.set_esco_disabled(connection, actor, code, disabled=wanted.disabled)
+            **await clients.set_esco_disabled(connection, actor, code, disabled=wanted.disabled)
         )
 
 
@@ -278,7 +278,7 @@ async def audit(
 ) -> list[AuditEntry]:
     """What was done and refused, newest first; an ESCO's admin reads its own ESCO's."""
     async with services.pool.connection() as connection:
-        rows = await store.list_audit(connection, actor, before=before, limit=limit)
+        rows = await clients.list_audit(connection, actor, before=before, limit=limit)
     return [AuditEntry(**row) for row in rows]
 
 

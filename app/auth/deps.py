@@ -5,12 +5,12 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
-from app.auth.principal import Principal
-from app.auth.store import Actor
+from app.app_state import ServicesDep
+from app.auth.bearer import bearer_token
+from app.auth.clients import Actor
 from app.auth.tokens import OPERATOR, TENANT_ROLES
-from app.deps import ServicesDep
+from app.db.principal import Principal
 from app.errors import Forbidden
-from app.rest.credentials import bearer_token
 from app.settings import Settings
 
 

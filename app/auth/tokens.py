@@ -9,9 +9,9 @@ from typing import Any
 
 import jwt
 
+from app.auth.keyring import NOTHING_KNOWN, AuthState
 from app.auth.keys import ALGORITHM, SigningKey
-from app.auth.principal import Principal
-from app.auth.state import NOTHING_KNOWN, AuthState
+from app.db.principal import Principal
 from app.errors import Forbidden, Unauthorized, Unavailable
 
 AUDIENCE = "flows"

@@ -7,7 +7,7 @@ from pathlib import Path
 import psycopg
 
 from app.backup.folder import Backup, BackupError, BackupFolder
-from app.runtime.programs import run
+from app.embedded.programs import run
 
 
 def create(folder: BackupFolder, admin_url: str, *, incremental: bool, shown: bool) -> Backup:

@@ -11,9 +11,9 @@ from urllib.parse import quote
 import psycopg
 
 from app.backup.folder import BackupFolder
-from app.runtime.postgres import archive_options, command, private_socket, server_options
-from app.runtime.process import Child
-from app.runtime.programs import give, run, system_user
+from app.embedded.postgres import archive_options, command, private_socket, server_options
+from app.embedded.process import Child
+from app.embedded.programs import give, run, system_user
 
 LONGEST_SECONDS = 24 * 3600  # of replaying: whoever waits can end it sooner
 STATUS_LINE = 7  # of postmaster.pid

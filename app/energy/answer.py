@@ -13,14 +13,14 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from app.auth.principal import Principal
-from app.database import Connection, caller_session
+from app.app_state import Services
+from app.db.principal import Principal
+from app.db.session import Connection, caller_session
 from app.energy.formats import Format
 from app.energy.intervals import Instant, moment
 from app.energy.parameters import Window
 from app.energy.scope import Available
-from app.exchange import ClientGone, Exchange
-from app.services import Services
+from app.http.response_stream import ClientGone, Exchange
 
 # Moves when the same data would be written differently.
 REPRESENTATION = 1

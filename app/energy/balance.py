@@ -5,7 +5,7 @@ from dataclasses import asdict, fields
 from decimal import Decimal
 from typing import Any
 
-from app.database import Connection
+from app.db.session import Connection
 from app.energy.answer import Body, Question, State, Written
 from app.energy.formats import Format
 from app.energy.grid import Found, Grid

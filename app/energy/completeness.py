@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from itertools import groupby
 from typing import Any
 
-from app.database import Connection
+from app.db.session import Connection
 from app.energy.answer import Question, State, Written, period
 from app.energy.grouped import Grouped
 from app.energy.groups import Dimension, Groups, Span

@@ -6,15 +6,14 @@ from uuid import UUID
 
 from fastapi import Depends, Path, Request
 
+from app.app_state import Services, ServicesDep
 from app.auth.deps import Caller
-from app.auth.principal import Principal
-from app.deps import ServicesDep
+from app.db.principal import Principal
 from app.energy.answer import Question, fingerprint
 from app.energy.formats import file_name, negotiate
 from app.energy.intervals import Instant
 from app.energy.parameters import Filters, Name, Window, Zoned, refuse
 from app.energy.scope import Scope
-from app.services import Services
 
 
 async def of_circuit(

@@ -8,7 +8,7 @@ from itertools import cycle, islice, product, repeat
 from operator import call
 from typing import Any
 
-from app.database import Connection
+from app.db.session import Connection
 from app.energy import cursors, sources
 from app.energy.answer import Body, Question, State, Written
 from app.energy.cursors import Position

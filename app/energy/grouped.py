@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from psycopg.rows import tuple_row
 
-from app.database import Connection
+from app.db.session import Connection
 from app.energy import scope
 from app.energy.answer import Question, Reading, State, Written, period
 from app.energy.formats import Format

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any, ClassVar, LiteralString
 from zoneinfo import ZoneInfo
 
-from app.database import Connection
+from app.db.session import Connection
 from app.energy.answer import Question, Reading, State, Written
 from app.energy.intervals import HALF_HOUR
 from app.energy.query import Statement

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from app.database import Connection
+from app.db.session import Connection
 from app.energy.answer import State
 from app.energy.formats import Format
 from app.energy.grouped import GroupedTable

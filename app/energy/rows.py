@@ -10,7 +10,7 @@ from psycopg import AsyncClientCursor
 from psycopg.rows import tuple_row
 from psycopg.types.string import TextLoader
 
-from app.database import Connection
+from app.db.session import Connection
 from app.energy.formats import Format
 from app.energy.query import Statement
 

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from app.database import Connection
+from app.db.session import Connection
 from app.energy.groups import Dimension, Groups, Key, Mapping, gather
 from app.energy.intervals import Instant, half_hour_from, moment
 from app.energy.parameters import Filters

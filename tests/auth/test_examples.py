@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from app.auth.routes import router
+from app.auth.oauth import router
 from tests.conftest import Stack, flows
 
 README = Path(__file__).parents[2] / "app" / "auth" / "README.md"
@@ -65,7 +65,7 @@ def test_the_python_example_reads_meters(stack: Stack) -> None:
 @pytest.mark.skipif(not shutil.which("node"), reason="node is not installed here")
 def test_the_javascript_example_gets_a_token(stack: Stack, tmp_path: Path) -> None:
     client_id, secret = credentials(stack)
-    # supabase-js itself is tested in tests/rest; here it stands for the URL and the key it gets.
+    # tests/postgrest tests supabase-js itself; here it stands for the URL and the key it gets.
     before = (
         "const [clientId, clientSecret] = [process.env.CLIENT_ID, process.env.CLIENT_SECRET];\n"
         "const createClient = (url, key) => ({ url, key });\n"

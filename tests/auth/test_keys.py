@@ -11,8 +11,8 @@ import jwt
 import psycopg
 import pytest
 
+from app.auth.keyring import STALE_SECONDS
 from app.auth.keys import load_keys
-from app.auth.state import STALE_SECONDS
 from tests.conftest import Stack, flows, running_stack, wait_until
 
 

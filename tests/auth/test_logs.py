@@ -14,8 +14,8 @@ import httpx
 import psycopg
 import pytest
 
-from app.ops.migrate import migrate
-from app.runtime.postgrest import CONFIG, find_postgrest
+from app.db.migrate import migrate
+from app.embedded.postgrest import CONFIG, find_postgrest
 from tests.auth.test_clients import RIGHTS, ask, bearer, make
 from tests.auth.test_rotation import gateway_environment
 from tests.conftest import Stack, answers, flows, free_port, running_stack, wait_until
@@ -24,13 +24,13 @@ from tests.conftest import Stack, answers, flows, free_port, running_stack, wait
 TALKATIVE = """
 import logging, sys
 logging.basicConfig(level=logging.DEBUG, stream=sys.stderr)
-from app.cli import main
-import app.server
-quiet = app.server._log_to_stderr
+from app.cli.__main__ import main
+import app.http.server
+quiet = app.http.server._log_to_stderr
 def loud():
     quiet()
     logging.getLogger().setLevel(logging.DEBUG)
-app.server._log_to_stderr = loud
+app.http.server._log_to_stderr = loud
 sys.argv = ["flows", "serve"]
 main()
 """

@@ -18,8 +18,8 @@ import httpx
 import psycopg
 import pytest
 
+from app.auth.keyring import PUBLISH_SECONDS
 from app.auth.keys import load_keys
-from app.auth.state import PUBLISH_SECONDS
 from tests.auth.test_keys import doors, issue, kid
 from tests.conftest import (
     Stack,

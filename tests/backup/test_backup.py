@@ -20,7 +20,7 @@ import pytest
 from app.backup.create import prune
 from app.backup.folder import BackupError, BackupFolder
 from app.backup.recover import recovered
-from app.runtime.process import StackError
+from app.embedded.process import StackError
 from tests.conftest import Stack, running_stack, wait_until
 
 Admin = psycopg.Connection[Any]

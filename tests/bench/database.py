@@ -17,8 +17,8 @@ from uuid import UUID
 import httpx
 import psycopg
 
-from app.importing.load import load
-from app.importing.rows import HalfHour
+from app.ingest.load import load
+from app.ingest.rows import HalfHour
 from tests.bench._history import History
 from tests.bench.report import Report
 from tests.conftest import Stack

@@ -18,7 +18,7 @@ from app.auth.tokens import Grant, issue
 from tests.bench._history import History
 from tests.bench.report import Report
 from tests.conftest import Stack
-from tests.rest.test_streaming import Memory
+from tests.postgrest.test_streaming import Memory
 from tests.sql.test_isolation import become
 
 ESCOS = 3

@@ -12,7 +12,7 @@ from app.auth.keys import load_keys
 from app.auth.tokens import Grant, issue
 from tests.bench._history import History
 from tests.conftest import Stack
-from tests.rest.test_streaming import GROWTH_MB, Memory
+from tests.postgrest.test_streaming import GROWTH_MB, Memory
 
 CIRCUITS = 200
 START = datetime(2025, 3, 1, tzinfo=UTC)

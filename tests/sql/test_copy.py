@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 
-from app.ops.copy import TABLES
-from app.ops.migrate import migrate
+from app.db.copy import TABLES
+from app.db.migrate import migrate
 from tests.conftest import Stack
 
 COUNTS = "select count(*), min(t::text) from flows.{} as t"

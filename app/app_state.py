@@ -1,0 +1,74 @@
+"""What one gateway process holds for its lifetime, opened together and closed together."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import Annotated
+
+import httpx
+from fastapi import Depends, Request
+
+from app.auth.keyring import AuthState, Keyring, follow_state
+from app.auth.keys import KeyFolder, SigningKey
+from app.auth.throttle import Throttle
+from app.auth.tokens import TokenVerifier
+from app.db.session import Pool, create_pool, database_url
+from app.http.concurrency import Shares
+from app.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """The long-lived objects that routes share; `request.app.state.services`."""
+
+    settings: Settings
+    pool: Pool
+    postgrest: httpx.AsyncClient
+    keys: Keyring
+    verifier: TokenVerifier
+    throttle: Throttle
+    shares: Shares
+
+
+@asynccontextmanager
+async def open_services(
+    settings: Settings, keys: Keyring, verifier: TokenVerifier, shares: Shares
+) -> AsyncIterator[Services]:
+    """Open everything a gateway process needs; the database may be down and come later."""
+    pool = create_pool(settings.database)
+
+    watched = KeyFolder(settings.key_folder)
+
+    def private_keys() -> list[SigningKey]:
+        # A rotation on this machine adds a file.
+        if settings.signing_key is None and (found := watched.changed()):
+            keys.add(found)
+        return keys.private
+
+    def update(state: AuthState) -> None:
+        keys.update(state)
+        verifier.update(state)
+
+    follower = asyncio.create_task(
+        follow_state(database_url(settings.database), private_keys, update)
+    )
+    async with httpx.AsyncClient(base_url=settings.postgrest.url, timeout=10) as postgrest:
+        await pool.open(wait=False)
+        try:
+            yield Services(settings, pool, postgrest, keys, verifier, Throttle(), shares)
+        finally:
+            follower.cancel()
+            with suppress(asyncio.CancelledError):
+                await follower
+            await pool.close()
+
+
+async def _services(request: Request) -> Services:
+    services: Services = request.app.state.services
+    return services
+
+
+# A coroutine although it waits for nothing: FastAPI runs other dependencies in threads, and handing
+# the call over costs more than the call.
+ServicesDep = Annotated[Services, Depends(_services)]

@@ -1,0 +1,278 @@
+"""The authorization server: `/auth/token`, `/auth/revoke`, `/auth/introspect` and its metadata.
+
+Sources: RFC 6749 §4.4 and §5 (tokens), RFC 7009 (revocation), RFC 7662 (introspection), RFC 8414
+(metadata), RFC 7517 (keys).
+"""
+
+import base64
+import binascii
+import uuid
+from dataclasses import replace
+from typing import Annotated, Any
+from urllib.parse import parse_qsl, unquote_plus
+
+from fastapi import APIRouter, Depends, Request
+from fastapi.responses import JSONResponse, Response
+
+from app.app_state import ServicesDep
+from app.auth import clients
+from app.auth.clients import Actor, Authenticated
+from app.auth.deps import client_address
+from app.auth.keyring import PUBLISH_SECONDS
+from app.auth.throttle import Throttled
+from app.auth.tokens import issue
+from app.db.principal import Principal
+from app.errors import Problem, Unavailable
+
+router = APIRouter(tags=["tokens"])
+
+NO_STORE = {"Cache-Control": "no-store", "Pragma": "no-cache"}
+FORM = "application/x-www-form-urlencoded"
+LONGEST_FORM = 16_384
+LONGEST_DETAIL = 200  # of what a stranger wrote, in the audit
+
+
+class Refusal(Exception):  # noqa: N818  (an answer of the protocol, not a fault)
+    """An error as RFC 6749 §5.2 has it."""
+
+    def __init__(self, error: str, description: str, status: int = 400, retry: int = 0) -> None:
+        super().__init__(description)
+        self.error = error
+        self.status = status
+        self.retry = retry
+
+
+def refuse(request: Request, refusal: Exception) -> JSONResponse:
+    """Answer a Refusal."""
+    assert isinstance(refusal, Refusal)  # noqa: S101
+    headers = dict(NO_STORE)
+    if refusal.status == 401:
+        headers["WWW-Authenticate"] = 'Basic realm="flows"'
+    if refusal.retry:
+        headers["Retry-After"] = str(refusal.retry)
+    body = {"error": refusal.error, "error_description": str(refusal)}
+    return JSONResponse(body, status_code=refusal.status, headers=headers)
+
+
+def _schema(required: list[str], **properties: str) -> dict[str, Any]:
+    """The form of an endpoint, for the OpenAPI document; credentials may come by HTTP Basic too."""
+    texts = properties | {
+        "client_id": "Unless sent by HTTP Basic.",
+        "client_secret": "Unless sent by HTTP Basic.",
+    }
+    fields = {name: {"type": "string", "description": text} for name, text in texts.items()}
+    form = {"type": "object", "required": required, "properties": fields}
+    return {"requestBody": {"required": True, "content": {FORM: {"schema": form}}}}
+
+
+async def _form(request: Request) -> dict[str, str]:
+    """The fields of a form, each once; credentials in a URL are refused (they end up in logs)."""
+    if request.url.query:
+        raise Refusal("invalid_request", "Send parameters in the body, never in the URL.")
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != FORM:
+        raise Refusal("invalid_request", f"The body must be {FORM}.")
+    raw = b""
+    async for piece in request.stream():
+        raw += piece
+        # Nobody has proved anything yet: what is too long is not even collected.
+        if len(raw) > LONGEST_FORM:
+            raise Refusal("invalid_request", "The form is too long.")
+    try:
+        pairs = parse_qsl(raw.decode("ascii"), keep_blank_values=True, errors="strict")
+    except (UnicodeDecodeError, ValueError):
+        raise Refusal("invalid_request", "The body is no form.") from None
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
+        raise Refusal("invalid_request", "A parameter is there twice.")
+    if any("\x00" in text for pair in pairs for text in pair):
+        raise Refusal("invalid_request", "The form holds a NUL.")
+    return fields
+
+
+Form = Annotated[dict[str, str], Depends(_form)]
+
+
+def _credentials(request: Request, form: dict[str, str]) -> tuple[str, str]:
+    """Client id and secret: HTTP Basic (each form-encoded: RFC 6749 §2.3.1) or the form."""
+    basic = request.headers.getlist("authorization")
+    if not basic:
+        return form.get("client_id", ""), form.get("client_secret", "")
+    if "client_secret" in form or len(basic) > 1:
+        raise Refusal("invalid_request", "Authenticate once: by HTTP Basic or in the form.")
+    scheme, _, encoded = basic[0].partition(" ")
+    try:
+        pair = base64.b64decode(encoded, validate=True).decode()
+    except (binascii.Error, UnicodeDecodeError, ValueError):
+        pair = ""
+    client_id, secret = (unquote_plus(text) for text in pair.partition(":")[::2])
+    if scheme.lower() != "basic" or "\x00" in client_id + secret:
+        return "", ""
+    if form.get("client_id", client_id) != client_id:
+        raise Refusal("invalid_request", "client_id is another than that of HTTP Basic.")
+    return client_id, secret
+
+
+async def _authenticated(request: Request, services: ServicesDep, form: Form) -> Authenticated:
+    """The client that proved itself; guessing is throttled and recorded."""
+    client_id, secret = _credentials(request, form)
+    address = client_address(request, services.settings)
+    try:
+        async with services.throttle.turn(client_id, address) as attempt:
+            # No connection is held while hashing: guessing would take them all.
+            async with services.pool.connection() as connection:
+                known = await clients.find_credentials(connection, client_id)
+            client = await clients.proven(known, secret)
+            await attempt.ended(succeeded=client is not None)
+    except Throttled as throttled:
+        raise Refusal(
+            "invalid_client", "Too many wrong secrets; wait.", 429, throttled.seconds
+        ) from None
+    if client is None:
+        # Of a client that there is, its ESCO's admin hears too.
+        actor = Actor(client_id[:64] or "nobody", address, known["esco"] if known else None)
+        async with services.pool.connection() as connection:
+            await clients.record(
+                connection, actor, "client.authenticate", outcome="wrong credentials"
+            )
+        raise Refusal("invalid_client", "The client id or secret is wrong.", 401)
+    return client
+
+
+Client = Annotated[Authenticated, Depends(_authenticated)]
+
+
+@router.post(
+    "/auth/token",
+    summary="Get an access token",
+    openapi_extra=_schema(
+        ["grant_type"], grant_type="client_credentials", scope="Space-separated; else all."
+    ),
+)
+async def token(request: Request, services: ServicesDep, form: Form) -> JSONResponse:
+    """Exchange a client's id and secret (HTTP Basic, or in the form) for a bearer token.
+
+    `scope` narrows what the token allows (`read`, `write`, `admin`); left out, it is everything.
+    """
+    if form.get("grant_type") != "client_credentials":
+        error = "unsupported_grant_type" if form.get("grant_type") else "invalid_request"
+        raise Refusal(error, "grant_type must be client_credentials.")
+    client = await _authenticated(request, services, form)
+    grant = client.grant
+    actor = Actor(grant.client_id, client_address(request, services.settings), grant.esco)
+    asked = tuple(dict.fromkeys(form.get("scope", "").split())) or grant.scopes
+    token_id = str(uuid.uuid4())
+    seconds = min(client.lifetime_seconds, services.settings.tokens.max_lifetime_seconds)
+    async with services.pool.connection() as connection:
+        if not set(asked) <= set(grant.scopes):
+            await clients.record(
+                connection, actor, "token.issue",
+                detail=" ".join(asked)[:LONGEST_DETAIL], outcome="scope refused",
+            )  # fmt: skip
+        else:
+            await clients.record(
+                connection, actor, "token.issue", subject=token_id, detail=" ".join(asked)
+            )
+            await connection.execute(
+                "update gateway.client set last_used_at = now() where id = %s", (grant.client_id,)
+            )
+    if not set(asked) <= set(grant.scopes):
+        raise Refusal("invalid_scope", f"The client may ask for: {' '.join(grant.scopes)}.")
+    body: dict[str, Any] = {
+        "access_token": issue(
+            services.keys.current(),
+            services.settings.base_url,
+            replace(grant, scopes=asked),
+            seconds=seconds,
+            token_id=token_id,
+        ),
+        "token_type": "Bearer",
+        "expires_in": seconds,
+        "scope": " ".join(asked),
+    }
+    return JSONResponse(body, headers=NO_STORE)
+
+
+def _judged(services: ServicesDep, text: str, client: Authenticated) -> Principal | None:
+    """The token's caller, when it is good and the client may know: its own, its ESCO's, or any."""
+    try:
+        found = services.verifier.verify(text)
+    except Unavailable:
+        raise
+    except Problem:
+        return None
+    grant = client.grant
+    if found.client_id == grant.client_id:
+        return found
+    administers = "admin" in grant.scopes and grant.esco in (None, found.esco)
+    return found if administers else None
+
+
+@router.post(
+    "/auth/revoke",
+    summary="Revoke a token",
+    openapi_extra=_schema(["token"], token="The access token."),  # noqa: S106
+)
+async def revoke(request: Request, services: ServicesDep, form: Form, client: Client) -> Response:
+    """Make a token stop working, at both doors within five seconds (RFC 7009).
+
+    A client revokes its own tokens, an ESCO's admin its ESCO's, an operator any. A token that is
+    not valid, or not theirs, is answered 200 as well.
+    """
+    if "token" not in form:
+        raise Refusal("invalid_request", "token is missing.")
+    if found := _judged(services, form["token"], client):
+        address = client_address(request, services.settings)
+        actor = Actor(client.grant.client_id, address, client.grant.esco)
+        async with services.pool.connection() as connection:
+            await clients.revoke(connection, actor, found.token_id, found.expires_at, found.esco)
+    return Response(status_code=200, headers=NO_STORE)
+
+
+@router.post(
+    "/auth/introspect",
+    summary="Ask what a token is worth",
+    openapi_extra=_schema(["token"], token="The access token."),  # noqa: S106
+)
+async def introspect(services: ServicesDep, form: Form, client: Client) -> JSONResponse:
+    """Say whether a token is active, and what it allows (RFC 7662)."""
+    if "token" not in form:
+        raise Refusal("invalid_request", "token is missing.")
+    found = _judged(services, form["token"], client)
+    body: dict[str, Any] = {"active": found is not None}
+    if found:
+        named = ("iss", "aud", "sub", "client_id", "scope", "exp", "iat", "nbf", "jti",
+                 "esco", "esco_code", "role")  # fmt: skip
+        body |= {"token_type": "Bearer"} | {
+            name: found.claims[name] for name in named if name in found.claims
+        }
+    return JSONResponse(body, headers=NO_STORE)
+
+
+@router.get("/.well-known/jwks.json", summary="The keys that verify tokens")
+async def jwks(services: ServicesDep) -> JSONResponse:
+    """Publish the public keys of every token that is still good (RFC 7517)."""
+    # No longer than a new key is published before it signs: a copy always has the key it needs.
+    headers = {"Cache-Control": f"public, max-age={PUBLISH_SECONDS}"}
+    return JSONResponse({"keys": services.keys.public}, headers=headers)
+
+
+@router.get("/.well-known/oauth-authorization-server", summary="What this server can do")
+async def metadata(services: ServicesDep) -> JSONResponse:
+    """Describe the authorization server (RFC 8414)."""
+    base = services.settings.base_url
+    methods = ["client_secret_basic", "client_secret_post"]
+    body = {
+        "issuer": base,
+        "token_endpoint": f"{base}/auth/token",
+        "revocation_endpoint": f"{base}/auth/revoke",
+        "introspection_endpoint": f"{base}/auth/introspect",
+        "jwks_uri": f"{base}/.well-known/jwks.json",
+        "grant_types_supported": ["client_credentials"],
+        "response_types_supported": [],
+        "scopes_supported": ["read", "write", "admin"],
+        "token_endpoint_auth_methods_supported": methods,
+        "revocation_endpoint_auth_methods_supported": methods,
+        "introspection_endpoint_auth_methods_supported": methods,
+        "service_documentation": f"{base}/docs",
+    }
+    return JSONResponse(body, headers={"Cache-Control": "public, max-age=3600"})

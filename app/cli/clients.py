@@ -1,0 +1,218 @@
+"""`flows esco|client …`: who may come in, from a terminal."""
+
+import asyncio
+import uuid
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, TypeVar
+
+import psycopg
+import typer
+from psycopg.rows import dict_row
+
+from app.auth import clients
+from app.auth.clients import COMMAND_LINE, Connection
+from app.auth.tokens import LIFETIME_SECONDS, tenant_role
+from app.cli.output import Json, admin_url, fail, show
+from app.errors import Problem
+from app.settings import Settings
+
+esco = typer.Typer(help="Energy communities.", no_args_is_help=True)
+client = typer.Typer(help="Clients: machines that may ask for tokens.", no_args_is_help=True)
+
+Result = TypeVar("Result")
+
+
+def run(work: Callable[[Connection], Awaitable[Result]]) -> Result:
+    """Run work in one transaction as the administrator; its problems are one line."""
+
+    async def connected() -> Result:
+        url = admin_url(Settings())
+        async with await psycopg.AsyncConnection.connect(url, row_factory=dict_row) as connection:
+            return await work(connection)
+
+    try:
+        return asyncio.run(connected())
+    except Problem as problem:
+        raise fail(problem.detail or problem.title) from None
+    except psycopg.Error as error:
+        raise fail(str(error).strip()) from None
+
+
+ESCO_COLUMNS = ("code", "name", "id", "disabled_at")
+CLIENT_COLUMNS = (
+    "id", "esco_code", "name", "scopes", "last_used_at", "expires_at", "disabled_at"
+)  # fmt: skip
+
+ClientId = Annotated[str, typer.Argument(help="Its id: flc_…")]
+ScopeOption = Annotated[
+    list[str] | None, typer.Option(help="read, write or admin; repeat for several.")
+]
+LifetimeOption = Annotated[int | None, typer.Option(help="Of its tokens, in seconds.")]
+DaysOption = Annotated[
+    int | None, typer.Option(min=1, max=36_500, help="Days from now until it stops working.")
+]
+
+
+@esco.command("list")
+def esco_list(as_json: Json = False) -> None:
+    """List ESCOs."""
+    show(run(clients.list_escos), ESCO_COLUMNS, as_json=as_json)
+
+
+@esco.command("create")
+def esco_create(code: str, name: str, as_json: Json = False) -> None:
+    """Make an ESCO with a short CODE and a NAME."""
+    made = run(lambda connection: clients.create_esco(connection, COMMAND_LINE, code, name))
+    show([made], ESCO_COLUMNS, as_json=as_json)
+
+
+@esco.command("disable")
+def esco_disable(code: str, as_json: Json = False) -> None:
+    """Stop every client and token of an ESCO, within five seconds."""
+    done = run(lambda c: clients.set_esco_disabled(c, COMMAND_LINE, code, disabled=True))
+    show([done], ESCO_COLUMNS, as_json=as_json)
+
+
+@esco.command("enable")
+def esco_enable(code: str, as_json: Json = False) -> None:
+    """Let an ESCO's clients and tokens work again."""
+    done = run(lambda c: clients.set_esco_disabled(c, COMMAND_LINE, code, disabled=False))
+    show([done], ESCO_COLUMNS, as_json=as_json)
+
+
+@client.command("list")
+def client_list(as_json: Json = False) -> None:
+    """List clients."""
+    show(run(lambda c: clients.list_clients(c, COMMAND_LINE)), CLIENT_COLUMNS, as_json=as_json)
+
+
+@client.command("create")
+def client_create(
+    name: Annotated[str, typer.Argument(help="What the client is.")],
+    esco_code: Annotated[
+        str | None, typer.Option("--esco", help="Code of its ESCO; without, it is the platform's.")
+    ] = None,
+    scope: ScopeOption = None,
+    monitoring: Annotated[
+        bool, typer.Option("--monitoring", help="Of the platform: reads every ESCO (Grafana).")
+    ] = False,
+    lifetime: LifetimeOption = LIFETIME_SECONDS,
+    days: DaysOption = None,
+    as_json: Json = False,
+) -> None:
+    """Make a client; its secret is printed this once.
+
+    One of an ESCO may read, unless `--scope` says more; one of the platform administers, or
+    monitors.
+    """
+    scopes = _scopes(scope or (["read"] if esco_code or monitoring else ["admin"]))
+    if not esco_code and scopes != (["read"] if monitoring else ["admin"]):
+        raise fail("a client of the platform administers (admin), or monitors: --monitoring")
+    if esco_code and monitoring:
+        raise fail("--monitoring reads every ESCO; leave --esco out")
+
+    async def create(connection: Connection) -> dict[str, Any]:
+        owner = await clients.find_esco(connection, esco_code) if esco_code else None
+        made, secret = await clients.create_client(
+            connection,
+            COMMAND_LINE,
+            esco=owner["id"] if owner else None,
+            name=name,
+            role=tenant_role(scopes) if owner else "grafanareader" if monitoring else "operator",
+            scopes=scopes,
+            lifetime_seconds=_lifetime(lifetime or LIFETIME_SECONDS),
+            expires_at=_expiry(days),
+        )
+        return made | {"client_secret": secret}
+
+    made = run(create)
+    show([made], ("id", "client_secret"), as_json=as_json)
+
+
+@client.command("change")
+def client_change(
+    client_id: ClientId,
+    name: Annotated[str | None, typer.Option(help="What the client is.")] = None,
+    scope: ScopeOption = None,
+    lifetime: LifetimeOption = None,
+    days: DaysOption = None,
+    as_json: Json = False,
+) -> None:
+    """Change what is named of a client; tokens it has already keep what they were given."""
+    changes: dict[str, Any] = {}
+    if name is not None:
+        changes["name"] = name
+    if lifetime is not None:
+        changes["lifetime_seconds"] = _lifetime(lifetime)
+    if days is not None:
+        changes["expires_at"] = _expiry(days)
+    if scope:
+        scopes = _scopes(scope)
+        changes |= {"scopes": scopes, "role": tenant_role(scopes)}
+    if not changes:
+        raise fail("say what to change; see `flows client change --help`")
+
+    async def change(connection: Connection) -> dict[str, Any]:
+        known = await clients.get_client(connection, COMMAND_LINE, client_id)
+        if scope and known["esco"] is None:
+            raise fail("--scope: a client of the platform keeps the one it was made with")
+        return await clients.change_client(connection, COMMAND_LINE, client_id, **changes)
+
+    show([run(change)], CLIENT_COLUMNS, as_json=as_json)
+
+
+def _scopes(asked: list[str]) -> list[str]:
+    if unknown := set(asked) - {"read", "write", "admin"}:
+        raise fail(f"there is no scope {' '.join(unknown)}; choose of read, write, admin")
+    return list(dict.fromkeys(asked))
+
+
+def _lifetime(seconds: int) -> int:
+    longest = Settings().tokens.max_lifetime_seconds
+    if not 60 <= seconds <= longest:
+        raise fail(f"--lifetime: 60 to {longest} seconds on this platform")
+    return seconds
+
+
+def _expiry(days: int | None) -> datetime | None:
+    return datetime.now(UTC) + timedelta(days=days) if days else None
+
+
+@client.command("rotate-secret")
+def client_rotate(client_id: ClientId, as_json: Json = False) -> None:
+    """Give a client a new secret beside the one it has; of two, the older stops working."""
+    secret = run(lambda c: clients.add_secret(c, COMMAND_LINE, client_id, replace_oldest=True))
+    show([{"client_secret": secret}], ("client_secret",), as_json=as_json)
+
+
+@client.command("delete-secret")
+def client_delete_secret(
+    client_id: ClientId,
+    secret: Annotated[uuid.UUID, typer.Argument(help="Its id, of `flows client list --json`.")],
+    as_json: Json = False,
+) -> None:
+    """Take one of two secrets away; it stops working at once."""
+
+    async def deleted(connection: Connection) -> dict[str, Any]:
+        await clients.delete_secret(connection, COMMAND_LINE, client_id, secret)
+        return await clients.get_client(connection, COMMAND_LINE, client_id)
+
+    show([run(deleted)], CLIENT_COLUMNS, as_json=as_json)
+
+
+@client.command("disable")
+def client_disable(client_id: ClientId, as_json: Json = False) -> None:
+    """Disable a client; its tokens stop working within five seconds."""
+    _set_disabled(client_id, datetime.now(UTC), as_json=as_json)
+
+
+@client.command("enable")
+def client_enable(client_id: ClientId, as_json: Json = False) -> None:
+    """Let a disabled client work again."""
+    _set_disabled(client_id, None, as_json=as_json)
+
+
+def _set_disabled(client_id: str, at: datetime | None, *, as_json: bool) -> None:
+    done = run(lambda c: clients.change_client(c, COMMAND_LINE, client_id, disabled_at=at))
+    show([done], CLIENT_COLUMNS, as_json=as_json)

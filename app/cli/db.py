@@ -1,0 +1,157 @@
+"""`flows db …`: migrations, state and upkeep of the database."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated
+
+import psycopg
+import typer
+from rich.console import Console
+from rich.filesize import decimal
+from rich.table import Table
+
+from app.auth.keyring import publish_keys
+from app.auth.keys import load_keys
+from app.cli.output import Json, admin_url, fail, print_json
+from app.db.copy import copy_database
+from app.db.maintain import follow, maintain
+from app.db.migrate import MigrationError, migrate
+from app.db.status import database_status
+from app.settings import Settings
+
+db = typer.Typer(help="The database: migrations, state and upkeep.", no_args_is_help=True)
+
+NOT_MIGRATED = (
+    psycopg.errors.InvalidSchemaName,
+    psycopg.errors.UndefinedFunction,
+    psycopg.errors.UndefinedTable,
+)
+
+
+@contextmanager
+def database_errors(consequence: str = "") -> Iterator[None]:
+    """Say what the database said as one line for a person, after what that means for them."""
+    try:
+        yield
+    except NOT_MIGRATED:
+        raise fail(
+            f"{consequence}this database has no Flows schema; run `flows db migrate` first"
+        ) from None
+    except psycopg.Error as error:
+        reason = error.diag.message_primary or str(error).strip()
+        raise fail(f"{consequence}{reason}") from None
+
+
+@db.command("migrate")
+def db_migrate() -> None:
+    """Apply what is missing of sql/ to FLOWS_DATABASE_ADMIN_URL; running it again changes nothing.
+
+    The roles flows_gateway and authenticator get the passwords that FLOWS_DATABASE_URL and
+    FLOWS_POSTGREST_DATABASE_URL carry; the key that signs tokens is made where there is none, and
+    its public half is published for PostgREST.
+    """
+    settings = Settings()
+    logins = tuple(
+        url.get_secret_value()
+        for url in (settings.database.url, settings.postgrest.database_url)
+        if url
+    )
+    try:
+        engine = migrate(admin_url(settings), logins=logins)
+        publish_keys(admin_url(settings), load_keys(settings.key_folder, settings.signing_key))
+    except (MigrationError, psycopg.Error) as error:
+        raise fail(str(error).strip()) from None
+    typer.echo(f"up to date ({engine})")
+
+
+@db.command("status")
+def db_status(as_json: Json = False) -> None:
+    """Show the engine and what it lacks, each series with its size and retention, and the jobs."""
+    with database_errors():
+        status = database_status(admin_url(Settings()))
+    if as_json:
+        print_json(status)
+        return
+    console = Console(soft_wrap=True)
+    extension = f", TimescaleDB {status['timescaledb']}" if status["timescaledb"] else ""
+    console.print(
+        f"engine {status['engine']} (PostgreSQL {status['server']}{extension}), migration "
+        f"{status['migration']}, {decimal(status['database_bytes'])}"
+    )
+    for lack in status["lacks"]:
+        console.print(f"  {lack}")
+    table = Table("series", "size", "rows", "parts", "columnstore", "kept", box=None)
+    for row in status["series"]:
+        table.add_row(
+            row["series"],
+            decimal(row["bytes"] or 0),
+            f"{row['rows_estimated']:,}",
+            str(row["parts"]),
+            str(row["parts_in_columnstore"]),
+            row["keep"] or "for ever",
+        )
+    console.print(table)
+    console.print(f"changes the aggregates have yet to follow: {status['changes']['pending']}")
+    for job in status["jobs"]:
+        if job["last_run_status"] == "Failed":
+            console.print(f"[red]job {job['job']} {job['series']} failed[/red]")
+
+
+@db.command("maintain")
+def db_maintain(as_json: Json = False) -> None:
+    """Make partitions ahead of need and remove what is past its retention (flows.retention)."""
+    with database_errors():
+        done = maintain(admin_url(Settings()))
+    if as_json:
+        print_json([{"task": task, "done": count} for task, count in done])
+        return
+    for task, count in done:
+        typer.echo(f"{task}: {count}")
+
+
+@db.command("refresh")
+def db_refresh(as_json: Json = False) -> None:
+    """Bring the aggregates behind late readings and changed mappings now (else: in a minute)."""
+    console = Console(stderr=True)
+    with (
+        database_errors(),
+        console.status("bringing the aggregates behind what changed …") as status,
+    ):
+        followed = follow(
+            admin_url(Settings()),
+            lambda left: status.update(f"bringing the aggregates behind {left:,} changes …"),
+        )
+    if as_json:
+        print_json({"followed": followed})
+        return
+    typer.echo(f"the aggregates have followed every change ({followed:,} were pending)")
+
+
+@db.command("copy")
+def db_copy(
+    source: Annotated[
+        str, typer.Option("--from", help="URL of the existing Flows database, to read from.")
+    ],
+) -> None:
+    """Copy the rows of an existing Flows database into this one, all of them or none.
+
+    This one is empty and migrated (`flows db migrate`); the other is only read.
+    """
+    url = admin_url(Settings())
+    console = Console(stderr=True)
+    with database_errors("nothing was copied: "), console.status("copying …") as status:
+        copied = copy_database(
+            source, url, lambda table, rows: status.update(f"copying {table}: {rows:,} rows")
+        )
+    if not copied:
+        raise fail(
+            "nothing was copied: the other database has no tables in a schema flows, or this one "
+            "has none (`flows db migrate`)"
+        )
+    with (
+        database_errors("the rows are copied, but not all aggregates (run `flows db refresh`): "),
+        console.status("bringing the aggregates behind the rows …"),
+    ):
+        follow(url)
+    for table, rows in copied.items():
+        typer.echo(f"{rows:>12,}  {table}")

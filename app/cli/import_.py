@@ -1,0 +1,177 @@
+"""The `flows import` command."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+import psycopg
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
+from app.cli.output import admin_url, fail, print_json
+from app.db.maintain import follow
+from app.ingest.load import Summary, UnknownRegister, load
+from app.ingest.rows import Format, FormatError, read_rows
+from app.settings import Settings
+
+REFUSALS_SHOWN = 20
+ENCODING = "utf-8-sig"  # spreadsheets put a mark before the header
+
+
+class Unit(StrEnum):
+    """Units that a file's energy may be in."""
+
+    wh = "Wh"
+    kwh = "kWh"
+    mwh = "MWh"
+
+
+class Point(StrEnum):
+    """What a file writes before the fraction of a number."""
+
+    point = "."
+    comma = ","
+
+
+class Label(StrEnum):
+    """What a file's time says of its half-hour."""
+
+    start = "start"
+    end = "end"
+
+
+def import_file(
+    file: Annotated[Path, typer.Argument(help="A CSV file with a header; - reads standard input.")],
+    register: Annotated[UUID, typer.Option(help="Id of the register the energy belongs to.")],
+    import_column: Annotated[
+        str | None, typer.Option(help="Column of imported energy (consumption).")
+    ] = None,
+    export_column: Annotated[
+        str | None, typer.Option(help="Column of exported energy (generation).")
+    ] = None,
+    time_column: Annotated[
+        str | None, typer.Option(help="Column of the time; else the first.")
+    ] = None,
+    unit: Annotated[Unit, typer.Option(help="Unit of the energy.")] = Unit.kwh,
+    timezone: Annotated[
+        str | None, typer.Option(help="Whose clock times without an offset are, as Europe/London.")
+    ] = None,
+    label: Annotated[Label, typer.Option(help="Whether times are start or end.")] = Label.start,
+    time_format: Annotated[
+        str | None, typer.Option(help="Form of the times, as %d/%m/%Y %H:%M; else ISO 8601.")
+    ] = None,
+    delimiter: Annotated[
+        str, typer.Option(help="What separates columns: a character, or \\t for a tab.")
+    ] = ",",
+    decimal: Annotated[
+        Point, typer.Option(help="What stands before the fraction of a number.")
+    ] = Point.point,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+) -> None:
+    """Import half-hourly energy from a CSV file into a register: every row, or none.
+
+    Importing a file again changes nothing. A row that cannot be taken is named with its line, and
+    nothing of the file is written then (exit code 1). Where clocks go back, a wall-clock time that
+    stands twice is the first pass and then the second; where they go forward, a row at a time that
+    does not exist is skipped when it is zero and refused when it is not.
+    """
+    form = Format(
+        time_column=time_column,
+        import_column=import_column,
+        export_column=export_column,
+        unit=unit.value,
+        timezone=_zone(timezone),
+        label=label.value,
+        time_format=time_format,
+        delimiter=_separator(delimiter),
+        decimal=decimal.value,
+    )
+    url = admin_url(Settings())
+    try:
+        with _lines(file) as lines, psycopg.connect(url) as connection:
+            summary = load(connection, register, read_rows(lines, form))
+        if summary.written:
+            follow(url)
+    except (FormatError, UnknownRegister) as error:
+        raise fail(str(error)) from None
+    except UnicodeDecodeError:
+        raise fail(f"{file} is not UTF-8 text") from None
+    except OSError as error:
+        raise fail(f"cannot read {file}: {error.strerror}") from None
+    except psycopg.Error as error:
+        raise fail(f"nothing was written: {str(error).strip()}") from None
+    if as_json:
+        print_json(asdict(summary))
+    else:
+        _print(summary)
+    if summary.refused:
+        raise typer.Exit(1)
+
+
+def _zone(name: str | None) -> ZoneInfo | None:
+    try:
+        return ZoneInfo(name) if name else None
+    except (KeyError, ValueError, OSError):
+        raise fail(f"{name!r} is no IANA time zone; write one like Europe/London") from None
+
+
+def _separator(text: str) -> str:
+    text = "\t" if text == "\\t" else text
+    if len(text) != 1 or text in '"\r\n':
+        raise fail(f"--delimiter: {text!r} is not one character that separates columns")
+    return text
+
+
+@contextmanager
+def _lines(file: Path) -> Iterator[Iterator[str]]:
+    """The lines of a file, with its progress on standard error where that is a terminal."""
+    if str(file) == "-":
+        with open(0, encoding=ENCODING, newline="", closefd=False) as text:
+            yield text
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
+    console = Console(stderr=True)
+    with (
+        file.open(encoding=ENCODING, newline="") as text,
+        Progress(*columns, TimeElapsedColumn(), console=console, disable=not console.is_terminal)
+        as progress,
+    ):  # fmt: skip
+        task = progress.add_task(f"reading {file.name}", total=file.stat().st_size)
+
+        def counted() -> Iterator[str]:
+            for line in text:
+                progress.advance(task, len(line.encode()))
+                yield line
+            progress.update(task, description="writing")
+
+        yield counted()
+
+
+def _print(summary: Summary) -> None:
+    if summary.refused:
+        typer.echo(f"nothing was written: {len(summary.refused)} of {summary.read} rows refused")
+        for row in summary.refused[:REFUSALS_SHOWN]:
+            typer.echo(f"  line {row.line}: {row.reason}")
+        if len(summary.refused) > REFUSALS_SHOWN:
+            more = len(summary.refused) - REFUSALS_SHOWN
+            typer.echo(f"  and {more} more (--json names all)")
+        return
+    counts: dict[str, Any] = {
+        "rows read": summary.read,
+        "written": summary.written,
+        "unchanged": summary.unchanged,
+        "skipped (a time that does not exist, zero energy)": summary.skipped,
+        "missing from the file": summary.missing,
+    }
+    for what, count in counts.items():
+        typer.echo(f"{count:>9,}  {what}")
+    if summary.period_from and summary.period_to:
+        typer.echo(
+            f"from {summary.period_from:%Y-%m-%d %H:%M} to {summary.period_to:%Y-%m-%d %H:%M} UTC"
+        )

@@ -1,0 +1,1 @@
+"""PostgreSQL: the pool and its sessions, migrations, copy, upkeep, status."""

@@ -1,0 +1,69 @@
+"""The demo's clients and tokens, one pair per ESCO, made anew at each start."""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from psycopg.rows import dict_row
+
+from app.auth import clients
+from app.auth.clients import COMMAND_LINE, Connection
+from app.auth.keyring import Keyring, load_state
+from app.auth.keys import load_keys
+from app.auth.tokens import LIFETIME_SECONDS, Grant, issue
+from app.db.maintain import follow
+from app.embedded.demo import load_demo
+from app.errors import NotFound
+
+DEMO_TOKEN_SECONDS = 7 * 24 * 3600
+SCOPES = ["read", "write"]
+
+Step = Callable[[str], AbstractContextManager[None]]
+
+
+def demo_escos(admin_url: str, home: Path, issuer: str, step: Step) -> dict[str, Any]:
+    """Load the demo data; return code → id, client_id, client_secret, read_token, write_token."""
+    with psycopg.connect(admin_url) as connection, step("loading demo data"):
+        load_demo(connection)
+        connection.commit()
+        follow(admin_url)
+    with step("making clients and tokens"):
+        return asyncio.run(_make_clients(admin_url, home, issuer))
+
+
+async def _make_clients(admin_url: str, home: Path, issuer: str) -> dict[str, Any]:
+    keys = Keyring(load_keys(home / "keys"))
+    escos: dict[str, Any] = {}
+    async with await psycopg.AsyncConnection.connect(admin_url, row_factory=dict_row) as connection:
+        keys.update(await load_state(connection))
+        for esco in await clients.list_escos(connection):
+            client_id = f"flc_demo_{esco['code']}"
+
+            def token(*asked: str, client_id: str = client_id, esco: Any = esco) -> str:
+                grant = Grant(client_id, "flows", esco["id"], esco["code"], asked)
+                return issue(keys.current(), issuer, grant, seconds=DEMO_TOKEN_SECONDS)
+
+            escos[esco["code"]] = {
+                "id": str(esco["id"]),
+                "client_id": client_id,
+                "client_secret": await _secret(connection, client_id, esco),
+                "read_token": token("read"),
+                "write_token": token("read", "write"),
+            }
+    return escos
+
+
+async def _secret(connection: Connection, client_id: str, esco: dict[str, Any]) -> str:
+    """A new secret of the ESCO's demo client, which is made at the first start."""
+    try:
+        return await clients.add_secret(connection, COMMAND_LINE, client_id, replace_oldest=True)
+    except NotFound:
+        _, secret = await clients.create_client(
+            connection, COMMAND_LINE, client_id=client_id, esco=esco["id"],
+            name=f"demo of {esco['code']}", role="flows", scopes=SCOPES,
+            lifetime_seconds=LIFETIME_SECONDS,
+        )  # fmt: skip
+        return secret

@@ -1,0 +1,52 @@
+"""Runs one child for as long as somebody holds the other end of standard input.
+
+`python -m app.embedded.guard SIGNAL [--user NAME] -- COMMAND …`: when standard input ends, however
+the parent died, the child gets SIGNAL, twenty seconds, and then SIGKILL. A pipe works where a
+parent's death signal does not (macOS), and lets PostgreSQL shut down cleanly after a `kill -9` of
+the parent.
+"""
+
+import argparse
+import os
+import signal
+import subprocess
+import threading
+
+PATIENCE_SECONDS = 20
+
+
+def main() -> int:
+    """Start the child, wait for it or for the parent, and exit with the child's code."""
+    parser = argparse.ArgumentParser(prog="guard")
+    parser.add_argument("signal", type=signal.Signals.__getitem__)
+    parser.add_argument("--user")
+    parser.add_argument("command", nargs="+")
+    asked = parser.parse_args()
+    # A session of its own keeps the terminal's Ctrl-C away: the parent stops children in order.
+    child = subprocess.Popen(
+        asked.command,
+        stdin=subprocess.DEVNULL,
+        start_new_session=True,
+        user=asked.user,
+        group=asked.user,
+        extra_groups=[] if asked.user else None,
+    )
+
+    def stop_with_parent() -> None:
+        # Not sys.stdin: its lock, held here, would abort the interpreter when the child ends first.
+        while os.read(0, 1):
+            pass
+        child.send_signal(asked.signal)
+        try:
+            child.wait(PATIENCE_SECONDS)
+        except subprocess.TimeoutExpired:
+            child.kill()
+
+    threading.Thread(target=stop_with_parent, daemon=True).start()
+    return child.wait()
+
+
+if __name__ == "__main__":
+    for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ignored, signal.SIG_IGN)
+    raise SystemExit(main())

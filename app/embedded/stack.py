@@ -1,0 +1,209 @@
+"""The whole stack on one machine: parts start in order, are watched, and stop in reverse."""
+
+import fcntl
+import json
+import os
+import secrets
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TextIO
+
+import httpx
+
+from app.auth.keyring import publish_keys
+from app.auth.keys import load_keys
+from app.db.maintain import maintain
+from app.db.migrate import migrate
+from app.embedded.demo_clients import demo_escos
+from app.embedded.postgres import EmbeddedPostgres
+from app.embedded.postgrest import Postgrest
+from app.embedded.process import Child, StackError
+
+MAINTENANCE_SECONDS = 3600
+# One machine has few callers, who measure and test: production's limits would be in their way.
+WIDE_LIMITS = {"FLOWS_LIMITS_CLIENT": "10000/second", "FLOWS_LIMITS_ESCO": "10000/second"}
+
+
+@contextmanager
+def step(what: str) -> Iterator[None]:
+    """Say what is being done, and how long it took, on standard error."""
+    started = time.monotonic()
+    print(f"  {what} …", end="", flush=True, file=sys.stderr)  # noqa: T201
+    try:
+        yield
+    except BaseException:
+        print(" failed", file=sys.stderr)  # noqa: T201
+        raise
+    print(f" {time.monotonic() - started:.1f} s", flush=True, file=sys.stderr)  # noqa: T201
+
+
+def hold(home: Path) -> TextIO:
+    """Make FLOWS_HOME where it is missing and lock it; StackError when it is in use."""
+    try:
+        (home / "logs").mkdir(parents=True, exist_ok=True)
+        (home / "lock").touch()
+    except OSError as error:
+        raise StackError(
+            f"cannot write to {home} ({error.strerror}): set FLOWS_HOME to a folder that can be "
+            "written"
+        ) from None
+    lock = (home / "lock").open("r+")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise StackError(
+            f"a stack is already running in {home}: stop it, or set FLOWS_HOME and FLOWS_PORT to "
+            "run a second one"
+        ) from None
+    return lock
+
+
+class Stack:
+    """PostgreSQL, PostgREST and the gateway with their state under one folder."""
+
+    def __init__(self, home: Path, *, host: str, port: int, archive: Path | None = None) -> None:
+        self.home = home.absolute()
+        self.host = host
+        self._lock = hold(self.home)
+        self.port = self._check_port(port) if port else _free_port()
+        self.base_url = f"http://{host}:{self.port}"
+        self.database = EmbeddedPostgres(self.home, archive)
+        self.engine = ""
+        self._postgrest: Postgrest | None = None
+        self._gateway: Child | None = None
+
+    def start(self, *, demo: bool) -> dict[str, Any]:
+        """Start everything; return what `demo.json` says (`escos` only with the demo)."""
+        with step("starting PostgreSQL"):
+            self.database.start()
+        passwords = self._passwords()
+        gateway_url = self.database.url("flows_gateway", passwords["flows_gateway"])
+        postgrest_url = self.database.url("authenticator", passwords["authenticator"])
+        with step("applying migrations"):
+            self.engine = migrate(self.database.admin_url, logins=(gateway_url, postgrest_url))
+            publish_keys(self.database.admin_url, load_keys(self.home / "keys"))
+        self._postgrest = Postgrest(
+            self.home,
+            database_url=postgrest_url,
+            port=_free_port(),
+            public_url=f"{self.base_url}/rest/v1",
+        )
+        with step(f"starting the gateway on {self.base_url}"):
+            self._start_gateway(gateway_url)
+        with step("starting PostgREST"):
+            self._postgrest.start()
+        with step("waiting until requests can be served"):
+            assert self._gateway is not None  # noqa: S101  (started above)
+            self._gateway.wait_until(lambda: self._answers("/ready"), seconds=30)
+        contract: dict[str, Any] = {
+            "base_url": self.base_url,
+            "rest_url": f"{self.base_url}/rest/v1",
+            "postgrest_url": self._postgrest.url,
+            "database_url": self.database.admin_url,
+            "engine": self.engine,
+        }
+        if demo:
+            contract["escos"] = demo_escos(self.database.admin_url, self.home, self.base_url, step)
+            written = self.home / "demo.json"
+            partial = self.home / "demo.json.partial"
+            partial.touch(mode=0o600)
+            partial.write_text(json.dumps(contract, indent=2) + "\n")
+            partial.replace(written)
+        return contract
+
+    def run(self) -> None:
+        """Wait for a signal; restart PostgREST, run the upkeep."""
+        stopping = False
+
+        def stop(*_: object) -> None:
+            nonlocal stopping
+            stopping = True
+
+        for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(name, stop)
+        maintained = 0.0
+        while not stopping:
+            time.sleep(0.2)
+            if time.monotonic() - maintained > MAINTENANCE_SECONDS:
+                maintain(self.database.admin_url)
+                maintained = time.monotonic()
+            if not self.database.running:
+                raise StackError(f"PostgreSQL stopped (log: {self.database.log})")
+            if self._gateway and not self._gateway.running:
+                words, log = self._gateway.last_words(), self._gateway.log
+                raise StackError(f"the gateway stopped: {words} (log: {log})")
+            if self._postgrest and not self._postgrest.running:
+                self._postgrest.start()
+
+    def stop(self) -> None:
+        """Stop what was started, in reverse."""
+        for part in (self._gateway, self._postgrest, self.database):
+            if part:
+                part.stop()
+        self._lock.close()
+
+    def _check_port(self, port: int) -> int:
+        deadline = time.monotonic() + 5  # the gateway of a stack that was just killed may linger
+        while True:
+            with socket.socket() as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                try:
+                    probe.bind((self.host, port))
+                except OSError as error:
+                    if time.monotonic() > deadline:
+                        raise StackError(
+                            f"port {port} is taken ({error.strerror}): set FLOWS_PORT to another "
+                            "one, or to 0 for any free one"
+                        ) from None
+                else:
+                    return port
+            time.sleep(0.2)
+
+    def _passwords(self) -> dict[str, str]:
+        """The login roles' passwords, generated once and readable by the owner only."""
+        file = self.home / "passwords.json"
+        if not file.exists():
+            partial = file.with_suffix(".partial")
+            partial.touch(mode=0o600)
+            roles = ("flows_gateway", "authenticator")
+            partial.write_text(json.dumps({role: secrets.token_urlsafe(24) for role in roles}))
+            partial.replace(file)
+        passwords: dict[str, str] = json.loads(file.read_text())
+        return passwords
+
+    def _start_gateway(self, gateway_url: str) -> None:
+        assert self._postgrest is not None  # noqa: S101  (made by start)
+        self._gateway = Child(
+            "the gateway",
+            [sys.executable, "-m", "app.cli", "serve"],
+            log=self.home / "logs" / "gateway.log",
+            env=os.environ
+            | {
+                "FLOWS_HOME": str(self.home),
+                "FLOWS_HOST": self.host,
+                "FLOWS_PORT": str(self.port),
+                "FLOWS_PUBLIC_URL": self.base_url,
+                "FLOWS_DATABASE_URL": gateway_url,
+                "FLOWS_POSTGREST_URL": self._postgrest.url,
+            }
+            | {name: os.environ.get(name, wide) for name, wide in WIDE_LIMITS.items()},
+        )
+        self._gateway.wait_until(lambda: self._answers("/live"), seconds=30)
+
+    def _answers(self, path: str) -> bool:
+        try:
+            return httpx.get(self.base_url + path, timeout=5).status_code == 200
+        except httpx.HTTPError:
+            return False
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

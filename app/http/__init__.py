@@ -1,0 +1,1 @@
+"""What every request passes before a route: the server, its protocol, limits and answers."""

@@ -1,0 +1,56 @@
+"""How many requests of one ESCO are at the database at a time: none takes every connection."""
+
+import asyncio
+from collections.abc import Callable
+from weakref import WeakValueDictionary
+
+from app.db.principal import Principal
+from app.errors import TooManyRequests
+from app.settings import LimitsSettings
+
+
+class Share:
+    """An asynchronous context for one request's work; more than fit wait their turn, in order.
+
+    TooManyRequests is raised when the turn does not come in time.
+    """
+
+    def __init__(self, settings: LimitsSettings, on_refusal: Callable[[], None]) -> None:
+        self._settings = settings
+        self._on_refusal = on_refusal
+        self._turns = asyncio.Semaphore(settings.concurrent)
+
+    async def __aenter__(self) -> None:
+        if not self._turns.locked():
+            await self._turns.acquire()
+            return
+        try:
+            async with asyncio.timeout(self._settings.turn_seconds):
+                await self._turns.acquire()
+        except TimeoutError:
+            self._on_refusal()
+            raise TooManyRequests(
+                f"{self._settings.concurrent} requests of your ESCO are at work and take long; "
+                "no more are at the same time.",
+                retry_after=2,
+            ) from None
+
+    async def __aexit__(self, *_: object) -> None:
+        self._turns.release()
+
+
+class Shares:
+    """The share of each caller who is here now; `on_refusal` is told of each 429."""
+
+    def __init__(self, settings: LimitsSettings, on_refusal: Callable[[], None]) -> None:
+        self._settings = settings
+        self._on_refusal = on_refusal
+        self._shares: WeakValueDictionary[str, Share] = WeakValueDictionary()
+
+    def of(self, caller: Principal) -> Share:
+        """Return the share of the caller's ESCO; callers without one have their own."""
+        name = caller.tenant or caller.client_id
+        share = self._shares.get(name)
+        if share is None:
+            share = self._shares[name] = Share(self._settings, self._on_refusal)
+        return share

@@ -1,0 +1,262 @@
+"""What every request passes: request id, Server-Timing, access log, metrics, bounds and CORS.
+
+Pure ASGI, so that bodies stream through. Keys that these layers put into the scope: `request_id`,
+`answer_headers` (pairs added to the answer), and read from it: `upstream_seconds`, `caller`.
+"""
+
+import asyncio
+import logging
+import re
+import secrets
+import sys
+import time
+from contextlib import suppress
+from typing import Any
+
+import orjson
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.auth.tokens import TokenVerifier
+from app.errors import (
+    HeadersTooLarge,
+    Problem,
+    TooLarge,
+    TooSlow,
+    UnsupportedMediaType,
+    UrlTooLong,
+    respond,
+)
+from app.http.rate_limit import RateLimiter, RateLimits
+from app.monitoring.metrics import Metrics
+from app.settings import RestSettings, Settings
+
+logger = logging.getLogger(__name__)
+
+REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,64}")
+CLIENT_LEFT = 499
+LONGEST_LOGGED_PATH = 256
+CORS_REQUEST_HEADERS = [
+    "accept-profile",
+    "apikey",
+    "authorization",
+    "content-profile",
+    "if-none-match",
+    "prefer",
+    "range",
+    "range-unit",
+    "x-client-info",
+    "x-request-id",
+    "x-retry-count",
+    "x-supabase-api-version",
+]
+CORS_ANSWER_HEADERS = [
+    "available-from",
+    "available-to",
+    "content-disposition",
+    "content-location",
+    "content-profile",
+    "content-range",
+    "data-as-of",
+    "etag",
+    "link",
+    "location",
+    "preference-applied",
+    "ratelimit",
+    "ratelimit-policy",
+    "retry-after",
+    "server-timing",
+    "x-request-id",
+]
+
+
+class Observed:
+    """Names each request, times it, logs one line and counts it; turns a crash into a 500."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics, *, log: bool) -> None:
+        self._app = app
+        self._metrics = metrics
+        self._log = log
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = time.perf_counter()
+        request_id = _request_id(scope)
+        scope["request_id"] = request_id.decode()
+        scope["answer_headers"] = added = [(b"x-request-id", request_id)]
+        status = 0
+
+        async def send_observed(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                total = time.perf_counter() - started
+                added.append((b"server-timing", _server_timing(scope, total)))
+                message["headers"] = [*message.get("headers", ()), *added]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_observed)
+        except Exception:
+            if status:
+                raise  # the answer has begun: only a broken transfer is honest now
+            logger.exception("request %s crashed", scope["request_id"])
+            await respond(Request(scope), Problem())(scope, receive, send_observed)
+        finally:
+            self._record(scope, status or CLIENT_LEFT, time.perf_counter() - started)
+
+    def _record(self, scope: Scope, status: int, seconds: float) -> None:
+        route = _route(scope)
+        self._metrics.observe(scope["method"], route, status, seconds)
+        if not self._log:
+            return
+        line: dict[str, Any] = {
+            "time": time.time(),
+            "request_id": scope["request_id"],
+            "method": scope["method"],
+            "path": scope["path"][:LONGEST_LOGGED_PATH],  # no query: filters hold personal data
+            "status": status,
+            "seconds": round(seconds, 6),
+            "upstream_seconds": scope.get("upstream_seconds"),
+        }
+        if caller := scope.get("caller"):
+            line |= {"client_id": caller.client_id, "esco": caller.esco_code}
+        # Past `logging`, whose records cost several times the line. Whoever reads it may be gone.
+        with suppress(OSError):
+            sys.stderr.buffer.write(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
+            sys.stderr.buffer.flush()
+
+
+class Bounded:
+    """Refuses what is too long, too slow or packed, before anything reads it."""
+
+    def __init__(self, app: ASGIApp, settings: RestSettings) -> None:
+        self._app = app
+        self._settings = settings
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on with a bounded `receive`, or answer 413, 414, 415 or 431 here."""
+        if scope["type"] == "http":
+            try:
+                if self._has_body(scope):
+                    receive = self._bounded(receive)
+            except Problem as problem:
+                # The body was not read, so the connection cannot carry another request.
+                problem.headers["Connection"] = "close"
+                await respond(Request(scope), problem)(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+    def _has_body(self, scope: Scope) -> bool:
+        """Check the head; a Problem says what is wrong with it."""
+        limits = self._settings
+        if len(scope["raw_path"]) + len(scope["query_string"]) > limits.max_url_bytes:
+            raise UrlTooLong(f"At most {limits.max_url_bytes} bytes are read.")
+        size, has_body = 0, False
+        for name, value in scope["headers"]:
+            size += len(name) + len(value) + 4
+            if name == b"content-length":
+                has_body = value != b"0"
+                # Leading zeros apart, more digits than the limit has is more bytes.
+                if int(value[:20]) > limits.max_body_bytes:
+                    raise TooLarge(f"At most {limits.max_body_bytes} bytes are read.")
+            elif name == b"transfer-encoding":
+                has_body = True
+            elif name == b"content-encoding" and value.strip().lower() not in (b"", b"identity"):
+                raise UnsupportedMediaType()
+        if size > limits.max_header_bytes:
+            raise HeadersTooLarge(f"At most {limits.max_header_bytes} bytes are read.")
+        return has_body
+
+    def _bounded(self, receive: Receive) -> Receive:
+        seen = 0
+        complete = False
+
+        async def receive_bounded() -> Message:
+            nonlocal seen, complete
+            if complete:  # all that can come now is that the client leaves, whenever it likes
+                return await receive()
+            try:
+                async with asyncio.timeout(self._settings.body_seconds):
+                    message = await receive()
+            except TimeoutError:
+                raise TooSlow(headers={"Connection": "close"}) from None
+            seen += len(message.get("body", b""))
+            complete = not message.get("more_body", False)
+            if seen > self._settings.max_body_bytes:
+                raise TooLarge(
+                    f"At most {self._settings.max_body_bytes} bytes are read.",
+                    headers={"Connection": "close"},
+                )
+            return message
+
+        return receive_bounded
+
+
+class Door:
+    """Hands a path's requests to an application of its own, past FastAPI's routing."""
+
+    def __init__(self, app: ASGIApp, prefix: str, behind: ASGIApp) -> None:
+        self._app = app
+        self._prefix = prefix
+        self._behind = behind
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on to one or the other."""
+        inside = scope["type"] == "http" and scope["path"].startswith(self._prefix)
+        await (self._behind if inside else self._app)(scope, receive, send)
+
+
+def around(
+    routes: ASGIApp, settings: Settings, rest: ASGIApp, verifier: TokenVerifier, metrics: Metrics
+) -> ASGIApp:
+    """Put the layers around the routes; the last one named here meets a request first.
+
+    They are outside of FastAPI, whose own layers the pass-through does without.
+    """
+    app: ASGIApp = Door(routes, prefix="/rest/v1/", behind=rest)
+    app = RateLimits(
+        app,
+        limiter=RateLimiter(settings.limits, metrics),
+        verifier=verifier,
+        refusal_seconds=settings.limits.refusal_seconds,
+    )
+    app = Bounded(app, settings=settings.rest)
+    app = Observed(app, metrics=metrics, log=settings.access_log)
+    if settings.cors_origins:
+        app = CORSMiddleware(
+            app,
+            allow_origins=settings.cors_origins,
+            allow_methods=["GET", "HEAD", "POST", "PATCH", "PUT", "DELETE"],
+            allow_headers=CORS_REQUEST_HEADERS,
+            expose_headers=CORS_ANSWER_HEADERS,
+        )
+    return app
+
+
+def _request_id(scope: Scope) -> bytes:
+    """The caller's own X-Request-Id where it is harmless in logs and headers, else a new one."""
+    for name, value in scope["headers"]:
+        if name == b"x-request-id" and REQUEST_ID.fullmatch(value):
+            given: bytes = value
+            return given
+    return secrets.token_hex(12).encode()
+
+
+def _server_timing(scope: Scope, total: float) -> bytes:
+    """Milliseconds up to the first byte of the answer, as browsers' network tools show them."""
+    timing = f"total;dur={total * 1000:.2f}"
+    upstream = scope.get("upstream_seconds")
+    if upstream is not None:
+        timing = f"upstream;dur={upstream * 1000:.2f}, {timing}"
+    return timing.encode()
+
+
+def _route(scope: Scope) -> str:
+    """The template that matched: a handful of values, whatever callers invent."""
+    template: str | None = scope.get("route_template") or getattr(scope.get("route"), "path", None)
+    return template or "unmatched"

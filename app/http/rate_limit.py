@@ -1,0 +1,124 @@
+"""Rate limits per client and per ESCO, for `/rest/v1` and `/v1` alike; 429 when one is used up.
+
+Counts live in this process, or in Redis where several gateways share them (`FLOWS_LIMITS_URL`).
+When Redis does not answer, requests pass uncounted: logged, and counted in `/metrics`. A quota
+protects the service; refusing everybody because the counter is down would be the outage itself.
+"""
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Iterable
+
+from limits import RateLimitItem, parse
+from limits.errors import StorageError
+from starlette.requests import Request
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from app.auth.bearer import bearer_token
+from app.auth.tokens import OPERATOR, TokenVerifier
+from app.db.principal import Principal
+from app.errors import Forbidden, Problem, TooManyRequests, respond
+from app.http.sliding_window import LocalWindow, SharedWindow, Window
+from app.monitoring.metrics import Metrics
+from app.settings import LimitsSettings
+
+logger = logging.getLogger(__name__)
+
+DOORS = ("/rest/v1/", "/v1/")
+STORE_PAUSE_SECONDS = 2.0
+
+Headers = Iterable[tuple[bytes, bytes]]
+
+
+class RateLimiter:
+    """Counts requests; `count` tells the headers, or raises TooManyRequests.
+
+    Windows slide: a used-up quota comes back evenly, where a fixed window would let a flood
+    through in one burst each time a new window begins, and everybody else wait for it.
+    """
+
+    def __init__(self, settings: LimitsSettings, metrics: Metrics) -> None:
+        self._quotas = {"client": parse(settings.client), "esco": parse(settings.esco)}
+        policies = ", ".join(_policy(name, quota) for name, quota in self._quotas.items())
+        self._policy = (b"ratelimit-policy", policies.encode())
+        self._windows = {
+            name: _window(name, quota, settings) for name, quota in self._quotas.items()
+        }
+        self._metrics = metrics
+        self._paused_until = 0.0
+
+    async def count(self, caller: Principal) -> Headers:
+        """Count one request; return `RateLimit-Policy` and `RateLimit`.
+
+        Source: draft-ietf-httpapi-ratelimit-headers-10.
+        """
+        if time.monotonic() < self._paused_until:
+            self._metrics.limiter_errors.inc()
+            return (self._policy,)
+        try:
+            states = [await self._hit("client", caller.client_id)]
+            if caller.tenant:
+                states.append(await self._hit("esco", caller.tenant))
+        except (StorageError, TimeoutError) as error:
+            # Asking a dead store again for each request would slow all of them down.
+            self._paused_until = time.monotonic() + STORE_PAUSE_SECONDS
+            self._metrics.limiter_errors.inc()
+            logger.error("rate limits are not counted: the store does not answer (%r)", error)
+            return (self._policy,)
+        return (self._policy, (b"ratelimit", b", ".join(states)))
+
+    async def _hit(self, name: str, identity: str) -> bytes:
+        hit = await self._windows[name].hit(identity)
+        seconds = max(1, round(hit.seconds))
+        if not hit.allowed:
+            self._metrics.rate_limited.labels(name).inc()
+            quota = self._quotas[name]
+            problem = TooManyRequests(
+                f"{quota.amount} requests per {quota.get_expiry()} seconds are allowed per {name}.",
+                retry_after=seconds,
+            )
+            policy, state = self._policy[1].decode(), f'"{name}";r=0;t={seconds}'
+            problem.headers |= {"RateLimit-Policy": policy, "RateLimit": state}
+            raise problem
+        return b'"%b";r=%d;t=%d' % (name.encode(), hit.remaining, seconds)
+
+
+class RateLimits:
+    """ASGI middleware: verifies the token at both doors (`scope["caller"]`) and counts."""
+
+    def __init__(
+        self, app: ASGIApp, limiter: RateLimiter, verifier: TokenVerifier, refusal_seconds: float
+    ) -> None:
+        self._app = app
+        self._limiter = limiter
+        self._verifier = verifier
+        self._refusal_seconds = refusal_seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, or answer 401, 403 or 429 here."""
+        if scope["type"] == "http" and scope["path"].startswith(DOORS):
+            try:
+                scope["token"] = token = bearer_token(scope["headers"])
+                scope["caller"] = caller = self._verifier.verify(token)
+                if caller.role == OPERATOR:
+                    raise Forbidden("This token administers; it reads no data.")
+                scope["answer_headers"].extend(await self._limiter.count(caller))
+            except Problem as problem:
+                if isinstance(problem, TooManyRequests):
+                    # For a varying time: a flood's connections would all come back at one moment.
+                    await asyncio.sleep(self._refusal_seconds * random.uniform(0.5, 1.5))  # noqa: S311
+                await respond(Request(scope), problem)(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+
+def _window(name: str, quota: RateLimitItem, settings: LimitsSettings) -> Window:
+    if settings.url is None:
+        return LocalWindow(quota)
+    return SharedWindow(quota, name, settings.url.get_secret_value())
+
+
+def _policy(name: str, quota: RateLimitItem) -> str:
+    return f'"{name}";q={quota.amount};w={quota.get_expiry()}'

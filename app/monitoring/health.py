@@ -1,0 +1,90 @@
+"""Health of this process (`/live`) and of everything it needs (`/ready`)."""
+
+import asyncio
+from typing import Literal
+
+import httpx
+import psycopg
+from fastapi import APIRouter, Request, Response
+from psycopg_pool import PoolTimeout
+from pydantic import BaseModel
+
+from app.app_state import Services, ServicesDep
+from app.db.status import LACKS
+
+router = APIRouter(tags=["operations"])
+
+PROBE_SECONDS = 2.0
+
+
+class Live(BaseModel):
+    """The process answers."""
+
+    status: Literal["ok"] = "ok"
+
+
+class Component(BaseModel):
+    """One thing the gateway needs, and what is wrong with it when it is not ok."""
+
+    status: Literal["ok", "down"]
+    detail: str | None = None
+
+
+class Ready(BaseModel):
+    """Whether requests can be served; `components` names each part, `lacks` what no part does."""
+
+    status: Literal["ok", "down"]
+    engine: Literal["timescale", "postgres"] | None
+    lacks: list[str]
+    components: dict[str, Component]
+
+
+@router.get("/live", summary="Is this process alive?")
+async def live() -> Live:
+    """Answer 200 for as long as the process can answer at all; asks nothing of its neighbours."""
+    return Live()
+
+
+@router.get(
+    "/ready",
+    summary="Can requests be served?",
+    responses={503: {"model": Ready, "description": "A part that requests need is down."}},
+)
+async def ready(request: Request, services: ServicesDep, response: Response) -> Ready:
+    """Ask the database and PostgREST; 503 names the part that is down."""
+    (engine, database), postgrest = await asyncio.gather(_database(services), _postgrest(services))
+    components = {"database": database, "postgrest": postgrest}
+    if getattr(request.app.state, "draining", False):
+        components["gateway"] = Component(status="down", detail="is shutting down")
+    down = any(component.status == "down" for component in components.values())
+    if down:
+        response.status_code = 503
+    response.headers["Cache-Control"] = "no-store"
+    return Ready(
+        status="down" if down else "ok",
+        engine=engine,
+        lacks=list(LACKS[engine]) if engine else [],
+        components=components,
+    )
+
+
+async def _database(
+    services: Services,
+) -> tuple[Literal["timescale", "postgres"] | None, Component]:
+    try:
+        async with asyncio.timeout(PROBE_SECONDS), services.pool.connection() as connection:
+            row = await (await connection.execute("select gateway.engine() as engine")).fetchone()
+    except (psycopg.Error, PoolTimeout, TimeoutError):
+        return None, Component(status="down", detail="does not answer")
+    return (row["engine"] if row else None), Component(status="ok")
+
+
+async def _postgrest(services: Services) -> Component:
+    # No token: PostgREST answers 401 once its schema cache is loaded, 503 before that.
+    try:
+        answer = await services.postgrest.head("/", timeout=PROBE_SECONDS)
+    except httpx.HTTPError:
+        return Component(status="down", detail="does not answer")
+    if answer.status_code >= 500:
+        return Component(status="down", detail=f"answers {answer.status_code}")
+    return Component(status="ok")

@@ -1,0 +1,121 @@
+"""The OpenAPI 3.1 document: PostgREST's part converted, the gateway's own routes, one frame."""
+
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from app.openapi import filters, names, own, responses
+from app.openapi.facts import Facts
+from app.openapi.functions import functions
+from app.openapi.relations import relations
+
+GUIDE = Path(__file__).parent / "guide.md"
+REST = "/rest/v1"
+SCOPES = {
+    "read": "Read what is the ESCO's.",
+    "write": "Change what is the ESCO's.",
+    "admin": "Manage the ESCO's clients.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """What every caller's document shares."""
+
+    base_url: str
+    version: str
+    own: dict[str, Any]
+    secured: frozenset[tuple[str, str]]
+
+
+def build(
+    frame: Frame, swagger: dict[str, Any], facts: Facts, scopes: AbstractSet[str]
+) -> dict[str, Any]:
+    """Return the document of a role that may do what `facts` say, with a token of `scopes`."""
+    exposed = relations(swagger, facts)
+    paths = own.paths(frame.own, frame.secured, scopes)
+    paths |= {f"{REST}/{relation.name}": relation.path_item() for relation in exposed}
+    paths |= {REST + path: item for path, item in functions(swagger, facts).items()}
+    schemas = own.schemas(frame.own) | {"Token": own.TOKEN} | responses.SCHEMAS
+    parameters = {"limit": filters.LIMIT, "offset": filters.OFFSET}
+    for relation in exposed:
+        schemas |= relation.schemas()
+        parameters |= relation.parameters()
+    document = {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Flows",
+            "summary": "Prepayment smart meters of energy communities.",
+            "description": GUIDE.read_text().replace("{base_url}", frame.base_url),
+            "version": frame.version,
+        },
+        "servers": [{"url": frame.base_url}],
+        "tags": _tags(paths),
+        "paths": paths,
+        "components": {
+            "schemas": dict(sorted(schemas.items())),
+            "parameters": parameters,
+            "responses": responses.components(),
+            "securitySchemes": _security_schemes(frame.base_url),
+        },
+    }
+    return _without_unused(document)
+
+
+def _tags(paths: dict[str, Any]) -> list[dict[str, str]]:
+    used = {
+        tag
+        for item in paths.values()
+        for operation in item.values()
+        for tag in operation.get("tags", [])
+    }
+    known = [{"name": tag, "description": names.TAGS[tag]} for tag in names.TAGS if tag in used]
+    return known + [{"name": tag} for tag in sorted(used - names.TAGS.keys())]
+
+
+def _security_schemes(base_url: str) -> dict[str, Any]:
+    return {
+        "oauth2": {
+            "type": "oauth2",
+            "description": "A client's id and secret, exchanged for a token when needed.",
+            "flows": {
+                "clientCredentials": {
+                    "tokenUrl": f"{base_url}/auth/token",
+                    "scopes": SCOPES,
+                }
+            },
+        },
+        "bearer": {
+            "type": "http",
+            "scheme": "bearer",
+            "bearerFormat": "JWT",
+            "description": "A token that you have already.",
+        },
+    }
+
+
+def _without_unused(document: dict[str, Any]) -> dict[str, Any]:
+    """Drop components that nothing refers to, until none is left."""
+    components = document["components"]
+    while True:
+        used = set(_references(document))
+        unused = [
+            (kind, name)
+            for kind in ("schemas", "parameters", "responses")
+            for name in components[kind]
+            if f"#/components/{kind}/{name}" not in used
+        ]
+        if not unused:
+            return document
+        for kind, name in unused:
+            del components[kind][name]
+
+
+def _references(node: Any) -> list[str]:
+    if isinstance(node, dict):
+        found = [node["$ref"]] if isinstance(node.get("$ref"), str) else []
+        return found + [one for value in node.values() for one in _references(value)]
+    if isinstance(node, list):
+        return [one for value in node for one in _references(value)]
+    return []

@@ -1,0 +1,116 @@
+"""The gateway's own routes, as FastAPI describes them, with what it cannot know added."""
+
+from collections.abc import Set as AbstractSet
+from copy import deepcopy
+from typing import Any
+
+import orjson
+
+from app.openapi import names, responses
+
+METHODS = frozenset({"get", "put", "post", "patch", "delete", "head", "options"})
+# An operation with this mark is shown only to a token that carries the scope it names.
+SCOPE_MARK = "x-flows-scope"
+# The same for every operation below a path.
+SCOPED_PATHS = {"/admin": "admin"}
+# For operators: never in a document, whether or not their routes say so.
+HIDDEN = ("/metrics", "/internal")
+
+TOKEN = {
+    "type": "object",
+    "description": "An access token (RFC 6749 §5.1).",
+    "properties": {
+        "access_token": {"type": "string", "description": "Send it as `Authorization: Bearer`."},
+        "token_type": {"const": "Bearer"},
+        "expires_in": {"type": "integer", "description": "Seconds.", "examples": [3600]},
+        "scope": {"type": "string", "examples": ["read write"]},
+    },
+    "required": ["access_token", "token_type", "expires_in", "scope"],
+}  # fmt: skip
+INTROSPECTED = {
+    "type": "object",
+    "description": "What a token is worth (RFC 7662 §2.2); only `active` for one that is not good.",
+    "properties": {"active": {"type": "boolean"}},
+    "required": ["active"],
+}
+# Endpoints that a client authenticates at with its secret: path → what they answer.
+CLIENT_PATHS: dict[str, dict[str, Any] | None] = {
+    "/auth/token": {"$ref": "#/components/schemas/Token"},
+    "/auth/introspect": INTROSPECTED,
+    "/auth/revoke": None,
+}
+
+
+def readable(described: dict[str, Any]) -> dict[str, Any]:
+    """Name the forms that FastAPI calls `Body_…` after their operation: `CreateTokenForm`."""
+    text = orjson.dumps(described)
+    for path, item in described["paths"].items():
+        for method in item:
+            form = names.pascal(names.route_operation_id(method, path)) + "Form"
+            body = f"Body_{item[method]['operationId']}"
+            text = text.replace(f'"{body}"'.encode(), f'"{form}"'.encode())
+            text = text.replace(f'/{body}"'.encode(), f'/{form}"'.encode())
+    renamed: dict[str, Any] = orjson.loads(text)
+    return renamed
+
+
+def paths(
+    described: dict[str, Any], secured: AbstractSet[tuple[str, str]], scopes: AbstractSet[str]
+) -> dict[str, Any]:
+    """Return the path items for a caller with `scopes`; `secured` (method, path) need a token."""
+    items: dict[str, Any] = {}
+    for path, item in deepcopy(described["paths"]).items():
+        if path.startswith(HIDDEN):
+            continue
+        operations = {
+            method: _operation(method, path, operation, (method, path) in secured)
+            for method, operation in item.items()
+            if method in METHODS and _scope(path, operation) in {"", *scopes}
+        }
+        if operations:
+            items[path] = operations
+    return items
+
+
+def schemas(described: dict[str, Any]) -> dict[str, Any]:
+    """Return the component schemas of the own routes, FastAPI's validation errors left out."""
+    unused = ("HTTPValidationError", "ValidationError")
+    found = described.get("components", {}).get("schemas", {})
+    return {name: deepcopy(found[name]) for name in found if name not in unused}
+
+
+def _operation(method: str, path: str, operation: dict[str, Any], secured: bool) -> dict[str, Any]:
+    needed = _scope(path, operation)
+    operation.pop(SCOPE_MARK, None)
+    operation["operationId"] = names.route_operation_id(method, path)
+    # What must be filled in comes first on a page.
+    operation.get("parameters", []).sort(key=lambda one: not one.get("required", False))
+    answers = operation["responses"]
+    if _is_framework_validation(answers.get("422", {})):
+        del answers["422"]
+    if path in CLIENT_PATHS:
+        schema = CLIENT_PATHS[path]
+        answers["200"].pop("content", None)
+        if schema:
+            answers["200"]["content"] = {responses.JSON: {"schema": schema}}
+        answers |= responses.token_errors() | responses.problems("503")
+        operation["security"] = []
+        return operation
+    if secured:
+        scopes = [needed] if needed else ["read"]
+        operation["security"] = [{"oauth2": scopes}, {"bearer": []}]
+        operation["responses"] = responses.problems(*responses.OWN) | answers
+    else:
+        operation["security"] = []
+    return operation
+
+
+def _scope(path: str, operation: dict[str, Any]) -> str:
+    """The scope an operation asks for beyond being let in; empty for none."""
+    below = (scope for start, scope in SCOPED_PATHS.items() if path.startswith(start))
+    return str(operation.get(SCOPE_MARK) or next(below, ""))
+
+
+def _is_framework_validation(response: dict[str, Any]) -> bool:
+    schema = response.get("content", {}).get(responses.JSON, {}).get("schema", {})
+    return str(schema.get("$ref", "")).endswith("/HTTPValidationError")

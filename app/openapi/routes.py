@@ -1,0 +1,98 @@
+"""`/openapi.json` and the two pages that show it: `/docs` (Swagger UI) and `/redoc`."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi.dependencies.models import Dependant
+from fastapi.responses import FileResponse
+from fastapi.routing import APIRoute, iter_route_contexts
+from starlette.routing import Mount
+from starlette.staticfiles import StaticFiles
+
+from app.app_state import ServicesDep
+from app.auth.deps import _caller
+from app.db.principal import Principal
+from app.openapi.document import Frame
+from app.openapi.own import readable
+from app.openapi.source import PUBLIC_ROLE, Documents
+from app.settings import Settings
+
+STATIC = Path(__file__).parent / "static"
+# Swagger UI and ReDoc, as the fastapi-offline package ships them.
+VENDOR = ("fastapi_offline", "static")
+# Nothing is loaded from, or sent to, another origin. Both pages write style attributes, and ReDoc
+# searches in a worker it makes from a blob.
+PAGE_HEADERS = {
+    "Content-Security-Policy": "default-src 'self'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data:; worker-src 'self' blob:; object-src 'none'; base-uri 'none'; "
+    "frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "no-cache",
+}
+
+router = APIRouter(include_in_schema=False)
+
+
+def install(app: FastAPI, settings: Settings) -> None:
+    """Add the routes; call it after every other router, whose operations the document holds."""
+    app.include_router(router)
+    files = StaticFiles(directory=STATIC, packages=[VENDOR])
+    app.router.routes.append(Mount("/docs/assets", app=files))
+    app.state.documents = Documents(
+        Frame(
+            base_url=settings.base_url,
+            version=app.version,
+            own=readable(app.openapi()),
+            secured=frozenset(_secured(app)),
+        )
+    )
+
+
+def _secured(app: FastAPI) -> Iterator[tuple[str, str]]:
+    """Yield (method, path) of every route that asks who is calling."""
+    for route in iter_route_contexts(app.routes):
+        if isinstance(route.original_route, APIRoute) and _asks_for_caller(route.dependant):
+            yield from ((method.lower(), str(route.path_format)) for method in route.methods or ())
+
+
+def _asks_for_caller(dependant: Dependant) -> bool:
+    return dependant.call is _caller or any(map(_asks_for_caller, dependant.dependencies))
+
+
+@router.get("/openapi.json")
+async def openapi(request: Request, services: ServicesDep) -> Response:
+    """Describe what the caller's token may do; without one, what a read client may."""
+    documents: Documents = request.app.state.documents
+    caller = await _caller_if_any(request, services)
+    role, scopes = (caller.role, caller.scopes) if caller else (PUBLIC_ROLE, frozenset())
+    document = await documents.get(services, role, scopes)
+    headers = {
+        "ETag": document.etag,
+        "Cache-Control": "private, no-cache" if caller else "public, no-cache",
+        "Vary": "Authorization",
+    }
+    if document.stale:
+        headers |= {"Warning": '110 - "Response is Stale"', "X-Flows-Stale": "true"}
+    asked = request.headers.get("if-none-match", "")
+    if document.etag in (tag.strip().removeprefix("W/") for tag in asked.split(",")):
+        return Response(status_code=304, headers=headers)
+    return Response(document.body, media_type="application/json", headers=headers)
+
+
+async def _caller_if_any(request: Request, services: ServicesDep) -> Principal | None:
+    sent = "authorization" in request.headers or "apikey" in request.headers
+    return await _caller(request, services) if sent else None
+
+
+@router.get("/docs")
+async def docs() -> FileResponse:
+    """The page to try things on."""
+    return FileResponse(STATIC / "docs.html", headers=PAGE_HEADERS)
+
+
+@router.get("/redoc")
+async def redoc() -> FileResponse:
+    """The page to read."""
+    return FileResponse(STATIC / "redoc.html", headers=PAGE_HEADERS)

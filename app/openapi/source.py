@@ -1,0 +1,122 @@
+"""Keeps one document per kind of caller: read again when its sources change, last good otherwise.
+
+The sources are two: what PostgREST serves (its Swagger) and what the role may do (the catalogue).
+Both are asked as the role, at most every `REFRESH_SECONDS`, and only while somebody asks for it.
+"""
+
+import asyncio
+import hashlib
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+from uuid import UUID
+
+import httpx
+import orjson
+import psycopg
+from psycopg_pool import PoolTimeout
+
+from app.app_state import Services
+from app.auth.tokens import TENANT_ROLES, Grant, issue
+from app.errors import Unavailable
+from app.openapi.document import Frame, build
+from app.openapi.facts import Facts, parse
+
+logger = logging.getLogger(__name__)
+
+REFRESH_SECONDS = 2.0
+ASK_SECONDS = 3.0
+TOKEN_SECONDS = 60
+PUBLIC_ROLE = "public_backend"
+# No ESCO has it: a token for it reads the shape of things and not one row.
+NO_ESCO = UUID(int=0)
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A document as it is sent, its ETag, and whether its sources could not be asked again."""
+
+    body: bytes
+    etag: str
+    stale: bool = False
+
+
+@dataclass(slots=True)
+class _Slot:
+    """One kind of caller's document, what it was made from, and when that was last asked."""
+
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    asked: float = float("-inf")
+    sources: str = ""
+    document: Document | None = None
+
+
+class Documents:
+    """The documents of one gateway process, by role and by scopes."""
+
+    def __init__(self, frame: Frame) -> None:
+        self._frame = frame
+        self._slots: dict[tuple[str, frozenset[str]], _Slot] = {}
+
+    async def get(self, services: Services, role: str, scopes: frozenset[str]) -> Document:
+        """Return the document; Unavailable when there is none yet and none can be made now.
+
+        One request asks the sources again; the others are given what there is meanwhile.
+        """
+        slot = self._slots.setdefault((role, scopes), _Slot())
+        if slot.document is None or not slot.lock.locked():
+            async with slot.lock:
+                if time.monotonic() - slot.asked >= REFRESH_SECONDS:
+                    await self._refresh(services, slot, role, scopes)
+                    slot.asked = time.monotonic()
+        if slot.document is None:
+            raise Unavailable("The description of the API cannot be made right now.")
+        return slot.document
+
+    async def _refresh(
+        self, services: Services, slot: _Slot, role: str, scopes: frozenset[str]
+    ) -> None:
+        try:
+            async with asyncio.timeout(ASK_SECONDS):
+                described, swagger = await asyncio.gather(
+                    _describe(services, role), _swagger(services, role)
+                )
+        except (psycopg.Error, PoolTimeout, httpx.HTTPError, TimeoutError) as error:
+            logger.warning("the API's description is stale: %r", error)
+            if slot.document:
+                slot.document = replace(slot.document, stale=True)
+            return
+        digest = hashlib.sha256(swagger + orjson.dumps(described, option=orjson.OPT_SORT_KEYS))
+        if slot.document and slot.sources == digest.hexdigest():
+            slot.document = replace(slot.document, stale=False)
+            return
+        facts = parse(described)
+        slot.document = await asyncio.to_thread(_render, self._frame, swagger, facts, scopes)
+        slot.sources = digest.hexdigest()
+
+
+def _render(frame: Frame, swagger: bytes, facts: Facts, scopes: frozenset[str]) -> Document:
+    body = orjson.dumps(build(frame, orjson.loads(swagger), facts, scopes))
+    return Document(body, f'"{hashlib.sha256(body).hexdigest()[:32]}"')
+
+
+async def _describe(services: Services, role: str) -> Mapping[str, Any]:
+    async with services.pool.connection() as connection, connection.transaction():
+        await connection.execute("set transaction read only")
+        await connection.execute("select set_config('role', %s, true)", (role,))
+        cursor = await connection.execute("select gateway.describe_api() as api")
+        row = await cursor.fetchone()
+    assert row is not None  # noqa: S101  (one row, always)
+    described: Mapping[str, Any] = row["api"]
+    return described
+
+
+async def _swagger(services: Services, role: str) -> bytes:
+    """Ask PostgREST what it serves to the role; the token never leaves this process otherwise."""
+    esco = NO_ESCO if role in TENANT_ROLES else None
+    grant = Grant("flows-gateway", role, esco, None, ("read", "write"))
+    token = issue(services.keys.current(), services.settings.base_url, grant, seconds=TOKEN_SECONDS)
+    answer = await services.postgrest.get("/", headers={"Authorization": f"Bearer {token}"})
+    return answer.raise_for_status().content

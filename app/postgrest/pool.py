@@ -1,0 +1,112 @@
+"""PostgREST over a pool of kept-alive connections, bounded in number and in time."""
+
+import asyncio
+import ssl
+import time
+from collections.abc import AsyncGenerator
+from urllib.parse import urlsplit
+
+from app.postgrest.connection import Connection, UpstreamLost
+from app.settings import RestSettings
+
+# PostgREST closes a connection after 30 s; a request sent at that moment would be lost.
+IDLE_SECONDS = 15.0
+SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+class Upstream:
+    """Asks PostgREST; UpstreamLost and UpstreamSilent are raised where there is no answer."""
+
+    def __init__(self, url: str, settings: RestSettings) -> None:
+        parts = urlsplit(url)
+        secure = parts.scheme == "https"
+        self._address = (parts.hostname or "", parts.port or (443 if secure else 80))
+        self._tls = ssl.create_default_context() if secure else None
+        self._prefix = parts.path.rstrip("/")
+        self._host = parts.netloc.rpartition("@")[2]
+        self._settings = settings
+        self._turns = asyncio.Semaphore(settings.connections)
+        self._idle: list[Connection] = []  # the one used last at the end
+
+    async def ask(
+        self,
+        method: str,
+        target: str,
+        headers: dict[str, str],
+        body: AsyncGenerator[bytes, None] | None = None,
+    ) -> Connection:
+        """Send a request; return the connection, at whose `status`, `headers` and `read` it is.
+
+        Give it to `release` in any case.
+        """
+        lines = [f"{method} {self._prefix}{target} HTTP/1.1", f"host: {self._host}"]
+        lines += [f"{name}: {value}" for name, value in headers.items()]
+        chunked = body is not None and "content-length" not in headers
+        if chunked:
+            lines.append("transfer-encoding: chunked")
+        head = "\r\n".join([*lines, "", ""]).encode("latin-1")
+        head_only = method == "HEAD"
+        await self._take_turn()
+        connection = None
+        try:
+            connection = self._kept()
+            if connection:
+                try:
+                    await connection.ask(head, body, chunked=chunked, head_only=head_only)
+                    return connection
+                except UpstreamLost:
+                    # Closed while it was idle? Then nobody has seen the request.
+                    if connection.open or connection.touched or body or method not in SAFE:
+                        raise
+            connection = await self._connect()
+            await connection.ask(head, body, chunked=chunked, head_only=head_only)
+            return connection
+        except BaseException:
+            if connection:
+                connection.close()
+            self._turns.release()
+            raise
+
+    def release(self, connection: Connection) -> None:
+        """Keep the connection for the next request, or close it when its answer was not read."""
+        if connection.reusable:
+            connection.idle_since = time.monotonic()
+            self._idle.append(connection)
+        else:
+            connection.close()
+        self._turns.release()
+
+    def close(self) -> None:
+        """Close what is kept."""
+        while self._idle:
+            self._idle.pop().close()
+
+    async def _take_turn(self) -> None:
+        if not self._turns.locked():
+            await self._turns.acquire()  # does not wait
+            return
+        try:
+            async with asyncio.timeout(self._settings.connect_seconds):
+                await self._turns.acquire()
+        except TimeoutError:
+            raise UpstreamLost("no connection is free") from None
+
+    def _kept(self) -> Connection | None:
+        now = time.monotonic()
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.open and now - connection.idle_since < IDLE_SECONDS:
+                return connection
+            connection.close()
+        return None
+
+    async def _connect(self) -> Connection:
+        host, port = self._address
+        try:
+            async with asyncio.timeout(self._settings.connect_seconds):
+                _, connection = await asyncio.get_running_loop().create_connection(
+                    lambda: Connection(self._settings.answer_seconds), host, port, ssl=self._tls
+                )
+        except OSError as error:  # TimeoutError is one
+            raise UpstreamLost(f"no connection: {error!r}") from error
+        return connection

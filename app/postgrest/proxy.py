@@ -1,0 +1,142 @@
+"""`/rest/v1/*`: PostgREST as its clients know it, streamed both ways, behind a verified token.
+
+A raw ASGI application: this is the hot path, and it stays off FastAPI's routing and validation.
+The layers before it (app/http/middleware.py) have verified the token and bounded the request.
+"""
+
+import asyncio
+import logging
+import secrets
+import time
+
+from starlette.requests import Request
+from starlette.types import Receive, Scope, Send
+
+from app.errors import Problem, Unavailable, UpstreamTimeout, respond
+from app.http.concurrency import Shares
+from app.http.response_stream import ClientGone, Exchange
+from app.monitoring.metrics import Metrics
+from app.postgrest.cancel import QueryCanceller
+from app.postgrest.connection import Connection, UpstreamLost, UpstreamSilent
+from app.postgrest.pool import Upstream
+from app.postgrest.request import PREFIX, RestError, rebuild, route_template
+from app.postgrest.response import answer_headers, cleaned_error
+from app.settings import RestSettings
+
+logger = logging.getLogger(__name__)
+
+
+class UpstreamCut(Exception):  # noqa: N818  (the transfer is broken, on purpose)
+    """PostgREST's answer ended before it was complete, after its beginning was sent on."""
+
+
+class RestProxy:
+    """ASGI application; `close` ends its pool of connections to PostgREST."""
+
+    def __init__(
+        self,
+        upstream: Upstream,
+        settings: RestSettings,
+        metrics: Metrics,
+        canceller: QueryCanceller,
+        shares: Shares,
+    ) -> None:
+        self._upstream = upstream
+        self._canceller = canceller
+        self._shares = shares
+        self._settings = settings
+        self._metrics = metrics
+        self._in_flight = 0
+        metrics.watch(
+            "flows_postgrest_requests",
+            "Requests at PostgREST now, and how many there may be.",
+            lambda: {"in_flight": self._in_flight, "limit": settings.connections},
+        )
+
+    async def close(self) -> None:
+        """Close the pool."""
+        self._upstream.close()
+        await self._canceller.close()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        exchange = Exchange(scope, receive, send, self._settings.send_seconds)
+        try:
+            target, headers = rebuild(scope)
+            scope["route_template"] = route_template(target)
+            headers["authorization"] = f"Bearer {scope['token']}"
+            headers["x-flows-query"] = query = secrets.token_hex(16)
+            self._in_flight += 1
+            try:
+                with exchange:
+                    await self._forward(scope, exchange, target, headers)
+            except (ClientGone, UpstreamTimeout):
+                # PostgREST reads a whole body before its query, and answers after it.
+                if "upstream_seconds" not in scope and not exchange.body_error:
+                    self._canceller.cancel(query)
+                raise
+            finally:
+                self._in_flight -= 1
+        except RestError as error:
+            await exchange.answer_json(error.status, error.body)
+        except Problem as problem:
+            await respond(Request(scope), problem)(scope, receive, send)
+        except ClientGone:
+            pass
+
+    async def _forward(
+        self, scope: Scope, exchange: Exchange, target: str, headers: dict[str, str]
+    ) -> None:
+        has_body = "content-length" in headers or any(
+            name == b"transfer-encoding" for name, _ in scope["headers"]
+        )
+        body = exchange.body() if has_body else None
+        started = time.perf_counter()
+        try:
+            # PostgREST answers when it is done with the database: what follows is the transfer.
+            async with self._shares.of(scope["caller"]):
+                answer = await self._upstream.ask(scope["method"], target, headers, body)
+        except UpstreamSilent:
+            self._metrics.upstream_errors.labels("timeout").inc()
+            raise UpstreamTimeout() from None
+        except UpstreamLost as error:
+            self._metrics.upstream_errors.labels("connect").inc()
+            logger.warning("PostgREST does not answer: %s", error)
+            raise Unavailable("PostgREST does not answer.") from error
+        scope["upstream_seconds"] = time.perf_counter() - started
+        try:
+            pairs = answer_headers(answer, PREFIX)
+            if answer.status >= 400:
+                status, cleaned = await cleaned_error(answer)
+                await exchange.answer(status, pairs, cleaned)
+            else:
+                await self._stream(exchange, answer, pairs)
+        except Unavailable:
+            self._metrics.upstream_errors.labels("unavailable").inc()
+            raise
+        except UpstreamLost as error:
+            self._metrics.upstream_errors.labels("cut").inc()
+            if exchange.started:
+                raise UpstreamCut(str(error)) from error
+            raise Unavailable("PostgREST broke off its answer.") from error
+        finally:
+            self._upstream.release(answer)
+
+    async def _stream(
+        self, exchange: Exchange, answer: Connection, pairs: list[tuple[bytes, bytes]]
+    ) -> None:
+        # Read before the first byte goes out: a small answer is there whole and is sent at once.
+        piece = await answer.read()
+        if not answer.complete:
+            # The last piece and the end often come apart, one right after the other.
+            await asyncio.sleep(0)
+        if answer.complete:
+            piece += await answer.read()
+            await exchange.answer(answer.status, pairs, piece)
+            return
+        await exchange.start(answer.status, pairs)
+        # A cut upstream raises here, before the last chunk: the client sees a broken transfer.
+        while piece:
+            await exchange.write(piece)
+            piece = await answer.read()
+        await exchange.end()

@@ -1,0 +1,141 @@
+"""The converter's parts, by table: types, constraints, filters, names; no server is asked."""
+
+from typing import Any
+
+import pytest
+
+from app.openapi import columns, filters, names
+from app.openapi.checks import keywords
+from app.openapi.facts import ColumnFacts, RelationFacts
+from app.openapi.types import RANGE_PATTERN, json_schema, nullable
+
+
+@pytest.mark.parametrize(
+    ("postgres", "schema"),
+    [
+        ("uuid", {"type": "string", "format": "uuid"}),
+        ("timestamp with time zone", {"type": "string", "format": "date-time"}),
+        ("numeric(10,2)", {"type": "number"}),
+        ("jsonb", {}),
+        ("text[]", {"type": "array", "items": {"type": ["string", "null"]}}),
+        ("tstzrange", {"type": "string", "pattern": RANGE_PATTERN}),
+        ("some_type", {"type": "string", "format": "some_type"}),
+        ("character varying(8)", {"type": "string"}),
+    ],
+)
+def test_a_type_is_what_postgrest_sends(postgres: str, schema: dict[str, Any]) -> None:
+    assert json_schema(postgres) == schema
+
+
+def test_null_joins_the_type_and_the_list_of_values() -> None:
+    assert nullable({"type": "string", "enum": ["A"]}) == {
+        "type": ["string", "null"],
+        "enum": ["A", None],
+    }
+    assert nullable({}) == {}
+
+
+@pytest.mark.parametrize(
+    ("check", "found"),
+    [
+        ("CHECK ((c = ANY (ARRAY['a'::text, 'it''s'::text])))", {"enum": ["a", "it's"]}),
+        ("CHECK (((c)::text = ANY ((ARRAY['x'::varchar])::text[])))", {"enum": ["x"]}),
+        ("CHECK (((c >= (0)::numeric) AND (c < 'Infinity'::numeric)))", {"minimum": 0}),
+        ("CHECK (((c >= 1) AND (c <= 3)))", {"minimum": 1, "maximum": 3}),
+        ("CHECK ((c > (0)::numeric))", {"exclusiveMinimum": 0}),
+        ("CHECK ((c < 0.5))", {"exclusiveMaximum": 0.5}),
+        ("CHECK ((c >= '-90'::integer))", {"minimum": -90}),
+        ("CHECK (((c > 5) OR (c < 2)))", {}),
+        ("CHECK ((end_time > start_time))", {}),
+        ("CHECK (((other >= 1) AND (other <= 3)))", {}),
+    ],
+)
+def test_a_constraint_says_what_is_allowed(check: str, found: dict[str, Any]) -> None:
+    assert keywords("c", (check,)) == found
+
+
+FACTS = ColumnFacts(not_null=True, has_default=False, insert=True, update=True, checks=())
+
+
+def test_keys_and_comments_become_sentences() -> None:
+    described = {
+        "format": "uuid",
+        "description": "The meter.\n\nNote:\nThis is a Foreign Key to `meter_registry.id`."
+        "<fk table='meter_registry' column='id'/>",
+    }
+    schema = columns.property_schema("meter", described, FACTS)
+    assert schema["description"] == "The meter. Refers to `meter_registry.id`."
+    assert columns.refers_to(described) == "meter_registry"
+    assert not columns.is_key(described)
+
+
+def test_a_generated_column_is_read_only_and_never_asked_for() -> None:
+    free = ColumnFacts(not_null=True, has_default=False, insert=True, update=True, checks=())
+    made = ColumnFacts(not_null=True, has_default=True, insert=False, update=False, checks=())
+    fixed = ColumnFacts(not_null=True, has_default=True, insert=True, update=False, checks=())
+    relation = RelationFacts(True, True, False, {"free": free, "made": made, "fixed": fixed})
+    swagger = {"properties": {name: {"format": "text"} for name in relation.columns}}
+    schemas = columns.row_schemas("r", swagger, relation)
+    assert schemas[""]["required"] == ["free", "made", "fixed"]
+    assert "required" not in schemas["Selection"]
+    assert schemas[""]["properties"]["made"]["readOnly"] is True
+    assert "readOnly" not in schemas[""]["properties"]["fixed"]
+    assert {*schemas["Insert"]["properties"]} == {"free", "fixed"}
+    assert schemas["Insert"]["required"] == ["free"]
+    assert {*schemas["Update"]["properties"]} == {"free"}
+
+
+@pytest.mark.parametrize(
+    ("column", "schema", "operators"),
+    [
+        ("serial", {"type": "string"}, {"eq", "neq", "like", "ilike", "in"}),
+        ("mode", {"type": "string", "enum": ["active", "passive"]}, {"eq", "neq", "in"}),
+        ("import_kwh", {"type": "number"}, {"eq", "neq", "gt", "gte", "lt", "lte", "in"}),
+        ("enabled", {"type": "boolean"}, {"is"}),
+        ("tags", {"type": "array", "items": {"type": "string"}}, {"cs", "cd", "ov"}),
+    ],
+)
+def test_a_filter_says_the_operators_of_its_type(
+    column: str, schema: dict[str, Any], operators: set[str]
+) -> None:
+    trials = filters.trials(column, schema, not_null=True)
+    assert {trial.split(".")[0] for trial, _ in trials} == operators
+    parameter = filters.filter_parameter(column, schema, not_null=False)
+    assert "`is.null`" in parameter["description"]
+
+
+@pytest.mark.parametrize(
+    ("name", "tag"),
+    [
+        ("circuit_interval_daily", "energy"),
+        ("meter_registry", "meters"),
+        ("meters_offline_all", "meters"),
+        ("get_meters_for_cli", "meters"),
+        ("register_interval_hh_missing", "readings"),
+        ("meter_csq", "readings"),
+        ("meter_event_log", "readings"),
+        ("meter_event_log_type", "meters"),
+        ("meter_shadows_tariffs", "tariffs"),
+        ("meters_low_balance", "tariffs"),
+        ("meter_prepay_balance", "tariffs"),
+        ("sites_new", "infrastructure"),
+        ("circuits", "infrastructure"),
+    ],
+)
+def test_a_relation_belongs_to_a_domain(name: str, tag: str) -> None:
+    assert names.tag(name) == tag
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "identity"),
+    [
+        ("get", "/v1/energy", "getEnergy"),
+        ("post", "/auth/token", "createToken"),
+        ("post", "/auth/revoke", "revokeToken"),
+        ("post", "/auth/introspect", "introspectToken"),
+        ("get", "/.well-known/jwks.json", "getJwks"),
+        ("delete", "/auth/clients/{client_id}", "deleteClients"),
+    ],
+)
+def test_an_operation_of_the_gateway_reads_well(method: str, path: str, identity: str) -> None:
+    assert names.route_operation_id(method, path) == identity

@@ -1,0 +1,305 @@
+"""The connections to PostgREST, against a server that answers, cuts and stalls to the byte."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import pytest
+
+from app.postgrest.connection import Connection, UpstreamLost, UpstreamSilent
+from app.postgrest.pool import Upstream
+from app.settings import RestSettings
+
+Reader, Writer = asyncio.StreamReader, asyncio.StreamWriter
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+LIMITS = {"answer_seconds": 5.0, "connect_seconds": 5.0, "connections": 2}
+
+
+@dataclass
+class Server:
+    """Counts connections, and plays one script after the other: one for each connection."""
+
+    scripts: list[Callable[[Reader, Writer], Awaitable[None]]]
+    heads: list[bytes] = field(default_factory=list)
+    connections: int = 0
+
+    async def serve(self, reader: Reader, writer: Writer) -> None:
+        """Play the next script, and close."""
+        script = self.scripts[self.connections]
+        self.connections += 1
+        try:
+            await script(reader, writer)
+        finally:
+            writer.close()
+
+
+def answering(*answers: bytes) -> Callable[[Reader, Writer], Awaitable[None]]:
+    """A script that sends one answer for each request's head, and closes after the last."""
+
+    async def script(reader: Reader, writer: Writer) -> None:
+        for answer in answers:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(answer)
+
+    return script
+
+
+async def wait(reader: Reader, writer: Writer) -> None:
+    """A script that takes everything and says nothing."""
+    del writer
+    while await reader.read(65536):
+        pass
+
+
+@asynccontextmanager
+async def upstream(
+    *scripts: Callable[[Reader, Writer], Awaitable[None]], **limits: float
+) -> AsyncGenerator[tuple[Upstream, Server], None]:
+    """A pool of connections to a server that plays the scripts."""
+    server = Server([*scripts])
+    listener = await asyncio.start_server(server.serve, "127.0.0.1", 0)
+    port = listener.sockets[0].getsockname()[1]
+    pool = Upstream(f"http://127.0.0.1:{port}", RestSettings(**(LIMITS | limits)))  # type: ignore[arg-type]
+    try:
+        yield pool, server
+    finally:
+        pool.close()
+        listener.close()
+
+
+async def body_of(answer: Connection) -> bytes:
+    """All that comes."""
+    whole = b""
+    while piece := await answer.read():
+        whole += piece
+    return whole
+
+
+async def pieces(*parts: bytes) -> AsyncGenerator[bytes, None]:
+    """A body that comes in parts."""
+    for part in parts:
+        yield part
+
+
+def test_a_connection_that_closed_while_it_was_kept_is_replaced_even_for_a_write() -> None:
+    async def run() -> None:
+        async with upstream(answering(OK, OK), answering(OK)) as (pool, server):
+            for number, expected in enumerate((1, 1, 2)):
+                answer = await pool.ask("POST", "/", {"content-length": "1"}, pieces(b"x"))
+                assert await body_of(answer) == b"ok"
+                pool.release(answer)
+                assert server.connections == expected
+                while number == 1 and answer.open:  # noqa: ASYNC110  (it has no event to wait for)
+                    await asyncio.sleep(0)  # the end of the connection arrives
+
+    asyncio.run(asyncio.wait_for(run(), 30))
+
+
+ENDINGS = {
+    "a length": OK,
+    "chunks": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\no\r\n1\r\nk\r\n0\r\n\r\n",
+    "an interim answer first": b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" + OK,
+}
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_every_way_a_body_ends_leaves_the_connection_usable(ending: str) -> None:
+    async def run() -> None:
+        async with upstream(answering(ENDINGS[ending], OK)) as (pool, server):
+            for _ in range(2):
+                answer = await pool.ask("GET", "/", {})
+                assert (answer.status, await body_of(answer)) == (200, b"ok")
+                pool.release(answer)
+            assert server.connections == 1
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("method", "head"),
+    [
+        ("HEAD", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n"),
+        ("HEAD", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"),
+        ("HEAD", b"HTTP/1.1 200 OK\r\n\r\n"),
+        ("GET", b"HTTP/1.1 204 No Content\r\n\r\n"),
+        ("GET", b"HTTP/1.1 304 Not Modified\r\nContent-Length: 9\r\n\r\n"),
+    ],
+)
+def test_an_answer_without_a_body_leaves_the_connection_usable(method: str, head: bytes) -> None:
+    async def run() -> None:
+        async with upstream(answering(head, OK)) as (pool, server):
+            answer = await pool.ask(method, "/", {})
+            assert await body_of(answer) == b""
+            pool.release(answer)
+            answer = await pool.ask("GET", "/", {})
+            assert await body_of(answer) == b"ok"
+            pool.release(answer)
+            assert server.connections == 1
+
+    asyncio.run(run())
+
+
+async def answer_once_then_hang_up(reader: Reader, writer: Writer) -> None:
+    """The second request is read, and the connection closed without a byte."""
+    await answering(OK)(reader, writer)
+    await reader.readuntil(b"\r\n\r\n")
+
+
+def test_only_a_read_is_asked_again_when_a_kept_connection_was_closed() -> None:
+    async def run(method: str) -> bytes:
+        async with upstream(answer_once_then_hang_up, answering(OK)) as (pool, server):
+            pool.release(await whole(pool))
+            answer = await pool.ask(method, "/", {})
+            try:
+                assert server.connections == 2
+                return await body_of(answer)
+            finally:
+                pool.release(answer)
+
+    async def whole(pool: Upstream) -> Connection:
+        answer = await pool.ask("GET", "/", {})
+        assert await body_of(answer) == b"ok"
+        return answer
+
+    assert asyncio.run(run("GET")) == b"ok"
+    for method in ("POST", "PATCH", "DELETE"):
+        with pytest.raises(UpstreamLost):
+            asyncio.run(run(method))
+
+
+CUTS = {
+    "before the head": b"",
+    "in the head": b"HTTP/1.1 200 OK\r\nContent-",
+    "in the body": b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nok",
+    "in a chunk": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n9\r\nok",
+    "before the last chunk": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n",
+    "no HTTP": b"what?\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("cut", CUTS)
+def test_an_answer_that_is_cut_is_never_taken_for_a_whole_one(cut: str) -> None:
+    async def run() -> None:
+        async with upstream(answering(CUTS[cut])) as (pool, _):
+            answer = await pool.ask("GET", "/", {})
+            try:
+                await body_of(answer)
+            finally:
+                pool.release(answer)
+
+    with pytest.raises(UpstreamLost):
+        asyncio.run(run())
+
+
+def test_bytes_that_answer_nothing_are_never_anybodys_answer() -> None:
+    async def run() -> None:
+        async with upstream(answering(OK + OK), answering(OK)) as (pool, server):
+            for _ in range(2):
+                answer = await pool.ask("GET", "/", {})
+                assert await body_of(answer) == b"ok"
+                pool.release(answer)
+            assert server.connections == 2
+
+    asyncio.run(run())
+
+
+def test_silence_ends_and_frees_its_turn() -> None:
+    async def run() -> None:
+        async with upstream(wait, answering(OK), answer_seconds=0.2, connections=1) as (pool, _):
+            with pytest.raises(UpstreamSilent):
+                await pool.ask("GET", "/", {})
+            answer = await pool.ask("GET", "/", {})
+            assert await body_of(answer) == b"ok"
+            pool.release(answer)
+
+    asyncio.run(run())
+
+
+def test_no_more_connections_than_allowed() -> None:
+    async def run() -> None:
+        limits = {"connections": 1, "connect_seconds": 0.2}
+        async with upstream(answering(OK), **limits) as (pool, server):
+            held = await pool.ask("GET", "/", {})
+            with pytest.raises(UpstreamLost, match="free"):
+                await pool.ask("GET", "/", {})
+            assert server.connections == 1
+            pool.release(held)
+
+    asyncio.run(run())
+
+
+def test_an_answer_before_the_body_was_sent_ends_the_body() -> None:
+    taken = 0
+
+    async def endless() -> AsyncGenerator[bytes, None]:
+        nonlocal taken
+        while True:
+            taken += 1
+            yield b"x" * 65536
+            await asyncio.sleep(0)
+
+    async def run() -> None:
+        refusal = b"HTTP/1.1 413 No\r\nContent-Length: 2\r\n\r\nno"
+        async with upstream(answering(refusal), answering(OK)) as (pool, server):
+            answer = await pool.ask("POST", "/", {}, endless())
+            assert (answer.status, await body_of(answer)) == (413, b"no")
+            pool.release(answer)  # with the rest of the body missing, nothing may follow on it
+            pool.release(await pool.ask("GET", "/", {}))
+            assert server.connections == 2
+
+    asyncio.run(asyncio.wait_for(run(), 30))
+    assert taken
+
+
+CHUNKED = b"2\r\nab\r\n2\r\ncd\r\n0\r\n\r\n"
+
+
+def test_a_body_arrives_as_it_was_framed() -> None:
+    received: list[bytes] = []
+
+    async def take(reader: Reader, writer: Writer) -> None:
+        received.append(await reader.readuntil(b"\r\n\r\n"))
+        length = 4 if b"content-length" in received[-1] else len(CHUNKED)
+        received.append(await reader.readexactly(length))
+        writer.write(OK)
+
+    async def run(headers: dict[str, str]) -> None:
+        async with upstream(take) as (pool, _):
+            pool.release(await pool.ask("POST", "/t?a=b", headers, pieces(b"ab", b"cd")))
+
+    asyncio.run(run({"content-length": "4"}))
+    asyncio.run(run({"prefer": "x"}))
+    assert received[0].startswith(b"POST /t?a=b HTTP/1.1\r\nhost: 127.0.0.1:")
+    assert received[1] == b"abcd"
+    assert b"prefer: x\r\ntransfer-encoding: chunked\r\n" in received[2]
+    assert received[3] == CHUNKED
+
+
+def test_what_nobody_takes_is_not_read() -> None:
+    size, sent = 64 * 2**20, 0
+
+    async def flood(reader: Reader, writer: Writer) -> None:
+        nonlocal sent
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size)
+        while sent < size:
+            writer.write(b"x" * 65536)
+            await writer.drain()
+            sent += 65536
+
+    async def run() -> None:
+        async with upstream(flood) as (pool, _):
+            answer = await pool.ask("GET", "/", {})
+            before = -1
+            while before != sent:  # until it comes to a stop
+                before = sent
+                await asyncio.sleep(0.3)
+            assert sent < size / 2
+            total = 0
+            while piece := await answer.read():
+                total += len(piece)
+            assert total == size
+            pool.release(answer)
+
+    asyncio.run(run())
