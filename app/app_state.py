@@ -14,7 +14,7 @@ from app.auth.keys import KeyFolder, SigningKey
 from app.auth.throttle import Throttle
 from app.auth.tokens import TokenVerifier
 from app.db.session import Pool, create_pool, database_url
-from app.http.concurrency import Shares
+from app.http.concurrency import ConcurrencyLimits
 from app.settings import Settings
 
 
@@ -28,12 +28,12 @@ class Services:
     keys: Keyring
     verifier: TokenVerifier
     throttle: Throttle
-    shares: Shares
+    concurrency: ConcurrencyLimits
 
 
 @asynccontextmanager
 async def open_services(
-    settings: Settings, keys: Keyring, verifier: TokenVerifier, shares: Shares
+    settings: Settings, keys: Keyring, verifier: TokenVerifier, concurrency: ConcurrencyLimits
 ) -> AsyncIterator[Services]:
     """Open everything a gateway process needs; the database may be down and come later."""
     pool = create_pool(settings.database)
@@ -56,7 +56,7 @@ async def open_services(
     async with httpx.AsyncClient(base_url=settings.postgrest.url, timeout=10) as postgrest:
         await pool.open(wait=False)
         try:
-            yield Services(settings, pool, postgrest, keys, verifier, Throttle(), shares)
+            yield Services(settings, pool, postgrest, keys, verifier, Throttle(), concurrency)
         finally:
             follower.cancel()
             with suppress(asyncio.CancelledError):

@@ -14,7 +14,7 @@ from app.auth.keys import load_keys
 from app.auth.tokens import TokenVerifier
 from app.energy import routes as energy
 from app.http import middleware
-from app.http.concurrency import Shares
+from app.http.concurrency import ConcurrencyLimits
 from app.monitoring import health, metrics
 from app.openapi import routes as openapi
 from app.postgrest.cancel import QueryCanceller
@@ -41,13 +41,13 @@ def create_app(settings: Settings) -> Gateway:
     verifier = TokenVerifier(settings.base_url)
     counters = metrics.Metrics()
     canceller = QueryCanceller(settings.database)
-    shares = Shares(settings.limits, counters.rate_limited.labels("concurrent").inc)
+    concurrency = ConcurrencyLimits(settings.limits, counters.rate_limited.labels("concurrent").inc)
     upstream = Upstream(settings.postgrest.url, settings.rest)
-    rest = RestProxy(upstream, settings.rest, counters, canceller, shares)
+    rest = RestProxy(upstream, settings.rest, counters, canceller, concurrency)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with open_services(settings, keys, verifier, shares) as services:
+        async with open_services(settings, keys, verifier, concurrency) as services:
             app.state.services = services
             counters.watch_database(services.pool)
             try:
@@ -70,8 +70,8 @@ def create_app(settings: Settings) -> Gateway:
     app.include_router(health.router)
     app.include_router(metrics.router)
     app.include_router(oauth.router)
-    app.add_exception_handler(oauth.Refusal, oauth.refuse)
+    app.add_exception_handler(oauth.OAuthError, oauth.respond_with_error)
     app.include_router(admin.router)
     app.include_router(energy.router)
     openapi.install(app, settings)
-    return Gateway(app, middleware.around(app, settings, rest, verifier, counters))
+    return Gateway(app, middleware.wrap(app, settings, rest, verifier, counters))

@@ -22,7 +22,7 @@ from app.errors import NotFound, Unprocessable
 
 router = APIRouter(prefix="/admin", tags=["administration"])
 
-Scope = Literal["read", "write", "admin"]
+TokenScope = Literal["read", "write", "admin"]
 LONGEST_EXPIRY = timedelta(days=36_525)  # a century; what is near year 10000 cannot be read back
 
 
@@ -39,18 +39,18 @@ def _to_come(at: datetime) -> datetime:
 
 
 Expiry = Annotated[AwareDatetime, AfterValidator(_within_reach)]
-Scopes = Annotated[
-    list[Scope],
+TokenScopes = Annotated[
+    list[TokenScope],
     Field(min_length=1),
     AfterValidator(lambda scopes: list(dict.fromkeys(scopes))),
 ]
-Name = Annotated[
+DisplayName = Annotated[
     str,
     StringConstraints(strip_whitespace=True, min_length=1, max_length=clients.LONGEST_NAME),
 ]
 
 
-class Wanted(BaseModel):
+class RequestModel(BaseModel):
     """What somebody asks for; a member that is not known is refused, not left out silently."""
 
     model_config = ConfigDict(extra="forbid")
@@ -70,7 +70,7 @@ class Client(BaseModel):
     esco: uuid.UUID | None
     esco_code: str | None
     name: str
-    scopes: list[Scope]
+    scopes: list[TokenScope]
     lifetime_seconds: int = Field(description="How long its tokens are valid, s.")
     created_at: datetime
     last_used_at: datetime | None = Field(description="When it last got a token.")
@@ -85,11 +85,11 @@ class ClientWithSecret(Client):
     client_secret: str
 
 
-class NewClient(Wanted):
+class NewClient(RequestModel):
     """What a client is to be."""
 
-    name: Name
-    scopes: Scopes = Field(examples=[["read"]])
+    name: DisplayName
+    scopes: TokenScopes = Field(examples=[["read"]])
     lifetime_seconds: int = Field(LIFETIME_SECONDS, ge=60, description="Of its tokens, s.")
     expires_at: Annotated[Expiry, AfterValidator(_to_come)] | None = None
     esco: str | None = Field(
@@ -97,11 +97,11 @@ class NewClient(Wanted):
     )
 
 
-class ClientChange(Wanted):
+class ClientChange(RequestModel):
     """What to change of a client; what is left out stays."""
 
-    name: Name | None = None
-    scopes: Scopes | None = None
+    name: DisplayName | None = None
+    scopes: TokenScopes | None = None
     lifetime_seconds: int | None = Field(None, ge=60)
     expires_at: Expiry | None = None
 
@@ -121,14 +121,14 @@ class Esco(BaseModel):
     disabled_at: datetime | None
 
 
-class NewEsco(Wanted):
+class NewEsco(RequestModel):
     """What an ESCO is to be."""
 
     code: str = Field(min_length=2, max_length=32)
-    name: Name
+    name: DisplayName
 
 
-class EscoChange(Wanted):
+class EscoChange(RequestModel):
     """Whether an ESCO's clients and tokens work."""
 
     disabled: bool
@@ -160,30 +160,30 @@ async def list_clients(services: ServicesDep, actor: Administrator) -> list[Clie
 
 @router.post("/clients", summary="Make a client", status_code=201)
 async def create_client(
-    services: ServicesDep, actor: Administrator, wanted: NewClient, response: Response
+    services: ServicesDep, actor: Administrator, body: NewClient, response: Response
 ) -> ClientWithSecret:
     """Make a client and its first secret, which is shown in this answer and never again."""
-    _check_lifetime(services, wanted.lifetime_seconds)
+    _check_lifetime(services, body.lifetime_seconds)
     async with services.pool.connection() as connection:
         esco = actor.esco
-        if esco is None and wanted.esco:
-            esco = (await clients.find_esco(connection, wanted.esco))["id"]
-        elif wanted.esco:
+        if esco is None and body.esco:
+            esco = (await clients.find_esco(connection, body.esco))["id"]
+        elif body.esco:
             own = [row["id"] for row in await clients.list_escos(connection)
-                   if row["code"] == wanted.esco]  # fmt: skip
+                   if row["code"] == body.esco]  # fmt: skip
             if own != [actor.esco]:
-                raise NotFound(f"There is no ESCO {wanted.esco}.")
+                raise NotFound(f"There is no ESCO {body.esco}.")
         if esco is None:
             raise Unprocessable("esco: say the code of the client's ESCO")
         client, secret = await clients.create_client(
             connection,
             actor,
             esco=esco,
-            name=wanted.name,
-            role=tenant_role(wanted.scopes),
-            scopes=list[str](wanted.scopes),
-            lifetime_seconds=wanted.lifetime_seconds,
-            expires_at=wanted.expires_at,
+            name=body.name,
+            role=tenant_role(body.scopes),
+            scopes=list[str](body.scopes),
+            lifetime_seconds=body.lifetime_seconds,
+            expires_at=body.expires_at,
         )
     response.headers.update(NO_STORE)
     return ClientWithSecret(**client, client_secret=secret)
@@ -198,10 +198,10 @@ async def get_client(services: ServicesDep, actor: Administrator, client_id: str
 
 @router.patch("/clients/{client_id}", summary="Change a client")
 async def change_client(
-    services: ServicesDep, actor: Administrator, client_id: str, wanted: ClientChange
+    services: ServicesDep, actor: Administrator, client_id: str, body: ClientChange
 ) -> Client:
     """Change name, scopes, lifetime or expiry; tokens it has already keep what they were given."""
-    changes: dict[str, Any] = wanted.model_dump(exclude_unset=True)
+    changes: dict[str, Any] = body.model_dump(exclude_unset=True)
     if any(changes.get(name, "") is None for name in ("name", "scopes", "lifetime_seconds")):
         raise Unprocessable("name, scopes and lifetime_seconds cannot be null; leave them out")
     _check_lifetime(services, changes.get("lifetime_seconds", 0))
@@ -250,20 +250,18 @@ async def list_escos(services: ServicesDep, actor: Operator) -> list[Esco]:
 
 
 @router.post("/escos", summary="Make an ESCO", status_code=201)
-async def create_esco(services: ServicesDep, actor: Operator, wanted: NewEsco) -> Esco:
+async def create_esco(services: ServicesDep, actor: Operator, body: NewEsco) -> Esco:
     """Make an ESCO."""
     async with services.pool.connection() as connection:
-        return Esco(**await clients.create_esco(connection, actor, wanted.code, wanted.name))
+        return Esco(**await clients.create_esco(connection, actor, body.code, body.name))
 
 
 @router.patch("/escos/{code}", summary="Disable or enable an ESCO")
-async def change_esco(
-    services: ServicesDep, actor: Operator, code: str, wanted: EscoChange
-) -> Esco:
+async def change_esco(services: ServicesDep, actor: Operator, code: str, body: EscoChange) -> Esco:
     """Stop every client and token of an ESCO within five seconds, or let them work again."""
     async with services.pool.connection() as connection:
         return Esco(
-            **await clients.set_esco_disabled(connection, actor, code, disabled=wanted.disabled)
+            **await clients.set_esco_disabled(connection, actor, code, disabled=body.disabled)
         )
 
 

@@ -18,9 +18,8 @@ from argon2.exceptions import InvalidHashError, VerificationError
 from psycopg.rows import DictRow
 
 from app.auth.tokens import Grant
+from app.db.session import Connection
 from app.errors import Conflict, NotFound, Unprocessable
-
-Connection = psycopg.AsyncConnection[DictRow]
 
 SECRET_PREFIX = "fls_"  # noqa: S105  (so that a leaked one is recognised, by scanners too)
 MOST_SECRETS = 2
@@ -117,7 +116,9 @@ async def create_client(
     except psycopg.errors.UniqueViolation:
         raise Conflict(f"There is a client {client_id} already.") from None
     secret, _ = await _add_secret(connection, client_id)
-    made = _told(role=role, scopes=scopes, lifetime_seconds=lifetime_seconds, expires_at=expires_at)
+    made = _describe(
+        role=role, scopes=scopes, lifetime_seconds=lifetime_seconds, expires_at=expires_at
+    )
     await record(connection, actor, "client.create", subject=client_id, detail=made, esco=esco)
     return await get_client(connection, actor, client_id), secret
 
@@ -135,7 +136,7 @@ async def change_client(
             statement.format(psycopg.sql.Identifier(column)), (value, client_id)
         )
     action = "client.disable" if changes.get("disabled_at") else "client.change"
-    told = _told(**changes)
+    told = _describe(**changes)
     await record(connection, actor, action, subject=client_id, detail=told, esco=client["esco"])
     return await get_client(connection, actor, client_id)
 
@@ -147,7 +148,7 @@ def _checked_name(name: str) -> str:
     return name
 
 
-def _told(**members: Any) -> str:
+def _describe(**members: Any) -> str:
     """Members and their values, for the audit."""
     return "; ".join(
         f"{name}: {' '.join(value) if isinstance(value, list) else value}"
@@ -210,7 +211,7 @@ async def _add_secret(connection: Connection, client_id: str) -> tuple[str, uuid
 
 
 @dataclass(frozen=True, slots=True)
-class Authenticated:
+class AuthenticatedClient:
     """A client that proved itself: what it may be granted, and for how long its tokens last."""
 
     grant: Grant
@@ -218,7 +219,7 @@ class Authenticated:
 
 
 async def find_credentials(connection: Connection, client_id: str) -> DictRow | None:
-    """What `proven` needs of a client that may come in: its grant and the hashes of its secrets."""
+    """Return the grant and secret hashes of a client that may log in, for `verify_secret`."""
     cursor = await connection.execute(
         "select c.id, c.role, c.esco, e.code as esco_code, c.scopes, c.lifetime_seconds,"
         " array(select s.hash from gateway.client_secret as s where s.client = c.id) as hashes"
@@ -230,17 +231,17 @@ async def find_credentials(connection: Connection, client_id: str) -> DictRow | 
     return await cursor.fetchone()
 
 
-async def proven(client: DictRow | None, secret: str) -> Authenticated | None:
+async def verify_secret(client: DictRow | None, secret: str) -> AuthenticatedClient | None:
     """Return what the client may be granted, or None when it is unknown or the secret is wrong.
 
     Two hashes are checked in every case, known client or not: the time tells nothing. It takes
     tens of milliseconds and memory: call it one at a time (`Throttle.turn`), holding no connection.
     """
     hashes = [*(client["hashes"] if client else ()), _NOBODY, _NOBODY][:MOST_SECRETS]
-    matches = [await asyncio.to_thread(_matches, known, secret) for known in hashes]
+    matches = [await asyncio.to_thread(_verify_hash, known, secret) for known in hashes]
     if client is None or not any(matches):
         return None
-    return Authenticated(
+    return AuthenticatedClient(
         Grant(
             client_id=client["id"],
             role=client["role"],
@@ -252,7 +253,7 @@ async def proven(client: DictRow | None, secret: str) -> Authenticated | None:
     )
 
 
-def _matches(known: str, secret: str) -> bool:
+def _verify_hash(known: str, secret: str) -> bool:
     try:
         return _hasher.verify(known, secret)
     except (VerificationError, InvalidHashError):
@@ -303,7 +304,7 @@ async def set_esco_disabled(
     return await find_esco(connection, code)
 
 
-async def revoke(
+async def revoke_token(
     connection: Connection, actor: Actor, jti: str, expires_at: float, esco: uuid.UUID | None
 ) -> None:
     """Make a token stop working at every door; kept until it would have expired anyway."""

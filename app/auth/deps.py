@@ -14,11 +14,11 @@ from app.errors import Forbidden
 from app.settings import Settings
 
 
-async def _caller(request: Request, services: ServicesDep) -> Principal:
+async def authenticate(request: Request, services: ServicesDep) -> Principal:
     return services.verifier.verify(bearer_token(request.scope["headers"]))
 
 
-Caller = Annotated[Principal, Depends(_caller)]
+Caller = Annotated[Principal, Depends(authenticate)]
 
 
 def client_address(request: Request, settings: Settings) -> str:

@@ -49,7 +49,7 @@ def read_keys(folder: Path) -> list[SigningKey]:
         return []
     except OSError as error:
         raise SystemExit(f"{folder} cannot be read: {error.strerror}") from error
-    return [_read(file) for file in files]
+    return [_read_key(file) for file in files]
 
 
 class KeyFolder:
@@ -99,10 +99,10 @@ def create_key(folder: Path) -> SigningKey:
         partial.flush()
         os.fsync(partial.fileno())
     Path(name).replace(file)
-    return _read(file)
+    return _read_key(file)
 
 
-def _read(file: Path) -> SigningKey:
+def _read_key(file: Path) -> SigningKey:
     try:
         if file.stat().st_mode & 0o077:
             raise SystemExit(f"{file} can be read by others: chmod 600 it")

@@ -16,7 +16,7 @@ from fastapi.responses import JSONResponse, Response
 
 from app.app_state import ServicesDep
 from app.auth import clients
-from app.auth.clients import Actor, Authenticated
+from app.auth.clients import Actor, AuthenticatedClient
 from app.auth.deps import client_address
 from app.auth.keyring import PUBLISH_SECONDS
 from app.auth.throttle import Throttled
@@ -26,13 +26,13 @@ from app.errors import Problem, Unavailable
 
 router = APIRouter(tags=["tokens"])
 
-NO_STORE = {"Cache-Control": "no-store", "Pragma": "no-cache"}
+TOKEN_RESPONSE_HEADERS = {"Cache-Control": "no-store", "Pragma": "no-cache"}
 FORM = "application/x-www-form-urlencoded"
 LONGEST_FORM = 16_384
 LONGEST_DETAIL = 200  # of what a stranger wrote, in the audit
 
 
-class Refusal(Exception):  # noqa: N818  (an answer of the protocol, not a fault)
+class OAuthError(Exception):
     """An error as RFC 6749 §5.2 has it."""
 
     def __init__(self, error: str, description: str, status: int = 400, retry: int = 0) -> None:
@@ -42,16 +42,16 @@ class Refusal(Exception):  # noqa: N818  (an answer of the protocol, not a fault
         self.retry = retry
 
 
-def refuse(request: Request, refusal: Exception) -> JSONResponse:
-    """Answer a Refusal."""
-    assert isinstance(refusal, Refusal)  # noqa: S101
-    headers = dict(NO_STORE)
-    if refusal.status == 401:
+def respond_with_error(request: Request, error: Exception) -> JSONResponse:
+    """Answer an OAuthError."""
+    assert isinstance(error, OAuthError)  # noqa: S101
+    headers = dict(TOKEN_RESPONSE_HEADERS)
+    if error.status == 401:
         headers["WWW-Authenticate"] = 'Basic realm="flows"'
-    if refusal.retry:
-        headers["Retry-After"] = str(refusal.retry)
-    body = {"error": refusal.error, "error_description": str(refusal)}
-    return JSONResponse(body, status_code=refusal.status, headers=headers)
+    if error.retry:
+        headers["Retry-After"] = str(error.retry)
+    body = {"error": error.error, "error_description": str(error)}
+    return JSONResponse(body, status_code=error.status, headers=headers)
 
 
 def _schema(required: list[str], **properties: str) -> dict[str, Any]:
@@ -68,24 +68,24 @@ def _schema(required: list[str], **properties: str) -> dict[str, Any]:
 async def _form(request: Request) -> dict[str, str]:
     """The fields of a form, each once; credentials in a URL are refused (they end up in logs)."""
     if request.url.query:
-        raise Refusal("invalid_request", "Send parameters in the body, never in the URL.")
+        raise OAuthError("invalid_request", "Send parameters in the body, never in the URL.")
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != FORM:
-        raise Refusal("invalid_request", f"The body must be {FORM}.")
+        raise OAuthError("invalid_request", f"The body must be {FORM}.")
     raw = b""
     async for piece in request.stream():
         raw += piece
         # Nobody has proved anything yet: what is too long is not even collected.
         if len(raw) > LONGEST_FORM:
-            raise Refusal("invalid_request", "The form is too long.")
+            raise OAuthError("invalid_request", "The form is too long.")
     try:
         pairs = parse_qsl(raw.decode("ascii"), keep_blank_values=True, errors="strict")
     except (UnicodeDecodeError, ValueError):
-        raise Refusal("invalid_request", "The body is no form.") from None
+        raise OAuthError("invalid_request", "The body is no form.") from None
     fields = dict(pairs)
     if len(fields) != len(pairs):
-        raise Refusal("invalid_request", "A parameter is there twice.")
+        raise OAuthError("invalid_request", "A parameter is there twice.")
     if any("\x00" in text for pair in pairs for text in pair):
-        raise Refusal("invalid_request", "The form holds a NUL.")
+        raise OAuthError("invalid_request", "The form holds a NUL.")
     return fields
 
 
@@ -98,7 +98,7 @@ def _credentials(request: Request, form: dict[str, str]) -> tuple[str, str]:
     if not basic:
         return form.get("client_id", ""), form.get("client_secret", "")
     if "client_secret" in form or len(basic) > 1:
-        raise Refusal("invalid_request", "Authenticate once: by HTTP Basic or in the form.")
+        raise OAuthError("invalid_request", "Authenticate once: by HTTP Basic or in the form.")
     scheme, _, encoded = basic[0].partition(" ")
     try:
         pair = base64.b64decode(encoded, validate=True).decode()
@@ -108,11 +108,13 @@ def _credentials(request: Request, form: dict[str, str]) -> tuple[str, str]:
     if scheme.lower() != "basic" or "\x00" in client_id + secret:
         return "", ""
     if form.get("client_id", client_id) != client_id:
-        raise Refusal("invalid_request", "client_id is another than that of HTTP Basic.")
+        raise OAuthError("invalid_request", "client_id is another than that of HTTP Basic.")
     return client_id, secret
 
 
-async def _authenticated(request: Request, services: ServicesDep, form: Form) -> Authenticated:
+async def _authenticated(
+    request: Request, services: ServicesDep, form: Form
+) -> AuthenticatedClient:
     """The client that proved itself; guessing is throttled and recorded."""
     client_id, secret = _credentials(request, form)
     address = client_address(request, services.settings)
@@ -121,10 +123,10 @@ async def _authenticated(request: Request, services: ServicesDep, form: Form) ->
             # No connection is held while hashing: guessing would take them all.
             async with services.pool.connection() as connection:
                 known = await clients.find_credentials(connection, client_id)
-            client = await clients.proven(known, secret)
+            client = await clients.verify_secret(known, secret)
             await attempt.ended(succeeded=client is not None)
     except Throttled as throttled:
-        raise Refusal(
+        raise OAuthError(
             "invalid_client", "Too many wrong secrets; wait.", 429, throttled.seconds
         ) from None
     if client is None:
@@ -134,11 +136,11 @@ async def _authenticated(request: Request, services: ServicesDep, form: Form) ->
             await clients.record(
                 connection, actor, "client.authenticate", outcome="wrong credentials"
             )
-        raise Refusal("invalid_client", "The client id or secret is wrong.", 401)
+        raise OAuthError("invalid_client", "The client id or secret is wrong.", 401)
     return client
 
 
-Client = Annotated[Authenticated, Depends(_authenticated)]
+ClientDep = Annotated[AuthenticatedClient, Depends(_authenticated)]
 
 
 @router.post(
@@ -155,7 +157,7 @@ async def token(request: Request, services: ServicesDep, form: Form) -> JSONResp
     """
     if form.get("grant_type") != "client_credentials":
         error = "unsupported_grant_type" if form.get("grant_type") else "invalid_request"
-        raise Refusal(error, "grant_type must be client_credentials.")
+        raise OAuthError(error, "grant_type must be client_credentials.")
     client = await _authenticated(request, services, form)
     grant = client.grant
     actor = Actor(grant.client_id, client_address(request, services.settings), grant.esco)
@@ -176,7 +178,7 @@ async def token(request: Request, services: ServicesDep, form: Form) -> JSONResp
                 "update gateway.client set last_used_at = now() where id = %s", (grant.client_id,)
             )
     if not set(asked) <= set(grant.scopes):
-        raise Refusal("invalid_scope", f"The client may ask for: {' '.join(grant.scopes)}.")
+        raise OAuthError("invalid_scope", f"The client may ask for: {' '.join(grant.scopes)}.")
     body: dict[str, Any] = {
         "access_token": issue(
             services.keys.current(),
@@ -189,10 +191,10 @@ async def token(request: Request, services: ServicesDep, form: Form) -> JSONResp
         "expires_in": seconds,
         "scope": " ".join(asked),
     }
-    return JSONResponse(body, headers=NO_STORE)
+    return JSONResponse(body, headers=TOKEN_RESPONSE_HEADERS)
 
 
-def _judged(services: ServicesDep, text: str, client: Authenticated) -> Principal | None:
+def _evaluate(services: ServicesDep, text: str, client: AuthenticatedClient) -> Principal | None:
     """The token's caller, when it is good and the client may know: its own, its ESCO's, or any."""
     try:
         found = services.verifier.verify(text)
@@ -212,20 +214,24 @@ def _judged(services: ServicesDep, text: str, client: Authenticated) -> Principa
     summary="Revoke a token",
     openapi_extra=_schema(["token"], token="The access token."),  # noqa: S106
 )
-async def revoke(request: Request, services: ServicesDep, form: Form, client: Client) -> Response:
+async def revoke(
+    request: Request, services: ServicesDep, form: Form, client: ClientDep
+) -> Response:
     """Make a token stop working, at both doors within five seconds (RFC 7009).
 
     A client revokes its own tokens, an ESCO's admin its ESCO's, an operator any. A token that is
     not valid, or not theirs, is answered 200 as well.
     """
     if "token" not in form:
-        raise Refusal("invalid_request", "token is missing.")
-    if found := _judged(services, form["token"], client):
+        raise OAuthError("invalid_request", "token is missing.")
+    if found := _evaluate(services, form["token"], client):
         address = client_address(request, services.settings)
         actor = Actor(client.grant.client_id, address, client.grant.esco)
         async with services.pool.connection() as connection:
-            await clients.revoke(connection, actor, found.token_id, found.expires_at, found.esco)
-    return Response(status_code=200, headers=NO_STORE)
+            await clients.revoke_token(
+                connection, actor, found.token_id, found.expires_at, found.esco
+            )
+    return Response(status_code=200, headers=TOKEN_RESPONSE_HEADERS)
 
 
 @router.post(
@@ -233,11 +239,11 @@ async def revoke(request: Request, services: ServicesDep, form: Form, client: Cl
     summary="Ask what a token is worth",
     openapi_extra=_schema(["token"], token="The access token."),  # noqa: S106
 )
-async def introspect(services: ServicesDep, form: Form, client: Client) -> JSONResponse:
+async def introspect(services: ServicesDep, form: Form, client: ClientDep) -> JSONResponse:
     """Say whether a token is active, and what it allows (RFC 7662)."""
     if "token" not in form:
-        raise Refusal("invalid_request", "token is missing.")
-    found = _judged(services, form["token"], client)
+        raise OAuthError("invalid_request", "token is missing.")
+    found = _evaluate(services, form["token"], client)
     body: dict[str, Any] = {"active": found is not None}
     if found:
         named = ("iss", "aud", "sub", "client_id", "scope", "exp", "iat", "nbf", "jti",
@@ -245,7 +251,7 @@ async def introspect(services: ServicesDep, form: Form, client: Client) -> JSONR
         body |= {"token_type": "Bearer"} | {
             name: found.claims[name] for name in named if name in found.claims
         }
-    return JSONResponse(body, headers=NO_STORE)
+    return JSONResponse(body, headers=TOKEN_RESPONSE_HEADERS)
 
 
 @router.get("/.well-known/jwks.json", summary="The keys that verify tokens")

@@ -19,7 +19,7 @@ PER_ADDRESS = RateLimitItemPerMinute(30)
 PER_CLIENT = RateLimitItemPerMinute(100)
 
 AT_A_TIME = 2  # attempts whose secrets are hashed at once
-REMEMBERED = 10_000
+TRUSTED_PAIRS = 10_000
 HOUSEHOLD_BITS = 64  # of an IPv6 address: whoever has one has all that begin with them
 
 
@@ -67,7 +67,7 @@ class Throttle:
         if succeeded:
             self._trusted[pair] = None
             self._trusted.move_to_end(pair)
-            if len(self._trusted) > REMEMBERED:
+            if len(self._trusted) > TRUSTED_PAIRS:
                 self._trusted.popitem(last=False)
             return
         for item, key in self._counts(attempt):

@@ -18,7 +18,7 @@ AUDIENCE = "flows"
 TOKEN_TYPE = "at+jwt"  # noqa: S105  (RFC 9068 §2.1)
 LIFETIME_SECONDS = 3600
 CLOCK_SECONDS = 30  # how far the clocks of issuer and verifier may differ
-REMEMBERED = 10_000
+CACHED_TOKENS = 10_000
 TENANT_ROLES = frozenset({"flows", "public_backend"})
 OPERATOR = "operator"
 NAMES = ("jti", "client_id", "role")  # claims that name somebody or something
@@ -108,7 +108,7 @@ class TokenVerifier:
         if caller is None:
             caller = self._check(token)
             self._good[token] = caller
-            if len(self._good) > REMEMBERED:
+            if len(self._good) > CACHED_TOKENS:
                 self._good.popitem(last=False)
         elif caller.expires_at + CLOCK_SECONDS <= time.time():
             del self._good[token]

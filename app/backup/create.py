@@ -7,7 +7,7 @@ from pathlib import Path
 import psycopg
 
 from app.backup.folder import Backup, BackupError, BackupFolder
-from app.embedded.programs import run
+from app.embedded.programs import run_program
 
 
 def create(folder: BackupFolder, admin_url: str, *, incremental: bool, shown: bool) -> Backup:
@@ -25,9 +25,9 @@ def create(folder: BackupFolder, admin_url: str, *, incremental: bool, shown: bo
             options.append(f"--incremental={folder.data(parent.label) / 'backup_manifest'}")
         if shown:
             options.append("--progress")
-        run("pg_basebackup", f"--pgdata={data}", f"--dbname={admin_url}", "--no-password",
+        run_program("pg_basebackup", f"--pgdata={data}", f"--dbname={admin_url}", "--no-password",
             *options, shown=shown)  # fmt: skip
-        run("pg_verifybackup", "--quiet", str(data))
+        run_program("pg_verifybackup", "--quiet", str(data))
         backup = Backup(
             label,
             "incremental" if parent else "full",
@@ -57,7 +57,9 @@ def prune(folder: BackupFolder, now: datetime, keep: timedelta) -> list[Backup]:
         for backup in reversed(gone):
             folder.remove(backup)
         if folder.wal.is_dir():
-            run("pg_archivecleanup", "--clean-backup-history", str(folder.wal), first.first_wal)
+            run_program(
+                "pg_archivecleanup", "--clean-backup-history", str(folder.wal), first.first_wal
+            )
         return gone
 
 

@@ -10,12 +10,12 @@ from psycopg import sql
 from app.backup.folder import BackupError
 
 # Of every ESCO: its meters as the superuser counts them, and as its own role sees any at all.
-ESCOS = """
+METERS_PER_ESCO = """
     select e.id::text, e.code, count(m.id) from flows.escos as e
     left join flows.meter_registry as m on m.esco = e.id group by e.id, e.code order by e.code
 """
-SEEN = "select count(*), count(*) filter (where esco = %s) from api.meter_registry"
-SERIES = """
+VISIBLE_METERS = "select count(*), count(*) filter (where esco = %s) from api.meter_registry"
+SERIES_KEPT = """
     select r.series from flows.retention as r
     where r.series in (select table_name from information_schema.columns
         where table_schema = 'flows' and column_name = 'timestamp')
@@ -35,7 +35,7 @@ ENERGY = """
 
 
 @dataclass(slots=True)
-class Report:
+class DrillReport:
     """Rows and newest time of each series, and what is wrong; nothing wrong is a pass."""
 
     migration: str
@@ -43,14 +43,14 @@ class Report:
     faults: list[str] = field(default_factory=list)
 
 
-def examine(url: str, migration: str) -> Report:
+def examine(url: str, migration: str) -> DrillReport:
     """Look through a recovered database; `migration` is the one the live database is at."""
     with psycopg.connect(url) as connection:
         (found,) = _row(connection, "select max(version) from schema_migrations")
-        report = Report(found)
+        report = DrillReport(found)
         if found != migration:
             report.faults.append(f"migration {found} was applied last, not {migration}")
-        for (series,) in connection.execute(SERIES).fetchall():
+        for (series,) in connection.execute(SERIES_KEPT).fetchall():
             statement = sql.SQL('select count(*), max("timestamp") from flows.{}')
             rows, newest = _row(connection, statement.format(sql.Identifier(series)))
             report.series.append({"series": series, "rows": rows, "newest": newest})
@@ -58,7 +58,7 @@ def examine(url: str, migration: str) -> Report:
         # What the aggregates had yet to follow at that moment they follow now.
         if readings != aggregates and not pending:
             report.faults.append(f"half-hours sum to {readings} kWh, the aggregates {aggregates}")
-        for esco, code, meters in connection.execute(ESCOS).fetchall():
+        for esco, code, meters in connection.execute(METERS_PER_ESCO).fetchall():
             seen, own = _as_tenant(connection, esco)
             if not seen == own == meters:
                 report.faults.append(f"{code} has {meters} meters and sees {seen}, {own} its own")
@@ -98,7 +98,7 @@ def _as_tenant(connection: psycopg.Connection[Any], esco: str) -> tuple[int, int
             "select set_config('app.current_esco', %s, true), set_config('role', 'flows', true)",
             (esco,),
         )
-        seen, own = _row(connection, SEEN, esco or None)
+        seen, own = _row(connection, VISIBLE_METERS, esco or None)
     return seen, own
 
 

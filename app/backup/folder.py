@@ -65,7 +65,7 @@ class BackupFolder:
 
     def backups(self) -> list[Backup]:
         """Every complete backup, oldest first."""
-        return [_read(file) for file in sorted(self._base.glob("*.json"))]
+        return [_read_backup(file) for file in sorted(self._base.glob("*.json"))]
 
     def new(self) -> str:
         """A label that is not taken, for a backup that begins now; what was cut short goes."""
@@ -119,7 +119,7 @@ class BackupFolder:
         return links
 
 
-def _read(file: Path) -> Backup:
+def _read_backup(file: Path) -> Backup:
     try:
         found = json.loads(file.read_text())
         times = {name: datetime.fromisoformat(found[name]) for name in ("started_at", "ended_at")}

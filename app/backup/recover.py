@@ -13,7 +13,7 @@ import psycopg
 from app.backup.folder import BackupFolder
 from app.embedded.postgres import archive_options, command, private_socket, server_options
 from app.embedded.process import Child
-from app.embedded.programs import give, run, system_user
+from app.embedded.programs import give, run_program, system_user
 
 LONGEST_SECONDS = 24 * 3600  # of replaying: whoever waits can end it sooner
 STATUS_LINE = 7  # of postmaster.pid
@@ -34,8 +34,8 @@ def recovered(
     """
     links = [folder.data(backup.label) for backup in folder.chain(folder.latest(at))]
     for link in links:
-        run("pg_verifybackup", "--quiet", str(link))
-    run("pg_combinebackup", *map(str, links), "--output", str(into))
+        run_program("pg_verifybackup", "--quiet", str(link))
+    run_program("pg_combinebackup", *map(str, links), "--output", str(into))
     (into / "recovery.signal").touch()
     side = into.with_name(f"{into.name}.recovery")
     side.mkdir(mode=0o700)
@@ -79,7 +79,7 @@ def _serve(
             shutil.rmtree(socket, ignore_errors=True)
 
 
-def begin_anew(url: str) -> None:
+def invalidate_etags(url: str) -> None:
     """Let no tag of an answer given after that moment fit again: changes are numbered far ahead."""
     with psycopg.connect(url) as connection:
         connection.execute(

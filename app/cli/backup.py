@@ -15,9 +15,9 @@ from rich.console import Console
 from rich.filesize import decimal
 
 from app.backup.create import create, prune
-from app.backup.drill import Report, examine, write_table
+from app.backup.drill import DrillReport, examine, write_table
 from app.backup.folder import BackupError, BackupFolder
-from app.backup.recover import begin_anew, recovered
+from app.backup.recover import invalidate_etags, recovered
 from app.cli.output import Json, admin_url, fail, print_json, show
 from app.db.archiver import archiver
 from app.embedded.process import StackError
@@ -54,19 +54,19 @@ def backup_create(
     settings = Settings()
     url, folder = admin_url(settings), _folder(settings)
     shown = Console(stderr=True).is_terminal
-    made = _told(lambda: create(folder, url, incremental=incremental, shown=shown))
+    made = _run_or_fail(lambda: create(folder, url, incremental=incremental, shown=shown))
     if as_json:
         print_json(asdict(made))
         return
     typer.echo(f"{made.kind} backup {made.label}: {decimal(made.bytes)}")
-    if not _told(lambda: archiver(url)).on:
+    if not _run_or_fail(lambda: archiver(url)).on:
         typer.echo("no WAL is archived: no moment after its end can be recovered", err=True)
 
 
 @backup.command("list")
 def backup_list(as_json: Json = False) -> None:
     """List the backups, oldest first, and what each builds on."""
-    backups = _told(_folder(Settings()).backups)
+    backups = _run_or_fail(_folder(Settings()).backups)
     found = [asdict(one) | {"size": decimal(one.bytes)} for one in backups]
     show(found, ("label", "kind", "parent", "ended_at", "size"), as_json=as_json)
 
@@ -79,7 +79,7 @@ def backup_check(as_json: Json = False) -> None:
     """
     settings = Settings()
     url, folder = admin_url(settings), _folder(settings)
-    state = _told(lambda: archiver(url))
+    state = _run_or_fail(lambda: archiver(url))
     faults = []
     if not state.on:
         faults.append("no WAL is archived (archive_mode is off)")
@@ -107,7 +107,7 @@ def backup_prune() -> None:
     """Remove backups and WAL that no moment of the last FLOWS_BACKUP_KEEP_DAYS needs."""
     settings = Settings()
     keep, folder = timedelta(days=settings.backup.keep_days), _folder(settings)
-    for gone in _told(lambda: prune(folder, datetime.now(UTC), keep)):
+    for gone in _run_or_fail(lambda: prune(folder, datetime.now(UTC), keep)):
         typer.echo(f"removed {gone.label}")
 
 
@@ -124,12 +124,12 @@ def backup_restore(
     The embedded stack must be stopped: its data directory is put aside, never deleted, and the
     next `flows up` serves what was restored. Nothing changes when recovery fails.
     """
-    settings, moment = Settings(), _moment(at)
+    settings, moment = Settings(), _parse_moment(at)
     folder = _folder(settings)
     if into:
         if into.exists():
             raise fail(f"{into} is there already; name a folder that is not")
-        _told(lambda: _recover(folder, into.absolute(), moment, archiving=False))
+        _run_or_fail(lambda: _recover(folder, into.absolute(), moment, archiving=False))
         typer.echo(f"restored into {into}; give its server an archive folder of its own")
         return
     home = settings.home.absolute()
@@ -144,7 +144,7 @@ def backup_restore(
                 data.rename(aside)
             fresh.rename(data)
 
-    _told(in_place)
+    _run_or_fail(in_place)
     typer.echo(f"restored; what was there is in {aside}")
     typer.echo("start it with `flows up`, then take a backup")
 
@@ -156,17 +156,17 @@ def backup_drill(at: At = None, as_json: Json = False) -> None:
     Rows of each series, the aggregates against the half-hours, the last migration, and whether each
     ESCO sees its own meters and nobody else's. A backup counts once this has passed.
     """
-    settings, moment = Settings(), _moment(at)
+    settings, moment = Settings(), _parse_moment(at)
     url, folder = admin_url(settings), _folder(settings)
     started = datetime.now(UTC)
 
-    def drill() -> Report:
+    def drill() -> DrillReport:
         with psycopg.connect(url) as live:
             row = live.execute("select max(version) from schema_migrations").fetchone()
         with _scratch(folder, moment) as restored:
             return examine(restored, row[0] if row else "")
 
-    report = _told(drill)
+    report = _run_or_fail(drill)
     seconds = (datetime.now(UTC) - started).total_seconds()
     if as_json:
         print_json(asdict(report) | {"seconds": seconds})
@@ -188,13 +188,13 @@ def backup_table(
     """Write one table, as it was at a moment, as CSV: the server itself stays as it is."""
     if output.exists():
         raise fail(f"{output} is there already; name a file that is not")
-    moment, folder = _moment(at), _folder(Settings())
+    moment, folder = _parse_moment(at), _folder(Settings())
 
     def extract() -> int:
         with _scratch(folder, moment) as restored:
             return write_table(restored, table, output)
 
-    typer.echo(f"{_told(extract):,} rows of {table} in {output}")
+    typer.echo(f"{_run_or_fail(extract):,} rows of {table} in {output}")
 
 
 @contextmanager
@@ -212,7 +212,7 @@ def _recover(folder: BackupFolder, into: Path, at: datetime | None, *, archiving
     """Recover and stop the server again; nothing is left where it fails."""
     try:
         with _waiting("recovering"), recovered(folder, into, at, archiving=archiving) as url:
-            begin_anew(url)
+            invalidate_etags(url)
     except BaseException:
         shutil.rmtree(into, ignore_errors=True)
         raise
@@ -229,7 +229,7 @@ def _folder(settings: Settings) -> BackupFolder:
     return BackupFolder(settings.backup.folder)
 
 
-def _moment(text: str | None) -> datetime | None:
+def _parse_moment(text: str | None) -> datetime | None:
     if text is None:
         return None
     try:
@@ -243,7 +243,7 @@ def _moment(text: str | None) -> datetime | None:
     return moment
 
 
-def _told(work: Callable[[], Result]) -> Result:
+def _run_or_fail(work: Callable[[], Result]) -> Result:
     """Run work; what it cannot do is one line."""
     try:
         return work()

@@ -11,9 +11,10 @@ import typer
 from psycopg.rows import dict_row
 
 from app.auth import clients
-from app.auth.clients import COMMAND_LINE, Connection
+from app.auth.clients import COMMAND_LINE
 from app.auth.tokens import LIFETIME_SECONDS, tenant_role
 from app.cli.output import Json, admin_url, fail, show
+from app.db.session import Connection
 from app.errors import Problem
 from app.settings import Settings
 
@@ -23,7 +24,7 @@ client = typer.Typer(help="Clients: machines that may ask for tokens.", no_args_
 Result = TypeVar("Result")
 
 
-def run(work: Callable[[Connection], Awaitable[Result]]) -> Result:
+def run_as_admin(work: Callable[[Connection], Awaitable[Result]]) -> Result:
     """Run work in one transaction as the administrator; its problems are one line."""
 
     async def connected() -> Result:
@@ -57,34 +58,40 @@ DaysOption = Annotated[
 @esco.command("list")
 def esco_list(as_json: Json = False) -> None:
     """List ESCOs."""
-    show(run(clients.list_escos), ESCO_COLUMNS, as_json=as_json)
+    show(run_as_admin(clients.list_escos), ESCO_COLUMNS, as_json=as_json)
 
 
 @esco.command("create")
 def esco_create(code: str, name: str, as_json: Json = False) -> None:
     """Make an ESCO with a short CODE and a NAME."""
-    made = run(lambda connection: clients.create_esco(connection, COMMAND_LINE, code, name))
+    made = run_as_admin(
+        lambda connection: clients.create_esco(connection, COMMAND_LINE, code, name)
+    )
     show([made], ESCO_COLUMNS, as_json=as_json)
 
 
 @esco.command("disable")
 def esco_disable(code: str, as_json: Json = False) -> None:
     """Stop every client and token of an ESCO, within five seconds."""
-    done = run(lambda c: clients.set_esco_disabled(c, COMMAND_LINE, code, disabled=True))
+    done = run_as_admin(lambda c: clients.set_esco_disabled(c, COMMAND_LINE, code, disabled=True))
     show([done], ESCO_COLUMNS, as_json=as_json)
 
 
 @esco.command("enable")
 def esco_enable(code: str, as_json: Json = False) -> None:
     """Let an ESCO's clients and tokens work again."""
-    done = run(lambda c: clients.set_esco_disabled(c, COMMAND_LINE, code, disabled=False))
+    done = run_as_admin(lambda c: clients.set_esco_disabled(c, COMMAND_LINE, code, disabled=False))
     show([done], ESCO_COLUMNS, as_json=as_json)
 
 
 @client.command("list")
 def client_list(as_json: Json = False) -> None:
     """List clients."""
-    show(run(lambda c: clients.list_clients(c, COMMAND_LINE)), CLIENT_COLUMNS, as_json=as_json)
+    show(
+        run_as_admin(lambda c: clients.list_clients(c, COMMAND_LINE)),
+        CLIENT_COLUMNS,
+        as_json=as_json,
+    )
 
 
 @client.command("create")
@@ -126,7 +133,7 @@ def client_create(
         )
         return made | {"client_secret": secret}
 
-    made = run(create)
+    made = run_as_admin(create)
     show([made], ("id", "client_secret"), as_json=as_json)
 
 
@@ -159,7 +166,7 @@ def client_change(
             raise fail("--scope: a client of the platform keeps the one it was made with")
         return await clients.change_client(connection, COMMAND_LINE, client_id, **changes)
 
-    show([run(change)], CLIENT_COLUMNS, as_json=as_json)
+    show([run_as_admin(change)], CLIENT_COLUMNS, as_json=as_json)
 
 
 def _scopes(asked: list[str]) -> list[str]:
@@ -182,7 +189,9 @@ def _expiry(days: int | None) -> datetime | None:
 @client.command("rotate-secret")
 def client_rotate(client_id: ClientId, as_json: Json = False) -> None:
     """Give a client a new secret beside the one it has; of two, the older stops working."""
-    secret = run(lambda c: clients.add_secret(c, COMMAND_LINE, client_id, replace_oldest=True))
+    secret = run_as_admin(
+        lambda c: clients.add_secret(c, COMMAND_LINE, client_id, replace_oldest=True)
+    )
     show([{"client_secret": secret}], ("client_secret",), as_json=as_json)
 
 
@@ -198,7 +207,7 @@ def client_delete_secret(
         await clients.delete_secret(connection, COMMAND_LINE, client_id, secret)
         return await clients.get_client(connection, COMMAND_LINE, client_id)
 
-    show([run(deleted)], CLIENT_COLUMNS, as_json=as_json)
+    show([run_as_admin(deleted)], CLIENT_COLUMNS, as_json=as_json)
 
 
 @client.command("disable")
@@ -214,5 +223,5 @@ def client_enable(client_id: ClientId, as_json: Json = False) -> None:
 
 
 def _set_disabled(client_id: str, at: datetime | None, *, as_json: bool) -> None:
-    done = run(lambda c: clients.change_client(c, COMMAND_LINE, client_id, disabled_at=at))
+    done = run_as_admin(lambda c: clients.change_client(c, COMMAND_LINE, client_id, disabled_at=at))
     show([done], CLIENT_COLUMNS, as_json=as_json)

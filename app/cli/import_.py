@@ -17,7 +17,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from app.cli.output import admin_url, fail, print_json
 from app.db.maintain import follow
 from app.ingest.load import Summary, UnknownRegister, load
-from app.ingest.rows import Format, FormatError, read_rows
+from app.ingest.rows import CsvFormat, FormatError, read_rows
 from app.settings import Settings
 
 REFUSALS_SHOWN = 20
@@ -81,7 +81,7 @@ def import_file(
     stands twice is the first pass and then the second; where they go forward, a row at a time that
     does not exist is skipped when it is zero and refused when it is not.
     """
-    form = Format(
+    form = CsvFormat(
         time_column=time_column,
         import_column=import_column,
         export_column=export_column,

@@ -16,13 +16,13 @@ WIDTH = 200  # an id that is cut to a terminal's width cannot be pasted
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
-problems = Console(stderr=True, soft_wrap=True, highlight=False)
+error_console = Console(stderr=True, soft_wrap=True, highlight=False)
 
 
 def fail(message: str) -> typer.Exit:
     """Print one line for a person and return the exit."""
-    problems.print("[red]error:[/red]", end=" ")
-    problems.print(message, markup=False)
+    error_console.print("[red]error:[/red]", end=" ")
+    error_console.print(message, markup=False)
     return typer.Exit(1)
 
 

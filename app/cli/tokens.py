@@ -7,12 +7,13 @@ from typing import Annotated, Any
 import typer
 
 from app.auth import clients
-from app.auth.clients import COMMAND_LINE, Connection
+from app.auth.clients import COMMAND_LINE
 from app.auth.keyring import PUBLISH_SECONDS, Keyring, load_state, publish
 from app.auth.keys import create_key, load_keys
 from app.auth.tokens import TENANT_ROLES, Grant, issue
-from app.cli.clients import run
+from app.cli.clients import run_as_admin
 from app.cli.output import Json, fail, issuer, print_json, show
+from app.db.session import Connection
 from app.settings import Settings
 
 token = typer.Typer(help="Long-lived tokens for jobs.", invoke_without_command=True)
@@ -73,7 +74,7 @@ def token_issue(
         return {"jti": token_id, "esco_code": owner["code"], "role": role, "name": name,
                 "expires_at": expires_at, "access_token": text}  # fmt: skip
 
-    made = run(issued)
+    made = run_as_admin(issued)
     if as_json:
         print_json([made])
     else:
@@ -94,7 +95,7 @@ def token_list(as_json: Json = False) -> None:
         return await cursor.fetchall()
 
     columns = ("jti", "esco_code", "role", "name", "expires_at", "revoked_at")
-    show(run(listed), columns, as_json=as_json)
+    show(run_as_admin(listed), columns, as_json=as_json)
 
 
 @token.command("revoke")
@@ -112,10 +113,10 @@ def token_revoke(
         if row is None:
             raise fail(f"no long-lived token {jti} was issued; see `flows token list`")
         ends = row["expires_at"].timestamp()
-        await clients.revoke(connection, COMMAND_LINE, jti, ends, row["esco"])
+        await clients.revoke_token(connection, COMMAND_LINE, jti, ends, row["esco"])
         return row
 
-    show([run(revoked)], ("jti", "role", "name", "expires_at"), as_json=as_json)
+    show([run_as_admin(revoked)], ("jti", "role", "name", "expires_at"), as_json=as_json)
 
 
 @keys.command("list")
@@ -126,7 +127,7 @@ def keys_list(as_json: Json = False) -> None:
         cursor = await connection.execute(KEYS + " order by signs_from")
         return await cursor.fetchall()
 
-    show(run(listed), KEY_COLUMNS, as_json=as_json)
+    show(run_as_admin(listed), KEY_COLUMNS, as_json=as_json)
 
 
 @keys.command("rotate")
@@ -172,7 +173,7 @@ def keys_rotate(
         )
         return await _published(connection, key.kid)
 
-    made = run(rotated)
+    made = run_as_admin(rotated)
     if as_json:
         print_json([made])
     else:
@@ -205,7 +206,7 @@ def keys_retire(
         await clients.record(connection, COMMAND_LINE, "key.retire", subject=kid)
         return await _published(connection, kid)
 
-    show([run(retired)], KEY_COLUMNS, as_json=as_json)
+    show([run_as_admin(retired)], KEY_COLUMNS, as_json=as_json)
 
 
 async def _published(connection: Connection, kid: str) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from datetime import datetime
 import psycopg
 from psycopg.rows import class_row
 
-STATE = """
+ARCHIVER_STATE = """
     select
         current_setting('archive_mode') <> 'off' as on,
         last_archived_time as last_at,
@@ -32,6 +32,6 @@ class Archiver:
 def archiver(admin_url: str) -> Archiver:
     """Ask the server."""
     with psycopg.connect(admin_url) as connection:
-        row = connection.cursor(row_factory=class_row(Archiver)).execute(STATE).fetchone()
+        row = connection.cursor(row_factory=class_row(Archiver)).execute(ARCHIVER_STATE).fetchone()
     assert row is not None  # noqa: S101  (one row, always)
     return row

@@ -10,11 +10,12 @@ import psycopg
 from psycopg.rows import dict_row
 
 from app.auth import clients
-from app.auth.clients import COMMAND_LINE, Connection
+from app.auth.clients import COMMAND_LINE
 from app.auth.keyring import Keyring, load_state
 from app.auth.keys import load_keys
 from app.auth.tokens import LIFETIME_SECONDS, Grant, issue
 from app.db.maintain import follow
+from app.db.session import Connection
 from app.embedded.demo import load_demo
 from app.errors import NotFound
 

@@ -10,7 +10,7 @@ from urllib.parse import quote
 import psycopg
 
 from app.embedded.process import Child
-from app.embedded.programs import binaries, give, has_timescale, run, system_user
+from app.embedded.programs import binaries, give, has_timescale, run_program, system_user
 
 SOCKET_PATH_LIMIT = 100  # bytes a unix socket's address may have, less a margin (Linux: 108)
 ARCHIVE_SECONDS = 60  # what a lost disk may cost at the most, when segments do not fill sooner
@@ -125,14 +125,14 @@ class EmbeddedPostgres:
             if self.user:
                 shutil.chown(self.data, self.user, self.user)
                 shutil.chown(handed_over.name, self.user)
-            run("initdb", "-D", str(self.data), "-U", "postgres", "-E", "UTF8",
+            run_program("initdb", "-D", str(self.data), "-U", "postgres", "-E", "UTF8",
                       "--locale=C.UTF-8", "--auth=scram-sha-256",
                       f"--pwfile={handed_over.name}", user=self.user)  # fmt: skip
 
     def _stop_leftover(self) -> None:
         if (self.data / "postmaster.pid").exists():
             stop = ("-D", str(self.data), "-m", "fast", "-w", "stop")
-            run("pg_ctl", *stop, user=self.user, check=False)
+            run_program("pg_ctl", *stop, user=self.user, check=False)
 
     def _answers(self) -> bool:
         try:

@@ -58,7 +58,7 @@ def give(user: str | None, *folders: Path) -> None:
                 above.chmod(mode | 0o001)
 
 
-def run(
+def run_program(
     program: str, *arguments: str, user: str | None = None, check: bool = True, shown: bool = False
 ) -> None:
     """Run a program to its end; StackError with its last line when it fails.

@@ -20,7 +20,7 @@ from app.energy.formats import Format
 from app.energy.intervals import Instant, moment
 from app.energy.parameters import Window
 from app.energy.scope import Available
-from app.http.response_stream import ClientGone, Exchange
+from app.http.response_stream import ClientGone, ResponseStream
 
 # Moves when the same data would be written differently.
 REPRESENTATION = 1
@@ -76,7 +76,7 @@ class Question:
     file_name: str
 
 
-class Reading:
+class Report:
     """What a route reads from the database and writes."""
 
     # Selects one value that moves with whatever else than half-hours, mappings and configuration
@@ -91,28 +91,28 @@ class Reading:
 class Answer(Response):
     """Runs its query when it is sent, so that session and transfer end together."""
 
-    def __init__(self, question: Question, reading: Reading) -> None:
+    def __init__(self, question: Question, report: Report) -> None:
         super().__init__()
         self._question = question
-        self._reading = reading
+        self._report = report
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer 304, or 200 with a stream; a client that leaves ends the query it waits for."""
         rest = self._question.services.settings.rest
-        exchange = Exchange(scope, receive, send, rest.send_seconds)
-        with suppress(ClientGone), exchange:
-            async with self._question.services.shares.of(self._question.caller):
-                await self._send(exchange)
+        stream = ResponseStream(scope, receive, send, rest.send_seconds)
+        with suppress(ClientGone), stream:
+            async with self._question.services.concurrency.of(self._question.caller):
+                await self._send(stream)
 
-    async def _send(self, exchange: Exchange) -> None:
+    async def _send(self, stream: ResponseStream) -> None:
         question = self._question
         async with caller_session(question.services.pool, question.caller) as connection:
-            state = await _state(connection, question, self._reading.BESIDE)
-            written = await self._reading.write(question, connection, state)
+            state = await _state(connection, question, self._report.BESIDE)
+            written = await self._report.write(question, connection, state)
             headers = _headers(question, state, written)
             if _matches(question.request, headers["ETag"]):
-                await exchange.start(304, Response(headers=headers, status_code=304).raw_headers)
-                await exchange.end()
+                await stream.start(304, Response(headers=headers, status_code=304).raw_headers)
+                await stream.end()
                 return
             kind = "inline" if question.format.name == "json" else "attachment"
             name = f"{question.file_name}.{question.format.name}"
@@ -120,19 +120,19 @@ class Answer(Response):
             body, media_type = written.body, question.format.media_type
             head = StreamingResponse(body, headers=headers, media_type=media_type).raw_headers
             if question.request.method == "HEAD":
-                await exchange.start(200, head)
-                await exchange.end()
+                await stream.start(200, head)
+                await stream.end()
                 return
             # What fails before the first rows are there is an error with a status of its own.
             begin = [piece async for piece in _some(body, 2)]
-            await exchange.start(200, head)
+            await stream.start(200, head)
             for piece in begin:
-                await exchange.write(piece.encode())
+                await stream.write(piece.encode())
             async for piece in body:
-                await exchange.write(piece.encode())
+                await stream.write(piece.encode())
                 # Rows are written without a pause: between pieces others have their turn.
                 await asyncio.sleep(0)
-            await exchange.end()
+            await stream.end()
 
 
 def _headers(question: Question, state: State, written: Written) -> dict[str, str]:

@@ -95,7 +95,7 @@ def _exact(number: str | None) -> Figure:
     return None if number is None else Decimal(number)
 
 
-class BalanceReading(Grouped):
+class BalanceReport(Grouped):
     """A checked request for a balance."""
 
     query: BalanceQuery

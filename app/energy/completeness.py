@@ -17,7 +17,7 @@ COLUMNS = (*BY, "expected_intervals", "present_intervals", "share_present", "gap
 Gap = tuple[Instant, Instant]
 
 
-class CompletenessReading(Grouped):
+class CompletenessReport(Grouped):
     """A checked request for gaps; its groups are registers, its intervals half-hours."""
 
     async def write(self, question: Question, connection: Connection, state: State) -> Written:

@@ -13,7 +13,7 @@ from app.energy.answer import Question, fingerprint
 from app.energy.formats import file_name, negotiate
 from app.energy.intervals import Instant
 from app.energy.parameters import Filters, Name, Window, Zoned, refuse
-from app.energy.scope import Scope
+from app.energy.scope import Selection
 
 
 async def of_circuit(
@@ -64,9 +64,9 @@ class Asked:
     caller: Principal
     path: dict[str, list[str]]
 
-    def scope(self, query: Filters) -> Scope:
+    def scope(self, query: Filters) -> Selection:
         """What the path and the query narrow the answer to."""
-        return Scope(self.path, query)
+        return Selection(self.path, query)
 
     def question(
         self,

@@ -146,7 +146,7 @@ class EnergyGrid(Grid):
 
 
 @dataclass(frozen=True)
-class EnergyReading(Grouped):
+class EnergyReport(Grouped):
     """A checked request for energy; `limit` is None where the answer is not paged."""
 
     query: EnergyQuery

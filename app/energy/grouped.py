@@ -8,14 +8,14 @@ from psycopg.rows import tuple_row
 
 from app.db.session import Connection
 from app.energy import scope
-from app.energy.answer import Question, Reading, State, Written, period
+from app.energy.answer import Question, Report, State, Written, period
 from app.energy.formats import Format
 from app.energy.groups import Dimension, Groups
 from app.energy.intervals import Intervals
 from app.energy.parameters import MOST_ROWS, Window, refuse
 from app.energy.query import Page, Statement, energy
 from app.energy.rows import reading, table
-from app.energy.scope import Available, Scope
+from app.energy.scope import Available, Selection
 from app.energy.sources import choose
 
 COVERED = (
@@ -35,11 +35,11 @@ class Covered:
 
 
 @dataclass(frozen=True)
-class Grouped(Reading):
+class Grouped(Report):
     """A checked request over a period, whose rows are for groups."""
 
     query: Window
-    scope: Scope
+    scope: Selection
     by: list[Dimension]
     intervals: Intervals
 

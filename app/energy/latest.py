@@ -7,11 +7,11 @@ from typing import Any, ClassVar, LiteralString
 from zoneinfo import ZoneInfo
 
 from app.db.session import Connection
-from app.energy.answer import Question, Reading, State, Written
+from app.energy.answer import Question, Report, State, Written
 from app.energy.intervals import HALF_HOUR
 from app.energy.query import Statement
 from app.energy.rows import reading, table
-from app.energy.scope import Scope, resolve
+from app.energy.scope import Selection, resolve
 
 # Column → its SQL; of a meter, its ESCO, its shadow and its newest half-hour.
 TEXTS = {
@@ -90,11 +90,11 @@ METERS = """
 
 
 @dataclass(frozen=True, slots=True)
-class LatestReading(Reading):
+class LatestReport(Report):
     """A checked request for the last readings."""
 
     zone: ZoneInfo
-    scope: Scope
+    scope: Selection
 
     # Balances and counters move without any half-hour, mappings begin and end as time passes.
     BESIDE: ClassVar[LiteralString] = (

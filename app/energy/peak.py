@@ -14,7 +14,7 @@ from app.energy.query import SPANS, Statement, epoch, half_hours, spans
 from app.energy.scope import Available
 
 
-class PeakReading(GroupedTable):
+class PeakReport(GroupedTable):
     """A checked request for the highest half-hours."""
 
     query: PeakQuery

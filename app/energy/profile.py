@@ -28,7 +28,7 @@ CLASSES: dict[DayClass, str] = {
 }
 
 
-class ProfileReading(GroupedTable):
+class ProfileReport(GroupedTable):
     """A checked request for the average day."""
 
     query: ProfileQuery

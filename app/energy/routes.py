@@ -12,12 +12,12 @@ from starlette.responses import Response
 
 from app.energy import cursors, deps
 from app.energy.answer import Answer
-from app.energy.balance import BalanceReading
-from app.energy.completeness import BY, CompletenessReading
+from app.energy.balance import BalanceReport
+from app.energy.completeness import BY, CompletenessReport
 from app.energy.deps import Asked, AskedDep
-from app.energy.energy import EnergyReading
+from app.energy.energy import EnergyReport
 from app.energy.intervals import Granularity, Intervals, split
-from app.energy.latest import LatestReading
+from app.energy.latest import LatestReport
 from app.energy.models import Balance, Completeness, Energy, Latest, Peak, Profile
 from app.energy.parameters import (
     MOST_ROWS,
@@ -32,8 +32,8 @@ from app.energy.parameters import (
     Window,
     unique,
 )
-from app.energy.peak import PeakReading
-from app.energy.profile import ProfileReading
+from app.energy.peak import PeakReport
+from app.energy.profile import ProfileReport
 
 MOMENT = {"type": "string", "format": "date-time"}
 HEADERS = {
@@ -71,7 +71,7 @@ async def energy(asked: AskedDep, query: Annotated[EnergyQuery, Query()]) -> Res
         after = cursors.read(query.cursor, question.fingerprint)
     limit = query.limit or (MOST_ROWS if question.format.name == "json" else None)
     by = unique(query.group_by)
-    return Answer(question, EnergyReading(query, scope, by, parts, after, limit))
+    return Answer(question, EnergyReport(query, scope, by, parts, after, limit))
 
 
 @reads.get(
@@ -89,7 +89,7 @@ async def balance(asked: AskedDep, query: Annotated[BalanceQuery, Query()]) -> R
     """
     scope, parts = asked.scope(query), _intervals(asked, query, query.granularity)
     question = asked.question("balance", query, parts.first, parts.last, query.granularity)
-    return Answer(question, BalanceReading(query, scope, unique(query.group_by), parts))
+    return Answer(question, BalanceReport(query, scope, unique(query.group_by), parts))
 
 
 @reads.get("/profile", summary="The average day", response_model=Profile)
@@ -101,7 +101,7 @@ async def profile(asked: AskedDep, query: Annotated[ProfileQuery, Query()]) -> R
     """
     scope, parts = asked.scope(query), _half_hours(asked, query, "the average day")
     question = asked.question("profile", query, parts.first, parts.last)
-    return Answer(question, ProfileReading(query, scope, unique(query.group_by), parts))
+    return Answer(question, ProfileReport(query, scope, unique(query.group_by), parts))
 
 
 @reads.get("/peak", summary="The highest half-hours", response_model=Peak)
@@ -112,7 +112,7 @@ async def peak(asked: AskedDep, query: Annotated[PeakQuery, Query()]) -> Respons
     """
     scope, parts = asked.scope(query), _half_hours(asked, query, "the highest half-hours")
     question = asked.question("peak", query, parts.first, parts.last, query.direction)
-    return Answer(question, PeakReading(query, scope, unique(query.group_by), parts))
+    return Answer(question, PeakReport(query, scope, unique(query.group_by), parts))
 
 
 @reads.get("/completeness", summary="What is missing, per register", response_model=Completeness)
@@ -123,7 +123,7 @@ async def completeness(asked: AskedDep, query: Annotated[ScanQuery, Query()]) ->
     """
     scope, parts = asked.scope(query), _half_hours(asked, query, "completeness").past()
     question = asked.question("completeness", query, parts.first, parts.last)
-    return Answer(question, CompletenessReading(query, scope, BY, parts))
+    return Answer(question, CompletenessReport(query, scope, BY, parts))
 
 
 @reads.get("/latest", summary="Last reading and balance of each meter", response_model=Latest)
@@ -131,7 +131,7 @@ async def latest(asked: AskedDep, query: Annotated[LatestQuery, Query()]) -> Res
     """Show each meter's newest half-hour, its counters, and its prepayment balance in pounds."""
     scope, zone = asked.scope(query), query.zone()
     question = asked.question("latest", query, None, None)
-    return Answer(question, LatestReading(zone, scope))
+    return Answer(question, LatestReport(zone, scope))
 
 
 def _intervals(asked: Asked, query: Window, granularity: Granularity) -> Intervals:

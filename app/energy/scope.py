@@ -88,7 +88,7 @@ OF_REGISTERS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Scope:
+class Selection:
     """What is asked for: the path's own filter and the query's; both must hold."""
 
     path: dict[str, list[str]]
@@ -117,7 +117,7 @@ class Scope:
         return [self.path, {name: values for name, values in asked.items() if values}]
 
 
-async def resolve(connection: Connection, scope: Scope) -> list[tuple[str, list[UUID]]]:
+async def resolve(connection: Connection, scope: Selection) -> list[tuple[str, list[UUID]]]:
     """Return (filter, ids); what is foreign or does not exist is the same 404."""
     found = []
     for named in scope.named():
@@ -139,7 +139,7 @@ class Available:
 
 
 async def groups(
-    connection: Connection, scope: Scope, by: Sequence[Dimension], first: Instant, last: Instant
+    connection: Connection, scope: Selection, by: Sequence[Dimension], first: Instant, last: Instant
 ) -> tuple[Groups, Available]:
     """Gather what is mapped in the half-hours from `first` up to `last` into groups.
 

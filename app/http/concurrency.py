@@ -9,7 +9,7 @@ from app.errors import TooManyRequests
 from app.settings import LimitsSettings
 
 
-class Share:
+class ConcurrencyLimit:
     """An asynchronous context for one request's work; more than fit wait their turn, in order.
 
     TooManyRequests is raised when the turn does not come in time.
@@ -39,18 +39,18 @@ class Share:
         self._turns.release()
 
 
-class Shares:
-    """The share of each caller who is here now; `on_refusal` is told of each 429."""
+class ConcurrencyLimits:
+    """The limit of each caller who is here now; `on_refusal` is told of each 429."""
 
     def __init__(self, settings: LimitsSettings, on_refusal: Callable[[], None]) -> None:
         self._settings = settings
         self._on_refusal = on_refusal
-        self._shares: WeakValueDictionary[str, Share] = WeakValueDictionary()
+        self._limits: WeakValueDictionary[str, ConcurrencyLimit] = WeakValueDictionary()
 
-    def of(self, caller: Principal) -> Share:
-        """Return the share of the caller's ESCO; callers without one have their own."""
+    def of(self, caller: Principal) -> ConcurrencyLimit:
+        """Return the limit of the caller's ESCO; callers without one have their own."""
         name = caller.tenant or caller.client_id
-        share = self._shares.get(name)
-        if share is None:
-            share = self._shares[name] = Share(self._settings, self._on_refusal)
-        return share
+        limit = self._limits.get(name)
+        if limit is None:
+            limit = self._limits[name] = ConcurrencyLimit(self._settings, self._on_refusal)
+        return limit

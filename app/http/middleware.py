@@ -71,7 +71,7 @@ CORS_ANSWER_HEADERS = [
 ]
 
 
-class Observed:
+class RequestTelemetry:
     """Names each request, times it, logs one line and counts it; turns a crash into a 500."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics, *, log: bool) -> None:
@@ -131,7 +131,7 @@ class Observed:
             sys.stderr.buffer.flush()
 
 
-class Bounded:
+class RequestLimits:
     """Refuses what is too long, too slow or packed, before anything reads it."""
 
     def __init__(self, app: ASGIApp, settings: RestSettings) -> None:
@@ -197,36 +197,36 @@ class Bounded:
         return receive_bounded
 
 
-class Door:
+class PrefixDispatch:
     """Hands a path's requests to an application of its own, past FastAPI's routing."""
 
-    def __init__(self, app: ASGIApp, prefix: str, behind: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, prefix: str, target: ASGIApp) -> None:
         self._app = app
         self._prefix = prefix
-        self._behind = behind
+        self._target = target
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on to one or the other."""
         inside = scope["type"] == "http" and scope["path"].startswith(self._prefix)
-        await (self._behind if inside else self._app)(scope, receive, send)
+        await (self._target if inside else self._app)(scope, receive, send)
 
 
-def around(
+def wrap(
     routes: ASGIApp, settings: Settings, rest: ASGIApp, verifier: TokenVerifier, metrics: Metrics
 ) -> ASGIApp:
     """Put the layers around the routes; the last one named here meets a request first.
 
     They are outside of FastAPI, whose own layers the pass-through does without.
     """
-    app: ASGIApp = Door(routes, prefix="/rest/v1/", behind=rest)
+    app: ASGIApp = PrefixDispatch(routes, prefix="/rest/v1/", target=rest)
     app = RateLimits(
         app,
         limiter=RateLimiter(settings.limits, metrics),
         verifier=verifier,
         refusal_seconds=settings.limits.refusal_seconds,
     )
-    app = Bounded(app, settings=settings.rest)
-    app = Observed(app, metrics=metrics, log=settings.access_log)
+    app = RequestLimits(app, settings=settings.rest)
+    app = RequestTelemetry(app, metrics=metrics, log=settings.access_log)
     if settings.cors_origins:
         app = CORSMiddleware(
             app,

@@ -20,13 +20,13 @@ from app.auth.bearer import bearer_token
 from app.auth.tokens import OPERATOR, TokenVerifier
 from app.db.principal import Principal
 from app.errors import Forbidden, Problem, TooManyRequests, respond
-from app.http.sliding_window import LocalWindow, SharedWindow, Window
+from app.http.sliding_window import LocalWindow, SharedWindow, SlidingWindow
 from app.monitoring.metrics import Metrics
 from app.settings import LimitsSettings
 
 logger = logging.getLogger(__name__)
 
-DOORS = ("/rest/v1/", "/v1/")
+LIMITED_PREFIXES = ("/rest/v1/", "/v1/")
 STORE_PAUSE_SECONDS = 2.0
 
 Headers = Iterable[tuple[bytes, bytes]]
@@ -98,7 +98,7 @@ class RateLimits:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or answer 401, 403 or 429 here."""
-        if scope["type"] == "http" and scope["path"].startswith(DOORS):
+        if scope["type"] == "http" and scope["path"].startswith(LIMITED_PREFIXES):
             try:
                 scope["token"] = token = bearer_token(scope["headers"])
                 scope["caller"] = caller = self._verifier.verify(token)
@@ -114,7 +114,7 @@ class RateLimits:
         await self._app(scope, receive, send)
 
 
-def _window(name: str, quota: RateLimitItem, settings: LimitsSettings) -> Window:
+def _window(name: str, quota: RateLimitItem, settings: LimitsSettings) -> SlidingWindow:
     if settings.url is None:
         return LocalWindow(quota)
     return SharedWindow(quota, name, settings.url.get_secret_value())

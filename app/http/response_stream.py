@@ -18,7 +18,7 @@ class ClientGone(Exception):  # noqa: N818  (nobody is left to be told of an err
     """The client closed the connection, or takes nothing any more."""
 
 
-class Exchange:
+class ResponseStream:
     """Body in and answer out; as a context it ends the request when the client leaves."""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, send_seconds: float) -> None:

@@ -22,7 +22,7 @@ class Hit:
     seconds: float
 
 
-class Window(Protocol):
+class SlidingWindow(Protocol):
     """Counts the requests of each identity against a quota."""
 
     async def hit(self, identity: str) -> Hit:

@@ -25,7 +25,7 @@ class FormatError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Format:
+class CsvFormat:
     """How a file is to be read.
 
     Columns are named by the header; `time_column` None is the first. Times without an offset are
@@ -73,7 +73,7 @@ class _Refusal(Exception):  # noqa: N818  (becomes a Refused, never leaves this 
     pass
 
 
-def read_rows(lines: Iterable[str], form: Format) -> Iterator[HalfHour | Refused | Skipped]:
+def read_rows(lines: Iterable[str], form: CsvFormat) -> Iterator[HalfHour | Refused | Skipped]:
     """Yield what each row of a CSV file is; FormatError when its header lacks an asked column.
 
     Where clocks go back, a wall-clock time that stands twice in the file is the first pass and then
@@ -131,7 +131,7 @@ def read_rows(lines: Iterable[str], form: Format) -> Iterator[HalfHour | Refused
 class _Clock:
     """Turns a file's labels into starts of half-hours, UTC; remembers repeated wall-clock times."""
 
-    def __init__(self, form: Format) -> None:
+    def __init__(self, form: CsvFormat) -> None:
         self._form = form
         self._seen: set[datetime] = set()
 
@@ -196,7 +196,7 @@ def _named(header: list[str]) -> str:
     return ", ".join(repr(name) for name in header)
 
 
-def _energy(cells: list[str], at: int | None, form: Format) -> Decimal | None:
+def _energy(cells: list[str], at: int | None, form: CsvFormat) -> Decimal | None:
     """The energy in a cell, kWh; None for an empty one."""
     if at is None or not (text := cells[at].strip()):
         return None

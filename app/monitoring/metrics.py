@@ -20,14 +20,14 @@ from psycopg_pool import PoolTimeout
 
 from app.app_state import ServicesDep
 from app.auth.bearer import bearer_token
-from app.db.archiver import STATE
+from app.db.archiver import ARCHIVER_STATE
 from app.db.session import Pool
 from app.errors import Forbidden, NotFound
+from app.monitoring.health import PROBE_SECONDS
 
 router = APIRouter(tags=["operations"])
 
-PROBE_SECONDS = 2.0
-METHODS = frozenset({"GET", "HEAD", "POST", "PATCH", "PUT", "DELETE", "OPTIONS"})
+LABELLED_METHODS = frozenset({"GET", "HEAD", "POST", "PATCH", "PUT", "DELETE", "OPTIONS"})
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
 
@@ -79,7 +79,7 @@ class Metrics:
 
     def observe(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count one request and its duration."""
-        method = method if method in METHODS else "OTHER"
+        method = method if method in LABELLED_METHODS else "OTHER"
         self._request_child(method, route, str(status)).inc()
         self._seconds_child(method, route).observe(seconds)
 
@@ -119,7 +119,7 @@ async def _wal_archive(pool: Pool) -> dict[str, float]:
     """How archiving stands, for an alarm before the disk is full; nothing when no one can say."""
     try:
         async with asyncio.timeout(PROBE_SECONDS), pool.connection() as connection:
-            row = await (await connection.execute(STATE)).fetchone()
+            row = await (await connection.execute(ARCHIVER_STATE)).fetchone()
     except (psycopg.Error, PoolTimeout, TimeoutError):
         return {}
     assert row is not None  # noqa: S101  (one row, always)

@@ -36,8 +36,8 @@ def property_schema(
     value = value_schema(name, swagger, facts)
     example = examples.value(name, value)
     schema = value if facts.not_null else nullable(value)
-    if description := describe(swagger):
-        schema["description"] = description
+    if text := description(swagger):
+        schema["description"] = text
     if read_only:
         schema["readOnly"] = True
     return schema | {"examples": [example]}
@@ -48,7 +48,7 @@ def meaning(swagger: dict[str, Any]) -> str:
     return NOTE.sub("", str(swagger.get("description", ""))).strip()
 
 
-def describe(swagger: dict[str, Any]) -> str:
+def description(swagger: dict[str, Any]) -> str:
     """Return the column's comment, and the keys it is part of, as sentences."""
     text = str(swagger.get("description", ""))
     sentences = [meaning(swagger)]

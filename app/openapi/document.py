@@ -11,8 +11,8 @@ from app.openapi.functions import functions
 from app.openapi.relations import relations
 
 GUIDE = Path(__file__).parent / "guide.md"
-REST = "/rest/v1"
-SCOPES = {
+REST_PATH = "/rest/v1"
+SCOPE_DESCRIPTIONS = {
     "read": "Read what is the ESCO's.",
     "write": "Change what is the ESCO's.",
     "admin": "Manage the ESCO's clients.",
@@ -35,10 +35,10 @@ def build(
     """Return the document of a role that may do what `facts` say, with a token of `scopes`."""
     exposed = relations(swagger, facts)
     paths = own.paths(frame.own, frame.secured, scopes)
-    paths |= {f"{REST}/{relation.name}": relation.path_item() for relation in exposed}
-    paths |= {REST + path: item for path, item in functions(swagger, facts).items()}
+    paths |= {f"{REST_PATH}/{relation.name}": relation.path_item() for relation in exposed}
+    paths |= {REST_PATH + path: item for path, item in functions(swagger, facts).items()}
     schemas = own.schemas(frame.own) | {"Token": own.TOKEN} | responses.SCHEMAS
-    parameters = {"limit": filters.LIMIT, "offset": filters.OFFSET}
+    parameters = {"limit": filters.LIMIT_PARAMETER, "offset": filters.OFFSET_PARAMETER}
     for relation in exposed:
         schemas |= relation.schemas()
         parameters |= relation.parameters()
@@ -82,7 +82,7 @@ def _security_schemes(base_url: str) -> dict[str, Any]:
             "flows": {
                 "clientCredentials": {
                     "tokenUrl": f"{base_url}/auth/token",
-                    "scopes": SCOPES,
+                    "scopes": SCOPE_DESCRIPTIONS,
                 }
             },
         },

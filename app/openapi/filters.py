@@ -145,13 +145,13 @@ PREFERENCES = {
     "missing=default": "gives left out columns their default",
 }
 
-LIMIT: Parameter = {
+LIMIT_PARAMETER: Parameter = {
     "name": "limit",
     "in": "query",
     "description": "At most so many rows.",
     "schema": {"type": "integer", "minimum": 0, "examples": [20]},
 }
-OFFSET: Parameter = {
+OFFSET_PARAMETER: Parameter = {
     "name": "offset",
     "in": "query",
     "description": "Skip so many rows; give `order` too, or pages may overlap.",

@@ -8,7 +8,7 @@ import orjson
 
 from app.openapi import names, responses
 
-METHODS = frozenset({"get", "put", "post", "patch", "delete", "head", "options"})
+OPERATION_KEYS = frozenset({"get", "put", "post", "patch", "delete", "head", "options"})
 # An operation with this mark is shown only to a token that carries the scope it names.
 SCOPE_MARK = "x-flows-scope"
 # The same for every operation below a path.
@@ -65,7 +65,7 @@ def paths(
         operations = {
             method: _operation(method, path, operation, (method, path) in secured)
             for method, operation in item.items()
-            if method in METHODS and _scope(path, operation) in {"", *scopes}
+            if method in OPERATION_KEYS and _scope(path, operation) in {"", *scopes}
         }
         if operations:
             items[path] = operations

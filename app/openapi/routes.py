@@ -11,7 +11,7 @@ from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
 
 from app.app_state import ServicesDep
-from app.auth.deps import _caller
+from app.auth.deps import authenticate
 from app.db.principal import Principal
 from app.openapi.document import Frame
 from app.openapi.own import readable
@@ -58,7 +58,7 @@ def _secured(app: FastAPI) -> Iterator[tuple[str, str]]:
 
 
 def _asks_for_caller(dependant: Dependant) -> bool:
-    return dependant.call is _caller or any(map(_asks_for_caller, dependant.dependencies))
+    return dependant.call is authenticate or any(map(_asks_for_caller, dependant.dependencies))
 
 
 @router.get("/openapi.json")
@@ -83,7 +83,7 @@ async def openapi(request: Request, services: ServicesDep) -> Response:
 
 async def _caller_if_any(request: Request, services: ServicesDep) -> Principal | None:
     sent = "authorization" in request.headers or "apikey" in request.headers
-    return await _caller(request, services) if sent else None
+    return await authenticate(request, services) if sent else None
 
 
 @router.get("/docs")

@@ -81,7 +81,7 @@ class Documents:
         try:
             async with asyncio.timeout(ASK_SECONDS):
                 described, swagger = await asyncio.gather(
-                    _describe(services, role), _swagger(services, role)
+                    _read_catalogue(services, role), _read_swagger(services, role)
                 )
         except (psycopg.Error, PoolTimeout, httpx.HTTPError, TimeoutError) as error:
             logger.warning("the API's description is stale: %r", error)
@@ -102,7 +102,7 @@ def _render(frame: Frame, swagger: bytes, facts: Facts, scopes: frozenset[str]) 
     return Document(body, f'"{hashlib.sha256(body).hexdigest()[:32]}"')
 
 
-async def _describe(services: Services, role: str) -> Mapping[str, Any]:
+async def _read_catalogue(services: Services, role: str) -> Mapping[str, Any]:
     async with services.pool.connection() as connection, connection.transaction():
         await connection.execute("set transaction read only")
         await connection.execute("select set_config('role', %s, true)", (role,))
@@ -113,7 +113,7 @@ async def _describe(services: Services, role: str) -> Mapping[str, Any]:
     return described
 
 
-async def _swagger(services: Services, role: str) -> bytes:
+async def _read_swagger(services: Services, role: str) -> bytes:
     """Ask PostgREST what it serves to the role; the token never leaves this process otherwise."""
     esco = NO_ESCO if role in TENANT_ROLES else None
     grant = Grant("flows-gateway", role, esco, None, ("read", "write"))

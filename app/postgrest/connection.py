@@ -25,7 +25,7 @@ class UpstreamSilent(UpstreamLost):
     """PostgREST sent nothing, or took nothing of the body, for too long."""
 
 
-class Connection(asyncio.BufferedProtocol):
+class UpstreamConnection(asyncio.BufferedProtocol):
     """Carries one request at a time: `ask`, then `read` until it is empty."""
 
     _transport: asyncio.Transport  # from `connection_made` on, before anybody else has it

@@ -6,7 +6,7 @@ import time
 from collections.abc import AsyncGenerator
 from urllib.parse import urlsplit
 
-from app.postgrest.connection import Connection, UpstreamLost
+from app.postgrest.connection import UpstreamConnection, UpstreamLost
 from app.settings import RestSettings
 
 # PostgREST closes a connection after 30 s; a request sent at that moment would be lost.
@@ -26,7 +26,7 @@ class Upstream:
         self._host = parts.netloc.rpartition("@")[2]
         self._settings = settings
         self._turns = asyncio.Semaphore(settings.connections)
-        self._idle: list[Connection] = []  # the one used last at the end
+        self._idle: list[UpstreamConnection] = []  # the one used last at the end
 
     async def ask(
         self,
@@ -34,7 +34,7 @@ class Upstream:
         target: str,
         headers: dict[str, str],
         body: AsyncGenerator[bytes, None] | None = None,
-    ) -> Connection:
+    ) -> UpstreamConnection:
         """Send a request; return the connection, at whose `status`, `headers` and `read` it is.
 
         Give it to `release` in any case.
@@ -67,7 +67,7 @@ class Upstream:
             self._turns.release()
             raise
 
-    def release(self, connection: Connection) -> None:
+    def release(self, connection: UpstreamConnection) -> None:
         """Keep the connection for the next request, or close it when its answer was not read."""
         if connection.reusable:
             connection.idle_since = time.monotonic()
@@ -91,7 +91,7 @@ class Upstream:
         except TimeoutError:
             raise UpstreamLost("no connection is free") from None
 
-    def _kept(self) -> Connection | None:
+    def _kept(self) -> UpstreamConnection | None:
         now = time.monotonic()
         while self._idle:
             connection = self._idle.pop()
@@ -100,12 +100,15 @@ class Upstream:
             connection.close()
         return None
 
-    async def _connect(self) -> Connection:
+    async def _connect(self) -> UpstreamConnection:
         host, port = self._address
         try:
             async with asyncio.timeout(self._settings.connect_seconds):
                 _, connection = await asyncio.get_running_loop().create_connection(
-                    lambda: Connection(self._settings.answer_seconds), host, port, ssl=self._tls
+                    lambda: UpstreamConnection(self._settings.answer_seconds),
+                    host,
+                    port,
+                    ssl=self._tls,
                 )
         except OSError as error:  # TimeoutError is one
             raise UpstreamLost(f"no connection: {error!r}") from error

@@ -13,13 +13,13 @@ from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
 from app.errors import Problem, Unavailable, UpstreamTimeout, respond
-from app.http.concurrency import Shares
-from app.http.response_stream import ClientGone, Exchange
+from app.http.concurrency import ConcurrencyLimits
+from app.http.response_stream import ClientGone, ResponseStream
 from app.monitoring.metrics import Metrics
 from app.postgrest.cancel import QueryCanceller
-from app.postgrest.connection import Connection, UpstreamLost, UpstreamSilent
+from app.postgrest.connection import UpstreamConnection, UpstreamLost, UpstreamSilent
 from app.postgrest.pool import Upstream
-from app.postgrest.request import PREFIX, RestError, rebuild, route_template
+from app.postgrest.request import PREFIX, RestError, build_upstream_request, route_template
 from app.postgrest.response import answer_headers, cleaned_error
 from app.settings import RestSettings
 
@@ -39,11 +39,11 @@ class RestProxy:
         settings: RestSettings,
         metrics: Metrics,
         canceller: QueryCanceller,
-        shares: Shares,
+        concurrency: ConcurrencyLimits,
     ) -> None:
         self._upstream = upstream
         self._canceller = canceller
-        self._shares = shares
+        self._concurrency = concurrency
         self._settings = settings
         self._metrics = metrics
         self._in_flight = 0
@@ -60,41 +60,41 @@ class RestProxy:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        exchange = Exchange(scope, receive, send, self._settings.send_seconds)
+        stream = ResponseStream(scope, receive, send, self._settings.send_seconds)
         try:
-            target, headers = rebuild(scope)
+            target, headers = build_upstream_request(scope)
             scope["route_template"] = route_template(target)
             headers["authorization"] = f"Bearer {scope['token']}"
             headers["x-flows-query"] = query = secrets.token_hex(16)
             self._in_flight += 1
             try:
-                with exchange:
-                    await self._forward(scope, exchange, target, headers)
+                with stream:
+                    await self._forward(scope, stream, target, headers)
             except (ClientGone, UpstreamTimeout):
                 # PostgREST reads a whole body before its query, and answers after it.
-                if "upstream_seconds" not in scope and not exchange.body_error:
+                if "upstream_seconds" not in scope and not stream.body_error:
                     self._canceller.cancel(query)
                 raise
             finally:
                 self._in_flight -= 1
         except RestError as error:
-            await exchange.answer_json(error.status, error.body)
+            await stream.answer_json(error.status, error.body)
         except Problem as problem:
             await respond(Request(scope), problem)(scope, receive, send)
         except ClientGone:
             pass
 
     async def _forward(
-        self, scope: Scope, exchange: Exchange, target: str, headers: dict[str, str]
+        self, scope: Scope, stream: ResponseStream, target: str, headers: dict[str, str]
     ) -> None:
         has_body = "content-length" in headers or any(
             name == b"transfer-encoding" for name, _ in scope["headers"]
         )
-        body = exchange.body() if has_body else None
+        body = stream.body() if has_body else None
         started = time.perf_counter()
         try:
             # PostgREST answers when it is done with the database: what follows is the transfer.
-            async with self._shares.of(scope["caller"]):
+            async with self._concurrency.of(scope["caller"]):
                 answer = await self._upstream.ask(scope["method"], target, headers, body)
         except UpstreamSilent:
             self._metrics.upstream_errors.labels("timeout").inc()
@@ -108,22 +108,22 @@ class RestProxy:
             pairs = answer_headers(answer, PREFIX)
             if answer.status >= 400:
                 status, cleaned = await cleaned_error(answer)
-                await exchange.answer(status, pairs, cleaned)
+                await stream.answer(status, pairs, cleaned)
             else:
-                await self._stream(exchange, answer, pairs)
+                await self._stream(stream, answer, pairs)
         except Unavailable:
             self._metrics.upstream_errors.labels("unavailable").inc()
             raise
         except UpstreamLost as error:
             self._metrics.upstream_errors.labels("cut").inc()
-            if exchange.started:
+            if stream.started:
                 raise UpstreamCut(str(error)) from error
             raise Unavailable("PostgREST broke off its answer.") from error
         finally:
             self._upstream.release(answer)
 
     async def _stream(
-        self, exchange: Exchange, answer: Connection, pairs: list[tuple[bytes, bytes]]
+        self, stream: ResponseStream, answer: UpstreamConnection, pairs: list[tuple[bytes, bytes]]
     ) -> None:
         # Read before the first byte goes out: a small answer is there whole and is sent at once.
         piece = await answer.read()
@@ -132,11 +132,11 @@ class RestProxy:
             await asyncio.sleep(0)
         if answer.complete:
             piece += await answer.read()
-            await exchange.answer(answer.status, pairs, piece)
+            await stream.answer(answer.status, pairs, piece)
             return
-        await exchange.start(answer.status, pairs)
+        await stream.start(answer.status, pairs)
         # A cut upstream raises here, before the last chunk: the client sees a broken transfer.
         while piece:
-            await exchange.write(piece)
+            await stream.write(piece)
             piece = await answer.read()
-        await exchange.end()
+        await stream.end()

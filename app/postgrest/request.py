@@ -9,8 +9,10 @@ from starlette.types import Scope
 from app.errors import BadRequest, MethodNotAllowed
 
 PREFIX = b"/rest/v1"
-METHODS = frozenset({"GET", "HEAD", "POST", "PATCH", "PUT", "DELETE", "OPTIONS"})
-HEADERS = frozenset(b"accept content-length content-type range range-unit if-none-match".split())
+ALLOWED_METHODS = frozenset({"GET", "HEAD", "POST", "PATCH", "PUT", "DELETE", "OPTIONS"})
+FORWARDED_HEADERS = frozenset(
+    b"accept content-length content-type range range-unit if-none-match".split()
+)
 PROFILES = {b"flows": "api", b"api": "api"}
 # Dot segments, empty segments, encoded slashes and dots, parameters, backslashes, controls.
 HOSTILE_PATH = re.compile(rb"//|/\.\.?(/|$)|%2e|%2f|%5c|%25|%00|[;\\\x00-\x20]", re.IGNORECASE)
@@ -32,9 +34,9 @@ class RestError(Exception):
         self.body = {"code": code, "message": message, "details": details, "hint": None}
 
 
-def rebuild(scope: Scope) -> tuple[str, dict[str, str]]:
+def build_upstream_request(scope: Scope) -> tuple[str, dict[str, str]]:
     """Return path with query and the headers to send; RestError or BadRequest refuse."""
-    if scope["method"] not in METHODS:
+    if scope["method"] not in ALLOWED_METHODS:
         raise MethodNotAllowed()
     path: bytes = scope["raw_path"].split(b"?", 1)[0].removeprefix(PREFIX)
     if not path.startswith(b"/") or HOSTILE_PATH.search(path):
@@ -42,7 +44,7 @@ def rebuild(scope: Scope) -> tuple[str, dict[str, str]]:
     headers: dict[str, str] = {}
     preferences: list[str] = []
     for name, value in scope["headers"]:
-        if name in HEADERS:
+        if name in FORWARDED_HEADERS:
             # A repeated header is one list (RFC 9110 §5.3).
             known = headers.get(name.decode())
             text = value.decode("latin-1")

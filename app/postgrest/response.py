@@ -3,9 +3,9 @@
 import orjson
 
 from app.errors import Unavailable
-from app.postgrest.connection import Connection
+from app.postgrest.connection import UpstreamConnection
 
-ANSWER_HEADERS = frozenset(
+RETURNED_HEADERS = frozenset(
     b"allow content-length content-range content-type etag preference-applied retry-after"
     b" www-authenticate".split()
 )
@@ -30,11 +30,11 @@ CANCELLED = "canceling statement due to user request"
 STATUSES = {"55000": 405, "44000": 403}
 
 
-def answer_headers(answer: Connection, prefix: bytes) -> list[tuple[bytes, bytes]]:
+def answer_headers(answer: UpstreamConnection, prefix: bytes) -> list[tuple[bytes, bytes]]:
     """Return the pairs to send; addresses are put under `prefix`, the schema is called flows."""
     pairs = []
     for name, value in answer.headers:
-        if name in ANSWER_HEADERS:
+        if name in RETURNED_HEADERS:
             pairs.append((name, value))
         elif name in (b"location", b"content-location"):
             pairs.append((name, prefix + value))
@@ -43,7 +43,7 @@ def answer_headers(answer: Connection, prefix: bytes) -> list[tuple[bytes, bytes
     return pairs
 
 
-async def cleaned_error(answer: Connection) -> tuple[int, bytes]:
+async def cleaned_error(answer: UpstreamConnection) -> tuple[int, bytes]:
     """Read PostgREST's error; return its status and body without what tells of others.
 
     Unavailable is raised where PostgREST itself cannot serve.

@@ -19,7 +19,7 @@ import psycopg
 
 from app.ingest.load import load
 from app.ingest.rows import HalfHour
-from tests.bench._history import History
+from tests.bench.history import History
 from tests.bench.report import Report
 from tests.conftest import Stack
 

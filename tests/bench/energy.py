@@ -15,7 +15,7 @@ import psycopg
 
 from app.auth.keys import load_keys
 from app.auth.tokens import Grant, issue
-from tests.bench._history import History
+from tests.bench.history import History
 from tests.bench.report import Report
 from tests.conftest import Stack
 from tests.postgrest.test_streaming import Memory

@@ -10,7 +10,7 @@ import pytest
 
 from app.auth.keys import load_keys
 from app.auth.tokens import Grant, issue
-from tests.bench._history import History
+from tests.bench.history import History
 from tests.conftest import Stack
 from tests.postgrest.test_streaming import GROWTH_MB, Memory
 

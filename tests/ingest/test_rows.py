@@ -6,7 +6,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from app.ingest.rows import Format, FormatError, HalfHour, Refused, Skipped, read_rows
+from app.ingest.rows import CsvFormat, FormatError, HalfHour, Refused, Skipped, read_rows
 
 SYDNEY = ZoneInfo("Australia/Sydney")
 LORD_HOWE = ZoneInfo("Australia/Lord_Howe")
@@ -15,7 +15,7 @@ LORD_HOWE = ZoneInfo("Australia/Lord_Howe")
 def read(text: str, **form: object) -> list[HalfHour | Refused | Skipped]:
     """Read a file with columns time, use and made."""
     given = {"import_column": "use", "timezone": SYDNEY} | form
-    return list(read_rows(["time,use,made\n", *text.splitlines(keepends=True)], Format(**given)))  # type: ignore[arg-type]
+    return list(read_rows(["time,use,made\n", *text.splitlines(keepends=True)], CsvFormat(**given)))  # type: ignore[arg-type]
 
 
 def starts(text: str, **form: object) -> list[str]:
@@ -71,8 +71,8 @@ def test_a_decimal_comma_is_read_where_it_is_said() -> None:
     (row,) = read("2011-07-01 01:30,0.5,\n")
     text = ["time;use\n", "2011-07-01 01:30;0,5\n"]
     form = {"import_column": "use", "timezone": SYDNEY, "delimiter": ";"}
-    assert list(read_rows(text, Format(**form, decimal=","))) == [row]  # type: ignore[arg-type]
-    (refused,) = read_rows(text, Format(**form))  # type: ignore[arg-type]
+    assert list(read_rows(text, CsvFormat(**form, decimal=","))) == [row]  # type: ignore[arg-type]
+    (refused,) = read_rows(text, CsvFormat(**form))  # type: ignore[arg-type]
     assert refused == Refused(2, "'0,5' is no number; --decimal , reads a decimal comma")
     with pytest.raises(FormatError, match="cannot separate both"):
         read("2011-07-01 01:30,1,\n", decimal=",")

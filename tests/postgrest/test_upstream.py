@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from app.postgrest.connection import Connection, UpstreamLost, UpstreamSilent
+from app.postgrest.connection import UpstreamConnection, UpstreamLost, UpstreamSilent
 from app.postgrest.pool import Upstream
 from app.settings import RestSettings
 
@@ -68,7 +68,7 @@ async def upstream(
         listener.close()
 
 
-async def body_of(answer: Connection) -> bytes:
+async def body_of(answer: UpstreamConnection) -> bytes:
     """All that comes."""
     whole = b""
     while piece := await answer.read():
@@ -157,7 +157,7 @@ def test_only_a_read_is_asked_again_when_a_kept_connection_was_closed() -> None:
             finally:
                 pool.release(answer)
 
-    async def whole(pool: Upstream) -> Connection:
+    async def whole(pool: Upstream) -> UpstreamConnection:
         answer = await pool.ask("GET", "/", {})
         assert await body_of(answer) == b"ok"
         return answer
