@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app import errors
+from app import __version__, errors
 from app.app_state import open_services
 from app.auth import admin, oauth
 from app.auth.keyring import Keyring
@@ -58,7 +58,7 @@ def create_app(settings: Settings) -> Gateway:
     app = FastAPI(
         title="Flows",
         summary="Prepayment smart meters of energy communities.",
-        version="0.1.0",
+        version=__version__,
         lifespan=lifespan,
         openapi_url=None,
         docs_url=None,

@@ -9,6 +9,7 @@ import pytest
 import yaml
 from typer.main import get_command
 
+from app import __version__
 from app.cli.__main__ import app
 from app.settings import DatabaseSettings, PostgrestSettings, Settings
 
@@ -81,3 +82,9 @@ def test_no_secret_is_written_down() -> None:
     ):
         if "PASSWORD" in name or "://" in str(value):
             assert ":?" in str(value) or "@" not in str(value)
+
+
+def test_the_gateway_is_of_this_version_and_has_no_server_in_it() -> None:
+    assert SERVICES["gateway"]["image"] == f"flows-gateway:{__version__}"
+    built = SERVICES["gateway"]["build"]["dockerfile_inline"]
+    assert "--editable .\n" in built, "no extra is installed"

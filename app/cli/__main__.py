@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from app import __version__
 from app.cli.backup import backup
 from app.cli.clients import client, esco
 from app.cli.db import db
@@ -15,7 +16,6 @@ from app.db.migrate import MigrationError
 from app.settings import Settings
 
 app = typer.Typer(
-    help="The Flows gateway.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="markdown",
@@ -27,6 +27,24 @@ app.add_typer(token, name="token")
 app.add_typer(keys, name="keys")
 app.add_typer(backup, name="backup")
 app.command("import")(import_file)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"flows {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version.", callback=_print_version, is_eager=True
+        ),
+    ] = False,
+) -> None:
+    """The Flows gateway."""
 
 
 @app.command()

