@@ -29,6 +29,7 @@ lint: $(READY)
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports --no-logo
 	$(VENV)/bin/sqlfluff lint sql
 
 # ONLY=rest runs one benchmark, JSON=1 prints JSON.

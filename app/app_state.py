@@ -11,29 +11,23 @@ from fastapi import Depends, Request
 
 from app.auth.keyring import AuthState, Keyring, follow_state
 from app.auth.keys import KeyFolder, SigningKey
+from app.auth.services import AuthServices
 from app.auth.throttle import Throttle
 from app.auth.tokens import TokenVerifier
-from app.db.session import Pool, create_pool, database_url
-from app.http.concurrency import ConcurrencyLimits
+from app.db.session import create_pool, database_url
 from app.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
-class Services:
+class Services(AuthServices):
     """The long-lived objects that routes share; `request.app.state.services`."""
 
-    settings: Settings
-    pool: Pool
     postgrest: httpx.AsyncClient
-    keys: Keyring
-    verifier: TokenVerifier
-    throttle: Throttle
-    concurrency: ConcurrencyLimits
 
 
 @asynccontextmanager
 async def open_services(
-    settings: Settings, keys: Keyring, verifier: TokenVerifier, concurrency: ConcurrencyLimits
+    settings: Settings, keys: Keyring, verifier: TokenVerifier
 ) -> AsyncIterator[Services]:
     """Open everything a gateway process needs; the database may be down and come later."""
     pool = create_pool(settings.database)
@@ -56,7 +50,7 @@ async def open_services(
     async with httpx.AsyncClient(base_url=settings.postgrest.url, timeout=10) as postgrest:
         await pool.open(wait=False)
         try:
-            yield Services(settings, pool, postgrest, keys, verifier, Throttle(), concurrency)
+            yield Services(settings, pool, keys, verifier, Throttle(), postgrest)
         finally:
             follower.cancel()
             with suppress(asyncio.CancelledError):

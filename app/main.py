@@ -4,7 +4,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app import __version__, errors
 from app.app_state import open_services
@@ -15,7 +14,9 @@ from app.auth.tokens import TokenVerifier
 from app.energy import routes as energy
 from app.http import middleware
 from app.http.concurrency import ConcurrencyLimits
+from app.http.gateway import Gateway
 from app.monitoring import health, metrics
+from app.monitoring.registry import Metrics
 from app.openapi import routes as openapi
 from app.postgrest.cancel import QueryCanceller
 from app.postgrest.pool import Upstream
@@ -23,23 +24,11 @@ from app.postgrest.proxy import RestProxy
 from app.settings import Settings
 
 
-class Gateway:
-    """The ASGI application: the routes, behind the layers that every request passes."""
-
-    def __init__(self, routes: FastAPI, layers: ASGIApp) -> None:
-        self.state = routes.state
-        self._layers = layers
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
-        await self._layers(scope, receive, send)
-
-
 def create_app(settings: Settings) -> Gateway:
     """Build the ASGI application; no connection is opened before its lifespan starts."""
     keys = Keyring(load_keys(settings.key_folder, settings.signing_key))
     verifier = TokenVerifier(settings.base_url)
-    counters = metrics.Metrics()
+    counters = Metrics()
     canceller = QueryCanceller(settings.database)
     concurrency = ConcurrencyLimits(settings.limits, counters.rate_limited.labels("concurrent").inc)
     upstream = Upstream(settings.postgrest.url, settings.rest)
@@ -47,7 +36,7 @@ def create_app(settings: Settings) -> Gateway:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with open_services(settings, keys, verifier, concurrency) as services:
+        async with open_services(settings, keys, verifier) as services:
             app.state.services = services
             counters.watch_database(services.pool)
             try:
@@ -66,6 +55,7 @@ def create_app(settings: Settings) -> Gateway:
         redirect_slashes=False,
     )
     app.state.metrics = counters
+    app.state.concurrency = concurrency
     errors.install(app)
     app.include_router(health.router)
     app.include_router(metrics.router)

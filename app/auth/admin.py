@@ -14,9 +14,9 @@ from pydantic import (
     StringConstraints,
 )
 
-from app.app_state import ServicesDep
 from app.auth import clients
 from app.auth.deps import Administrator, Operator
+from app.auth.services import AuthServices, AuthServicesDep
 from app.auth.tokens import LIFETIME_SECONDS, tenant_role
 from app.errors import NotFound, Unprocessable
 
@@ -152,7 +152,7 @@ NO_STORE = {"Cache-Control": "no-store"}
 
 
 @router.get("/clients", summary="List clients")
-async def list_clients(services: ServicesDep, actor: Administrator) -> list[Client]:
+async def list_clients(services: AuthServicesDep, actor: Administrator) -> list[Client]:
     """The ESCO's clients; for an operator, everybody's."""
     async with services.pool.connection() as connection:
         return [Client(**row) for row in await clients.list_clients(connection, actor)]
@@ -160,7 +160,7 @@ async def list_clients(services: ServicesDep, actor: Administrator) -> list[Clie
 
 @router.post("/clients", summary="Make a client", status_code=201)
 async def create_client(
-    services: ServicesDep, actor: Administrator, body: NewClient, response: Response
+    services: AuthServicesDep, actor: Administrator, body: NewClient, response: Response
 ) -> ClientWithSecret:
     """Make a client and its first secret, which is shown in this answer and never again."""
     _check_lifetime(services, body.lifetime_seconds)
@@ -190,7 +190,7 @@ async def create_client(
 
 
 @router.get("/clients/{client_id}", summary="Read a client")
-async def get_client(services: ServicesDep, actor: Administrator, client_id: str) -> Client:
+async def get_client(services: AuthServicesDep, actor: Administrator, client_id: str) -> Client:
     """One client; another ESCO's is the same 404 as none."""
     async with services.pool.connection() as connection:
         return Client(**await clients.get_client(connection, actor, client_id))
@@ -198,7 +198,7 @@ async def get_client(services: ServicesDep, actor: Administrator, client_id: str
 
 @router.patch("/clients/{client_id}", summary="Change a client")
 async def change_client(
-    services: ServicesDep, actor: Administrator, client_id: str, body: ClientChange
+    services: AuthServicesDep, actor: Administrator, client_id: str, body: ClientChange
 ) -> Client:
     """Change name, scopes, lifetime or expiry; tokens it has already keep what they were given."""
     changes: dict[str, Any] = body.model_dump(exclude_unset=True)
@@ -215,7 +215,7 @@ async def change_client(
 
 
 @router.delete("/clients/{client_id}", summary="Disable a client", status_code=204)
-async def disable_client(services: ServicesDep, actor: Administrator, client_id: str) -> None:
+async def disable_client(services: AuthServicesDep, actor: Administrator, client_id: str) -> None:
     """Disable a client: it gets no token, and those it has stop working within five seconds."""
     async with services.pool.connection() as connection:
         now = datetime.now(UTC)
@@ -224,7 +224,7 @@ async def disable_client(services: ServicesDep, actor: Administrator, client_id:
 
 @router.post("/clients/{client_id}/secrets", summary="Make a second secret", status_code=201)
 async def add_secret(
-    services: ServicesDep, actor: Administrator, client_id: str, response: Response
+    services: AuthServicesDep, actor: Administrator, client_id: str, response: Response
 ) -> NewSecret:
     """Make a secret that is valid beside the first, to replace it without a gap."""
     async with services.pool.connection() as connection:
@@ -235,7 +235,7 @@ async def add_secret(
 
 @router.delete("/clients/{client_id}/secrets/{secret}", summary="Delete a secret", status_code=204)
 async def delete_secret(
-    services: ServicesDep, actor: Administrator, client_id: str, secret: uuid.UUID
+    services: AuthServicesDep, actor: Administrator, client_id: str, secret: uuid.UUID
 ) -> None:
     """Delete a secret; the last one stays."""
     async with services.pool.connection() as connection:
@@ -243,21 +243,23 @@ async def delete_secret(
 
 
 @router.get("/escos", summary="List ESCOs")
-async def list_escos(services: ServicesDep, actor: Operator) -> list[Esco]:
+async def list_escos(services: AuthServicesDep, actor: Operator) -> list[Esco]:
     """Every ESCO."""
     async with services.pool.connection() as connection:
         return [Esco(**row) for row in await clients.list_escos(connection)]
 
 
 @router.post("/escos", summary="Make an ESCO", status_code=201)
-async def create_esco(services: ServicesDep, actor: Operator, body: NewEsco) -> Esco:
+async def create_esco(services: AuthServicesDep, actor: Operator, body: NewEsco) -> Esco:
     """Make an ESCO."""
     async with services.pool.connection() as connection:
         return Esco(**await clients.create_esco(connection, actor, body.code, body.name))
 
 
 @router.patch("/escos/{code}", summary="Disable or enable an ESCO")
-async def change_esco(services: ServicesDep, actor: Operator, code: str, body: EscoChange) -> Esco:
+async def change_esco(
+    services: AuthServicesDep, actor: Operator, code: str, body: EscoChange
+) -> Esco:
     """Stop every client and token of an ESCO within five seconds, or let them work again."""
     async with services.pool.connection() as connection:
         return Esco(
@@ -267,7 +269,7 @@ async def change_esco(services: ServicesDep, actor: Operator, code: str, body: E
 
 @router.get("/audit", summary="Read the audit")
 async def audit(
-    services: ServicesDep,
+    services: AuthServicesDep,
     actor: Administrator,
     before: Annotated[
         int | None, Query(ge=1, lt=2**63, description="Entries older than this id.")
@@ -280,7 +282,7 @@ async def audit(
     return [AuditEntry(**row) for row in rows]
 
 
-def _check_lifetime(services: ServicesDep, seconds: int) -> None:
+def _check_lifetime(services: AuthServices, seconds: int) -> None:
     longest = services.settings.tokens.max_lifetime_seconds
     if seconds > longest:
         raise Unprocessable(f"lifetime_seconds: at most {longest} on this platform")

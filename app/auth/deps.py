@@ -5,16 +5,16 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
-from app.app_state import ServicesDep
 from app.auth.bearer import bearer_token
 from app.auth.clients import Actor
+from app.auth.services import AuthServicesDep
 from app.auth.tokens import OPERATOR, TENANT_ROLES
 from app.db.principal import Principal
 from app.errors import Forbidden
 from app.settings import Settings
 
 
-async def authenticate(request: Request, services: ServicesDep) -> Principal:
+async def authenticate(request: Request, services: AuthServicesDep) -> Principal:
     return services.verifier.verify(bearer_token(request.scope["headers"]))
 
 
@@ -35,7 +35,7 @@ def client_address(request: Request, settings: Settings) -> str:
     return address
 
 
-async def _administrator(request: Request, services: ServicesDep, caller: Caller) -> Actor:
+async def _administrator(request: Request, services: AuthServicesDep, caller: Caller) -> Actor:
     # A role that reads every ESCO has none of its own: it must not pass for an operator.
     if "admin" not in caller.scopes or caller.role not in TENANT_ROLES | {OPERATOR}:
         raise Forbidden("This needs a token with the scope admin.")

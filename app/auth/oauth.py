@@ -14,11 +14,11 @@ from urllib.parse import parse_qsl, unquote_plus
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse, Response
 
-from app.app_state import ServicesDep
 from app.auth import clients
 from app.auth.clients import Actor, AuthenticatedClient
 from app.auth.deps import client_address
 from app.auth.keyring import PUBLISH_SECONDS
+from app.auth.services import AuthServices, AuthServicesDep
 from app.auth.throttle import Throttled
 from app.auth.tokens import issue
 from app.db.principal import Principal
@@ -113,7 +113,7 @@ def _credentials(request: Request, form: dict[str, str]) -> tuple[str, str]:
 
 
 async def _authenticated(
-    request: Request, services: ServicesDep, form: Form
+    request: Request, services: AuthServicesDep, form: Form
 ) -> AuthenticatedClient:
     """The client that proved itself; guessing is throttled and recorded."""
     client_id, secret = _credentials(request, form)
@@ -150,7 +150,7 @@ ClientDep = Annotated[AuthenticatedClient, Depends(_authenticated)]
         ["grant_type"], grant_type="client_credentials", scope="Space-separated; else all."
     ),
 )
-async def token(request: Request, services: ServicesDep, form: Form) -> JSONResponse:
+async def token(request: Request, services: AuthServicesDep, form: Form) -> JSONResponse:
     """Exchange a client's id and secret (HTTP Basic, or in the form) for a bearer token.
 
     `scope` narrows what the token allows (`read`, `write`, `admin`); left out, it is everything.
@@ -194,7 +194,7 @@ async def token(request: Request, services: ServicesDep, form: Form) -> JSONResp
     return JSONResponse(body, headers=TOKEN_RESPONSE_HEADERS)
 
 
-def _evaluate(services: ServicesDep, text: str, client: AuthenticatedClient) -> Principal | None:
+def _evaluate(services: AuthServices, text: str, client: AuthenticatedClient) -> Principal | None:
     """The token's caller, when it is good and the client may know: its own, its ESCO's, or any."""
     try:
         found = services.verifier.verify(text)
@@ -215,7 +215,7 @@ def _evaluate(services: ServicesDep, text: str, client: AuthenticatedClient) -> 
     openapi_extra=_schema(["token"], token="The access token."),  # noqa: S106
 )
 async def revoke(
-    request: Request, services: ServicesDep, form: Form, client: ClientDep
+    request: Request, services: AuthServicesDep, form: Form, client: ClientDep
 ) -> Response:
     """Make a token stop working, at both doors within five seconds (RFC 7009).
 
@@ -239,7 +239,7 @@ async def revoke(
     summary="Ask what a token is worth",
     openapi_extra=_schema(["token"], token="The access token."),  # noqa: S106
 )
-async def introspect(services: ServicesDep, form: Form, client: ClientDep) -> JSONResponse:
+async def introspect(services: AuthServicesDep, form: Form, client: ClientDep) -> JSONResponse:
     """Say whether a token is active, and what it allows (RFC 7662)."""
     if "token" not in form:
         raise OAuthError("invalid_request", "token is missing.")
@@ -255,7 +255,7 @@ async def introspect(services: ServicesDep, form: Form, client: ClientDep) -> JS
 
 
 @router.get("/.well-known/jwks.json", summary="The keys that verify tokens")
-async def jwks(services: ServicesDep) -> JSONResponse:
+async def jwks(services: AuthServicesDep) -> JSONResponse:
     """Publish the public keys of every token that is still good (RFC 7517)."""
     # No longer than a new key is published before it signs: a copy always has the key it needs.
     headers = {"Cache-Control": f"public, max-age={PUBLISH_SECONDS}"}
@@ -263,7 +263,7 @@ async def jwks(services: ServicesDep) -> JSONResponse:
 
 
 @router.get("/.well-known/oauth-authorization-server", summary="What this server can do")
-async def metadata(services: ServicesDep) -> JSONResponse:
+async def metadata(services: AuthServicesDep) -> JSONResponse:
     """Describe the authorization server (RFC 8414)."""
     base = services.settings.base_url
     methods = ["client_secret_basic", "client_secret_post"]

@@ -20,6 +20,7 @@ from app.energy.formats import Format
 from app.energy.intervals import Instant, moment
 from app.energy.parameters import Window
 from app.energy.scope import Available
+from app.http.concurrency import ConcurrencyLimits
 from app.http.response_stream import ClientGone, ResponseStream
 
 # Moves when the same data would be written differently.
@@ -100,8 +101,9 @@ class Answer(Response):
         """Answer 304, or 200 with a stream; a client that leaves ends the query it waits for."""
         rest = self._question.services.settings.rest
         stream = ResponseStream(scope, receive, send, rest.send_seconds)
+        limits: ConcurrencyLimits = self._question.request.app.state.concurrency
         with suppress(ClientGone), stream:
-            async with self._question.services.concurrency.of(self._question.caller):
+            async with limits.of(self._question.caller):
                 await self._send(stream)
 
     async def _send(self, stream: ResponseStream) -> None:

@@ -29,7 +29,7 @@ from app.errors import (
     respond,
 )
 from app.http.rate_limit import RateLimiter, RateLimits
-from app.monitoring.metrics import Metrics
+from app.monitoring.registry import Metrics
 from app.settings import RestSettings, Settings
 
 logger = logging.getLogger(__name__)

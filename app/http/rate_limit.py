@@ -21,7 +21,7 @@ from app.auth.tokens import OPERATOR, TokenVerifier
 from app.db.principal import Principal
 from app.errors import Forbidden, Problem, TooManyRequests, respond
 from app.http.sliding_window import LocalWindow, SharedWindow, SlidingWindow
-from app.monitoring.metrics import Metrics
+from app.monitoring.registry import Metrics
 from app.settings import LimitsSettings
 
 logger = logging.getLogger(__name__)

@@ -9,8 +9,8 @@ from types import FrameType
 
 import uvicorn
 
+from app.http.gateway import Gateway
 from app.http.protocol import guarded_protocol
-from app.main import Gateway
 from app.settings import Settings
 
 GRACE_SECONDS = 15

@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 from app.errors import Problem, Unavailable, UpstreamTimeout, respond
 from app.http.concurrency import ConcurrencyLimits
 from app.http.response_stream import ClientGone, ResponseStream
-from app.monitoring.metrics import Metrics
+from app.monitoring.registry import Metrics
 from app.postgrest.cancel import QueryCanceller
 from app.postgrest.connection import UpstreamConnection, UpstreamLost, UpstreamSilent
 from app.postgrest.pool import Upstream
