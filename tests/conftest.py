@@ -20,6 +20,7 @@ import pytest
 
 from app.auth.keys import load_keys
 from app.auth.tokens import Grant, issue
+from tests.demo_home import copy_demo_home
 
 STOP_SECONDS = 60
 
@@ -67,9 +68,13 @@ def answers(url: str, *statuses: int) -> bool:
 
 @contextmanager
 def running_stack(**settings: str) -> Iterator[Stack]:
-    """Run `flows up --demo` on free ports in a folder of its own, with FLOWS_… `settings`."""
+    """Run `flows up --demo` on free ports in a folder of its own, with FLOWS_… `settings`.
+
+    The folder begins as a copy of one where the demo is loaded.
+    """
     with tempfile.TemporaryDirectory(prefix="flows-test-", dir="/tmp") as folder:
         home = Path(folder) / "home"
+        copy_demo_home(home)
         process = subprocess.Popen(
             [sys.executable, "-m", "app.cli", "up", "--demo", "--parent", str(os.getpid())],
             env=os.environ | {"FLOWS_HOME": str(home), "FLOWS_PORT": "0"} | settings,

@@ -19,6 +19,7 @@ import pytest
 
 from app.embedded.stack import Stack
 from tests.conftest import answers, process_of, running_stack, wait_until
+from tests.demo_home import copy_demo_home
 
 SETTINGS = {
     "FLOWS_LIMITS_CONCURRENT": "100",
@@ -90,7 +91,9 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Parts]:
     with pytest.MonkeyPatch.context() as environment:
         for name, value in SETTINGS.items():
             environment.setenv(name, value)
-        stack = Stack(tmp_path_factory.mktemp("faults") / "home", host="127.0.0.1", port=0)
+        home = tmp_path_factory.mktemp("faults") / "home"
+        copy_demo_home(home)
+        stack = Stack(home, host="127.0.0.1", port=0)
         try:
             yield Parts(stack, stack.start(demo=True))
         finally:
