@@ -38,18 +38,18 @@ ENERGY = """
 class DrillReport:
     """Rows and newest time of each series, and what is wrong; nothing wrong is a pass."""
 
-    migration: str
+    schema_version: int
     series: list[dict[str, Any]] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
 
 
-def examine(url: str, migration: str) -> DrillReport:
-    """Look through a recovered database; `migration` is the one the live database is at."""
+def examine(url: str, schema_version: int) -> DrillReport:
+    """Look through a recovered database; `schema_version` is the live database's."""
     with psycopg.connect(url) as connection:
-        (found,) = _row(connection, "select max(version) from schema_migrations")
+        (found,) = _row(connection, "select max(version) from gateway.schema_migration")
         report = DrillReport(found)
-        if found != migration:
-            report.faults.append(f"migration {found} was applied last, not {migration}")
+        if found != schema_version:
+            report.faults.append(f"the schema has version {found}, not {schema_version}")
         for (series,) in connection.execute(SERIES_KEPT).fetchall():
             statement = sql.SQL('select count(*), max("timestamp") from flows.{}')
             rows, newest = _row(connection, statement.format(sql.Identifier(series)))

@@ -153,8 +153,8 @@ def backup_restore(
 def backup_drill(at: At = None, as_json: Json = False) -> None:
     """Restore into a folder that goes again, look through it, and exit 1 if anything is wrong.
 
-    Rows of each series, the aggregates against the half-hours, the last migration, and whether each
-    ESCO sees its own meters and nobody else's. A backup counts once this has passed.
+    Rows of each series, the aggregates against the half-hours, the schema's version, and whether
+    each ESCO sees its own meters and nobody else's. A backup counts once this has passed.
     """
     settings, moment = Settings(), _parse_moment(at)
     url, folder = admin_url(settings), _folder(settings)
@@ -162,9 +162,9 @@ def backup_drill(at: At = None, as_json: Json = False) -> None:
 
     def drill() -> DrillReport:
         with psycopg.connect(url) as live:
-            row = live.execute("select max(version) from schema_migrations").fetchone()
+            row = live.execute("select max(version) from gateway.schema_migration").fetchone()
         with _scratch(folder, moment) as restored:
-            return examine(restored, row[0] if row else "")
+            return examine(restored, row[0] if row else 0)
 
     report = _run_or_fail(drill)
     seconds = (datetime.now(UTC) - started).total_seconds()

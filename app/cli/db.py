@@ -44,7 +44,10 @@ def database_errors(consequence: str = "") -> Iterator[None]:
 
 @db.command("migrate")
 def db_migrate() -> None:
-    """Apply what is missing of sql/ to FLOWS_DATABASE_ADMIN_URL; running it again changes nothing.
+    """Bring FLOWS_DATABASE_ADMIN_URL to this program's schema; running it again changes nothing.
+
+    An upgrade that was interrupted continues where it was. A database of 0.1 is compared with the
+    baseline first, and refused where it lacks any of it.
 
     The roles flows_gateway and authenticator get the passwords that FLOWS_DATABASE_URL and
     FLOWS_POSTGREST_DATABASE_URL carry; the key that signs tokens is made where there is none, and
@@ -57,7 +60,11 @@ def db_migrate() -> None:
         if url
     )
     try:
-        engine = migrate(admin_url(settings), logins=logins)
+        engine = migrate(
+            admin_url(settings),
+            logins=logins,
+            progress=lambda line: typer.echo(f"  {line}", err=True),
+        )
         publish_keys(admin_url(settings), load_keys(settings.key_folder, settings.signing_key))
     except (MigrationError, psycopg.Error) as error:
         raise fail(str(error).strip()) from None
@@ -75,8 +82,12 @@ def db_status(as_json: Json = False) -> None:
     console = Console(soft_wrap=True)
     extension = f", TimescaleDB {status['timescaledb']}" if status["timescaledb"] else ""
     console.print(
-        f"engine {status['engine']} (PostgreSQL {status['server']}{extension}), migration "
-        f"{status['migration']}, {decimal(status['database_bytes'])}"
+        f"engine {status['engine']} (PostgreSQL {status['server']}{extension}), "
+        f"{decimal(status['database_bytes'])}"
+    )
+    console.print(
+        f"schema version {status['schema']['database']} in the database, "
+        f"{status['schema']['program']} in this program"
     )
     for lack in status["lacks"]:
         console.print(f"  {lack}")

@@ -1,79 +1,310 @@
-"""Applies `sql/` with dbmate, which records what was applied; gives login roles their password."""
+"""Brings a database to the schema that sql/ describes; gives login roles their password.
 
-import os
-import shutil
-import subprocess
-import sys
+sql/migrations holds what keeps data: each file is applied once, in a transaction of its own, and
+never edited after that. sql/objects holds what can be replaced: all of it is applied again, in one
+transaction, whenever its text changed. docs/adr/0001-schema-upgrades.md says why.
+"""
+
+import time
+from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from typing import Any
 
 import psycopg
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
-SQL = Path(__file__).resolve().parents[2] / "sql"
+from app.db.baseline import BASELINE, missing_from
+from app.db.schema import SQL, Migration, SqlFile, checksum, migrations, objects
+
 LOCK = 7_366_201  # any number; two migrations of one database at a time would meet halfway
+LOCK_TIMEOUT = "800ms"  # less than PostgreSQL waits before it looks for a deadlock
+BUSY_SECONDS = 300.0
+PAUSE_SECONDS = 1.0
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+Progress = Callable[[str], None]
+
+# Made with the first migration, since the schema it is in is.
+RECORDS = """
+    create table if not exists gateway.schema_migration (
+        version integer primary key,
+        name text not null,
+        sha256 text not null,
+        oldest_gateway integer not null,
+        program text not null,
+        applied_at timestamptz not null default now()
+    );
+    create table if not exists gateway.schema_objects (
+        only_row boolean primary key default true check (only_row),
+        version integer not null,
+        sha256 text not null,
+        program text not null,
+        applied_at timestamptz not null default now()
+    );
+"""
+STATE = """
+    select
+        to_regclass('gateway.schema_migration') is not null as ours,
+        to_regclass('public.schema_migrations') is not null as of_dbmate,
+        exists (select from pg_namespace where nspname = 'flows') as filled
+"""
+ROUTINES = """
+    select p.oid, p.ctid::text from pg_proc as p
+    where p.pronamespace = any(array['flows', 'api', 'gateway']::regnamespace[])
+        and not exists (
+            select from pg_depend as d
+            where d.classid = 'pg_proc'::regclass and d.objid = p.oid and d.deptype = 'e'
+        )
+"""
 
 
 class MigrationError(Exception):
-    """The database cannot be migrated; the message is one line for a person."""
+    """The database cannot be migrated; the message is for a person."""
 
 
-def migrate(admin_url: str, *, logins: tuple[str, ...] = ()) -> str:
+def migrate(
+    admin_url: str,
+    *,
+    logins: tuple[str, ...] = (),
+    folder: Path = SQL,
+    progress: Progress = lambda line: None,
+) -> str:
     """Bring the database up to date and return its engine, `timescale` or `postgres`.
 
     `logins` are the URLs of the login roles (gateway, PostgREST): each role gets the password its
-    URL carries. Running it again changes nothing.
+    URL carries. `progress` hears a line for each step. Running it again changes nothing; one that
+    was interrupted continues where it was. MigrationError says why it cannot be done.
     """
     with psycopg.connect(admin_url, autocommit=True) as connection:
-        connection.execute("select pg_advisory_lock(%s)", (LOCK,))
+        _lock(connection, progress)
         engine = _choose_engine(connection)
-        _dbmate(admin_url, engine)
+        _upgrade(connection, engine, folder, progress)
         for login in logins:
             _set_password(connection, login)
         connection.execute("notify pgrst, 'reload schema'")
     return engine
 
 
-def _choose_engine(connection: psycopg.Connection) -> str:
+def _lock(connection: Connection, progress: Progress) -> None:
+    if not _one(connection, "select pg_try_advisory_lock(%s)", LOCK)[0]:
+        progress("waiting for another `flows db migrate` to end")
+        connection.execute("select pg_advisory_lock(%s)", (LOCK,))
+
+
+def _choose_engine(connection: Connection) -> str:
     """Keep the engine a database began with; a new one gets TimescaleDB where the server has it."""
-    found = connection.execute(
+    installed, migrated, preloaded = _one(
+        connection,
         "select exists (select from pg_extension where extname = 'timescaledb') as installed,"
         " exists (select from pg_namespace where nspname = 'flows') as migrated,"
-        " current_setting('shared_preload_libraries') ~ 'timescaledb' as preloaded"
-    ).fetchone()
-    assert found is not None  # noqa: S101  (one row, always)
-    installed, migrated, preloaded = found
+        " current_setting('shared_preload_libraries') ~ 'timescaledb' as preloaded",
+    )
     if not installed and not migrated and preloaded:
         connection.execute("create extension if not exists timescaledb")
         installed = True
     return "timescale" if installed else "postgres"
 
 
-def _dbmate(admin_url: str, engine: str) -> None:
-    program = shutil.which("dbmate", path=str(Path(sys.executable).parent)) or shutil.which(
-        "dbmate"
-    )
-    if program is None:
-        raise MigrationError("dbmate is not installed; run `make setup`")
-    url = urlsplit(admin_url)
-    query = dict(parse_qsl(url.query))
-    if query.get("host", "").startswith("/"):
-        query.setdefault("sslmode", "disable")  # dbmate's driver asks for TLS on a socket too
-    done = subprocess.run(
-        [program, "--no-dump-schema", "-d", str(SQL), "-d", str(SQL / engine), "up"],
-        env=os.environ | {"DATABASE_URL": urlunsplit(url._replace(query=urlencode(query)))},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        words = [line for line in done.stderr.splitlines() if line.startswith("Error")]
-        applying = [line for line in done.stdout.splitlines() if line.startswith("Applying")]
-        raise MigrationError(" ".join(applying[-1:] + words[-1:]) or done.stderr.strip())
+def _upgrade(connection: Connection, engine: str, folder: Path, progress: Progress) -> None:
+    files = migrations(engine, folder)
+    ours, of_dbmate, filled = _one(connection, STATE)
+    if not ours and of_dbmate and filled:
+        _adopt(connection, engine, [file for file in files if file.version <= BASELINE], progress)
+    elif not ours and filled:
+        raise MigrationError(
+            "there is a schema flows that `flows db migrate` did not make; use an empty database, "
+            "and `flows db copy` for the rows"
+        )
+    applied: dict[int, tuple[str, str]] = {}
+    if ours or of_dbmate:
+        rows = connection.execute("select version, name, sha256 from gateway.schema_migration")
+        applied = {row[0]: (row[1], row[2]) for row in rows}
+    _compare(files, applied)
+    for file in files:
+        if file.version not in applied:
+            progress(f"applying {file.name}")
+            _patiently(connection, lambda file=file: _apply(connection, file))  # type: ignore[misc]
+    _apply_objects(connection, objects(engine, folder), files[-1].version, progress)
 
 
-def _set_password(connection: psycopg.Connection, login_url: str) -> None:
+def _compare(files: list[Migration], applied: dict[int, tuple[str, str]]) -> None:
+    """Refuse what cannot be upgraded: an edited file, or a database newer than the program."""
+    known = {file.version: file for file in files}
+    if unknown := [name for number, (name, _) in sorted(applied.items()) if number not in known]:
+        raise MigrationError(
+            f"the database is newer than this program: its schema has version {max(applied)}, "
+            f"this program knows {max(known)} ({', '.join(unknown)}); install the newer program"
+        )
+    for number, (name, checked) in sorted(applied.items()):
+        if known[number].sha256 != checked:
+            raise MigrationError(
+                f"sql/migrations/{known[number].name} was edited after it was applied (as {name}): "
+                "restore it, and put the change into a new file"
+            )
+    if late := [file.name for file in files if file.version not in applied]:
+        first = next(file.version for file in files if file.version not in applied)
+        if applied and first < max(applied):
+            raise MigrationError(
+                f"sql/migrations/{late[0]} comes before {applied[max(applied)][0]}, which is "
+                "applied already: give it the next number"
+            )
+
+
+def _adopt(
+    connection: Connection, engine: str, baseline: list[Migration], progress: Progress
+) -> None:
+    """Take a database of 0.1, which dbmate made, for what the first migrations make."""
+    progress("comparing this database of 0.1 with the baseline")
+    if missing := missing_from(connection, engine):
+        raise MigrationError(
+            f"this database was made by an earlier state of 0.1 and lacks {len(missing)} of its "
+            "parts, so it cannot be upgraded. Make a new one with `flows db migrate` and take the "
+            "rows over with `flows db copy`. It lacks:\n  " + "\n  ".join(missing)
+        )
+    with connection.transaction():
+        for file in baseline:
+            _record(connection, file)
+        connection.execute("drop table public.schema_migrations")
+
+
+def _apply(connection: Connection, file: Migration) -> None:
+    with connection.transaction():
+        _run(connection, file)
+        _record(connection, file)
+
+
+def _record(connection: Connection, file: Migration) -> None:
+    connection.execute("set local role flows_owner")
+    connection.execute(RECORDS)
+    connection.execute(
+        "insert into gateway.schema_migration (version, name, sha256, oldest_gateway, program)"
+        " values (%s, %s, %s, %s, %s)",
+        (file.version, file.name, file.sha256, file.oldest_gateway, version("flows-gateway")),
+    )
+    connection.execute("reset role")
+
+
+def _apply_objects(
+    connection: Connection, files: list[SqlFile], schema_version: int, progress: Progress
+) -> None:
+    """Apply sql/objects where its text, or the schema below it, is not what was applied last."""
+    row = connection.execute(
+        "select version, sha256, program from gateway.schema_objects"
+    ).fetchone()
+    checked, program = checksum(files), version("flows-gateway")
+    if row is not None and row[:2] == (schema_version, checked):
+        return
+    if row is not None and _numbers(row[2]) > _numbers(program):
+        raise MigrationError(
+            f"the database is newer than this program: Flows {row[2]} brought it up to date, this "
+            f"is {program}; install the newer program"
+        )
+    progress("applying sql/objects")
+
+    def replace(*, keep_routines: bool) -> None:
+        with connection.transaction():
+            _replace(connection, files, keep_routines=keep_routines)
+            connection.execute("set local role flows_owner")
+            connection.execute("delete from gateway.schema_objects")
+            connection.execute(
+                "insert into gateway.schema_objects (version, sha256, program) values (%s, %s, %s)",
+                (schema_version, checked, program),
+            )
+            connection.execute("reset role")
+
+    try:
+        _patiently(connection, lambda: replace(keep_routines=True))
+    except psycopg.errors.InvalidFunctionDefinition:
+        # A function returns something else, or calls its arguments otherwise, than it did.
+        _patiently(connection, lambda: replace(keep_routines=False))
+
+
+def _replace(connection: Connection, files: list[SqlFile], *, keep_routines: bool) -> None:
+    """Take away what the files made last time, and make what they say now.
+
+    Routines are replaced where they stand, so that a call under way finds them; what no file made
+    again is dropped. Without `keep_routines` all that nothing depends on are dropped first.
+    """
+    reset, *others = files
+    _run(connection, reset)
+    if not keep_routines:
+        _drop_routines(connection)
+    before = set(connection.execute(ROUTINES).fetchall())
+    for file in others:
+        _run(connection, file)
+    # A row of the catalogue that is the very same was not written by any file.
+    gone = [oid for oid, place in connection.execute(ROUTINES).fetchall() if (oid, place) in before]
+    if gone:
+        names = connection.execute(
+            "select string_agg(oid::regprocedure::text, ', ') from unnest(%s::oid[]) as oid",
+            (gone,),
+        ).fetchone()
+        assert names is not None  # noqa: S101  (an aggregate)
+        connection.execute(b"drop routine " + names[0].encode())
+
+
+def _drop_routines(connection: Connection) -> None:
+    left = [oid for oid, _ in connection.execute(ROUTINES).fetchall()]
+    while left:
+        needed = []
+        for oid in left:
+            (name,) = _one(connection, "select %s::oid::regprocedure::text", oid)
+            try:
+                with connection.transaction():
+                    connection.execute(b"drop routine " + name.encode())
+            except psycopg.errors.DependentObjectsStillExist:
+                needed.append(oid)
+        if len(needed) == len(left):
+            return
+        left = needed
+
+
+def _run(connection: Connection, file: SqlFile) -> None:
+    """Run a file; its name and line are in what an error says."""
+    try:
+        connection.execute(file.text.encode())
+    except psycopg.errors.InvalidFunctionDefinition:
+        raise
+    except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
+        raise
+    except psycopg.Error as error:
+        place = error.diag.statement_position
+        line = f", line {file.text.count(chr(10), 0, int(place)) + 1}" if place else ""
+        reason = error.diag.message_primary or str(error).strip()
+        raise MigrationError(f"{file.name}{line}: {reason}") from error
+
+
+def _patiently(connection: Connection, work: Callable[[], None]) -> None:
+    """Do the work once its locks are free, without making others queue behind a long reader."""
+    deadline = time.monotonic() + BUSY_SECONDS
+    connection.execute(sql.SQL("set lock_timeout = {}").format(LOCK_TIMEOUT))
+    while True:
+        try:
+            work()
+        except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
+            if time.monotonic() > deadline:
+                raise MigrationError(
+                    f"the database was busy for {BUSY_SECONDS:.0f} s: some transaction does not "
+                    "end; end it, or run this again later (what was done stays)"
+                ) from None
+            time.sleep(PAUSE_SECONDS)
+        else:
+            return
+
+
+def _numbers(program: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in program.split(".") if part.isdigit())
+
+
+def _one(connection: Connection, query: str, *values: object) -> tuple[Any, ...]:
+    row = connection.execute(query.encode(), values).fetchone()
+    assert row is not None  # noqa: S101  (one row, always)
+    return row
+
+
+def _set_password(connection: Connection, login_url: str) -> None:
     login = conninfo_to_dict(login_url)
     if login.get("user") and login.get("password"):
         user, password = str(login["user"]), str(login["password"])

@@ -5,6 +5,8 @@ from typing import Any
 import psycopg
 from psycopg.rows import dict_row
 
+from app.db.schema import DATABASE_VERSION, program_version
+
 # What plain PostgreSQL does not have, and what takes its place.
 LACKS = {
     "postgres": (
@@ -77,7 +79,10 @@ def database_status(admin_url: str) -> dict[str, Any]:
             "lacks": list(LACKS[engine]),
             "server": _one(connection, "show server_version")["server_version"],
             "timescaledb": _extension(connection),
-            "migration": _one(connection, "select max(version) as v from schema_migrations")["v"],
+            "schema": {
+                "database": _one(connection, DATABASE_VERSION)["version"],
+                "program": program_version(),
+            },
             "database_bytes": _one(
                 connection, "select pg_database_size(current_database()) as bytes"
             )["bytes"],

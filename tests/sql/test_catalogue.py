@@ -19,7 +19,7 @@ SERIES = sorted(TIME_SERIES | AGGREGATES | REPORTS)
 # Numbers that count or name something.
 UNITLESS = [
     "id", "phase", "csq", "emnify_id", "event_type", "event_set", "record_count", "missing_count",
-    "register_intervals", "present_intervals", "changes",
+    "register_intervals", "present_intervals", "changes", "version", "oldest_gateway",
 ]  # fmt: skip
 
 # What a caller's role may be, and what every role inherits.
