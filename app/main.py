@@ -31,8 +31,8 @@ def create_app(settings: Settings) -> Gateway:
     counters = Metrics()
     canceller = QueryCanceller(settings.database)
     concurrency = ConcurrencyLimits(settings.limits, counters.rate_limited.labels("concurrent").inc)
-    upstream = Upstream(settings.postgrest.url, settings.rest)
-    rest = RestProxy(upstream, settings.rest, counters, canceller, concurrency)
+    upstream = Upstream(settings.postgrest)
+    rest = RestProxy(upstream, settings, counters, canceller, concurrency)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

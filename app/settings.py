@@ -1,9 +1,10 @@
 """Settings, read once from the environment (prefix `FLOWS_`) and `.env`."""
 
 import re
+from collections.abc import Mapping
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from limits import parse as parse_rate
 from pydantic import (
@@ -15,7 +16,15 @@ from pydantic import (
     ValidationError,
     field_validator,
 )
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic.fields import FieldInfo
+from pydantic_settings import (
+    BaseSettings,
+    DotEnvSettingsSource,
+    EnvSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
 PLACEHOLDERS = ("changeme", "change-me", "change_me", "placeholder", "<", "example")
 
@@ -25,18 +34,78 @@ class Group(BaseSettings):
 
     model_config = SettingsConfigDict(env_file=".env", extra="ignore", frozen=True)
 
+    # Field → the variable that set it before it was renamed; the variable of today wins.
+    former_names: ClassVar[Mapping[str, str]] = {}
+
     def __init__(self, **values: Any) -> None:
         try:
             super().__init__(**values)
         except ValidationError as error:
-            prefix = self.model_config.get("env_prefix", "")
             raise SystemExit(
                 "\n".join(
-                    f"{prefix}{'_'.join(map(str, fault['loc']))}".upper()
-                    + f": {fault['msg'].removeprefix('Value error, ')}"
+                    f"{self._variable(*fault['loc'])}: {fault['msg'].removeprefix('Value error, ')}"
                     for fault in error.errors(include_input=False)
                 )
             ) from None
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Read the environment, then `.env`, then both again under the former names."""
+        return init_settings, env_settings, dotenv_settings, _FormerNames(cls)
+
+    @classmethod
+    def renamed(cls) -> dict[str, str]:
+        """Return former → present name of each variable that is set under its former name."""
+        return {
+            former: cls._present_name(field)
+            for field, former in cls.former_names.items()
+            if former.lower() in _variables(cls)
+        }
+
+    @classmethod
+    def _variable(cls, field: str | int, *path: str | int) -> str:
+        """Return the variable that set a field: under its former name where only that is there."""
+        present = cls._present_name(field, *path)
+        former = cls.former_names.get(str(field), present)
+        known = _variables(cls)
+        return former if former.lower() in known and present.lower() not in known else present
+
+    @classmethod
+    def _present_name(cls, *path: str | int) -> str:
+        return (cls.model_config.get("env_prefix", "") + "_".join(map(str, path))).upper()
+
+
+def _variables(group: type[Group]) -> dict[str, str | None]:
+    """Return the variables of `.env` and of the environment, names in lower case."""
+    return {**DotEnvSettingsSource(group).env_vars, **EnvSettingsSource(group).env_vars}
+
+
+class _FormerNames(PydanticBaseSettingsSource):
+    """The values that are set under the former names of a group."""
+
+    def __init__(self, group: type[Group]) -> None:
+        super().__init__(group)
+        self._group = group
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        """Return what a field's former name is set to, or None."""
+        former = self._group.former_names.get(field_name, "")
+        return _variables(self._group).get(former.lower()), field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        """Return the values by field."""
+        values = {
+            name: self.get_field_value(self._group.model_fields[name], name)[0]
+            for name in self._group.former_names
+        }
+        return {name: value for name, value in values.items() if value is not None}
 
 
 class DatabaseSettings(Group):
@@ -66,9 +135,14 @@ class DatabaseSettings(Group):
 
 
 class PostgrestSettings(Group):
-    """`FLOWS_POSTGREST_*`: the PostgREST behind `/rest/v1`."""
+    """`FLOWS_POSTGREST_*`: the PostgREST behind `/rest/v1`, and how the gateway talks to it."""
 
     model_config = SettingsConfigDict(env_prefix="FLOWS_POSTGREST_")
+    former_names = {
+        "connections": "FLOWS_REST_CONNECTIONS",
+        "connect_seconds": "FLOWS_REST_CONNECT_SECONDS",
+        "answer_seconds": "FLOWS_REST_ANSWER_SECONDS",
+    }
 
     url: str = Field("http://127.0.0.1:3000", description="Where PostgREST listens.")
     database_url: SecretStr | None = Field(
@@ -76,27 +150,54 @@ class PostgrestSettings(Group):
         description="PostgREST's own login (role authenticator); only `flows db migrate` reads it, "
         "to give that role its password.",
     )
-
-
-class RestSettings(Group):
-    """`FLOWS_REST_*`: how much a request may hold and how long each step may take."""
-
-    model_config = SettingsConfigDict(env_prefix="FLOWS_REST_")
-
-    max_body_bytes: PositiveInt = Field(64 * 2**20, description="Longest request body.")
-    max_url_bytes: PositiveInt = Field(16 * 2**10, description="Longest path with its query.")
-    max_header_bytes: PositiveInt = Field(32 * 2**10, description="All header lines together.")
-    head_seconds: PositiveFloat = Field(10.0, description="Until a request's headers are there.")
-    body_seconds: PositiveFloat = Field(15.0, description="Until the next piece of a body comes.")
-    send_seconds: PositiveFloat = Field(
-        30.0, description="Until a client takes the next piece of an answer."
+    connections: PositiveInt = Field(
+        100, description="Connections to PostgREST that one gateway process opens at most."
     )
-    connections: PositiveInt = Field(100, description="Connections to PostgREST at most.")
     connect_seconds: PositiveFloat = Field(
-        3.0, description="Until a connection to PostgREST is free and made; then 503."
+        3.0,
+        description="Seconds a request waits until a connection to PostgREST is free and made "
+        "before it gets a 503.",
     )
     answer_seconds: PositiveFloat = Field(
-        60.0, description="Until PostgREST sends the next piece of an answer; then 504."
+        60.0,
+        description="Seconds PostgREST may take for the next piece of its response before the "
+        "request gets a 504.",
+    )
+
+
+class HttpSettings(Group):
+    """`FLOWS_HTTP_*`: how much a request to any route may hold, and how long each step may take."""
+
+    model_config = SettingsConfigDict(env_prefix="FLOWS_HTTP_")
+    former_names = {
+        "max_body_bytes": "FLOWS_REST_MAX_BODY_BYTES",
+        "max_url_bytes": "FLOWS_REST_MAX_URL_BYTES",
+        "max_header_bytes": "FLOWS_REST_MAX_HEADER_BYTES",
+        "head_seconds": "FLOWS_REST_HEAD_SECONDS",
+        "body_seconds": "FLOWS_REST_BODY_SECONDS",
+        "send_seconds": "FLOWS_REST_SEND_SECONDS",
+    }
+
+    max_body_bytes: PositiveInt = Field(
+        64 * 2**20, description="Bytes of a request's body at most; a longer one gets a 413."
+    )
+    max_url_bytes: PositiveInt = Field(
+        16 * 2**10, description="Bytes of a path with its query at most; a longer one gets a 414."
+    )
+    max_header_bytes: PositiveInt = Field(
+        32 * 2**10, description="Bytes of all header lines together at most; more get a 431."
+    )
+    head_seconds: PositiveFloat = Field(
+        10.0, description="Seconds a client may take to send the head of a request."
+    )
+    body_seconds: PositiveFloat = Field(
+        15.0,
+        description="Seconds a client may take for the next piece of a body before it gets a 408.",
+    )
+    send_seconds: PositiveFloat = Field(
+        30.0,
+        description="Seconds a client may take to accept the next piece of a response before its "
+        "connection is closed.",
     )
 
 
@@ -217,7 +318,7 @@ class Settings(Group):
     keys: KeysSettings = Field(default_factory=KeysSettings)
     tokens: TokenSettings = Field(default_factory=TokenSettings)
     backup: BackupSettings = Field(default_factory=BackupSettings)
-    rest: RestSettings = Field(default_factory=RestSettings)
+    http: HttpSettings = Field(default_factory=HttpSettings)
     limits: LimitsSettings = Field(default_factory=LimitsSettings)
 
     @field_validator("cors_origins", mode="before")
@@ -244,6 +345,11 @@ class Settings(Group):
     def without_slash(cls, url: str | None) -> str | None:
         """Drop a trailing slash, so that paths can be appended."""
         return url.rstrip("/") if url else None
+
+    @property
+    def renamed_variables(self) -> dict[str, str]:
+        """Former → present name of each variable that is set under a former name."""
+        return self.postgrest.renamed() | self.http.renamed()
 
     @property
     def base_url(self) -> str:

@@ -3,14 +3,31 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+from app.settings import HttpSettings, PostgrestSettings, Settings
+from tests.conftest import free_port
+
+FORMER = {
+    "FLOWS_REST_MAX_BODY_BYTES": "FLOWS_HTTP_MAX_BODY_BYTES",
+    "FLOWS_REST_MAX_URL_BYTES": "FLOWS_HTTP_MAX_URL_BYTES",
+    "FLOWS_REST_MAX_HEADER_BYTES": "FLOWS_HTTP_MAX_HEADER_BYTES",
+    "FLOWS_REST_HEAD_SECONDS": "FLOWS_HTTP_HEAD_SECONDS",
+    "FLOWS_REST_BODY_SECONDS": "FLOWS_HTTP_BODY_SECONDS",
+    "FLOWS_REST_SEND_SECONDS": "FLOWS_HTTP_SEND_SECONDS",
+    "FLOWS_REST_CONNECTIONS": "FLOWS_POSTGREST_CONNECTIONS",
+    "FLOWS_REST_CONNECT_SECONDS": "FLOWS_POSTGREST_CONNECT_SECONDS",
+    "FLOWS_REST_ANSWER_SECONDS": "FLOWS_POSTGREST_ANSWER_SECONDS",
+}
 
 
 @pytest.mark.parametrize(
     ("name", "value", "expected"),
     [
         ("FLOWS_PORT", "abc", "FLOWS_PORT: Input should be a valid integer"),
+        ("FLOWS_HTTP_MAX_BODY_BYTES", "-1", "FLOWS_HTTP_MAX_BODY_BYTES: Input should be greater"),
         ("FLOWS_REST_MAX_BODY_BYTES", "-1", "FLOWS_REST_MAX_BODY_BYTES: Input should be greater"),
         ("FLOWS_CORS_ORIGINS", "example.org", "FLOWS_CORS_ORIGINS: 'example.org' is no origin"),
         (
@@ -32,3 +49,72 @@ def test_a_setting_that_cannot_be_is_named(name: str, value: str, expected: str)
     assert refused.stderr.startswith(f"error: {expected}")
     assert refused.stderr.count("\n") == 1
     assert "changeme" not in refused.stderr
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working folder, where `.env` is looked for."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def value(settings: Settings, variable: str) -> float:
+    """What a variable of today set."""
+    group, _, name = variable.removeprefix("FLOWS_").lower().partition("_")
+    found: float = getattr(getattr(settings, group), name)
+    return found
+
+
+@pytest.mark.parametrize("former", FORMER)
+def test_a_former_name_is_read_from_the_environment_and_from_env(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, former: str
+) -> None:
+    present = FORMER[former]
+    default = value(Settings(), present)
+    (folder / ".env").write_text(f"{former}=41\n")
+    assert value(Settings(), present) == 41
+    monkeypatch.setenv(former, "42")
+    assert value(Settings(), present) == 42
+    assert Settings().renamed_variables == {former: present}
+    (folder / ".env").write_text(f"{former}=41\n{present}=43\n")
+    assert value(Settings(), present) == 43
+    monkeypatch.setenv(present, "44")
+    assert value(Settings(), present) == 44
+    assert default not in (41, 42, 43, 44)
+
+
+@pytest.mark.usefixtures("folder")
+def test_no_variable_is_called_renamed_unless_its_former_name_is_set() -> None:
+    assert Settings().renamed_variables == {}
+    names = {
+        former: group.model_config["env_prefix"] + field.upper()
+        for group in (HttpSettings, PostgrestSettings)
+        for field, former in group.former_names.items()
+    }
+    assert names == FORMER
+
+
+def test_a_gateway_says_once_which_settings_were_renamed(tmp_path: Path) -> None:
+    former = {"FLOWS_REST_HEAD_SECONDS": "9", "FLOWS_REST_CONNECTIONS": "9"}
+    gateway = subprocess.Popen(
+        [sys.executable, "-m", "app.cli", "serve"],
+        env=os.environ
+        | {
+            "FLOWS_HOME": str(tmp_path),
+            "FLOWS_PORT": str(free_port()),
+            "FLOWS_DATABASE_URL": "postgresql://flows_gateway@127.0.0.1:1/flows",
+        }
+        | former,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert gateway.stderr is not None
+        first = gateway.stderr.readline()
+    finally:
+        gateway.terminate()
+        _, rest = gateway.communicate(timeout=30)
+    assert "WARNING" in first
+    for name in former:
+        assert f"{name} is now {FORMER[name]}" in first
+        assert name not in rest

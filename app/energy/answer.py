@@ -99,8 +99,8 @@ class Answer(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer 304, or 200 with a stream; a client that leaves ends the query it waits for."""
-        rest = self._question.services.settings.rest
-        stream = ResponseStream(scope, receive, send, rest.send_seconds)
+        settings = self._question.services.settings.http
+        stream = ResponseStream(scope, receive, send, settings.send_seconds)
         limits: ConcurrencyLimits = self._question.request.app.state.concurrency
         with suppress(ClientGone), stream:
             async with limits.of(self._question.caller):

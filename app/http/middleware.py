@@ -30,7 +30,7 @@ from app.errors import (
 )
 from app.http.rate_limit import RateLimiter, RateLimits
 from app.monitoring.registry import Metrics
-from app.settings import RestSettings, Settings
+from app.settings import HttpSettings, Settings
 
 logger = logging.getLogger(__name__)
 
@@ -134,7 +134,7 @@ class RequestTelemetry:
 class RequestLimits:
     """Refuses what is too long, too slow or packed, before anything reads it."""
 
-    def __init__(self, app: ASGIApp, settings: RestSettings) -> None:
+    def __init__(self, app: ASGIApp, settings: HttpSettings) -> None:
         self._app = app
         self._settings = settings
 
@@ -225,7 +225,7 @@ def wrap(
         verifier=verifier,
         refusal_seconds=settings.limits.refusal_seconds,
     )
-    app = RequestLimits(app, settings=settings.rest)
+    app = RequestLimits(app, settings=settings.http)
     app = RequestTelemetry(app, metrics=metrics, log=settings.access_log)
     if settings.cors_origins:
         app = CORSMiddleware(

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from app.settings import RestSettings
+from app.settings import HttpSettings
 
 # A write of at least this many bytes is not held back to be sent together with others.
 GATHER_BELOW_BYTES = 32 * 2**10
@@ -73,7 +73,7 @@ class GuardedProtocol(HttpToolsProtocol):
             self._head_timer = None
 
 
-def guarded_protocol(settings: RestSettings) -> type[GuardedProtocol]:
+def guarded_protocol(settings: HttpSettings) -> type[GuardedProtocol]:
     """Return the protocol class with the bounds of `settings`, for `uvicorn.Config(http=…)`."""
 
     class ConfiguredProtocol(GuardedProtocol):

@@ -13,6 +13,8 @@ from app.http.gateway import Gateway
 from app.http.protocol import guarded_protocol
 from app.settings import Settings
 
+logger = logging.getLogger(__name__)
+
 GRACE_SECONDS = 15
 KEEP_ALIVE_SECONDS = 60
 
@@ -20,6 +22,7 @@ KEEP_ALIVE_SECONDS = 60
 def serve(app: Gateway, settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT; then finish what has begun, and return."""
     _log_to_stderr()
+    _report_renamed(settings)
     # What was imported stays; requests leave few cycles, so looking for them can wait longer.
     gc.collect()
     gc.freeze()
@@ -31,7 +34,7 @@ def serve(app: Gateway, settings: Settings) -> None:
             port=settings.port,
             loop="uvloop",
             # Refuses what smuggles requests (two lengths, bad chunks, bare CR or LF); h11 does not.
-            http=guarded_protocol(settings.rest),
+            http=guarded_protocol(settings.http),
             ws="none",
             log_config=None,
             access_log=False,  # app/http/middleware.py writes it
@@ -67,6 +70,13 @@ class _Server(uvicorn.Server):
         if self._shut_at and time.monotonic() >= self._shut_at:
             self.should_exit = True
         return await super().on_tick(counter)
+
+
+def _report_renamed(settings: Settings) -> None:
+    """Log one line that names the variables set under former names, and what they are now."""
+    if renamed := settings.renamed_variables:
+        names = ", ".join(f"{former} is now {present}" for former, present in renamed.items())
+        logger.warning("settings were renamed; the former names are still read: %s", names)
 
 
 def _log_to_stderr() -> None:

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator
 from urllib.parse import urlsplit
 
 from app.postgrest.connection import UpstreamConnection, UpstreamLost
-from app.settings import RestSettings
+from app.settings import PostgrestSettings
 
 # PostgREST closes a connection after 30 s; a request sent at that moment would be lost.
 IDLE_SECONDS = 15.0
@@ -17,8 +17,8 @@ SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 class Upstream:
     """Asks PostgREST; UpstreamLost and UpstreamSilent are raised where there is no answer."""
 
-    def __init__(self, url: str, settings: RestSettings) -> None:
-        parts = urlsplit(url)
+    def __init__(self, settings: PostgrestSettings) -> None:
+        parts = urlsplit(settings.url)
         secure = parts.scheme == "https"
         self._address = (parts.hostname or "", parts.port or (443 if secure else 80))
         self._tls = ssl.create_default_context() if secure else None

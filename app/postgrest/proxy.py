@@ -21,7 +21,7 @@ from app.postgrest.connection import UpstreamConnection, UpstreamLost, UpstreamS
 from app.postgrest.pool import Upstream
 from app.postgrest.request import PREFIX, RestError, build_upstream_request, route_template
 from app.postgrest.response import answer_headers, cleaned_error
-from app.settings import RestSettings
+from app.settings import Settings
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ class RestProxy:
     def __init__(
         self,
         upstream: Upstream,
-        settings: RestSettings,
+        settings: Settings,
         metrics: Metrics,
         canceller: QueryCanceller,
         concurrency: ConcurrencyLimits,
@@ -44,13 +44,13 @@ class RestProxy:
         self._upstream = upstream
         self._canceller = canceller
         self._concurrency = concurrency
-        self._settings = settings
+        self._send_seconds = settings.http.send_seconds
         self._metrics = metrics
         self._in_flight = 0
         metrics.watch(
             "flows_postgrest_requests",
             "Requests at PostgREST now, and how many there may be.",
-            lambda: {"in_flight": self._in_flight, "limit": settings.connections},
+            lambda: {"in_flight": self._in_flight, "limit": settings.postgrest.connections},
         )
 
     async def close(self) -> None:
@@ -60,7 +60,7 @@ class RestProxy:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        stream = ResponseStream(scope, receive, send, self._settings.send_seconds)
+        stream = ResponseStream(scope, receive, send, self._send_seconds)
         try:
             target, headers = build_upstream_request(scope)
             scope["route_template"] = route_template(target)

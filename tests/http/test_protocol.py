@@ -14,10 +14,10 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uvicorn.server import ServerState
 
 from app.http.protocol import GATHER_BELOW_BYTES, GatheringTransport, guarded_protocol
-from app.settings import RestSettings
+from app.settings import HttpSettings
 
 HEAD = b"GET /live HTTP/1.1\r\nHost: gateway\r\n\r\n"
-LIMITS = RestSettings(max_url_bytes=100, max_header_bytes=100, head_seconds=0.05)
+LIMITS = HttpSettings(max_url_bytes=100, max_header_bytes=100, head_seconds=0.05)
 
 
 def test_the_pinned_uvicorn_is_the_one_that_is_tested() -> None:
@@ -104,7 +104,7 @@ async def answer(scope: Any, receive: Any, send: Any) -> None:
 
 
 def connected(
-    app: Callable[..., Any] = answer, limits: RestSettings = LIMITS
+    app: Callable[..., Any] = answer, limits: HttpSettings = LIMITS
 ) -> tuple[HttpToolsProtocol, Wire]:
     """A protocol that a client has just connected to, and the wire below it."""
     config = uvicorn.Config(app, http=guarded_protocol(limits), ws="none", log_config=None)

@@ -275,7 +275,7 @@ def in_flight(stack: Stack) -> int:
 
 
 def test_slow_clients_are_dropped_and_hold_nothing() -> None:
-    waits = ("FLOWS_REST_HEAD_SECONDS", "FLOWS_REST_BODY_SECONDS", "FLOWS_REST_SEND_SECONDS")
+    waits = ("FLOWS_HTTP_HEAD_SECONDS", "FLOWS_HTTP_BODY_SECONDS", "FLOWS_HTTP_SEND_SECONDS")
     with running_stack(FLOWS_METRICS="open", **dict.fromkeys(waits, "1")) as stack:
         started = time.monotonic()
         for unfinished in (b"", b"GET /rest/v1/escos HTTP/1.1\r\nX: "):

@@ -19,7 +19,7 @@ BODY_MB = 50
 @pytest.fixture(scope="module")
 def large_stack() -> Iterator[Stack]:
     """A stack of this module's own, where a million half-hours fit one more register."""
-    with running_stack(FLOWS_REST_BODY_SECONDS="60") as stack:
+    with running_stack(FLOWS_HTTP_BODY_SECONDS="60") as stack:
         with psycopg.connect(stack.contract["database_url"]) as connection:
             # Half-hours back from 2020 until there are a million rows over all own registers.
             connection.execute(

@@ -9,7 +9,7 @@ import pytest
 
 from app.postgrest.connection import UpstreamConnection, UpstreamLost, UpstreamSilent
 from app.postgrest.pool import Upstream
-from app.settings import RestSettings
+from app.settings import PostgrestSettings
 
 Reader, Writer = asyncio.StreamReader, asyncio.StreamWriter
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -60,7 +60,8 @@ async def upstream(
     server = Server([*scripts])
     listener = await asyncio.start_server(server.serve, "127.0.0.1", 0)
     port = listener.sockets[0].getsockname()[1]
-    pool = Upstream(f"http://127.0.0.1:{port}", RestSettings(**(LIMITS | limits)))  # type: ignore[arg-type]
+    settings = PostgrestSettings(url=f"http://127.0.0.1:{port}", **(LIMITS | limits))
+    pool = Upstream(settings)
     try:
         yield pool, server
     finally:
