@@ -21,6 +21,7 @@ from app.energy.intervals import Instant, moment
 from app.energy.parameters import Window
 from app.energy.scope import Available
 from app.http.concurrency import ConcurrencyLimits
+from app.http.conditional import is_not_modified
 from app.http.response_stream import ClientGone, ResponseStream
 
 # Moves when the same data would be written differently.
@@ -112,7 +113,7 @@ class Answer(Response):
             state = await _state(connection, question, self._report.BESIDE)
             written = await self._report.write(question, connection, state)
             headers = _headers(question, state, written)
-            if _matches(question.request, headers["ETag"]):
+            if is_not_modified(question.request, headers["ETag"]):
                 await stream.start(304, Response(headers=headers, status_code=304).raw_headers)
                 await stream.end()
                 return
@@ -189,9 +190,3 @@ async def _state(connection: Connection, question: Question, beside: LiteralStri
     row = await cursor.fetchone()
     assert row is not None  # noqa: S101  (an aggregate always gives a row)
     return State(row["version"], row["as_of"], row["remapping"])
-
-
-def _matches(request: Request, etag: str) -> bool:
-    """Whether If-None-Match names the tag, or any; weak ones compare alike (RFC 9110 §13.1.2)."""
-    named = request.headers.get("if-none-match", "").split(",")
-    return not {etag, "*"}.isdisjoint(tag.strip().removeprefix("W/") for tag in named)

@@ -13,6 +13,7 @@ from starlette.staticfiles import StaticFiles
 from app.app_state import ServicesDep
 from app.auth.deps import authenticate
 from app.db.principal import Principal
+from app.http.conditional import is_not_modified
 from app.openapi.document import Frame
 from app.openapi.own import readable
 from app.openapi.source import PUBLIC_ROLE, Documents
@@ -61,7 +62,7 @@ def _asks_for_caller(dependant: Dependant) -> bool:
     return dependant.call is authenticate or any(map(_asks_for_caller, dependant.dependencies))
 
 
-@router.get("/openapi.json")
+@router.api_route("/openapi.json", methods=["GET", "HEAD"])
 async def openapi(request: Request, services: ServicesDep) -> Response:
     """Describe what the caller's token may do; without one, what a read client may."""
     documents: Documents = request.app.state.documents
@@ -75,8 +76,7 @@ async def openapi(request: Request, services: ServicesDep) -> Response:
     }
     if document.stale:
         headers |= {"Warning": '110 - "Response is Stale"', "X-Flows-Stale": "true"}
-    asked = request.headers.get("if-none-match", "")
-    if document.etag in (tag.strip().removeprefix("W/") for tag in asked.split(",")):
+    if is_not_modified(request, document.etag):
         return Response(status_code=304, headers=headers)
     return Response(document.body, media_type="application/json", headers=headers)
 
