@@ -9,6 +9,15 @@ from app.errors import TooManyRequests
 from app.settings import LimitsSettings
 
 
+async def acquire_within(semaphore: asyncio.Semaphore, seconds: float) -> None:
+    """Acquire the semaphore, in order of asking; TimeoutError when that takes `seconds`."""
+    if not semaphore.locked():
+        await semaphore.acquire()  # does not wait, so that it needs no timer
+        return
+    async with asyncio.timeout(seconds):
+        await semaphore.acquire()
+
+
 class ConcurrencyLimit:
     """An asynchronous context for one request's work; more than fit wait their turn, in order.
 
@@ -21,12 +30,8 @@ class ConcurrencyLimit:
         self._turns = asyncio.Semaphore(settings.concurrent)
 
     async def __aenter__(self) -> None:
-        if not self._turns.locked():
-            await self._turns.acquire()
-            return
         try:
-            async with asyncio.timeout(self._settings.turn_seconds):
-                await self._turns.acquire()
+            await acquire_within(self._turns, self._settings.turn_seconds)
         except TimeoutError:
             self._on_refusal()
             raise TooManyRequests(

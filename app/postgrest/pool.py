@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncGenerator
 from urllib.parse import urlsplit
 
+from app.http.concurrency import acquire_within
 from app.postgrest.connection import UpstreamConnection, UpstreamLost
 from app.settings import PostgrestSettings
 
@@ -82,12 +83,8 @@ class Upstream:
             self._idle.pop().close()
 
     async def _take_turn(self) -> None:
-        if not self._turns.locked():
-            await self._turns.acquire()  # does not wait
-            return
         try:
-            async with asyncio.timeout(self._settings.connect_seconds):
-                await self._turns.acquire()
+            await acquire_within(self._turns, self._settings.connect_seconds)
         except TimeoutError:
             raise UpstreamLost("no connection is free") from None
 
