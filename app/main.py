@@ -5,14 +5,14 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from app import __version__, errors
+from app import __version__
 from app.app_state import open_services
 from app.auth import admin, oauth
 from app.auth.keyring import Keyring
 from app.auth.keys import load_keys
 from app.auth.tokens import TokenVerifier
 from app.energy import routes as energy
-from app.http import middleware
+from app.http import middleware, problems
 from app.http.concurrency import ConcurrencyLimits
 from app.http.gateway import Gateway
 from app.monitoring import health, metrics
@@ -56,7 +56,7 @@ def create_app(settings: Settings) -> Gateway:
     )
     app.state.metrics = counters
     app.state.concurrency = concurrency
-    errors.install(app)
+    problems.install(app)
     app.include_router(health.router)
     app.include_router(metrics.router)
     app.include_router(oauth.router)

@@ -11,11 +11,14 @@ from app.auth.services import AuthServicesDep
 from app.auth.tokens import OPERATOR, TENANT_ROLES
 from app.db.principal import Principal
 from app.errors import Forbidden
+from app.request_state import request_state
 from app.settings import Settings
 
 
 async def authenticate(request: Request, services: AuthServicesDep) -> Principal:
-    return services.verifier.verify(bearer_token(request.scope["headers"]))
+    """Return the caller; a token that was verified before routing is not verified again."""
+    caller = request_state(request.scope).caller
+    return caller or services.verifier.verify(bearer_token(request.scope["headers"]))
 
 
 Caller = Annotated[Principal, Depends(authenticate)]

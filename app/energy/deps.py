@@ -14,41 +14,42 @@ from app.energy.formats import file_name, negotiate
 from app.energy.intervals import Instant
 from app.energy.parameters import Filters, Name, Window, Zoned, refuse
 from app.energy.scope import Selection
+from app.request_state import request_state
 
 
 async def of_circuit(
     request: Request, which: Annotated[UUID, Path(alias="id", description="The circuit.")]
 ) -> None:
     """`/v1/circuits/{id}`."""
-    request.state.narrowed = {"circuit": [str(which)]}
+    request_state(request.scope).path_filters = {"circuit": [str(which)]}
 
 
 async def of_meter(
     request: Request, serial: Annotated[Name, Path(description="Serial number of the meter.")]
 ) -> None:
     """`/v1/meters/{serial}`."""
-    request.state.narrowed = {"meter": [serial]}
+    request_state(request.scope).path_filters = {"meter": [serial]}
 
 
 async def of_property(
     request: Request, which: Annotated[UUID, Path(alias="id", description="The property.")]
 ) -> None:
     """`/v1/properties/{id}`."""
-    request.state.narrowed = {"property": [str(which)]}
+    request_state(request.scope).path_filters = {"property": [str(which)]}
 
 
 async def of_site(
     request: Request, code_or_id: Annotated[Name, Path(description="Code or id of the site.")]
 ) -> None:
     """`/v1/sites/{code_or_id}`."""
-    request.state.narrowed = {"site": [code_or_id]}
+    request_state(request.scope).path_filters = {"site": [code_or_id]}
 
 
 async def of_esco(
     request: Request, code: Annotated[Name, Path(description="Code of the ESCO.")]
 ) -> None:
     """`/v1/escos/{code}`."""
-    request.state.narrowed = {"esco": [code]}
+    request_state(request.scope).path_filters = {"esco": [code]}
 
 
 # Parameters that may be given more than once.
@@ -98,7 +99,7 @@ async def _asked(request: Request, services: ServicesDep, caller: Caller) -> Ask
         values = request.query_params.getlist(name)
         if len(values) > 1:
             raise refuse(name, ", ".join(values), "must be given once")
-    return Asked(request, services, caller, getattr(request.state, "narrowed", {}))
+    return Asked(request, services, caller, request_state(request.scope).path_filters)
 
 
 AskedDep = Annotated[Asked, Depends(_asked)]

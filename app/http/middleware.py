@@ -1,7 +1,6 @@
 """What every request passes: request id, Server-Timing, access log, metrics, bounds and CORS.
 
-Pure ASGI, so that bodies stream through. Keys that these layers put into the scope: `request_id`,
-`answer_headers` (pairs added to the answer), and read from it: `upstream_seconds`, `caller`.
+Pure ASGI, so that bodies stream through. What a layer tells another is in app/request_state.py.
 """
 
 import asyncio
@@ -15,7 +14,6 @@ from typing import Any
 
 import orjson
 from starlette.middleware.cors import CORSMiddleware
-from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.auth.tokens import TokenVerifier
@@ -26,10 +24,11 @@ from app.errors import (
     TooSlow,
     UnsupportedMediaType,
     UrlTooLong,
-    respond,
 )
+from app.http.problems import respond
 from app.http.rate_limit import RateLimiter, RateLimits
 from app.monitoring.registry import Metrics
+from app.request_state import RequestState, begin_request
 from app.settings import HttpSettings, Settings
 
 logger = logging.getLogger(__name__)
@@ -86,8 +85,8 @@ class RequestTelemetry:
             return
         started = time.perf_counter()
         request_id = _request_id(scope)
-        scope["request_id"] = request_id.decode()
-        scope["answer_headers"] = added = [(b"x-request-id", request_id)]
+        state = begin_request(scope, request_id.decode())
+        state.response_headers.append((b"x-request-id", request_id))
         status = 0
 
         async def send_observed(message: Message) -> None:
@@ -95,8 +94,8 @@ class RequestTelemetry:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 total = time.perf_counter() - started
-                added.append((b"server-timing", _server_timing(scope, total)))
-                message["headers"] = [*message.get("headers", ()), *added]
+                state.response_headers.append((b"server-timing", _server_timing(state, total)))
+                message["headers"] = [*message.get("headers", ()), *state.response_headers]
             await send(message)
 
         try:
@@ -104,26 +103,26 @@ class RequestTelemetry:
         except Exception:
             if status:
                 raise  # the answer has begun: only a broken transfer is honest now
-            logger.exception("request %s crashed", scope["request_id"])
-            await respond(Request(scope), Problem())(scope, receive, send_observed)
+            logger.exception("request %s crashed", state.request_id)
+            await respond(scope, Problem())(scope, receive, send_observed)
         finally:
-            self._record(scope, status or CLIENT_LEFT, time.perf_counter() - started)
+            self._record(scope, state, status or CLIENT_LEFT, time.perf_counter() - started)
 
-    def _record(self, scope: Scope, status: int, seconds: float) -> None:
-        route = _route(scope)
+    def _record(self, scope: Scope, state: RequestState, status: int, seconds: float) -> None:
+        route = _route(scope, state)
         self._metrics.observe(scope["method"], route, status, seconds)
         if not self._log:
             return
         line: dict[str, Any] = {
             "time": time.time(),
-            "request_id": scope["request_id"],
+            "request_id": state.request_id,
             "method": scope["method"],
             "path": scope["path"][:LONGEST_LOGGED_PATH],  # no query: filters hold personal data
             "status": status,
             "seconds": round(seconds, 6),
-            "upstream_seconds": scope.get("upstream_seconds"),
+            "upstream_seconds": state.upstream_seconds,
         }
-        if caller := scope.get("caller"):
+        if caller := state.caller:
             line |= {"client_id": caller.client_id, "esco": caller.esco_code}
         # Past `logging`, whose records cost several times the line. Whoever reads it may be gone.
         with suppress(OSError):
@@ -147,7 +146,7 @@ class RequestLimits:
             except Problem as problem:
                 # The body was not read, so the connection cannot carry another request.
                 problem.headers["Connection"] = "close"
-                await respond(Request(scope), problem)(scope, receive, send)
+                await respond(scope, problem)(scope, receive, send)
                 return
         await self._app(scope, receive, send)
 
@@ -247,16 +246,15 @@ def _request_id(scope: Scope) -> bytes:
     return secrets.token_hex(12).encode()
 
 
-def _server_timing(scope: Scope, total: float) -> bytes:
+def _server_timing(state: RequestState, total: float) -> bytes:
     """Milliseconds up to the first byte of the answer, as browsers' network tools show them."""
     timing = f"total;dur={total * 1000:.2f}"
-    upstream = scope.get("upstream_seconds")
-    if upstream is not None:
-        timing = f"upstream;dur={upstream * 1000:.2f}, {timing}"
+    if state.upstream_seconds is not None:
+        timing = f"upstream;dur={state.upstream_seconds * 1000:.2f}, {timing}"
     return timing.encode()
 
 
-def _route(scope: Scope) -> str:
+def _route(scope: Scope, state: RequestState) -> str:
     """The template that matched: a handful of values, whatever callers invent."""
-    template: str | None = scope.get("route_template") or getattr(scope.get("route"), "path", None)
+    template: str | None = state.route_template or getattr(scope.get("route"), "path", None)
     return template or "unmatched"

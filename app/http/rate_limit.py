@@ -13,15 +13,16 @@ from collections.abc import Iterable
 
 from limits import RateLimitItem, parse
 from limits.errors import StorageError
-from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.auth.bearer import bearer_token
 from app.auth.tokens import OPERATOR, TokenVerifier
 from app.db.principal import Principal
-from app.errors import Forbidden, Problem, TooManyRequests, respond
+from app.errors import Forbidden, Problem, TooManyRequests
+from app.http.problems import respond
 from app.http.sliding_window import LocalWindow, SharedWindow, SlidingWindow
 from app.monitoring.registry import Metrics
+from app.request_state import request_state
 from app.settings import LimitsSettings
 
 logger = logging.getLogger(__name__)
@@ -86,7 +87,7 @@ class RateLimiter:
 
 
 class RateLimits:
-    """ASGI middleware: verifies the token at both doors (`scope["caller"]`) and counts."""
+    """ASGI middleware: verifies the token on /rest/v1 and /v1, and counts the request."""
 
     def __init__(
         self, app: ASGIApp, limiter: RateLimiter, verifier: TokenVerifier, refusal_seconds: float
@@ -100,16 +101,17 @@ class RateLimits:
         """Pass the request on, or answer 401, 403 or 429 here."""
         if scope["type"] == "http" and scope["path"].startswith(LIMITED_PREFIXES):
             try:
-                scope["token"] = token = bearer_token(scope["headers"])
-                scope["caller"] = caller = self._verifier.verify(token)
+                state = request_state(scope)
+                state.token = bearer_token(scope["headers"])
+                state.caller = caller = self._verifier.verify(state.token)
                 if caller.role == OPERATOR:
                     raise Forbidden("This token administers; it reads no data.")
-                scope["answer_headers"].extend(await self._limiter.count(caller))
+                state.response_headers.extend(await self._limiter.count(caller))
             except Problem as problem:
                 if isinstance(problem, TooManyRequests):
                     # For a varying time: a flood's connections would all come back at one moment.
                     await asyncio.sleep(self._refusal_seconds * random.uniform(0.5, 1.5))  # noqa: S311
-                await respond(Request(scope), problem)(scope, receive, send)
+                await respond(scope, problem)(scope, receive, send)
                 return
         await self._app(scope, receive, send)
 

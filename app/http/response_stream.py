@@ -7,6 +7,7 @@ import orjson
 from starlette.types import Receive, Scope, Send
 
 from app.errors import Problem
+from app.request_state import request_state
 
 # Most answers are there sooner; only then is it worth a task to watch whether the client stays.
 WATCH_AFTER_SECONDS = 0.05
@@ -91,7 +92,7 @@ class ResponseStream:
                 await self._send({"type": "http.response.body", "body": piece, "more_body": True})
         except TimeoutError:
             # Closing would wait for the client to take what is buffered: that is what it does not.
-            if abort := self._scope["state"].get("abort"):
+            if abort := request_state(self._scope).abort:
                 abort()
             raise ClientGone from None
 

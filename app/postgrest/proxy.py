@@ -9,11 +9,11 @@ import logging
 import secrets
 import time
 
-from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
-from app.errors import Problem, Unavailable, UpstreamTimeout, respond
+from app.errors import Problem, Unavailable, UpstreamTimeout
 from app.http.concurrency import ConcurrencyLimits
+from app.http.problems import respond
 from app.http.response_stream import ClientGone, ResponseStream
 from app.monitoring.registry import Metrics
 from app.postgrest.cancel import QueryCanceller
@@ -21,6 +21,7 @@ from app.postgrest.connection import UpstreamConnection, UpstreamLost, UpstreamS
 from app.postgrest.pool import Upstream
 from app.postgrest.request import PREFIX, RestError, build_upstream_request, route_template
 from app.postgrest.response import answer_headers, cleaned_error
+from app.request_state import RequestState, request_state
 from app.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -61,18 +62,19 @@ class RestProxy:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         stream = ResponseStream(scope, receive, send, self._send_seconds)
+        state = request_state(scope)
         try:
             target, headers = build_upstream_request(scope)
-            scope["route_template"] = route_template(target)
-            headers["authorization"] = f"Bearer {scope['token']}"
+            state.route_template = route_template(target)
+            headers["authorization"] = f"Bearer {state.token}"
             headers["x-flows-query"] = query = secrets.token_hex(16)
             self._in_flight += 1
             try:
                 with stream:
-                    await self._forward(scope, stream, target, headers)
+                    await self._forward(scope, state, stream, target, headers)
             except (ClientGone, UpstreamTimeout):
                 # PostgREST reads a whole body before its query, and answers after it.
-                if "upstream_seconds" not in scope and not stream.body_error:
+                if state.upstream_seconds is None and not stream.body_error:
                     self._canceller.cancel(query)
                 raise
             finally:
@@ -80,12 +82,17 @@ class RestProxy:
         except RestError as error:
             await stream.answer_json(error.status, error.body)
         except Problem as problem:
-            await respond(Request(scope), problem)(scope, receive, send)
+            await respond(scope, problem)(scope, receive, send)
         except ClientGone:
             pass
 
     async def _forward(
-        self, scope: Scope, stream: ResponseStream, target: str, headers: dict[str, str]
+        self,
+        scope: Scope,
+        state: RequestState,
+        stream: ResponseStream,
+        target: str,
+        headers: dict[str, str],
     ) -> None:
         has_body = "content-length" in headers or any(
             name == b"transfer-encoding" for name, _ in scope["headers"]
@@ -94,7 +101,8 @@ class RestProxy:
         started = time.perf_counter()
         try:
             # PostgREST answers when it is done with the database: what follows is the transfer.
-            async with self._concurrency.of(scope["caller"]):
+            assert state.caller  # noqa: S101  (the rate limits verified the token)
+            async with self._concurrency.of(state.caller):
                 answer = await self._upstream.ask(scope["method"], target, headers, body)
         except UpstreamSilent:
             self._metrics.upstream_errors.labels("timeout").inc()
@@ -103,7 +111,7 @@ class RestProxy:
             self._metrics.upstream_errors.labels("connect").inc()
             logger.warning("PostgREST does not answer: %s", error)
             raise Unavailable("PostgREST does not answer.") from error
-        scope["upstream_seconds"] = time.perf_counter() - started
+        state.upstream_seconds = time.perf_counter() - started
         try:
             pairs = answer_headers(answer, PREFIX)
             if answer.status >= 400:

@@ -1,0 +1,124 @@
+"""Responses to what fails: every error becomes RFC 9457 problem+json here."""
+
+import json
+import logging
+import math
+from typing import Any
+
+import psycopg
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from psycopg_pool import PoolClosed, PoolTimeout
+from starlette.exceptions import HTTPException
+from starlette.types import Scope
+
+from app.errors import PROBLEM_JSON, BadRequest, NotFound, Problem, Unprocessable, from_database
+from app.request_state import request_state
+
+logger = logging.getLogger(__name__)
+
+
+class ProblemResponse(JSONResponse):
+    """Problem details that may repeat what the caller sent, half a surrogate pair included."""
+
+    media_type = PROBLEM_JSON
+
+    def render(self, content: Any) -> bytes:
+        """Write a lone surrogate as the escape it came in: UTF-8 has none."""
+        return json.dumps(content, ensure_ascii=False).encode("utf-8", "backslashreplace")
+
+
+def respond(scope: Scope, problem: Problem) -> JSONResponse:
+    """Build the problem+json answer; its members are type, title, status, code, detail, request_id.
+
+    Source: RFC 9457 (members), RFC 6750 §3 (the challenge of a 401).
+    """
+    body: dict[str, Any] = {
+        "type": "about:blank",
+        "title": problem.title,
+        "status": problem.status,
+        "code": problem.code,
+    }
+    if problem.detail:
+        body["detail"] = problem.detail
+    body |= problem.members
+    body["request_id"] = request_state(scope).request_id
+    if scope["path"].startswith("/rest/v1/"):
+        # PostgREST's clients show `message` and read the other two.
+        body |= {"message": problem.detail or problem.title, "details": None, "hint": None}
+    return ProblemResponse(body, status_code=problem.status, headers=problem.headers)
+
+
+def from_validation(error: RequestValidationError) -> Problem:
+    """Name each parameter, the value it had and what is allowed."""
+    errors = []
+    for item in error.errors():
+        where, *path = (str(part) for part in item["loc"])
+        if where == "query":
+            del path[1:]  # a parameter is named as a whole, not by the place in its list
+        found = item.get("input")
+        if isinstance(found, list) and all(isinstance(part, str) for part in found):
+            found = ",".join(found)
+        errors.append(
+            {
+                "in": where,
+                "parameter": ".".join(path) or where,
+                "value": found if _is_plain(found) else None,
+                "message": item["msg"].removeprefix("Value error, "),
+            }
+        )
+    first = errors[0]
+    return Unprocessable(f"{first['parameter']}: {first['message']}", errors=errors)
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether JSON can say it."""
+    return isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value))
+
+
+def install(app: FastAPI) -> None:
+    """Register the handlers that turn every failure below a route into problem+json."""
+
+    async def on_problem(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, Problem)  # noqa: S101
+        return respond(request.scope, error)
+
+    async def on_validation(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, RequestValidationError)  # noqa: S101
+        return respond(request.scope, from_validation(error))
+
+    async def on_http(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, HTTPException)  # noqa: S101
+        known = {404: NotFound, 400: BadRequest}.get(error.status_code)
+        problem: Problem = known() if known else _unnamed(error.status_code, str(error.detail))
+        problem.headers |= dict(error.headers or {})
+        return respond(request.scope, problem)
+
+    async def on_database(request: Request, error: Exception) -> JSONResponse:
+        problem = from_database(error)
+        if problem.status >= 500:
+            logger.error("database: %s", error, exc_info=problem.status == 500)
+        return respond(request.scope, problem)
+
+    async def on_anything(request: Request, error: Exception) -> JSONResponse:
+        return respond(request.scope, Problem())
+
+    app.add_exception_handler(Problem, on_problem)
+    app.add_exception_handler(RequestValidationError, on_validation)
+    app.add_exception_handler(HTTPException, on_http)
+    for error_class in (psycopg.Error, PoolTimeout, PoolClosed):
+        app.add_exception_handler(error_class, on_database)
+    app.add_exception_handler(Exception, on_anything)
+
+
+def _unnamed(status: int, detail: str) -> Problem:
+    """Wrap a status that the framework chose (405, 413, …) and that has no class of its own."""
+
+    class FrameworkProblem(Problem):
+        pass
+
+    FrameworkProblem.status = status
+    FrameworkProblem.code = detail.lower().replace(" ", "_")
+    FrameworkProblem.title = detail
+    return FrameworkProblem()
