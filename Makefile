@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/.ready
 
-.PHONY: setup demo test fuzz lint bench
+.PHONY: setup demo test fuzz lint bench docs
 setup: $(READY)
 
 $(READY): pyproject.toml constraints.txt
@@ -35,3 +35,9 @@ lint: $(READY)
 # ONLY=rest runs one benchmark, JSON=1 prints JSON.
 bench: $(READY)
 	$(VENV)/bin/python -m tests.bench $(if $(ONLY),--only $(ONLY)) $(if $(JSON),--json)
+
+# The generated pages, then the site in site/, which a gateway that starts afterwards serves.
+docs: export NO_MKDOCS_2_WARNING = 1
+docs: $(READY)
+	$(VENV)/bin/python -m docs.generators
+	$(VENV)/bin/python -m mkdocs build --strict --quiet

@@ -14,6 +14,7 @@ from app.app_state import ServicesDep
 from app.auth.deps import authenticate
 from app.db.principal import Principal
 from app.http.conditional import is_not_modified
+from app.openapi import site
 from app.openapi.document import Frame
 from app.openapi.own import readable
 from app.openapi.source import PUBLIC_ROLE, Documents
@@ -41,6 +42,7 @@ def install(app: FastAPI, settings: Settings) -> None:
     app.include_router(router)
     files = StaticFiles(directory=STATIC, packages=[VENDOR])
     app.router.routes.append(Mount("/docs/assets", app=files))
+    site.install(app, PAGE_HEADERS)
     app.state.documents = Documents(
         Frame(
             base_url=settings.base_url,

@@ -1,0 +1,90 @@
+"""`python -m docs.generators.costs`: measure docs/how-to/query-patterns.md on the running demo.
+
+Each pattern's line `Cost: …` is written anew. Times are of this machine; run it on a calm one.
+"""
+
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psycopg
+
+PAGE = Path(__file__).parents[1] / "how-to" / "query-patterns.md"
+SECTION = re.compile(r"^### .*?(?=^##|\Z)", re.MULTILINE | re.DOTALL)
+CODE = re.compile(r"^```(bash|sql)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+TIMES = 15
+
+
+def main(home: Path) -> None:
+    """Measure every pattern, and write what it costs into the page."""
+    contract = json.loads((home / "demo.json").read_text())
+    community = contract["escos"]["wlce"]
+    page = PAGE.read_text()
+    setup, session = (code for _, code in CODE.findall(page.partition("\n### ")[0]))
+    client = httpx.Client(
+        base_url=contract["base_url"], headers={"Authorization": f"Bearer {community['read_token']}"}
+    )
+    with client, psycopg.connect(contract["database_url"]) as connection:
+        connection.execute(session)
+
+        def measured(section: re.Match[str]) -> str:
+            code = {language: text for language, text in CODE.findall(section[0])}
+            parts = [
+                f"`/{path.split('/')[1]}` {_of_door(client, path):.0f} ms"
+                for path in _paths(setup + code["bash"])
+            ]
+            parts.append(_of_sql(connection, code["sql"]))
+            return re.sub("^Cost: .*$", f"Cost: {', '.join(parts)}.", section[0], flags=re.MULTILINE)
+
+        page = SECTION.sub(measured, page)
+        connection.rollback()
+    PAGE.write_text(page)
+
+
+def _paths(code: str) -> Iterator[str]:
+    """Yield what each `get` of the shell code asks for."""
+    script = "curl() { printf '%s\\n' \"${@: -1}\" | sed 's,^[^/]*//[^/]*,,'; }\n" + code
+    environment = os.environ | {"TOKEN": "", "WRITE_TOKEN": ""}
+    said = subprocess.run(
+        ["bash", "-c", script], env=environment, capture_output=True, text=True, check=True
+    )
+    # What is written is measured in SQL alone.
+    yield from () if "WRITE_TOKEN" in code else said.stdout.splitlines()
+
+
+def _of_door(client: httpx.Client, path: str) -> float:
+    """Return the median of an answer's time, in ms."""
+    times = []
+    for _ in range(TIMES):
+        started = time.perf_counter()
+        client.get(path).raise_for_status()
+        times.append(1000 * (time.perf_counter() - started))
+    return statistics.median(times)
+
+
+def _of_sql(connection: psycopg.Connection[Any], code: str) -> str:
+    """Return a statement's time, rows, buffers and what it reads, as EXPLAIN counts them."""
+    *before, statement = (part for part in code.strip().rstrip(";").split(";\n"))
+    for part in before:
+        connection.execute(part)
+    explain = f"explain (analyze, buffers, format json) {statement}"
+    plans = [connection.execute(explain).fetchone()[0][0] for _ in range(TIMES)]  # type: ignore[index]
+    milliseconds = statistics.median(plan["Execution Time"] for plan in plans)
+    plan = plans[-1]["Plan"]
+    buffers = plan["Shared Hit Blocks"] + plan["Shared Read Blocks"]
+    writes = plan["Node Type"] == "ModifyTable"
+    rows = max(part["Actual Rows"] for part in (plan["Plans"] if writes else [plan]))
+    plural = "" if rows == 1 else "s"
+    return f"SQL {milliseconds:.1f} ms ({rows:.0f} row{plural}, {buffers:,} buffers)"
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1] if len(sys.argv) > 1 else ".flows"))
