@@ -19,7 +19,7 @@ REFERENCE = Path(__file__).parents[1] / "reference"
 @contextmanager
 def migrated_database() -> Iterator[str]:
     """Yield the URL of an empty database with the schema of sql/, on a server of its own."""
-    with tempfile.TemporaryDirectory(prefix="flows-docs-", dir="/tmp") as folder:  # noqa: S108
+    with tempfile.TemporaryDirectory(prefix="flows-docs-", dir="/tmp") as folder:
         home = Path(folder)
         (home / "logs").mkdir()
         server = EmbeddedPostgres(home)

@@ -7,9 +7,10 @@ import sys
 INTRODUCTION = """\
 # Command line
 
-`flows` is in `.venv/bin`; after `. .venv/bin/activate` it is on the path. Commands that work on the
-database log in with `FLOWS_DATABASE_ADMIN_URL` or, without it, to the embedded stack in `FLOWS_HOME`.
-With `--json` an answer is for programs. A refusal is one line on standard error and exit code 1.
+`flows` is in `.venv/bin`; after `. .venv/bin/activate` it is on the path. Commands that work on
+the database log in with `FLOWS_DATABASE_ADMIN_URL` or, without it, to the embedded stack in
+`FLOWS_HOME`. With `--json` an answer is for programs. A refusal is one line on standard error and
+exit code 1.
 """
 TYPER = (sys.executable, "-m", "typer", "app.cli.__main__", "utils", "docs", "--name", "flows")
 
@@ -22,7 +23,7 @@ def page() -> str:
 
 
 def _link_commands(body: str) -> str:
-    """Turn the list of a group's commands, whose help is cut there, into links to their sections."""
+    """Turn the list of a group's commands, whose help is cut there, into links to sections."""
     group, lines, listing = "flows", [], False
     for line in body.splitlines():
         if heading := re.match(r"#+ `(.+)`", line):

@@ -6,6 +6,7 @@ Each pattern's line `Cost: …` is written anew. Times are of this machine; run 
 import json
 import os
 import re
+import shutil
 import statistics
 import subprocess
 import sys
@@ -30,19 +31,22 @@ def main(home: Path) -> None:
     page = PAGE.read_text()
     setup, session = (code for _, code in CODE.findall(page.partition("\n### ")[0]))
     client = httpx.Client(
-        base_url=contract["base_url"], headers={"Authorization": f"Bearer {community['read_token']}"}
+        base_url=contract["base_url"],
+        headers={"Authorization": f"Bearer {community['read_token']}"},
     )
     with client, psycopg.connect(contract["database_url"]) as connection:
         connection.execute(session)
 
         def measured(section: re.Match[str]) -> str:
-            code = {language: text for language, text in CODE.findall(section[0])}
+            code = dict(CODE.findall(section[0]))
             parts = [
                 f"`/{path.split('/')[1]}` {_of_door(client, path):.0f} ms"
                 for path in _paths(setup + code["bash"])
             ]
             parts.append(_of_sql(connection, code["sql"]))
-            return re.sub("^Cost: .*$", f"Cost: {', '.join(parts)}.", section[0], flags=re.MULTILINE)
+            return re.sub(
+                "^Cost: .*$", f"Cost: {', '.join(parts)}.", section[0], flags=re.MULTILINE
+            )
 
         page = SECTION.sub(measured, page)
         connection.rollback()
@@ -54,7 +58,11 @@ def _paths(code: str) -> Iterator[str]:
     script = "curl() { printf '%s\\n' \"${@: -1}\" | sed 's,^[^/]*//[^/]*,,'; }\n" + code
     environment = os.environ | {"TOKEN": "", "WRITE_TOKEN": ""}
     said = subprocess.run(
-        ["bash", "-c", script], env=environment, capture_output=True, text=True, check=True
+        [shutil.which("bash") or "bash", "-c", script],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     # What is written is measured in SQL alone.
     yield from () if "WRITE_TOKEN" in code else said.stdout.splitlines()

@@ -11,13 +11,13 @@ from psycopg.rows import class_row
 INTRODUCTION = """\
 # Schema reference
 
-Everything a caller can reach is in the schema `api`: PostgREST offers it under `/rest/v1`, and clients that
-say `Accept-Profile: flows` mean it too. The tables behind it, under the same names in the schema `flows`,
-are reached by the database's administrators alone. A row is seen by the ESCO that owns it, whatever the
-role; how is in [Isolation](../explanation/isolation.md).
+Everything a caller can reach is in the schema `api`: PostgREST offers it under `/rest/v1`, and
+clients that say `Accept-Profile: flows` mean it too. The tables behind it, under the same names in
+the schema `flows`, are reached by the database's administrators alone. A row is seen by the ESCO
+that owns it, whatever the role; how is in [Isolation](../explanation/isolation.md).
 
-Ids are UUIDs, times are `timestamp with time zone`. In the tables below **key** marks a primary key,
-*required* a column that an insert must give, → the relation that a column refers to.
+Ids are UUIDs, times are `timestamp with time zone`. In the tables below **key** marks a primary
+key, *required* a column that an insert must give, → the relation that a column refers to.
 
 ## Who may do what
 
@@ -32,7 +32,11 @@ Administrators work in SQL as `tsdbadmin`, on the tables of `flows`: every row, 
 """
 ROLES = ("public_backend", "flows", "grafanareader")
 UNIT = re.compile(r", (kWh|kW|pounds per kWh|pounds a day|pounds|V|A|s|days)\b")
-SERIES_KEYS = {"register_id": "meter_registers", "meter_id": "meter_registry", "circuit_id": "circuits"}
+SERIES_KEYS = {
+    "register_id": "meter_registers",
+    "meter_id": "meter_registry",
+    "circuit_id": "circuits",
+}
 SERIES_TIMES = {"timestamp", "day", "month"}
 
 COLUMNS = """
@@ -136,7 +140,7 @@ SECTIONS = {
     "Configuration and state": "What there is, and how it is now.",
     "Junctions": "Links of many to many; both ends of a link must be the writer's.",
     "Time series": "Samples and readings, kept as long as `flows.retention` says.",
-    "Aggregates": "Made from half-hours and the circuits' mapping in force at each; nobody writes them.",
+    "Aggregates": "Made from half-hours and the mapping in force at each; nobody writes them.",
     "Views": "Computed from the relations above.",
 }
 

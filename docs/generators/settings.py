@@ -16,12 +16,13 @@ from app.settings import Settings
 INTRODUCTION = """\
 # Settings
 
-Every setting is an environment variable, or a line `NAME=value` of the file `.env` in the folder where
-`flows` starts; the environment wins. A value that cannot be is one line that names the setting, and
-nothing starts. Secrets are never printed.
+Every setting is an environment variable, or a line `NAME=value` of the file `.env` in the folder
+where `flows` starts; the environment wins. A value that cannot be is one line that names the
+setting, and nothing starts. Secrets are never printed.
 
-Outside these, `FLOWS_POSTGRES_BIN` names the folder of the PostgreSQL programs (`initdb`, `pg_basebackup`,
-…) that `flows up`, `flows backup` and the tests run, instead of those of the extra `embedded`.
+Outside these, `FLOWS_POSTGRES_BIN` names the folder of the PostgreSQL programs (`initdb`,
+`pg_basebackup`, …) that `flows up`, `flows backup` and the tests run, instead of those of the extra
+`embedded`.
 """
 HEADER = "| setting | value | default | meaning |\n|---|---|---|---|\n"
 TYPES = {int: "integer", float: "number", bool: "true or false", str: "text", Path: "path",
@@ -69,9 +70,7 @@ def _names(settings: type[BaseSettings], name: str, field: FieldInfo) -> str:
 def _kind(annotation: Any) -> str:
     """Return what a value may be, in words."""
     if typing.get_origin(annotation) in (types.UnionType, typing.Union):
-        (annotation,) = (
-            one for one in typing.get_args(annotation) if one is not types.NoneType
-        )
+        (annotation,) = (one for one in typing.get_args(annotation) if one is not types.NoneType)
     if typing.get_origin(annotation) is typing.Annotated:
         return _kind(typing.get_args(annotation)[0])
     if typing.get_origin(annotation) is Literal:

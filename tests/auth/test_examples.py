@@ -1,10 +1,9 @@
-"""The examples of app/auth/README.md run as they are written."""
+"""The examples of docs/how-to/tokens.md run as they are written, and do what they are for."""
 
 import os
 import re
 import shutil
 import subprocess
-import textwrap
 from pathlib import Path
 
 import httpx
@@ -13,17 +12,21 @@ import pytest
 from app.auth.oauth import router
 from tests.conftest import Stack, flows
 
-README = Path(__file__).parents[2] / "app" / "auth" / "README.md"
+GUIDE = Path(__file__).parents[2] / "docs" / "how-to" / "tokens.md"
 WRITTEN_BASE = "https://api.example.org"
+
+
+def examples(title: str) -> str:
+    """The code of the blocks under a heading."""
+    section = GUIDE.read_text().partition(f"## {title}\n")[2].partition("\n## ")[0]
+    code = "".join(re.findall(r"^```\w+\n(.*?)^```", section, re.MULTILINE | re.DOTALL))
+    assert code
+    return code
 
 
 def example(stack: Stack, title: str) -> str:
     """The code under a heading, asking the stack instead of the example's host."""
-    section = README.read_text().partition(f"## {title}\n")[2].partition("\n## ")[0]
-    blocks = re.findall(r"(?:^ {4}.*\n|^\n)+", section, re.MULTILINE)
-    code = textwrap.dedent(next(block for block in blocks if block.strip())).strip()
-    assert code
-    return code.replace(WRITTEN_BASE, stack.contract["base_url"])
+    return examples(title).replace(WRITTEN_BASE, stack.contract["base_url"])
 
 
 def credentials(stack: Stack) -> tuple[str, str]:
@@ -52,9 +55,11 @@ def test_the_curl_example_prints_a_token(stack: Stack) -> None:
     assert answer["scope"] == "read"
 
 
-def test_the_python_example_reads_meters(stack: Stack) -> None:
+def test_the_python_example_reads_meters(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
     client_id, secret = credentials(stack)
-    names: dict[str, object] = {"client_id": client_id, "client_secret": secret}
+    monkeypatch.setenv("CLIENT_ID", client_id)
+    monkeypatch.setenv("CLIENT_SECRET", secret)
+    names: dict[str, object] = {}
     exec(example(stack, "Python"), names)  # noqa: S102
     assert works(stack, str(names["token"]))
     meters = names["meters"]

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,12 +57,10 @@ def name(page: Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def backups(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder that stands for the examples' backup folder."""
-    folder = tmp_path_factory.mktemp("backups")
-    for above in (folder, *folder.parents[:-2]):
-        above.chmod(0o755)  # PostgreSQL runs as a user of its own
-    return folder
+def backups() -> Iterator[Path]:
+    """The folder that stands for the examples' backup folder; PostgreSQL's user can get at it."""
+    with tempfile.TemporaryDirectory(prefix="flows-test-", dir="/tmp") as folder:
+        yield Path(folder)
 
 
 @pytest.fixture(scope="module")
