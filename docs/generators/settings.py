@@ -6,7 +6,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import AliasChoices, SecretStr
+from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 from pydantic_settings import BaseSettings
@@ -18,7 +18,8 @@ INTRODUCTION = """\
 
 Every setting is an environment variable, or a line `NAME=value` of the file `.env` in the folder
 where `flows` starts; the environment wins. A value that cannot be is one line that names the
-setting, and nothing starts. Secrets are never printed.
+setting, and nothing starts. Secrets are never printed. The name
+that a setting had before (*was*) is still read.
 
 Outside these, `FLOWS_POSTGRES_BIN` names the folder of the PostgreSQL programs (`initdb`,
 `pg_basebackup`, …) that `flows up`, `flows backup` and the tests run, instead of those of the extra
@@ -48,7 +49,7 @@ def _groups(settings: type[BaseSettings]) -> typing.Iterator[tuple[str, type[Bas
 def _section(title: str, settings: type[BaseSettings]) -> str:
     nested = dict(_groups(settings))
     rows = [
-        f"| {_names(settings, name, field)} | {_kind(field.annotation)} | {_default(field)} "
+        f"| {_names(settings, name)} | {_kind(field.annotation)} | {_default(field)} "
         f"| {_cell(field.description or '')} |\n"
         for name, field in settings.model_fields.items()
         if name not in nested
@@ -56,15 +57,11 @@ def _section(title: str, settings: type[BaseSettings]) -> str:
     return f"## {title.rstrip('.')}\n\n{HEADER}{''.join(rows)}"
 
 
-def _names(settings: type[BaseSettings], name: str, field: FieldInfo) -> str:
-    """Return the variable's name, and the older names that are still read."""
-    alias = field.validation_alias
-    if isinstance(alias, AliasChoices):
-        first, *others = [str(choice) for choice in alias.choices]
-    else:
-        first, others = alias or settings.model_config.get("env_prefix", "") + name, []
-    older = f" (or `{'`, `'.join(other.upper() for other in others)}`)" if others else ""
-    return f"`{str(first).upper()}`{older}"
+def _names(settings: type[BaseSettings], name: str) -> str:
+    """Return the variable's name, and the former name that is still read."""
+    present = f"{settings.model_config.get('env_prefix', '')}{name}".upper()
+    former = getattr(settings, "former_names", {}).get(name)
+    return f"`{present}` (was `{former}`)" if former else f"`{present}`"
 
 
 def _kind(annotation: Any) -> str:
