@@ -18,10 +18,8 @@ SHARED_NAMES = {
     "Gap": "half-hours that are missing",
     "HALF_HOUR": "thirty minutes",
     "SERIES": "the time series of the database",
-    "Result": "the type variable of a function that passes a result on",
     "add_secret": "a route, and the function it calls",
     "change_client": "a route, and the function it calls",
-    "commands": "the commands of one group, as typer registers them",
     "create_client": "a route, and the function it calls",
     "create_esco": "a route, and the function it calls",
     "delete_secret": "a route, and the function it calls",
@@ -33,7 +31,6 @@ SHARED_NAMES = {
     "logger": "the module's logger",
     "main": "the entry point of a program",
     "router": "the routes of one room",
-    "token": "access tokens: the route, and the command",
     "serve": "run the gateway's server: the command, and the function it calls",
 }
 

@@ -150,7 +150,7 @@ ClientDep = Annotated[AuthenticatedClient, Depends(_authenticated)]
         ["grant_type"], grant_type="client_credentials", scope="Space-separated; else all."
     ),
 )
-async def token(request: Request, services: AuthServicesDep, form: Form) -> JSONResponse:
+async def issue_token(request: Request, services: AuthServicesDep, form: Form) -> JSONResponse:
     """Exchange a client's id and secret (HTTP Basic, or in the form) for a bearer token.
 
     `scope` narrows what the token allows (`read`, `write`, `admin`); left out, it is everything.

@@ -1,13 +1,15 @@
 """What a recovered database must show before its backup counts: schema, rows, the promise."""
 
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any, LiteralString
 
 import psycopg
 from psycopg import sql
 
-from app.backup.folder import BackupError
+from app.backup.folder import BackupError, BackupFolder
+from app.backup.recover import scratch
 
 # Of every ESCO: its meters as the superuser counts them, and as its own role sees any at all.
 METERS_PER_ESCO = """
@@ -41,6 +43,14 @@ class DrillReport:
     schema_version: int
     series: list[dict[str, Any]] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
+
+
+def drill(folder: BackupFolder, url: str, at: datetime | None) -> DrillReport:
+    """Recover to a moment and examine the result; `url` is of the live database."""
+    with psycopg.connect(url) as live:
+        row = live.execute("select max(version) from gateway.schema_migration").fetchone()
+    with scratch(folder, at) as restored:
+        return examine(restored, row[0] if row else 0)
 
 
 def examine(url: str, schema_version: int) -> DrillReport:

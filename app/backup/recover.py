@@ -2,9 +2,10 @@
 
 import shlex
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import quote
 
@@ -14,6 +15,7 @@ from app.backup.folder import BackupFolder
 from app.embedded.postgres import archive_options, command, private_socket, server_options
 from app.embedded.process import Child
 from app.embedded.programs import give, run_program, system_user
+from app.embedded.stack import hold
 
 LONGEST_SECONDS = 24 * 3600  # of replaying: whoever waits can end it sooner
 STATUS_LINE = 7  # of postmaster.pid
@@ -79,8 +81,44 @@ def _serve(
             shutil.rmtree(socket, ignore_errors=True)
 
 
+@contextmanager
+def scratch(folder: BackupFolder, at: datetime | None) -> Iterator[str]:
+    """Yield the superuser's URL of a recovered server, whose data go with the context."""
+    with (
+        tempfile.TemporaryDirectory(prefix="drill-", dir=folder.folder) as scratch_folder,
+        recovered(folder, Path(scratch_folder) / "postgres", at) as url,
+    ):
+        yield url
+
+
+def restore(folder: BackupFolder, into: Path, at: datetime | None, *, archiving: bool) -> None:
+    """Recover a data directory at `into` and stop its server; nothing is left where it fails."""
+    try:
+        with recovered(folder, into, at, archiving=archiving) as url:
+            invalidate_etags(url)
+    except BaseException:
+        shutil.rmtree(into, ignore_errors=True)
+        raise
+
+
+def restore_in_place(folder: BackupFolder, home: Path, at: datetime | None) -> Path:
+    """Recover the embedded server of FLOWS_HOME; return where its data are put aside.
+
+    StackError when the stack runs. Nothing changes when recovery fails.
+    """
+    data, fresh = home / "postgres", home / "postgres.restoring"
+    aside = home / f"postgres.before-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+    with hold(home):
+        shutil.rmtree(fresh, ignore_errors=True)  # of a restore that was cut short
+        restore(folder, fresh, at, archiving=True)
+        if data.exists():
+            data.rename(aside)
+        fresh.rename(data)
+    return aside
+
+
 def invalidate_etags(url: str) -> None:
-    """Let no tag of an answer given after that moment fit again: changes are numbered far ahead."""
+    """Invalidate ETags issued after the recovery point: changes are numbered far ahead."""
     with psycopg.connect(url) as connection:
         connection.execute(
             "select setval(s.name, nextval(s.name) + %s)"

@@ -1,114 +1,33 @@
-"""The `flows` command."""
-
-from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any
+"""The `flows` command, put together of the modules beside this one."""
 
 import typer
 
-from app import __version__
 from app.cli.backup import backup
-from app.cli.clients import client, esco
+from app.cli.clients import client
 from app.cli.db import db
+from app.cli.escos import esco
 from app.cli.import_ import import_file
+from app.cli.keys import keys
 from app.cli.output import fail
-from app.cli.tokens import keys, token
-from app.db.migrate import MigrationError
-from app.settings import Settings
+from app.cli.serve import serve
+from app.cli.tokens import token
+from app.cli.up import up
 
 app = typer.Typer(
+    help="The Flows gateway.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="markdown",
 )
+app.command()(serve)
+app.command()(up)
+app.command("import")(import_file)
 app.add_typer(db, name="db")
 app.add_typer(esco, name="esco")
 app.add_typer(client, name="client")
 app.add_typer(token, name="token")
 app.add_typer(keys, name="keys")
 app.add_typer(backup, name="backup")
-app.command("import")(import_file)
-
-
-def _print_version(asked: bool) -> None:
-    if asked:
-        typer.echo(f"flows {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def options(
-    version: Annotated[
-        bool,
-        typer.Option(
-            "--version", help="Print the version.", callback=_print_version, is_eager=True
-        ),
-    ] = False,
-) -> None:
-    """The Flows gateway."""
-
-
-@app.command()
-def serve() -> None:
-    """Run the gateway alone, against the database and PostgREST that the environment names."""
-    from app.http.server import serve as run
-    from app.main import create_app  # the other commands start without the web framework
-
-    settings = Settings()
-    run(create_app(settings), settings)
-
-
-@app.command()
-def up(
-    demo: Annotated[bool, typer.Option("--demo", help="Load demo data, print tokens.")] = False,
-    parent: Annotated[
-        int | None, typer.Option(help="Id of the process that starts this: stop when it ends.")
-    ] = None,
-) -> None:
-    """Start PostgreSQL, PostgREST and the gateway here, until Ctrl-C.
-
-    State is kept in FLOWS_HOME (default .flows); the gateway listens on FLOWS_PORT (default 8000).
-    """
-    from app.backup.folder import BackupFolder
-    from app.embedded.process import StackError, end_with
-    from app.embedded.stack import Stack
-
-    settings = Settings()
-    stack = None
-    if parent is not None:
-        end_with(parent)
-    try:
-        archive = settings.backup.folder and BackupFolder(settings.backup.folder).wal
-        stack = Stack(settings.home, host=settings.host, port=settings.port, archive=archive)
-        contract = stack.start(demo=demo)
-        _greet(contract)
-        stack.run()
-    except (StackError, MigrationError) as error:
-        raise fail(str(error)) from None
-    except KeyboardInterrupt:
-        raise typer.Exit(130) from None
-    finally:
-        if stack:
-            stack.stop()
-
-
-def _greet(contract: dict[str, Any]) -> None:
-    base_url = contract["base_url"]
-    typer.echo(f"ready {base_url}")
-    typer.echo(f"docs: {base_url}/docs")
-    escos = contract.get("escos", {})
-    for code, community in escos.items():
-        typer.echo(f"\n{code} read token:\n{community['read_token']}")
-    today = datetime.now(UTC).date()
-    week = f"period_from={today - timedelta(days=7)}T00:00Z&period_to={today}T00:00Z"
-    for community in list(escos.values())[:1]:
-        token = f'-H "Authorization: Bearer {community["read_token"]}"'
-        typer.echo(f'\ncurl {token} "{base_url}/rest/v1/meter_registry?select=serial,name&limit=3"')
-        typer.echo(f'curl {token} "{base_url}/v1/energy?group_by=esco&granularity=P1D&{week}"')
-        typer.echo(
-            f"curl -u {community['client_id']}:{community['client_secret']} "
-            f"-d grant_type=client_credentials {base_url}/auth/token\n"
-        )
-    typer.echo("Ctrl-C stops everything.")
 
 
 def main() -> None:

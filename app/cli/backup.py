@@ -1,27 +1,26 @@
 """`flows backup …`: backups, recovery to a moment, and the drill that shows they work."""
 
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import psycopg
 import typer
 from rich.console import Console
 from rich.filesize import decimal
 
+from app.backup.check import find_faults
 from app.backup.create import create, prune
-from app.backup.drill import DrillReport, examine, write_table
+from app.backup.drill import drill, write_table
 from app.backup.folder import BackupError, BackupFolder
-from app.backup.recover import invalidate_etags, recovered
-from app.cli.output import Json, admin_url, fail, print_json, show
+from app.backup.recover import restore, restore_in_place, scratch
+from app.cli.admin import admin_url
+from app.cli.output import Json, fail, print_json, show
 from app.db.archiver import archiver
 from app.embedded.process import StackError
-from app.embedded.stack import hold
 from app.settings import Settings
 
 backup = typer.Typer(
@@ -37,7 +36,17 @@ At = Annotated[
         help="The moment, with offset (2026-11-24T12:30:00Z); else as late as the archive goes.",
     ),
 ]
-Result = TypeVar("Result")
+
+
+@contextmanager
+def backup_errors() -> Iterator[None]:
+    """Report what backup, stack, files or database cannot do as one line."""
+    try:
+        yield
+    except (BackupError, StackError, OSError) as error:
+        raise fail(str(error)) from None
+    except psycopg.Error as error:
+        raise fail(str(error).strip()) from None
 
 
 @backup.command("create")
@@ -54,19 +63,24 @@ def backup_create(
     settings = Settings()
     url, folder = admin_url(settings), _folder(settings)
     shown = Console(stderr=True).is_terminal
-    made = _run_or_fail(lambda: create(folder, url, incremental=incremental, shown=shown))
+    with backup_errors():
+        made = create(folder, url, incremental=incremental, shown=shown)
     if as_json:
         print_json(asdict(made))
         return
     typer.echo(f"{made.kind} backup {made.label}: {decimal(made.bytes)}")
-    if not _run_or_fail(lambda: archiver(url)).on:
+    with backup_errors():
+        archived = archiver(url).on
+    if not archived:
         typer.echo("no WAL is archived: no moment after its end can be recovered", err=True)
 
 
 @backup.command("list")
 def backup_list(as_json: Json = False) -> None:
     """List the backups, oldest first, and what each builds on."""
-    backups = _run_or_fail(_folder(Settings()).backups)
+    folder = _folder(Settings())
+    with backup_errors():
+        backups = folder.backups()
     found = [asdict(one) | {"size": decimal(one.bytes)} for one in backups]
     show(found, ("label", "kind", "parent", "ended_at", "size"), as_json=as_json)
 
@@ -79,23 +93,13 @@ def backup_check(as_json: Json = False) -> None:
     """
     settings = Settings()
     url, folder = admin_url(settings), _folder(settings)
-    state = _run_or_fail(lambda: archiver(url))
-    faults = []
-    if not state.on:
-        faults.append("no WAL is archived (archive_mode is off)")
-    if state.failing:
-        faults.append(f"archiving fails since segment {state.failed_wal}")
-    try:
-        newest = folder.latest()
-        folder.chain(newest)
-        if datetime.now(UTC) - newest.ended_at > timedelta(hours=settings.backup.oldest_hours):
-            faults.append(f"the newest backup ended at {newest.ended_at.isoformat()}")
-    except BackupError as error:
-        faults.append(str(error))
+    with backup_errors():
+        state = archiver(url)
+    faults = find_faults(folder, state, timedelta(hours=settings.backup.oldest_hours))
     if as_json:
         print_json({"faults": faults, "archiver": asdict(state)})
     elif not faults:
-        typer.echo(f"ok: newest backup {newest.label}, WAL archived")
+        typer.echo(f"ok: newest backup {folder.latest().label}, WAL archived")
     for fault in [] if as_json else faults:
         typer.echo(fault, err=True)
     if faults:
@@ -107,7 +111,9 @@ def backup_prune() -> None:
     """Remove backups and WAL that no moment of the last FLOWS_BACKUP_KEEP_DAYS needs."""
     settings = Settings()
     keep, folder = timedelta(days=settings.backup.keep_days), _folder(settings)
-    for gone in _run_or_fail(lambda: prune(folder, datetime.now(UTC), keep)):
+    with backup_errors():
+        removed = prune(folder, datetime.now(UTC), keep)
+    for gone in removed:
         typer.echo(f"removed {gone.label}")
 
 
@@ -129,22 +135,12 @@ def backup_restore(
     if into:
         if into.exists():
             raise fail(f"{into} is there already; name a folder that is not")
-        _run_or_fail(lambda: _recover(folder, into.absolute(), moment, archiving=False))
+        with backup_errors(), _waiting("recovering"):
+            restore(folder, into.absolute(), moment, archiving=False)
         typer.echo(f"restored into {into}; give its server an archive folder of its own")
         return
-    home = settings.home.absolute()
-    data, fresh = home / "postgres", home / "postgres.restoring"
-    aside = home / f"postgres.before-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
-
-    def in_place() -> None:
-        with hold(home):
-            shutil.rmtree(fresh, ignore_errors=True)  # of a restore that was cut short
-            _recover(folder, fresh, moment, archiving=True)
-            if data.exists():
-                data.rename(aside)
-            fresh.rename(data)
-
-    _run_or_fail(in_place)
+    with backup_errors(), _waiting("recovering"):
+        aside = restore_in_place(folder, settings.home.absolute(), moment)
     typer.echo(f"restored; what was there is in {aside}")
     typer.echo("start it with `flows up`, then take a backup")
 
@@ -159,14 +155,8 @@ def backup_drill(at: At = None, as_json: Json = False) -> None:
     settings, moment = Settings(), _parse_moment(at)
     url, folder = admin_url(settings), _folder(settings)
     started = datetime.now(UTC)
-
-    def drill() -> DrillReport:
-        with psycopg.connect(url) as live:
-            row = live.execute("select max(version) from gateway.schema_migration").fetchone()
-        with _scratch(folder, moment) as restored:
-            return examine(restored, row[0] if row else 0)
-
-    report = _run_or_fail(drill)
+    with backup_errors(), _waiting("recovering"):
+        report = drill(folder, url, moment)
     seconds = (datetime.now(UTC) - started).total_seconds()
     if as_json:
         print_json(asdict(report) | {"seconds": seconds})
@@ -189,33 +179,9 @@ def backup_table(
     if output.exists():
         raise fail(f"{output} is there already; name a file that is not")
     moment, folder = _parse_moment(at), _folder(Settings())
-
-    def extract() -> int:
-        with _scratch(folder, moment) as restored:
-            return write_table(restored, table, output)
-
-    typer.echo(f"{_run_or_fail(extract):,} rows of {table} in {output}")
-
-
-@contextmanager
-def _scratch(folder: BackupFolder, at: datetime | None) -> Iterator[str]:
-    """A recovered server whose data go again."""
-    with (
-        tempfile.TemporaryDirectory(prefix="drill-", dir=folder.folder) as scratch,
-        _waiting("recovering"),
-        recovered(folder, Path(scratch) / "postgres", at) as restored,
-    ):
-        yield restored
-
-
-def _recover(folder: BackupFolder, into: Path, at: datetime | None, *, archiving: bool) -> None:
-    """Recover and stop the server again; nothing is left where it fails."""
-    try:
-        with _waiting("recovering"), recovered(folder, into, at, archiving=archiving) as url:
-            invalidate_etags(url)
-    except BaseException:
-        shutil.rmtree(into, ignore_errors=True)
-        raise
+    with backup_errors(), _waiting("recovering"), scratch(folder, moment) as restored:
+        rows = write_table(restored, table, output)
+    typer.echo(f"{rows:,} rows of {table} in {output}")
 
 
 def _waiting(what: str) -> AbstractContextManager[Any]:
@@ -241,13 +207,3 @@ def _parse_moment(text: str | None) -> datetime | None:
     if moment > datetime.now(UTC):
         raise fail(f"--at: {text} is still to come")
     return moment
-
-
-def _run_or_fail(work: Callable[[], Result]) -> Result:
-    """Run work; what it cannot do is one line."""
-    try:
-        return work()
-    except (BackupError, StackError, OSError) as error:
-        raise fail(str(error)) from None
-    except psycopg.Error as error:
-        raise fail(str(error).strip()) from None

@@ -1,46 +1,21 @@
-"""`flows esco|client …`: who may come in, from a terminal."""
+"""`flows client …`: machines that may ask for tokens, from a terminal."""
 
-import asyncio
 import uuid
-from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
-import psycopg
 import typer
-from psycopg.rows import dict_row
 
 from app.auth import clients
 from app.auth.clients import COMMAND_LINE
 from app.auth.tokens import LIFETIME_SECONDS, tenant_role
-from app.cli.output import Json, admin_url, fail, show
+from app.cli.admin import run_as_admin
+from app.cli.output import Json, fail, show
 from app.db.session import Connection
-from app.errors import Problem
 from app.settings import Settings
 
-esco = typer.Typer(help="Energy communities.", no_args_is_help=True)
 client = typer.Typer(help="Clients: machines that may ask for tokens.", no_args_is_help=True)
 
-Result = TypeVar("Result")
-
-
-def run_as_admin(work: Callable[[Connection], Awaitable[Result]]) -> Result:
-    """Run work in one transaction as the administrator; its problems are one line."""
-
-    async def connected() -> Result:
-        url = admin_url(Settings())
-        async with await psycopg.AsyncConnection.connect(url, row_factory=dict_row) as connection:
-            return await work(connection)
-
-    try:
-        return asyncio.run(connected())
-    except Problem as problem:
-        raise fail(problem.detail or problem.title) from None
-    except psycopg.Error as error:
-        raise fail(str(error).strip()) from None
-
-
-ESCO_COLUMNS = ("code", "name", "id", "disabled_at")
 CLIENT_COLUMNS = (
     "id", "esco_code", "name", "scopes", "last_used_at", "expires_at", "disabled_at"
 )  # fmt: skip
@@ -53,35 +28,6 @@ LifetimeOption = Annotated[int | None, typer.Option(help="Of its tokens, in seco
 DaysOption = Annotated[
     int | None, typer.Option(min=1, max=36_500, help="Days from now until it stops working.")
 ]
-
-
-@esco.command("list")
-def esco_list(as_json: Json = False) -> None:
-    """List ESCOs."""
-    show(run_as_admin(clients.list_escos), ESCO_COLUMNS, as_json=as_json)
-
-
-@esco.command("create")
-def esco_create(code: str, name: str, as_json: Json = False) -> None:
-    """Make an ESCO with a short CODE and a NAME."""
-    made = run_as_admin(
-        lambda connection: clients.create_esco(connection, COMMAND_LINE, code, name)
-    )
-    show([made], ESCO_COLUMNS, as_json=as_json)
-
-
-@esco.command("disable")
-def esco_disable(code: str, as_json: Json = False) -> None:
-    """Stop every client and token of an ESCO, within five seconds."""
-    done = run_as_admin(lambda c: clients.set_esco_disabled(c, COMMAND_LINE, code, disabled=True))
-    show([done], ESCO_COLUMNS, as_json=as_json)
-
-
-@esco.command("enable")
-def esco_enable(code: str, as_json: Json = False) -> None:
-    """Let an ESCO's clients and tokens work again."""
-    done = run_as_admin(lambda c: clients.set_esco_disabled(c, COMMAND_LINE, code, disabled=False))
-    show([done], ESCO_COLUMNS, as_json=as_json)
 
 
 @client.command("list")

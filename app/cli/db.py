@@ -12,7 +12,8 @@ from rich.table import Table
 
 from app.auth.keyring import publish_keys
 from app.auth.keys import load_keys
-from app.cli.output import Json, admin_url, fail, print_json
+from app.cli.admin import admin_url
+from app.cli.output import Json, fail, print_json
 from app.db.copy import copy_database
 from app.db.maintain import follow, maintain
 from app.db.migrate import MigrationError, migrate

@@ -14,7 +14,8 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-from app.cli.output import admin_url, fail, print_json
+from app.cli.admin import admin_url
+from app.cli.output import fail, print_json
 from app.db.maintain import follow
 from app.ingest.load import Summary, UnknownRegister, load
 from app.ingest.rows import CsvFormat, FormatError, read_rows

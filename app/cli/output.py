@@ -1,4 +1,4 @@
-"""What the commands share: where the administrator's database is, errors and JSON on a terminal."""
+"""Output of the commands: tables and JSON on a terminal, and errors as one line."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -8,9 +8,6 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
-
-from app.embedded.postgres import EmbeddedPostgres
-from app.settings import Settings
 
 WIDTH = 200  # an id that is cut to a terminal's width cannot be pasted
 
@@ -52,22 +49,3 @@ def _text(value: Any) -> str:
     if isinstance(value, list):
         return " ".join(map(str, value))
     return "" if value is None else str(value)
-
-
-def issuer(settings: Settings) -> str:
-    """The gateway's address as tokens name it: of the environment, else of the stack here."""
-    demo = settings.home / "demo.json"
-    if settings.public_url is None and demo.exists():
-        url: str = json.loads(demo.read_text())["base_url"]
-        return url
-    return settings.base_url
-
-
-def admin_url(settings: Settings) -> str:
-    """The administrator's URL: from the environment, else of the embedded stack in FLOWS_HOME."""
-    if settings.database.admin_url:
-        return settings.database.admin_url.get_secret_value()
-    embedded = EmbeddedPostgres(settings.home.absolute())
-    if embedded.password_file.exists():
-        return embedded.admin_url
-    raise fail("set FLOWS_DATABASE_ADMIN_URL to an administrator's login, or run `flows up`")
