@@ -46,7 +46,10 @@ def operation_id(verb: str, name: str) -> str:
 
 
 def route_operation_id(method: str, path: str) -> str:
-    """Turn (`get`, `/v1/energy`) into `getEnergy`; parameters, versions, suffixes are left out."""
+    """Turn (`get`, `/v1/energy`) into `getEnergy`; parameters, versions, suffixes are left out.
+
+    The reading of one thing is singular: `/admin/clients/{client_id}` is `getAdminClient`.
+    """
     if path in TOKEN_OPERATIONS:
         return TOKEN_OPERATIONS[path]
     verbs = {"post": "create", "put": "replace", "patch": "update"}
@@ -55,4 +58,6 @@ def route_operation_id(method: str, path: str) -> str:
         for word in path.split("/")
         if word and not word.startswith((".", "{")) and word not in ("v1", "auth")
     ]
+    if method == "get" and path.endswith("}"):
+        words[-1] = words[-1].removesuffix("s")  # one of many, which have a path of their own
     return operation_id(verbs.get(method, method), "_".join(words) or "root")

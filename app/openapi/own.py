@@ -4,9 +4,7 @@ from collections.abc import Set as AbstractSet
 from copy import deepcopy
 from typing import Any
 
-import orjson
-
-from app.openapi import names, responses
+from app.openapi import responses
 
 OPERATION_KEYS = frozenset({"get", "put", "post", "patch", "delete", "head", "options"})
 # An operation with this mark is shown only to a token that carries the scope it names.
@@ -41,19 +39,6 @@ CLIENT_PATHS: dict[str, dict[str, Any] | None] = {
 }
 
 
-def readable(described: dict[str, Any]) -> dict[str, Any]:
-    """Name the forms that FastAPI calls `Body_…` after their operation: `CreateTokenForm`."""
-    text = orjson.dumps(described)
-    for path, item in described["paths"].items():
-        for method in item:
-            form = names.pascal(names.route_operation_id(method, path)) + "Form"
-            body = f"Body_{item[method]['operationId']}"
-            text = text.replace(f'"{body}"'.encode(), f'"{form}"'.encode())
-            text = text.replace(f'/{body}"'.encode(), f'/{form}"'.encode())
-    renamed: dict[str, Any] = orjson.loads(text)
-    return renamed
-
-
 def paths(
     described: dict[str, Any], secured: AbstractSet[tuple[str, str]], scopes: AbstractSet[str]
 ) -> dict[str, Any]:
@@ -82,7 +67,6 @@ def schemas(described: dict[str, Any]) -> dict[str, Any]:
 def _operation(method: str, path: str, operation: dict[str, Any], secured: bool) -> dict[str, Any]:
     needed = _scope(path, operation)
     operation.pop(SCOPE_MARK, None)
-    operation["operationId"] = names.route_operation_id(method, path)
     # What must be filled in comes first on a page.
     operation.get("parameters", []).sort(key=lambda one: not one.get("required", False))
     answers = operation["responses"]

@@ -14,9 +14,8 @@ from app.app_state import ServicesDep
 from app.auth.deps import authenticate
 from app.db.principal import Principal
 from app.http.conditional import is_not_modified
-from app.openapi import site
+from app.openapi import names, site
 from app.openapi.document import Frame
-from app.openapi.own import readable
 from app.openapi.source import PUBLIC_ROLE, Documents
 from app.settings import Settings
 
@@ -47,10 +46,15 @@ def install(app: FastAPI, settings: Settings) -> None:
         Frame(
             base_url=settings.base_url,
             version=app.version,
-            own=readable(app.openapi()),
+            own=app.openapi(),
             secured=frozenset(_secured(app)),
         )
     )
+
+
+def operation_id(route: APIRoute) -> str:
+    """Name an operation, and with it the form that it takes, by method and path: `createToken`."""
+    return names.route_operation_id(min(route.methods or {"get"}).lower(), route.path_format)
 
 
 def _secured(app: FastAPI) -> Iterator[tuple[str, str]]:

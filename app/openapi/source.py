@@ -57,7 +57,7 @@ class Documents:
     """The documents of one gateway process, by role and by scopes."""
 
     def __init__(self, frame: Frame) -> None:
-        self._frame = frame
+        self.frame = frame
         self._slots: dict[tuple[str, frozenset[str]], _Slot] = {}
 
     async def get(self, services: Services, role: str, scopes: frozenset[str]) -> Document:
@@ -93,7 +93,7 @@ class Documents:
             slot.document = replace(slot.document, stale=False)
             return
         facts = parse(described)
-        slot.document = await asyncio.to_thread(_render, self._frame, swagger, facts, scopes)
+        slot.document = await asyncio.to_thread(_render, self.frame, swagger, facts, scopes)
         slot.sources = digest.hexdigest()
 
 

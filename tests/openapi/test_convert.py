@@ -1,13 +1,17 @@
 """The converter's parts, by table: types, constraints, filters, names; no server is asked."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
+from app.main import create_app
 from app.openapi import columns, filters, names
 from app.openapi.checks import keywords
 from app.openapi.facts import ColumnFacts, RelationFacts
 from app.openapi.types import RANGE_PATTERN, json_schema, nullable
+from app.settings import DatabaseSettings, Settings
 
 
 @pytest.mark.parametrize(
@@ -139,3 +143,12 @@ def test_a_relation_belongs_to_a_domain(name: str, tag: str) -> None:
 )
 def test_an_operation_of_the_gateway_reads_well(method: str, path: str, identity: str) -> None:
     assert names.route_operation_id(method, path) == identity
+
+
+def test_every_operation_has_a_name_of_its_own(tmp_path: Path) -> None:
+    database = DatabaseSettings(url=SecretStr("postgresql://gateway@localhost/flows"))
+    gateway = create_app(Settings(home=tmp_path, database=database))
+    own = gateway.state.documents.frame.own
+    identities = [one["operationId"] for item in own["paths"].values() for one in item.values()]
+    assert len(identities) == len({*identities})
+    assert {"getAdminClients", "getAdminClient", "createToken", "getEnergy"} <= {*identities}
