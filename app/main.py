@@ -53,7 +53,7 @@ def create_app(settings: Settings) -> Gateway:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        generate_unique_id_function=openapi.operation_id,
+        generate_unique_id_function=openapi.name_operation,
     )
     app.state.metrics = counters
     app.state.concurrency = concurrency

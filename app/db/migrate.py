@@ -23,7 +23,7 @@ LOCK_TIMEOUT = "800ms"  # less than PostgreSQL waits before it looks for a deadl
 BUSY_SECONDS = 300.0
 PAUSE_SECONDS = 1.0
 
-Connection = psycopg.Connection[tuple[Any, ...]]
+AdminConnection = psycopg.Connection[tuple[Any, ...]]
 Progress = Callable[[str], None]
 
 # Made with the first migration, since the schema it is in is.
@@ -44,7 +44,7 @@ RECORDS = """
         applied_at timestamptz not null default now()
     );
 """
-STATE = """
+SCHEMA_STATE = """
     select
         to_regclass('gateway.schema_migration') is not null as ours,
         to_regclass('public.schema_migrations') is not null as of_dbmate,
@@ -87,13 +87,13 @@ def migrate(
     return engine
 
 
-def _lock(connection: Connection, progress: Progress) -> None:
+def _lock(connection: AdminConnection, progress: Progress) -> None:
     if not _one(connection, "select pg_try_advisory_lock(%s)", LOCK)[0]:
         progress("waiting for another `flows db migrate` to end")
         connection.execute("select pg_advisory_lock(%s)", (LOCK,))
 
 
-def _choose_engine(connection: Connection) -> str:
+def _choose_engine(connection: AdminConnection) -> str:
     """Keep the engine a database began with; a new one gets TimescaleDB where the server has it."""
     installed, migrated, preloaded = _one(
         connection,
@@ -107,9 +107,9 @@ def _choose_engine(connection: Connection) -> str:
     return "timescale" if installed else "postgres"
 
 
-def _upgrade(connection: Connection, engine: str, folder: Path, progress: Progress) -> None:
+def _upgrade(connection: AdminConnection, engine: str, folder: Path, progress: Progress) -> None:
     files = migrations(engine, folder)
-    ours, of_dbmate, filled = _one(connection, STATE)
+    ours, of_dbmate, filled = _one(connection, SCHEMA_STATE)
     if not ours and of_dbmate and filled:
         _adopt(connection, engine, [file for file in files if file.version <= BASELINE], progress)
     elif not ours and filled:
@@ -153,7 +153,7 @@ def _compare(files: list[Migration], applied: dict[int, tuple[str, str]]) -> Non
 
 
 def _adopt(
-    connection: Connection, engine: str, baseline: list[Migration], progress: Progress
+    connection: AdminConnection, engine: str, baseline: list[Migration], progress: Progress
 ) -> None:
     """Take a database of 0.1, which dbmate made, for what the first migrations make."""
     progress("comparing this database of 0.1 with the baseline")
@@ -169,13 +169,13 @@ def _adopt(
         connection.execute("drop table public.schema_migrations")
 
 
-def _apply(connection: Connection, file: Migration) -> None:
+def _apply(connection: AdminConnection, file: Migration) -> None:
     with connection.transaction():
         _run(connection, file)
         _record(connection, file)
 
 
-def _record(connection: Connection, file: Migration) -> None:
+def _record(connection: AdminConnection, file: Migration) -> None:
     connection.execute("set local role flows_owner")
     connection.execute(RECORDS)
     connection.execute(
@@ -187,7 +187,7 @@ def _record(connection: Connection, file: Migration) -> None:
 
 
 def _apply_objects(
-    connection: Connection, files: list[SqlFile], schema_version: int, progress: Progress
+    connection: AdminConnection, files: list[SqlFile], schema_version: int, progress: Progress
 ) -> None:
     """Apply sql/objects where its text, or the schema below it, is not what was applied last."""
     row = connection.execute(
@@ -221,7 +221,7 @@ def _apply_objects(
         _patiently(connection, lambda: replace(keep_routines=False))
 
 
-def _replace(connection: Connection, files: list[SqlFile], *, keep_routines: bool) -> None:
+def _replace(connection: AdminConnection, files: list[SqlFile], *, keep_routines: bool) -> None:
     """Take away what the files made last time, and make what they say now.
 
     Routines are replaced where they stand, so that a call under way finds them; what no file made
@@ -245,7 +245,7 @@ def _replace(connection: Connection, files: list[SqlFile], *, keep_routines: boo
         connection.execute(b"drop routine " + names[0].encode())
 
 
-def _drop_routines(connection: Connection) -> None:
+def _drop_routines(connection: AdminConnection) -> None:
     left = [oid for oid, _ in connection.execute(ROUTINES).fetchall()]
     while left:
         needed = []
@@ -261,7 +261,7 @@ def _drop_routines(connection: Connection) -> None:
         left = needed
 
 
-def _run(connection: Connection, file: SqlFile) -> None:
+def _run(connection: AdminConnection, file: SqlFile) -> None:
     """Run a file; its name and line are in what an error says."""
     try:
         connection.execute(file.text.encode())
@@ -276,7 +276,7 @@ def _run(connection: Connection, file: SqlFile) -> None:
         raise MigrationError(f"{file.name}{line}: {reason}") from error
 
 
-def _patiently(connection: Connection, work: Callable[[], None]) -> None:
+def _patiently(connection: AdminConnection, work: Callable[[], None]) -> None:
     """Do the work once its locks are free, without making others queue behind a long reader."""
     deadline = time.monotonic() + BUSY_SECONDS
     connection.execute(sql.SQL("set lock_timeout = {}").format(LOCK_TIMEOUT))
@@ -298,13 +298,13 @@ def _numbers(program: str) -> tuple[int, ...]:
     return tuple(int(part) for part in program.split(".") if part.isdigit())
 
 
-def _one(connection: Connection, query: str, *values: object) -> tuple[Any, ...]:
+def _one(connection: AdminConnection, query: str, *values: object) -> tuple[Any, ...]:
     row = connection.execute(query.encode(), values).fetchone()
     assert row is not None  # noqa: S101  (one row, always)
     return row
 
 
-def _set_password(connection: Connection, login_url: str) -> None:
+def _set_password(connection: AdminConnection, login_url: str) -> None:
     login = conninfo_to_dict(login_url)
     if login.get("user") and login.get("password"):
         user, password = str(login["user"]), str(login["password"])

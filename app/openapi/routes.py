@@ -52,7 +52,7 @@ def install(app: FastAPI, settings: Settings) -> None:
     )
 
 
-def operation_id(route: APIRoute) -> str:
+def name_operation(route: APIRoute) -> str:
     """Name an operation, and with it the form that it takes, by method and path: `createToken`."""
     return names.route_operation_id(min(route.methods or {"get"}).lower(), route.path_format)
 
