@@ -1,1 +1,1 @@
-"""Aggregates of half-hourly energy."""
+"""The `/v1` API: reports over half-hourly energy, and the SQL behind them."""

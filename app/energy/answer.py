@@ -1,4 +1,7 @@
-"""Answers of /v1: tagged, 304 before any row is read, and streamed inside the caller's session."""
+"""Responses of /v1: streamed within the caller's database session, with ETag and 304.
+
+The ETag is computed from the version of the data, so that a 304 reads no rows.
+"""
 
 import asyncio
 import hashlib
@@ -24,7 +27,7 @@ from app.http.concurrency import ConcurrencyLimits
 from app.http.conditional import is_not_modified
 from app.http.response_stream import ClientGone, ResponseStream
 
-# Moves when the same data would be written differently.
+# Part of every ETag. Increase it when the same data are written differently.
 REPRESENTATION = 1
 COMMON = {"Cache-Control": "private, no-cache", "Vary": "Authorization, Accept"}
 
@@ -39,9 +42,10 @@ NOTHING = Available(None, None)
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What the caller can see of a period: its version, and until when changes are in.
+    """The version of a period's data as the caller sees them.
 
-    While `remapping`, the aggregates are sums over a mapping that has changed since.
+    Changes up to `as_of` are included. While `remapping` is true, the stored aggregates still
+    reflect circuit mappings that have changed since.
     """
 
     version: str
@@ -51,7 +55,10 @@ class State:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """A body that is not begun, and what is said of it besides: its tag covers that too."""
+    """An unstarted response body and the metadata its ETag covers.
+
+    `following` is the cursor of the next page, None on the last.
+    """
 
     body: Body
     available: Available = NOTHING
@@ -59,14 +66,17 @@ class Written:
 
 
 def fingerprint(path: str, parameters: Mapping[str, Any]) -> str:
-    """Digest what a request asks for, whatever the order of its parameters."""
+    """Return a SHA-256 digest of path and parameters, independent of the parameters' order."""
     asked = orjson.dumps([path, parameters], option=orjson.OPT_SORT_KEYS, default=str)
     return hashlib.sha256(asked).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One request: who asks, for which half-hours (None: all there are), in which form."""
+    """A request for a report: its caller, output format and half-hours.
+
+    `first` and `last` (exclusive) bound the half-hours; None means no bound.
+    """
 
     services: Services
     caller: Principal
@@ -79,19 +89,19 @@ class Question:
 
 
 class Report:
-    """What a route reads from the database and writes."""
+    """The query behind a route, and how its rows are written."""
 
-    # Selects one value that moves with whatever else than half-hours, mappings and configuration
-    # the answer shows.
+    # SQL of one value for the ETag. It must change whenever anything in the response changes that
+    # is neither a half-hour nor a mapping nor configuration.
     BESIDE: ClassVar[LiteralString] = "null"
 
     async def write(self, question: Question, connection: Connection, state: State) -> Written:
-        """Resolve the request (its errors become problems) and return what is to be sent."""
+        """Run the first queries and return the body to send; errors here become problems."""
         raise NotImplementedError
 
 
 class Answer(Response):
-    """Runs its query when it is sent, so that session and transfer end together."""
+    """A response that runs its query while it is sent: session and transfer end together."""
 
     def __init__(self, question: Question, report: Report) -> None:
         super().__init__()
@@ -99,7 +109,7 @@ class Answer(Response):
         self._report = report
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer 304, or 200 with a stream; a client that leaves ends the query it waits for."""
+        """Send 304, or 200 with a streamed body; cancel the query when the client disconnects."""
         settings = self._question.services.settings.http
         stream = ResponseStream(scope, receive, send, settings.send_seconds)
         limits: ConcurrencyLimits = self._question.request.app.state.concurrency
@@ -126,20 +136,21 @@ class Answer(Response):
                 await stream.start(200, head)
                 await stream.end()
                 return
-            # What fails before the first rows are there is an error with a status of its own.
+            # Read the first rows before the head is sent, so that an error until then still gets
+            # its own status.
             begin = [piece async for piece in _some(body, 2)]
             await stream.start(200, head)
             for piece in begin:
                 await stream.write(piece.encode())
             async for piece in body:
                 await stream.write(piece.encode())
-                # Rows are written without a pause: between pieces others have their turn.
+                # Writing rows may never block; yield to the event loop between pieces.
                 await asyncio.sleep(0)
             await stream.end()
 
 
 def _headers(question: Question, state: State, written: Written) -> dict[str, str]:
-    """What a head says; CSV and NDJSON have no other place for it."""
+    """Return the response headers; CSV and NDJSON have no other place for this metadata."""
     caller, page = question.caller, question.request.query_params.get("cursor")
     available = written.available
     known = [
@@ -162,14 +173,14 @@ def _headers(question: Question, state: State, written: Written) -> dict[str, st
 
 
 async def _some(body: Body, count: int) -> Body:
-    """Yield the first pieces; the rest stays to be read."""
+    """Yield at most `count` pieces of the body and leave the rest unread."""
     for _ in range(count):
         with suppress(StopAsyncIteration):
             yield await anext(body)
 
 
 def period(query: Window, state: State, available: Available) -> dict[str, Any]:
-    """What every answer over a period says of itself, in the time zone asked for."""
+    """Return the JSON members that describe a period, with times in the requested time zone."""
     zone = query.zone()
     local = {
         "period_from": query.period_from,
@@ -188,5 +199,5 @@ async def _state(connection: Connection, question: Question, beside: LiteralStri
     bounds = [at if at is None else moment(at) for at in (question.first, question.last)]
     cursor = await connection.execute(STATE.format(beside=beside), bounds)
     row = await cursor.fetchone()
-    assert row is not None  # noqa: S101  (an aggregate always gives a row)
+    assert row is not None  # noqa: S101  (the query returns exactly one row)
     return State(row["version"], row["as_of"], row["remapping"])

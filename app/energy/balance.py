@@ -1,4 +1,4 @@
-"""Generation against consumption: what a group uses itself, and what goes to and from the grid."""
+"""Balance of generation and consumption: self-consumption, and energy from and to the grid."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, fields
@@ -27,9 +27,10 @@ COVERAGE = tuple(field.name for field in fields(Covered))
 
 
 def figures(generation: Figure, consumption: Figure, used: Figure) -> tuple[Figure, ...]:
-    """Return the `FIGURES` of kWh generated, consumed, and both in the same half-hour.
+    """Return the `FIGURES`: kWh, then ratios rounded to 6 decimals.
 
-    Where nothing is known of generation (of consumption), nothing that depends on it is.
+    `used` is the energy generated and consumed in the same half-hours, kWh. Where one of the three
+    arguments is None, so is every figure that depends on it.
     """
     if generation is None or consumption is None or used is None:
         return (generation, consumption, None, None, None, None, None)
@@ -45,7 +46,7 @@ def figures(generation: Figure, consumption: Figure, used: Figure) -> tuple[Figu
 
 
 class BalanceGrid(Grid):
-    """Rows of a balance; adds up the totals of each group on the way."""
+    """Writes the rows of a balance and sums the totals of each group while doing so."""
 
     COLUMNS = (*FIGURES, *COVERAGE)
     NOTHING = (None, None, None, 0, 0, 0)
@@ -56,7 +57,7 @@ class BalanceGrid(Grid):
         self._fields = self.form.fields(self.COLUMNS)
 
     def feed(self, found: Sequence[tuple[Any, ...]]) -> Iterator[list[str]]:
-        """Yield the rows up to and including those found; their sums go into the totals."""
+        """Yield the rows up to and including those found, and add their sums to the totals."""
         exact = [(row[0], *map(_exact, row[1:4]), *row[4:]) for row in found]
         for at, *sums, _, _, _ in exact:
             totals = self._totals.setdefault(at % len(self.heads), [None] * len(sums))
@@ -66,7 +67,11 @@ class BalanceGrid(Grid):
         return super().feed(exact)
 
     def fields(self, found: Found, expected: int, era: Era) -> str:
-        """Take three sums of kWh, register and present half-hours, and meters reporting."""
+        """Write the `COLUMNS`.
+
+        `found`: generation, consumption and self-consumption in kWh, half-hours over all registers,
+        half-hours present, meters reporting.
+        """
         *sums, register_intervals, present, meters = found
         missing = self.form.missing
         return self._fields % (
@@ -81,7 +86,7 @@ class BalanceGrid(Grid):
     def totals(
         self, by: Sequence[Dimension], groups: Groups, covered: dict[int, Covered]
     ) -> list[dict[str, Any]]:
-        """Return the figures of each group over the whole period."""
+        """Return one dict per group: its keys, its figures over the whole period, its coverage."""
         listed = []
         for group, key in enumerate(groups.keys):
             numbers = figures(*self._totals.get(group, (None, None, None)))
@@ -101,7 +106,7 @@ class BalanceReport(Grouped):
     query: BalanceQuery
 
     async def write(self, question: Question, connection: Connection, state: State) -> Written:
-        """Resolve the groups and return the body."""
+        """Find the groups and return the body."""
         groups, available = await self.groups(connection, state)
         self.cap(len(groups) * len(self.intervals), question.format)
         members = {"granularity": self.query.granularity} | self.members(state, available)
@@ -122,7 +127,7 @@ class BalanceReport(Grouped):
                 for rows in grid.finish():
                     yield lines.add(rows)
         totals = None
-        if form.name == "json":  # the others have no place for them
+        if form.name == "json":  # CSV and NDJSON have no place for totals
             covered = await self.coverage(connection, groups) if page.last else {}
             totals = grid.totals(self.by, groups, covered)
         yield form.tail({"totals": totals}, empty=lines.empty)
@@ -130,7 +135,7 @@ class BalanceReport(Grouped):
     def _statement(self, groups: Groups) -> Statement:
         hours = half_hours(groups, self.intervals)
         asked, whole = self.query, Page(0, len(groups) * len(self.intervals))
-        # Which meters reported is known of longer units too.
+        # A balance needs half-hours, but the meters that reported are stored for longer units too.
         pieces = choose(asked.granularity, asked.zone(), self.intervals)
         reported = energy(groups, self.intervals, asked.granularity, pieces, whole)
         return Statement(

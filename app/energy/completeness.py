@@ -18,10 +18,10 @@ Gap = tuple[Instant, Instant]
 
 
 class CompletenessReport(Grouped):
-    """A checked request for gaps; its groups are registers, its intervals half-hours."""
+    """A validated request for gaps; its groups are registers and its intervals half-hours."""
 
     async def write(self, question: Question, connection: Connection, state: State) -> Written:
-        """Resolve the registers and return the body."""
+        """Find the registers and return the body."""
         groups, available = await self.groups(connection, state)
         members = period(self.query, state, available)
         rows = self._rows(question, connection, groups)
@@ -30,7 +30,7 @@ class CompletenessReport(Grouped):
     async def _rows(
         self, question: Question, connection: Connection, groups: Groups
     ) -> AsyncIterator[list[tuple[str, ...]]]:
-        """A register at a time: a span without any half-hour has no row in the database."""
+        """Yield rows, one per register, also for spans of which the database returns nothing."""
         waiting = sorted(groups.spans, key=lambda span: (span.group, span.first))
         found: dict[tuple[int, Instant], tuple[int, list[Gap]]] = {}
         done = 0
@@ -38,7 +38,8 @@ class CompletenessReport(Grouped):
             async for rows in batches:
                 for group, first, present, starts, ends in rows:
                     found[group, first] = present, list(zip(starts, ends, strict=True))
-                # Rows come in the order of the spans; the last register may have more of them.
+                # Rows come in the order of the spans. The last register of a batch may continue in
+                # the next batch, so it waits.
                 last = rows[-1][0]
                 ready = [span for span in waiting[done:] if span.group < last]
                 done += len(ready)
@@ -78,7 +79,10 @@ class CompletenessReport(Grouped):
 
 
 def _statement(groups: Groups) -> Statement:
-    """Build (group, span's start, half-hours, starts of gaps, ends of gaps), by the first two."""
+    """Build the SQL of one row per span, ordered by group and start of the span.
+
+    Columns: group, start of the span, half-hours present, starts of gaps, ends of gaps.
+    """
     gaps = ", ".join(
         f"coalesce(array_agg({epoch(bound)} order by before) filter (where following > before), "
         "'{}')"
@@ -91,7 +95,7 @@ def _statement(groups: Groups) -> Statement:
         " around as (select g, first, \"timestamp\" + interval '30 minutes' as before,"
         ' lead("timestamp", 1, last) over (partition by g, first order by "timestamp")'
         " as following, 1 as half_hours from present"
-        # Before the first half-hour there may be a gap too.
+        # There may be a gap before the first half-hour, too.
         ' union all select g, first, first, min("timestamp"), 0 from present group by g, first)'
         f" select g, {epoch('first')}, sum(half_hours), {gaps} from around"
         " group by g, first order by g, first",

@@ -1,7 +1,7 @@
-"""Cursors: where the next page begins, opaque to callers and bound to the request's parameters.
+"""Cursors: the start of the next page, opaque to callers and valid for one set of parameters.
 
-A cursor grants nothing (the database decides what its bearer sees), so a checksum is enough to
-tell a cursor of ours, for the same request, from anything else.
+A cursor grants no access (the database decides what its bearer sees), so it is not signed: a
+checksum is enough to reject anything but a cursor of this API for the same request.
 """
 
 import base64
@@ -20,20 +20,20 @@ CHECK_BYTES = 9
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """The last row of a page: its interval's start and its group's key."""
+    """The last row of a page: the start of its interval and the key of its group."""
 
     interval: Instant
     key: Key
 
 
 def write(position: Position, fingerprint: str) -> str:
-    """Encode a position for the request with this fingerprint."""
+    """Return the cursor for a position, bound to the request with this fingerprint."""
     payload = orjson.dumps([position.interval, list(position.key)])
     return base64.urlsafe_b64encode(_check(payload, fingerprint) + payload).decode().rstrip("=")
 
 
 def read(cursor: str, fingerprint: str) -> Position:
-    """Decode a cursor; one that was changed, or belongs to another request, is a 422."""
+    """Decode a cursor; Unprocessable when it was altered or belongs to another request."""
     try:
         raw = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
     except (binascii.Error, ValueError):

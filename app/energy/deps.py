@@ -1,4 +1,4 @@
-"""What the energy routes ask for: who asks, and the scope of the path they ask under."""
+"""Dependencies of the energy routes: the caller, and the filter that the path implies."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -20,35 +20,35 @@ from app.request_state import request_state
 async def of_circuit(
     request: Request, which: Annotated[UUID, Path(alias="id", description="The circuit.")]
 ) -> None:
-    """`/v1/circuits/{id}`."""
+    """Restrict the request to the circuit in the path."""
     request_state(request.scope).path_filters = {"circuit": [str(which)]}
 
 
 async def of_meter(
     request: Request, serial: Annotated[Name, Path(description="Serial number of the meter.")]
 ) -> None:
-    """`/v1/meters/{serial}`."""
+    """Restrict the request to the meter in the path."""
     request_state(request.scope).path_filters = {"meter": [serial]}
 
 
 async def of_property(
     request: Request, which: Annotated[UUID, Path(alias="id", description="The property.")]
 ) -> None:
-    """`/v1/properties/{id}`."""
+    """Restrict the request to the property in the path."""
     request_state(request.scope).path_filters = {"property": [str(which)]}
 
 
 async def of_site(
     request: Request, code_or_id: Annotated[Name, Path(description="Code or id of the site.")]
 ) -> None:
-    """`/v1/sites/{code_or_id}`."""
+    """Restrict the request to the site in the path."""
     request_state(request.scope).path_filters = {"site": [code_or_id]}
 
 
 async def of_esco(
     request: Request, code: Annotated[Name, Path(description="Code of the ESCO.")]
 ) -> None:
-    """`/v1/escos/{code}`."""
+    """Restrict the request to the ESCO in the path."""
     request_state(request.scope).path_filters = {"esco": [code]}
 
 
@@ -58,7 +58,7 @@ SEVERAL = {*Filters.model_fields, "property", "group_by", "days"}
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """Who asks for what: the request, its caller and the filter of its path."""
+    """A request with its caller and the filter of its path."""
 
     request: Request
     services: Services
@@ -66,7 +66,7 @@ class Asked:
     path: dict[str, list[str]]
 
     def scope(self, query: Filters) -> Selection:
-        """What the path and the query narrow the answer to."""
+        """Return the filters of path and query together."""
         return Selection(self.path, query)
 
     def question(
@@ -77,7 +77,10 @@ class Asked:
         last: Instant | None,
         *words: str,
     ) -> Question:
-        """The question about the half-hours from `first` up to `last` (None: all there are)."""
+        """Return the request for half-hours from `first` up to `last` (exclusive; None: no bound).
+
+        `what` and `words` name the downloaded file.
+        """
         named = [value for values in self.path.values() for value in values]
         if isinstance(query, Window):
             words = (*words, str(query.period_from.date()), str(query.period_to.date()))

@@ -1,4 +1,4 @@
-"""Energy per group and interval: a page of the grid, written as the database finds it."""
+"""Energy per group and interval: one page of rows, written while the database returns them."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -21,30 +21,32 @@ from app.energy.parameters import EnergyQuery
 from app.energy.query import MOST_METERS, SEPARATOR, Page, Statement, energy, packed
 from app.energy.rows import Lines, reading
 
-# What commits late carries a time before that, so an answer may have missed it.
+# A change is stamped before its transaction commits, so a response may have missed changes that
+# were stamped this long before it.
 LATE = timedelta(minutes=1)
-# More parts of a period than these are answered as one, with what lies between.
+# If more parts of a period than this have changed, return one part that covers them all.
 MOST_RUNS = 20
 CHANGED = (
     "select lower(part) as first, upper(part) as last"
     " from unnest(flows.changed_since(%s, tstzrange(%s, %s))) as part"
 )
-# Intervals (or places in the grid) from, up to.
+# Indexes of intervals, or row indexes: first, stop (exclusive).
 Run = tuple[int, int]
-# What `packed` builds: places; register half-hours, the same or each; `SEEN`, likewise; fields.
+# A row of `packed`: row indexes; half-hours over all registers, as one number for all or as a list;
+# `SEEN` as one number, in the same two ways; the joined fields.
 Pack = tuple[list[int], int, list[int] | None, int, list[int] | None, str]
-PACKS = 25  # fetched at a time
-# Register half-hours and `SEEN`.
+PACKS = 25  # rows of `packed` per fetch
+# Half-hours over all registers, and `SEEN` as one number.
 Counts = tuple[int, int]
 NO_COUNTS = (0, 0)
-# How a row of a group ends: few rows differ in their counts.
+# Writes the end of a group's row; cached, because few rows differ in their counts.
 End = Callable[[Counts], str]
 KWH = ("import_kwh", "export_kwh")
 SEEN = ("present_intervals", "meters_reporting")
 
 
 class EnergyGrid(Grid):
-    """Rows of energy; the database writes the fields of `KWH`."""
+    """Writes rows of energy; the fields of `KWH` come from the database as text."""
 
     COLUMNS = (*KWH, *SEEN, "expected_intervals", "meters_expected", "complete")
     NOTHING = (NO_COUNTS, None)
@@ -59,7 +61,7 @@ class EnergyGrid(Grid):
     def unpack(self, packs: Iterable[Pack]) -> Iterator[list[str]]:
         """Yield the rows up to and including those in the packs.
 
-        While no group changes and gaps are few, which is most of the time, a pack in one go.
+        A pack is written at once while no group changes and gaps are few, which is usual.
         """
         for places, registers, each_registers, seen, each_seen, joined in packs:
             fields = joined.split(SEPARATOR)
@@ -67,7 +69,7 @@ class EnergyGrid(Grid):
             if each_registers or each_seen:
                 each = each_registers or repeat(registers), each_seen or repeat(seen)
                 counts = [*zip(*each, strict=False)]
-            # They come in order, but SQL does not promise it.
+            # PostgreSQL returns them in order, but SQL does not guarantee it.
             if self._steady and places == [*range(self.place, self.place + len(places))]:
                 yield self._in_one_go(fields, counts)
             elif self._steady and self._are_close(places):
@@ -76,7 +78,7 @@ class EnergyGrid(Grid):
                 yield from self.feed(sorted(zip(places, cycle(counts), fields, strict=False)))
 
     def _are_close(self, places: list[int]) -> bool:
-        """Whether gaps are few; `feed` tells of a place that is another's, or none of the page."""
+        """Return whether gaps are few; duplicate and foreign row indexes are left to `feed`."""
         first, last = min(places), max(places)
         near = self.place <= first and last < min(self.place + 2 * len(places), self.last)
         return near and len({*places}) == len(places)
@@ -84,7 +86,7 @@ class EnergyGrid(Grid):
     def _spread(
         self, places: list[int], fields: list[str], counts: list[Counts]
     ) -> tuple[list[str], list[Counts]]:
-        """Put what was found among what was not."""
+        """Insert empty rows between those found."""
         rows = range(self.place, max(places) + 1)
         all_fields, all_counts = [self._nothing] * len(rows), [NO_COUNTS] * len(rows)
         for place, found, counted in zip(places, fields, cycle(counts), strict=False):
@@ -92,7 +94,10 @@ class EnergyGrid(Grid):
         return all_fields, all_counts
 
     def _in_one_go(self, fields: list[str], counts: list[Counts]) -> list[str]:
-        """Write rows from the present place on: fields of `KWH`, and counts of all or of each."""
+        """Write consecutive rows from the current index on.
+
+        `fields` are those of `KWH`, one per row; `counts` has one item for all rows or one each.
+        """
         rows: list[str] = []
         each = iter(counts)
         while len(rows) < len(fields):
@@ -118,12 +123,15 @@ class EnergyGrid(Grid):
         return rows
 
     def _alike(self, first: int, last: int) -> int:
-        """The end of the intervals from `first` up to `last` in which as much is expected."""
+        """Return the first interval before `last` that expects another number of half-hours.
+
+        Return `last` when all intervals from `first` on expect the same number.
+        """
         expected = self.expected[first]
         return next((n for n in range(first, last) if self.expected[n] != expected), last)
 
     def _ends(self, expected: int) -> list[End]:
-        """How the rows of each group end, while no group changes."""
+        """Return one function per group that writes the end of its rows; only for steady groups."""
         kept = self._kept.get(expected)
         if kept is None:
             kept = self._kept[expected] = [
@@ -132,7 +140,7 @@ class EnergyGrid(Grid):
         return kept
 
     def fields(self, found: Found, expected: int, era: Era) -> str:
-        """Take counts and the fields of `KWH`."""
+        """Write the `COLUMNS`; `found` is the counts and the written fields of `KWH`."""
         counts, kwh = found
         return (kwh or self._nothing) + self._after_kwh(expected, era, counts)
 
@@ -147,14 +155,14 @@ class EnergyGrid(Grid):
 
 @dataclass(frozen=True)
 class EnergyReport(Grouped):
-    """A checked request for energy; `limit` is None where the answer is not paged."""
+    """A validated request for energy; `limit` (rows) is None where the response is not paged."""
 
     query: EnergyQuery
     after: Position | None
     limit: int | None
 
     async def write(self, question: Question, connection: Connection, state: State) -> Written:
-        """Resolve the groups and return the body."""
+        """Find the groups and return the body."""
         groups, available = await self.groups(connection, state)
         runs = [(0, len(self.intervals))]
         if self.query.updated_since is not None and len(self.intervals):
@@ -193,7 +201,7 @@ class EnergyReport(Grouped):
         yield form.tail({"next": following}, empty=lines.empty)
 
     def _pages(self, groups: Groups, runs: list[Run]) -> tuple[list[Run], bool]:
-        """Places in the grid that are this page's, and whether more follow."""
+        """Return the row indexes of this page, and whether more pages follow."""
         start, count = self._first(groups), len(groups)
         pages: list[Run] = []
         left = self.limit
@@ -209,7 +217,7 @@ class EnergyReport(Grouped):
         return pages, False
 
     def _first(self, groups: Groups) -> int:
-        """Where the page begins in the grid."""
+        """Return the row index at which the page begins."""
         if self.after is None:
             return 0
         bounds = self.intervals.bounds
@@ -218,7 +226,7 @@ class EnergyReport(Grouped):
         return bounds.index(self.after.interval) * len(groups) + groups.after(self.after.key)
 
     def _part(self, first: int, last: int, count: int) -> tuple[Intervals, Page]:
-        """The intervals of a page, and its place among their rows."""
+        """Return the intervals of a page, and the page's row indexes within them."""
         start, end = first // count, (last - 1) // count + 1
         return self.intervals.part(start, end), Page(first - start * count, last - start * count)
 
@@ -229,7 +237,7 @@ class EnergyReport(Grouped):
 
 
 async def _changed(connection: Connection, intervals: Intervals, since: datetime) -> list[Run]:
-    """The intervals with figures that may have changed since then, for any group."""
+    """Return the intervals in which figures of any group may have changed since `since`."""
     period = moment(intervals.first), moment(intervals.last)
     runs: list[Run] = []
     for row in await (await connection.execute(CHANGED, (since - LATE, *period))).fetchall():

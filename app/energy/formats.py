@@ -1,6 +1,6 @@
-"""Rows as JSON, CSV and NDJSON: a template per format that takes encoded values.
+"""Rows as JSON, CSV and NDJSON: one template per format, filled with encoded values.
 
-Numbers pass as PostgreSQL writes them, so kWh stay exact.
+Numbers are passed on as PostgreSQL writes them, so kWh stay exact.
 """
 
 import csv
@@ -25,22 +25,22 @@ MEDIA_TYPES: dict[FormatName, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """How values and rows are written; `template` takes one encoded value per column."""
+    """A text format: encodes values, and gives the template that rows are written with."""
 
     name: FormatName
 
     @property
     def media_type(self) -> str:
-        """The Content-Type."""
+        """The value of the Content-Type header."""
         return MEDIA_TYPES[self.name] + ("; charset=utf-8" if self.name == "csv" else "")
 
     @property
     def missing(self) -> str:
-        """What stands for no value."""
+        """The text that stands for a missing value."""
         return "" if self.name == "csv" else "null"
 
     def text(self, value: str | None) -> str:
-        """Encode a string."""
+        """Return a string as it is written in this format; None is a missing value."""
         if value is None:
             return self.missing
         if self.name != "csv":
@@ -50,15 +50,15 @@ class Format:
         return written.getvalue()
 
     def number(self, value: object) -> str:
-        """Write a number as it is, a decimal as PostgreSQL gave it."""
+        """Return a number unchanged, a decimal as PostgreSQL wrote it; None is a missing value."""
         return self.missing if value is None else str(value)
 
     def truth(self, value: bool) -> str:
-        """Write true or false."""
+        """Return true or false as text."""
         return "true" if value else "false"
 
     def value(self, value: Any) -> str:
-        """Encode anything JSON knows; in CSV, lists and objects are JSON in a field."""
+        """Encode any JSON value; in CSV, lists and objects are JSON within a field."""
         if value is None or isinstance(value, str):
             return self.text(value)
         written = orjson.dumps(value, default=str).decode()
@@ -67,21 +67,21 @@ class Format:
 
     @property
     def brackets(self) -> tuple[str, str]:
-        """What comes before and after the fields of a row."""
+        """The texts before and after the fields of a row."""
         return ("", "") if self.name == "csv" else ("{", "}")
 
     def fields(self, columns: Sequence[str], place: str = "%s") -> str:
-        """Fields of a row, for `%` to fill with one encoded value per column."""
+        """Return a row's fields as a `%` template that takes one encoded value per column."""
         if self.name == "csv":
             return ",".join([place] * len(columns))
         return ",".join(f'"{column}":{place}' for column in columns)
 
     def labels(self, columns: Sequence[str]) -> str:
-        """The same for text that needs no escaping, not encoded yet."""
+        """Return the same as `fields`, for plain text that needs quotes but no escaping."""
         return self.fields(columns, "%s" if self.name == "csv" else '"%s"')
 
     def sql(self, columns: Sequence[str]) -> str:
-        """The SQL of the fields of a row, for columns of numbers."""
+        """Return SQL that writes the fields of a row; all columns are numbers."""
         *names, end = self.fields(columns).split("%s")
         parts = [
             f"'{name}' || coalesce({column}::text, '{self.missing}')"
@@ -90,21 +90,21 @@ class Format:
         return " || ".join([*parts, f"'{end}'"] if end else parts)
 
     def template(self, columns: Sequence[str]) -> str:
-        """The row that `%` fills with one encoded value per column, without its separator."""
+        """Return a whole row, without separator, as a `%` template with one value per column."""
         return self.fields(columns).join(self.brackets)
 
     def head(self, members: dict[str, Any], columns: Sequence[str]) -> str:
-        """What comes before the rows: the JSON object's members, or CSV's header line."""
+        """Return the text before the rows: the members of the JSON object, or CSV's header line."""
         if self.name == "json":
             return orjson.dumps(members).decode()[:-1] + ',"rows":['
         return ",".join(columns) + "\r\n" if self.name == "csv" else ""
 
     def between(self) -> str:
-        """What separates two rows."""
+        """Return the separator of two rows."""
         return {"json": ",\n", "csv": "\r\n", "ndjson": "\n"}[self.name]
 
     def tail(self, members: dict[str, Any], *, empty: bool) -> str:
-        """What comes after the rows; only JSON has room for members."""
+        """Return the text after the rows; `members` appear in JSON only."""
         if self.name == "json":
             return (
                 "]"
@@ -115,9 +115,10 @@ class Format:
 
 
 def negotiate(request: Request, asked: FormatName | None) -> Format:
-    """Take `format=`, else what the Accept header likes best, else JSON; 406 where it likes none.
+    """Return the format to answer in: `format=`, else the Accept header's favourite, else JSON.
 
-    Source: RFC 9110 §12.5.1, by which the range that says most of a type decides on it.
+    Raise the 406 problem when the header accepts none. Source: RFC 9110 §12.5.1, by which the most
+    specific range that matches a type decides.
     """
     if asked:
         return Format(asked)
@@ -130,14 +131,14 @@ def negotiate(request: Request, asked: FormatName | None) -> Format:
         )
         for name, media in MEDIA_TYPES.items()
     }
-    best = max(qualities, key=qualities.__getitem__)  # the first of equals
+    best = max(qualities, key=qualities.__getitem__)  # the first wins a tie
     if not qualities[best]:
         raise NotAcceptable(f"Served are {', '.join(MEDIA_TYPES.values())}.")
     return Format(best)
 
 
 def _ranges(accept: str) -> Iterator[tuple[str, float]]:
-    """Yield (media range, quality) of an Accept header; what cannot be read is passed over."""
+    """Yield (media range, quality) of an Accept header; ranges that cannot be read are skipped."""
     for part in accept.lower().split(","):
         media, *parameters = (word.strip() for word in part.split(";"))
         weights = [word[2:] for word in parameters if word.startswith("q=")] or ["1"]
@@ -147,7 +148,7 @@ def _ranges(accept: str) -> Iterator[tuple[str, float]]:
 
 
 def file_name(*words: object) -> str:
-    """A name for a browser's download, of letters, digits and a few marks only."""
+    """Return the words joined as a file name for downloads: letters, digits and a few marks."""
     name = "_".join(str(word) for word in words if word)
     return "".join(
         letter if letter.isalnum() and letter.isascii() else "-" if letter not in "._-" else letter

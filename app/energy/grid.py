@@ -1,4 +1,4 @@
-"""Rows per group and interval: each group has one in each interval, reported or not."""
+"""Rows per group and interval: each group has a row in every interval, reported or not."""
 
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
@@ -11,24 +11,24 @@ from app.energy.groups import Era, Groups
 from app.energy.intervals import Intervals, labels
 from app.energy.query import Page
 
-# What the database found of a group in an interval, after the row's place.
+# The columns of a row from the database that follow its row index.
 Found = Sequence[Any]
 MOST_AT_A_TIME = 5000
 
 
 class Grid:
-    """Writes rows in order: `feed` with what the database found, then `finish`.
+    """Writes rows in order and fills gaps: call `feed` with the database's rows, then `finish`.
 
     A subclass names its columns and writes their fields.
     """
 
     COLUMNS: ClassVar[tuple[str, ...]]
-    # What stands for an interval of which the database found nothing.
+    # The values for an interval of which the database returned no row.
     NOTHING: ClassVar[Found]
 
     @classmethod
     def columns(cls, by: Sequence[str]) -> list[str]:
-        """The names of all fields of a row."""
+        """Return the names of all fields of a row."""
         return [*by, "interval_start", "interval_end", *cls.COLUMNS]
 
     def __init__(
@@ -43,7 +43,7 @@ class Grid:
         self.form = form
         self.place = page.first
         self.last = page.last
-        # A row is its group's text, its interval's, and its values'.
+        # A row is the text of its group, that of its interval, and that of its values.
         before, self.after = form.brackets
         keys = (tuple(form.text(value) for value in key) for key in groups.keys)
         self.heads = [before + form.fields(by) % key + "," for key in keys]
@@ -57,7 +57,7 @@ class Grid:
         self._starts = [[era.first for era in eras] for eras in self.eras]
 
     def feed(self, found: Sequence[tuple[Any, ...]]) -> Iterator[list[str]]:
-        """Yield the rows up to and including those found: (place, …), some at a time."""
+        """Yield, in batches, all rows up to and including those found: (row index, values …)."""
         rows: list[str] = []
         count = len(self.heads)
         for row in found:
@@ -72,15 +72,15 @@ class Grid:
         yield rows
 
     def finish(self) -> Iterator[list[str]]:
-        """Yield the rows after the last one found."""
+        """Yield the rows after the last one that was fed."""
         return self._fill(self.last)
 
     def fields(self, found: Found, expected: int, era: Era) -> str:
-        """Write the `COLUMNS`; `expected` half-hours of each of the era's registers."""
+        """Return the text of the `COLUMNS`; `expected` is the half-hours in the interval."""
         raise NotImplementedError
 
     def _fill(self, place: int) -> Iterator[list[str]]:
-        """Yield rows for what the database did not find before `place`: there may be very many."""
+        """Yield empty rows up to `place`, in batches, because there may be very many."""
         if not self.place <= place <= self.last:
             raise RuntimeError("the database returned a row outside the page, or out of order")
         while self.place < place:

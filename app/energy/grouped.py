@@ -1,4 +1,4 @@
-"""What the readings by group have in common; a subclass says what is read of the groups."""
+"""Base classes of the reports whose rows are for groups."""
 
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
@@ -25,7 +25,7 @@ COVERED = (
 
 @dataclass(frozen=True, slots=True)
 class Covered:
-    """How much there is of a group over a period."""
+    """The coverage of a group over a period: expected and present half-hours and meters."""
 
     expected_intervals: int
     present_intervals: int
@@ -36,7 +36,7 @@ class Covered:
 
 @dataclass(frozen=True)
 class Grouped(Report):
-    """A checked request over a period, whose rows are for groups."""
+    """A validated request over a period whose rows are for groups."""
 
     query: Window
     scope: Selection
@@ -44,16 +44,16 @@ class Grouped(Report):
     intervals: Intervals
 
     async def groups(self, connection: Connection, state: State) -> tuple[Groups, Available]:
-        """Gather what is mapped in the period, and tell what there is of it at any time.
+        """Return the groups mapped in the period, and the time for which they have any data.
 
-        The groups are made of registers while the aggregates do not follow the mapping yet.
+        While the stored aggregates lag behind the mapping, groups are summed from registers.
         """
         first, last = self.intervals.first, self.intervals.last
         groups, available = await scope.groups(connection, self.scope, self.by, first, last)
         return (replace(groups, circuits=None) if state.remapping else groups), available
 
     async def coverage(self, connection: Connection, groups: Groups) -> dict[int, Covered]:
-        """How much there is of each group over the whole period."""
+        """Return the coverage of each group over the whole period, by the group's number."""
         first, last = self.intervals.first, self.intervals.last
         whole = Intervals([first, last], first, last)
         pieces = choose("P1Y", self.query.zone(), whole)
@@ -70,7 +70,7 @@ class Grouped(Report):
         return covered
 
     def cap(self, rows: int, form: Format) -> None:
-        """Refuse more rows than a JSON answer has; the other forms are read line by line."""
+        """Raise Unprocessable for more rows than JSON may have; other formats are streamed."""
         if form.name == "json" and rows > MOST_ROWS:
             raise refuse(
                 "period_to",
@@ -80,34 +80,34 @@ class Grouped(Report):
             )
 
     def members(self, state: State, available: Available) -> dict[str, Any]:
-        """What a JSON answer says before its rows."""
+        """Return the JSON members that precede the rows."""
         return {"group_by": self.by} | period(self.query, state, available)
 
 
 class GroupedTable(Grouped):
-    """The same, where each row of the statement is a row of the answer.
+    """A grouped report in which each row of the statement is a row of the response.
 
-    A statement's rows begin with the group's number; its intervals are half-hours.
+    The statement's rows begin with the group's number; its intervals are half-hours.
     """
 
     COLUMNS: ClassVar[tuple[str, ...]]
 
     def rows_of_group(self) -> int:
-        """How many rows a group has at most."""
+        """Return the greatest number of rows that one group can have."""
         raise NotImplementedError
 
     def statement(self, groups: Groups) -> Statement:
-        """The SQL of the rows."""
+        """Return the SQL of the rows."""
         raise NotImplementedError
 
     async def writer(
         self, form: Format, connection: Connection, groups: Groups
     ) -> Callable[[tuple[Any, ...]], tuple[str, ...]]:
-        """What writes the `COLUMNS` of a row found."""
+        """Return the function that writes the `COLUMNS` of a row of the statement."""
         raise NotImplementedError
 
     async def write(self, question: Question, connection: Connection, state: State) -> Written:
-        """Resolve the groups and return the body."""
+        """Find the groups and return the body."""
         groups, available = await self.groups(connection, state)
         self.cap(len(groups) * self.rows_of_group(), question.format)
         rows = self._rows(question.format, connection, groups)

@@ -1,7 +1,7 @@
-"""Groups of registers: which circuits and registers count into which row, and what is expected.
+"""Groups of registers: the circuits and registers that each row sums, and the data it expects.
 
-A row counts each half-hour of a register once, on however many ways (two service heads, two
-circuits, overlapping mappings) the register belongs to the row's group.
+A row counts each half-hour of a register once, even if the register belongs to the row's group in
+several ways (two service heads, two circuits, overlapping mappings).
 """
 
 from bisect import bisect_right
@@ -21,9 +21,9 @@ Key = tuple[str | None, ...]
 
 @dataclass(frozen=True, slots=True)
 class Mapping:
-    """A register mapped to a circuit for a time, cut to the period; `keys` are its groups'.
+    """The mapping of a register to a circuit, cut to the period; `keys` name its groups.
 
-    `selected` is false where a filter leaves the register out of a circuit that is not left out.
+    `selected` is false where a filter excludes the register but not its circuit.
     """
 
     circuit: UUID
@@ -37,7 +37,7 @@ class Mapping:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Half-hours of a register that count into a group."""
+    """A run of half-hours, `first` up to `last` (exclusive), of a register counted in a group."""
 
     group: int
     register: UUID
@@ -48,9 +48,10 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Era:
-    """Intervals `first` up to `last` in which the same registers are expected of a group.
+    """Intervals `first` up to `last` (exclusive) in which a group expects the same registers.
 
-    Of an interval with `n` half-hours, `registers * n + more` register half-hours are expected.
+    In an interval of `n` half-hours, `registers * n + more` half-hours over all registers are
+    expected.
     """
 
     first: int
@@ -60,21 +61,21 @@ class Era:
     more: int
 
     def needed(self, expected: int) -> int:
-        """The register half-hours that an interval of `expected` half-hours should have."""
+        """Return the half-hours over all registers due in an interval of `expected` half-hours."""
         return self.registers * expected + self.more
 
     def complete(self, expected: int, register_intervals: int) -> bool:
-        """Whether an interval of `expected` half-hours has all of its registers' half-hours."""
+        """Return whether `register_intervals` are all that an interval's registers should have."""
         return 0 < self.needed(expected) <= register_intervals
 
 
 @dataclass(frozen=True, slots=True)
 class Groups:
-    """The groups of an answer in the order of their keys, and what counts into each.
+    """The groups of a report in the order of their keys, and the registers that each one sums.
 
-    `circuits` (circuit, group) is None where a circuit's sums cannot be used as they are: only some
-    of its registers count, or one register would count twice. `meters_apart`: no meter counts into
-    a group by more than one circuit.
+    `circuits` holds (circuit, group), or None where stored sums of circuits cannot be used: only
+    some registers of a circuit count, or a register would count twice. `meters_apart` is true when
+    no meter belongs to a group through more than one circuit.
     """
 
     keys: Sequence[Key]
@@ -88,23 +89,23 @@ class Groups:
 
     @property
     def single(self) -> bool:
-        """Whether each group is one circuit."""
-        assert self.circuits is not None  # noqa: S101  (asked of sums by circuit alone)
+        """True if each group is a single circuit."""
+        assert self.circuits is not None  # noqa: S101  (only used when summing circuits)
         return len({group for _, group in self.circuits}) == len(self.circuits)
 
     def of(self, group: int) -> list[Span]:
-        """The spans of one group."""
+        """Return the spans of one group."""
         if not self._spans_of:
             for span in self.spans:
                 self._spans_of.setdefault(span.group, []).append(span)
         return self._spans_of[group]
 
     def after(self, key: Key) -> int:
-        """The first group whose key comes after this one."""
+        """Return the number of the first group whose key sorts after `key`."""
         return bisect_right(self.keys, _order(key), key=_order)
 
     def eras(self, group: int, intervals: Intervals) -> list[Era]:
-        """What is expected of a group in each interval, in runs of equal intervals."""
+        """Return the eras of a group, in order; together they cover all intervals."""
         spans = self.of(group)
         count = len(intervals)
         cuts = {0, count}
@@ -125,7 +126,7 @@ class Groups:
 
 
 def gather(mappings: Iterable[Mapping]) -> Groups:
-    """Put mappings into groups; a register's overlapping times in a group become one."""
+    """Put mappings into groups; overlapping spans of a register in a group are merged."""
     everything = list(mappings)
     selected = [mapping for mapping in everything if mapping.selected]
     keys = sorted(
@@ -165,7 +166,7 @@ def _order(key: Key) -> list[tuple[bool, str]]:
 def _whole_circuits(
     mappings: Iterable[Mapping], number: dict[Key, int]
 ) -> list[tuple[UUID, int]] | None:
-    """Pair circuits with groups; None where the registers of one are not all in the same groups."""
+    """Return (circuit, group) pairs; None if registers of a circuit differ in their groups."""
     groups_of: dict[UUID, frozenset[Key]] = {}
     for mapping in mappings:
         keys = mapping.keys if mapping.selected else frozenset()

@@ -1,7 +1,7 @@
 """The intervals of a period: half-hours, and local days, weeks, months and years of a time zone.
 
-Instants are whole seconds since 1970 (UTC), so that arithmetic never meets a clock change. Data
-come in half-hours that begin on :00 and :30 UTC; one belongs to the interval in which it begins.
+Instants are whole seconds since 1970 (UTC), so that arithmetic is free of clock changes. Data come
+in half-hours that begin on :00 and :30 UTC; each belongs to the interval in which it begins.
 """
 
 from bisect import bisect_right
@@ -21,17 +21,17 @@ EPOCH = date(1970, 1, 1).toordinal()
 
 
 def half_hour_from(moment: datetime) -> Instant:
-    """The first half-hour that begins at or after `moment`."""
+    """Return the start of the first half-hour at or after `moment`."""
     seconds = moment.timestamp()
     return int(-(-seconds // HALF_HOUR)) * HALF_HOUR
 
 
 @dataclass(frozen=True, slots=True)
 class Intervals:
-    """Consecutive intervals: `bounds[i]` up to `bounds[i + 1]`, cut by `first` and `last`.
+    """Consecutive intervals, `bounds[i]` up to `bounds[i + 1]`, of a period.
 
-    `first` and `last` (exclusive) are the half-hours of the period. The labels of an interval that
-    the period cuts are the whole interval's; what is expected of it is the part inside.
+    `first` and `last` (exclusive) bound the half-hours of the period. Where the period cuts an
+    interval, the labels are those of the whole interval, but only the part inside is expected.
     """
 
     bounds: Sequence[Instant]
@@ -42,40 +42,40 @@ class Intervals:
         return max(len(self.bounds) - 1, 0)
 
     def inside(self, index: int) -> tuple[Instant, Instant]:
-        """The half-hours of an interval that lie in the period: from, up to."""
+        """Return the part of an interval that lies in the period: start, end (exclusive)."""
         start, end = self.bounds[index], self.bounds[index + 1]
         return max(_up(start), self.first), min(_up(end), self.last)
 
     def expected(self, index: int) -> int:
-        """How many half-hours of the interval lie in the period; 46, 48 or 50 in a whole day."""
+        """Return the number of an interval's half-hours in the period; a day has 46, 48 or 50."""
         if self.are_half_hours:
             return 1
         start, end = self.inside(index)
         return (end - start) // HALF_HOUR
 
     def all_expected(self) -> list[int]:
-        """What is expected in each interval."""
+        """Return `expected` of every interval."""
         if self.are_half_hours:
             return [1] * len(self)
         return [self.expected(index) for index in range(len(self))]
 
     @property
     def are_half_hours(self) -> bool:
-        """Whether each interval is a half-hour."""
+        """True if each interval is one half-hour."""
         return isinstance(self.bounds, range)
 
     def index(self, instant: Instant) -> int:
-        """The interval in which a half-hour of the period begins."""
+        """Return the index of the interval that contains the start of a half-hour."""
         return bisect_right(self.bounds, instant) - 1
 
     def part(self, first: int, last: int) -> "Intervals":
-        """The intervals `first` up to `last`."""
+        """Return the intervals `first` up to `last` (exclusive)."""
         return Intervals(
             self.bounds[first : last + 1], self.inside(first)[0], self.inside(last - 1)[1]
         )
 
     def past(self) -> "Intervals":
-        """The half-hours that have ended by now; of intervals that are half-hours."""
+        """Return the intervals that have ended by now; they must be half-hours."""
         now = int(datetime.now(UTC).timestamp()) // HALF_HOUR * HALF_HOUR
         if self.last <= now:
             return self
@@ -86,7 +86,7 @@ class Intervals:
 def split(
     granularity: Granularity, zone: ZoneInfo, period_from: datetime, period_to: datetime
 ) -> Intervals:
-    """Cut a period into intervals; none when no half-hour begins in it."""
+    """Cut a period into intervals; there are none when no half-hour begins in it."""
     first, last = half_hour_from(period_from), half_hour_from(period_to)
     if first >= last:
         return Intervals((), first, first)
@@ -99,15 +99,15 @@ def split(
 def calendar(
     granularity: Granularity, zone: ZoneInfo, first: Instant, last: Instant
 ) -> Iterator[Instant]:
-    """Yield the bounds of local days (weeks, …) from the one that holds `first` to past `last`.
+    """Yield the bounds of the local days (weeks, …) that cover `first` up to `last`.
 
-    A bound never repeats: a day that a zone skipped altogether (Samoa, 30 December 2011) is left
-    out, and so is one in which no half-hour begins.
+    Bounds never repeat: a day that a zone skipped altogether (Samoa, 30 December 2011) is left out,
+    and so is a day in which no half-hour begins.
     """
     day = _start(granularity, datetime.fromtimestamp(first, zone).date())
     previous: Instant | None = None
     while True:
-        # Where midnight does not exist this is the instant of the clock change, as it should be.
+        # If midnight does not exist, this is the instant of the clock change, where the day begins.
         bound = int(datetime(day.year, day.month, day.day, tzinfo=zone).timestamp())
         if previous is None or _up(bound) > _up(previous):
             yield bound
@@ -118,7 +118,7 @@ def calendar(
 
 
 def offsets(zone: ZoneInfo, first: Instant, last: Instant) -> list[tuple[Instant, int]]:
-    """List (from, seconds ahead of UTC) of a zone in the half-hours from `first` up to `last`."""
+    """Return (start, seconds ahead of UTC) for each offset of a zone from `first` up to `last`."""
 
     def ahead(instant: Instant) -> int:
         offset = datetime.fromtimestamp(instant, zone).utcoffset()
@@ -135,12 +135,15 @@ def offsets(zone: ZoneInfo, first: Instant, last: Instant) -> list[tuple[Instant
 
 
 def label(instant: Instant, zone: ZoneInfo) -> str:
-    """ISO 8601 in local time, with offset."""
+    """Return an instant as ISO 8601 in local time, with offset."""
     return datetime.fromtimestamp(instant, zone).isoformat()
 
 
 def labels(intervals: Intervals, zone: ZoneInfo) -> list[str]:
-    """The labels of all bounds; half-hours a day at a time, which is several times as fast."""
+    """Return the labels of all bounds.
+
+    Those of half-hours are made a day at a time, which is several times as fast.
+    """
     bounds = intervals.bounds
     if not intervals.are_half_hours:
         return [label(bound, zone) for bound in bounds]
@@ -165,7 +168,7 @@ def labels(intervals: Intervals, zone: ZoneInfo) -> list[str]:
 
 
 def moment(instant: Instant) -> datetime:
-    """The instant as PostgreSQL's driver takes it."""
+    """Return an instant as a datetime in UTC, for PostgreSQL's driver."""
     return datetime.fromtimestamp(instant, UTC)
 
 

@@ -13,7 +13,7 @@ from app.energy.query import Statement
 from app.energy.rows import reading, table
 from app.energy.scope import Selection, resolve
 
-# Column → its SQL; of a meter, its ESCO, its shadow and its newest half-hour.
+# Column → its SQL, over a meter, its ESCO, its shadow and its newest half-hour.
 TEXTS = {
     "meter": "meter.serial",
     "name": "meter.name",
@@ -40,8 +40,8 @@ NUMBERS = {
 }
 COLUMNS = (*TEXTS, *TIMES, *NUMBERS)
 
-# The filters' conditions on a meter: by itself, by its service heads, by the circuits that its
-# registers are mapped to now.
+# The conditions of the filters: on the meter itself, on its service heads, or on the circuits that
+# its registers are mapped to now.
 ON_HEAD = """meter.id in (
     select on_head.meter from api.service_head_meter as on_head
     inner join api.service_head_registry as head on on_head.service_head = head.id
@@ -91,12 +91,12 @@ METERS = """
 
 @dataclass(frozen=True, slots=True)
 class LatestReport(Report):
-    """A checked request for the last readings."""
+    """A validated request for the last readings."""
 
     zone: ZoneInfo
     scope: Selection
 
-    # Balances and counters move without any half-hour, mappings begin and end as time passes.
+    # Balances and counters change without a new half-hour, and mappings begin and end with time.
     BESIDE: ClassVar[LiteralString] = (
         "select concat(count(*), '-', max(shadow.updated_at), '-', (select count(*)"
         " from api.circuit_register as m where m.start_time <= now()), '-', (select count(*)"
@@ -105,7 +105,7 @@ class LatestReport(Report):
     )
 
     async def write(self, question: Question, connection: Connection, state: State) -> Written:
-        """Resolve the filters and return the body."""
+        """Look up the filters and return the body."""
         found: list[tuple[str, list[Any]]] = list(await resolve(connection, self.scope))
         if self.scope.query.circuit_type:
             found.append(("circuit_type", list(self.scope.query.circuit_type)))
@@ -134,7 +134,7 @@ class LatestReport(Report):
 
 
 def statement(filters: list[tuple[str, list[Any]]]) -> Statement:
-    """Build the SQL from (filter, ids found for it); its rows have the order of `COLUMNS`."""
+    """Build the SQL for filters given as (name, ids); its columns are the `COLUMNS`."""
     conditions, parameters = [], {}
     for number, (name, values) in enumerate(filters):
         column, condition = CONDITIONS[name]

@@ -1,4 +1,7 @@
-"""Bodies of the JSON answers, for the documentation and for tests; rows are written elsewhere."""
+"""Models of the JSON bodies, for the OpenAPI document and the tests.
+
+Responses are not built from them: `formats.py` writes their rows.
+"""
 
 from datetime import datetime
 from typing import Annotated
@@ -19,7 +22,7 @@ End = Annotated[AwareDatetime, Field(description="End, exclusive, local with off
 
 
 class Keys(BaseModel):
-    """What a row is for: those of these that `group_by` names; null where there is none."""
+    """The keys of a row: the members that `group_by` names; null where a row has no such key."""
 
     esco: str | None = Field(None, description="Code of the ESCO.")
     site: UUID | None = Field(None, description="Site of the circuit.")
@@ -32,17 +35,17 @@ class Keys(BaseModel):
 
 
 class Coverage(BaseModel):
-    """How much of an interval is there."""
+    """The share of the expected data that is present in an interval."""
 
     expected_intervals: int = Field(
         description="Half-hours of the interval inside the period, 46, 48 or 50 in a day; in a "
         "total, of the whole period."
     )
-    present_intervals: int = Field(description="Those of them with at least one reading.")
+    present_intervals: int = Field(description="Expected half-hours with at least one reading.")
     meters_expected: int = Field(description="Meters mapped to the group in the interval.")
     meters_reporting: int = Field(description="Meters with a reading in the interval.")
     complete: bool = Field(
-        description="Whether each half-hour of each mapped register is there; false also where "
+        description="True if every half-hour of every mapped register is present; false also where "
         "nothing was mapped."
     )
 
@@ -57,21 +60,21 @@ class EnergyRow(Keys, Coverage):
 
 
 class PeriodBody(BaseModel):
-    """What every answer over a period says of itself."""
+    """Members that every response over a period has."""
 
-    timezone: str = Field(description="IANA name of the zone whose days these are.")
-    period_from: datetime = Field(description="Start asked for, inclusive.")
-    period_to: datetime = Field(description="End asked for, exclusive.")
+    timezone: str = Field(description="IANA name of the zone of days and times.")
+    period_from: datetime = Field(description="Start of the requested period, inclusive.")
+    period_to: datetime = Field(description="End of the requested period, exclusive.")
     available_from: datetime | None = Field(
-        description="Start of the first half-hour that there is, at any time, of what is asked "
-        "for; null without any."
+        description="Start of the first half-hour stored, in any period, for the selected circuits "
+        "and registers; null if there is none."
     )
     available_to: datetime | None = Field(
-        description="End of the last half-hour that there is of it, exclusive."
+        description="End of the last half-hour stored for them, exclusive."
     )
     data_as_of: datetime | None = Field(
-        description="Changes up to then are in; send it as `updated_since` next time. Null where "
-        "nothing ever changed in the period."
+        description="Changes up to this time are included; send it as `updated_since` next time. "
+        "Null if nothing ever changed in the period."
     )
 
 
@@ -79,7 +82,7 @@ class Energy(PeriodBody):
     """Energy per group and interval.
 
     A group to which a register was mapped at any time of the period has a row in each interval,
-    with null energy where nothing was reported. Energy is summed over what was reported.
+    with null energy where nothing was reported. Energy is the sum of the half-hours reported.
     """
 
     granularity: Granularity
@@ -89,12 +92,12 @@ class Energy(PeriodBody):
 
 
 class BalanceFigures(Keys):
-    """Energy generated and used in the same half-hours, and the grid's part."""
+    """Energy generated, consumed, self-consumed, and exchanged with the grid."""
 
-    generation_kwh: Kwh | None = Field(description="What the circuits export, kWh.")
-    consumption_kwh: Kwh | None = Field(description="What the circuits import, kWh.")
+    generation_kwh: Kwh | None = Field(description="Energy that the circuits export, kWh.")
+    consumption_kwh: Kwh | None = Field(description="Energy that the circuits import, kWh.")
     self_consumption_kwh: Kwh | None = Field(
-        description="Sum over half-hours of the smaller of the two, kWh."
+        description="Sum over half-hours of the smaller of generation and consumption, kWh."
     )
     from_grid_kwh: Kwh | None = Field(description="consumption_kwh - self_consumption_kwh.")
     to_grid_kwh: Kwh | None = Field(description="generation_kwh - self_consumption_kwh.")
@@ -118,7 +121,7 @@ class BalanceTotal(BalanceFigures, Coverage):
 
 
 class Balance(PeriodBody):
-    """Generation against consumption per group and interval, and in total."""
+    """Generation and consumption per group and interval, and in total."""
 
     granularity: Granularity
     group_by: list[Dimension]
@@ -127,7 +130,7 @@ class Balance(PeriodBody):
 
 
 class ProfileRow(Keys):
-    """A half-hour of a group's average day; kWh are those of one half-hour."""
+    """A half-hour of a group's average day; energy is in kWh per half-hour."""
 
     days: str = Field(description="all, weekday, weekend, or a month like 2026-10.")
     time: str = Field(description="Local start of the half-hour, HH:MM.", examples=["18:30"])
@@ -140,7 +143,7 @@ class ProfileRow(Keys):
     p50_export_kwh: Kwh | None
     p90_export_kwh: Kwh | None
     expected_intervals: int = Field(description="Half-hours at that time on such days.")
-    present_intervals: int = Field(description="Those with at least one reading: they are counted.")
+    present_intervals: int = Field(description="Those with a reading; only they are counted.")
     complete_intervals: int = Field(description="Those with a reading of each mapped register.")
     meters_expected: int = Field(description="Meters mapped to the group in the period.")
     meters_reporting: int = Field(description="Meters with a reading in the period.")
@@ -163,7 +166,7 @@ class PeakRow(Keys):
     export_kw: Kw
     meters_expected: int = Field(description="Meters mapped to the group in the half-hour.")
     meters_reporting: int = Field(description="Meters with a reading in the half-hour.")
-    complete: bool = Field(description="Whether each mapped register reported.")
+    complete: bool = Field(description="True if every mapped register reported.")
 
 
 class Peak(PeriodBody):
@@ -175,22 +178,22 @@ class Peak(PeriodBody):
 
 
 class Gap(BaseModel):
-    """Half-hours that are missing one after the other."""
+    """A run of consecutive missing half-hours."""
 
     start: Start
     end: End
-    missing_intervals: int = Field(ge=1, description="How many half-hours.")
+    missing_intervals: int = Field(ge=1, description="Number of half-hours.")
 
 
 class CompletenessRow(BaseModel):
-    """What is there and what is missing of a register."""
+    """The half-hours present and missing of a register."""
 
     meter: str = Field(description="Serial number of the meter.")
     register_: UUID = Field(alias="register", description="The register.")
     expected_intervals: int = Field(description="Half-hours in which it was mapped to a circuit.")
-    present_intervals: int = Field(description="Those of them with a reading.")
+    present_intervals: int = Field(description="Expected half-hours with a reading.")
     share_present: Share = Field(description="present_intervals / expected_intervals.")
-    gaps: list[Gap] = Field(description="By start; in CSV, JSON in a field.")
+    gaps: list[Gap] = Field(description="By start; in CSV, a field with JSON.")
 
 
 class Completeness(PeriodBody):
@@ -200,17 +203,17 @@ class Completeness(PeriodBody):
 
 
 class LatestRow(BaseModel):
-    """The last of a meter."""
+    """The last reading and the state of a meter."""
 
     meter: str = Field(description="Serial number.")
     name: str
     esco: str | None = Field(description="Code of the ESCO.")
     health: str | None = Field(description="healthy or unhealthy.")
-    interval_start: Start | None = Field(description="The newest half-hour; null without any.")
+    interval_start: Start | None = Field(description="Newest half-hour; null if there is none.")
     interval_end: End | None
     balance_updated_at: AwareDatetime | None
     last_healthy_at: AwareDatetime | None
-    state_updated_at: AwareDatetime | None = Field(description="When the meter's state was kept.")
+    state_updated_at: AwareDatetime | None = Field(description="Time the meter's state was stored.")
     import_kwh: Kwh | None = Field(description="kWh of the newest half-hour, all registers.")
     export_kwh: Kwh | None
     registers_reporting: int = Field(description="Registers whose newest half-hour this is.")
@@ -226,5 +229,5 @@ class Latest(BaseModel):
     """The last reading and the prepayment balance of each meter."""
 
     timezone: str = Field(description="IANA name of the zone of the times.")
-    data_as_of: datetime | None = Field(description="Changes of half-hours up to then are in.")
+    data_as_of: datetime | None = Field(description="Changes up to this time are included.")
     rows: list[LatestRow] = Field(description="By serial number.")

@@ -1,6 +1,6 @@
-"""What a request for energy may say: its parameters, checked, and what of them is refused.
+"""Query parameters of the energy routes and their validation.
 
-`spans` of more than a year and the like are refused by name, never cut in silence.
+A value out of range is refused with an error that names the parameter; it is never clipped.
 """
 
 import re
@@ -22,7 +22,7 @@ FormatName = Literal["json", "csv", "ndjson"]
 MOST_ROWS = 100_000
 EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
 LATEST = datetime(2100, 1, 1, tzinfo=UTC)
-# Longest period for one circuit, meter or property, and for more than one.
+# Longest period in days: for one circuit, meter or property; for more than one.
 WIDEST: dict[str, tuple[int, int]] = {
     "PT30M": (366, 31),
     "P1D": (3660, 366),
@@ -30,12 +30,12 @@ WIDEST: dict[str, tuple[int, int]] = {
     "P1M": (18300, 3660),
     "P1Y": (18300, 7320),
 }
-# The same for what is read half-hour by half-hour, but answered in few rows.
+# The same for reports that read every half-hour but return few rows.
 WIDEST_SCAN = (1830, 366)
 
 
 def _by_comma(value: Any) -> Any:
-    """Take `a,b` and repeated parameters alike."""
+    """Split values at commas, so that `x=a,b` means the same as `x=a&x=b`."""
     values = [value] if isinstance(value, str) else value
     if isinstance(values, list) and all(isinstance(part, str) for part in values):
         return [word.strip() for part in values for word in part.split(",")]
@@ -47,7 +47,7 @@ def _many(what: str) -> Any:
 
 
 def _moment(value: Any) -> Any:
-    """Refuse what is no time with an offset, and say how to write one."""
+    """Reject a value that is not a time with an offset; the error shows how to write one."""
     if isinstance(value, str) and not OFFSET.search(value):
         if SPACE.search(value):
             raise ValueError("has a space where the + of the offset was: write + as %2B in a URL")
@@ -73,7 +73,7 @@ Direction = Literal["import", "export"]
 
 
 class Filters(BaseModel):
-    """Which circuits and registers count; several values of one are alternatives."""
+    """Filters on circuits and registers; several values of one filter are alternatives."""
 
     model_config = ConfigDict(extra="forbid", populate_by_name=True)
 
@@ -90,19 +90,19 @@ class Filters(BaseModel):
 
 
 class Zoned(Filters):
-    """Of whichever circuits and registers, with local times of a zone."""
+    """Filters, with the time zone and the format of the response."""
 
     timezone: Name = Field(
         "Europe/London",
-        description="IANA name; days, weeks, months and years are this zone's.",
+        description="IANA name; sets where days, weeks, months and years are cut.",
         examples=["Europe/London", "UTC"],
     )
     format: FormatName | None = Field(
-        None, description="Form of the answer; left out, the Accept header decides (JSON)."
+        None, description="Format of the response; by default the Accept header decides, else JSON."
     )
 
     def zone(self) -> ZoneInfo:
-        """The time zone; an unknown one is refused."""
+        """Return the time zone; Unprocessable if it is unknown."""
         if self.timezone not in zones():
             raise refuse("timezone", self.timezone, "must be an IANA name like Europe/London")
         return ZoneInfo(self.timezone)
@@ -111,7 +111,7 @@ class Zoned(Filters):
 def _period_to(caps: str) -> Any:
     return Field(
         description=f"End, exclusive, with offset. At most {caps} after period_from; the longer "
-        "one where one circuit, meter or property is asked for.",
+        "limit is for one circuit, meter or property.",
         examples=["2026-11-01T00:00:00Z"],
     )
 
@@ -124,7 +124,7 @@ BY_GRANULARITY = ", ".join(f"{name}: {_caps(widest)}" for name, widest in WIDEST
 
 
 class Window(Zoned):
-    """A period in a time zone."""
+    """Filters and a period."""
 
     period_from: Moment = Field(
         description="Start, inclusive, with offset.", examples=["2026-10-01T00:00:00Z"]
@@ -132,7 +132,10 @@ class Window(Zoned):
     period_to: Moment = _period_to(BY_GRANULARITY)
 
     def check(self, narrow_days: int, wide_days: int, what: str, *, narrow: bool) -> None:
-        """Refuse a period that is empty or longer than is served."""
+        """Raise Unprocessable for a period that is empty or longer than the limit in days.
+
+        `narrow` selects the limit for one circuit, meter or property; `what` names the report.
+        """
         if self.period_to <= self.period_from:
             raise refuse("period_to", self.period_to, "must be later than period_from")
         widest = narrow_days if narrow else wide_days
@@ -160,76 +163,78 @@ def _group_by(default: Dimension) -> Any:
         [default],
         min_length=1,
         max_length=8,
-        description="What a row is for: one or more of these, repeated or by comma.",
+        description="Keys of the rows: one or more of these, repeated or separated by commas.",
         examples=[[default], ["site", "circuit_type"]],
     )
 
 
 class EnergyQuery(Window):
-    """Energy per group and interval."""
+    """Parameters of `/energy`."""
 
     granularity: Granularity = _granularity()
     group_by: GroupBy = _group_by("circuit")
     updated_since: Moment | None = Field(
         None,
-        description="Only intervals in which a reading, a mapping or the configuration changed "
-        "since then: they come whole, every group, so put them in the place of those you have. "
-        "Send the `data_as_of` of the previous answer; an interval may come twice, none is missed.",
+        description="Return only intervals in which a reading, a mapping or the configuration "
+        "changed since this time. They are complete, with every group, so replace those you have. "
+        "Send the `data_as_of` of the previous response; an interval may be repeated, but none is "
+        "missed.",
     )
     limit: int | None = Field(
         None, ge=1, le=MOST_ROWS,
-        description=f"Most rows of an answer. JSON has at most {MOST_ROWS} when it is left out, "
-        "CSV and NDJSON come whole.",
+        description=f"Most rows in a response. By default JSON has at most {MOST_ROWS}, while CSV "
+        "and NDJSON are complete.",
     )  # fmt: skip
     cursor: str | None = Field(
         None,
         max_length=2000,
-        description="`next` of the answer before (of CSV its Link), with the same parameters.",
+        description="`next` of the previous response (for CSV and NDJSON, in its Link header); the "
+        "other parameters must stay the same.",
     )
 
 
 class BalanceQuery(Window):
-    """Generation against consumption, half-hour by half-hour."""
+    """Parameters of `/balance`."""
 
     granularity: Granularity = _granularity()
     group_by: GroupBy = _group_by("esco")
 
 
 class ScanQuery(Window):
-    """What is read half-hour by half-hour and answered in few rows."""
+    """Parameters of reports that read every half-hour but return few rows."""
 
     period_to: Moment = _period_to(_caps(WIDEST_SCAN))
 
 
 class ProfileQuery(ScanQuery):
-    """The average day."""
+    """Parameters of `/profile`."""
 
     group_by: GroupBy = _group_by("circuit")
     days: DayClasses = Field(
         ["all"],
         min_length=1,
         max_length=4,
-        description="Which days are put together: all of them, those from Monday to Friday, "
-        "Saturdays and Sundays, each local month by itself; one or more of these.",
+        description="Days that are averaged together: all, Monday to Friday, Saturday and Sunday, "
+        "or each local month; one or more of these.",
         examples=[["all"], ["weekday", "weekend"], ["month"]],
     )
 
 
 class PeakQuery(ScanQuery):
-    """The highest half-hours."""
+    """Parameters of `/peak`."""
 
     group_by: GroupBy = _group_by("circuit")
-    direction: Direction = Field("import", description="What is ranked.")
-    top: int = Field(10, ge=1, le=100, description="How many half-hours of each group.")
+    direction: Direction = Field("import", description="Direction that is ranked.")
+    top: int = Field(10, ge=1, le=100, description="Number of half-hours per group.")
 
 
 class LatestQuery(Zoned):
-    """The last reading and the balance of meters."""
+    """Parameters of `/latest`."""
 
 
 @cache
 def zones() -> frozenset[str]:
-    """Every IANA time zone; what tzdata ships beside them is none."""
+    """Return the names of all IANA time zones, without the other files that tzdata ships."""
     return frozenset(
         name
         for name in available_timezones()
@@ -238,12 +243,12 @@ def zones() -> frozenset[str]:
 
 
 def refuse(parameter: str, value: object, message: str) -> Unprocessable:
-    """The 422 that names a parameter, the value it had and what is allowed."""
+    """Return the 422 error that names a parameter, its value and what is allowed."""
     shown = value.isoformat() if isinstance(value, datetime) else str(value)
     error = {"in": "query", "parameter": parameter, "value": shown, "message": message}
     return Unprocessable(f"{parameter}: {message}", errors=[error])
 
 
 def unique(values: Iterable[Word]) -> list[Word]:
-    """Drop repetitions, keep the order."""
+    """Return the values in their order, without repetitions."""
     return list(dict.fromkeys(values))

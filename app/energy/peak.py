@@ -15,7 +15,7 @@ from app.energy.scope import Available
 
 
 class PeakReport(GroupedTable):
-    """A checked request for the highest half-hours."""
+    """A validated request for the highest half-hours."""
 
     query: PeakQuery
 
@@ -25,17 +25,17 @@ class PeakReport(GroupedTable):
     )  # fmt: skip
 
     def members(self, state: State, available: Available) -> dict[str, Any]:
-        """What a JSON answer says before its rows."""
+        """Return the JSON members that precede the rows."""
         return {"direction": self.query.direction} | super().members(state, available)
 
     def rows_of_group(self) -> int:
-        """One for each rank."""
+        """Return one row per rank."""
         return self.query.top
 
     async def writer(
         self, form: Format, connection: Connection, groups: Groups
     ) -> Callable[[tuple[Any, ...]], tuple[str, ...]]:
-        """Take (group, start, rank, import kW, export kW, registers, meters)."""
+        """Return the writer of (group, start, rank, import kW, export kW, registers, meters)."""
         zone = self.query.zone()
         eras = [groups.eras(group, self.intervals) for group in range(len(groups))]
 
@@ -57,10 +57,10 @@ class PeakReport(GroupedTable):
         return write
 
     def statement(self, groups: Groups) -> Statement:
-        """Rank the half-hours of each group."""
+        """Return the SQL that ranks the half-hours of each group."""
         hours = half_hours(groups, self.intervals)
         ranked = f"{self.query.direction}_kwh"
-        # Meters are counted for the few half-hours that are shown.
+        # Meters are counted last, for only the few half-hours that are returned.
         return Statement(
             f"with ranked as (select hh.*, row_number() over (partition by hh.g order by"
             f" hh.{ranked} desc, hh.start) as rank from ({hours.sql}) as hh where hh.{ranked} > 0),"

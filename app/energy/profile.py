@@ -13,13 +13,14 @@ from app.energy.query import Statement, half_hours
 
 DIRECTIONS = ("import", "export")
 STATISTICS = ("mean", "p10", "p50", "p90")
-# The zone's own offsets are passed, so that days are the same as everywhere in /v1.
+# The offsets of the zone are passed by the gateway, so that its days are those of all of /v1
+# whatever time zone data PostgreSQL has.
 LOCAL = (
     "(start at time zone 'UTC' + make_interval(secs =>"
     " (%(offsets)s::integer[])[width_bucket(start, %(changes)s::timestamptz[])]))"
 )
 SHORTEST_MONTH = 28 * DAY
-# `days` of a half-hour for each class of days; null where it is in none of it.
+# Class of days → SQL of the value of `days` for a half-hour; null if the class excludes it.
 CLASSES: dict[DayClass, str] = {
     "all": "'all'",
     "weekday": "case when extract(isodow from local) < 6 then 'weekday' end",
@@ -29,7 +30,7 @@ CLASSES: dict[DayClass, str] = {
 
 
 class ProfileReport(GroupedTable):
-    """A checked request for the average day."""
+    """A validated request for the average day."""
 
     query: ProfileQuery
 
@@ -40,7 +41,7 @@ class ProfileReport(GroupedTable):
     )  # fmt: skip
 
     def rows_of_group(self) -> int:
-        """One for each half-hour of the day; a class of days is one, months are many."""
+        """Return 48 rows for each class of days, and for each month if months are asked for."""
         months = (self.intervals.last - self.intervals.first) // SHORTEST_MONTH + 2
         classes = set(self.query.days)
         return 48 * (len(classes - {"month"}) + months * ("month" in classes))
@@ -48,7 +49,7 @@ class ProfileReport(GroupedTable):
     async def writer(
         self, form: Format, connection: Connection, groups: Groups
     ) -> Callable[[tuple[Any, ...]], tuple[str, ...]]:
-        """Take (group, days, time, and the numbers of the columns that follow but for meters)."""
+        """Return the writer of (group, days, time, values of the other columns but for meters)."""
         covered = await self.coverage(connection, groups)
         meters = {
             group: (str(its.meters_expected), str(its.meters_reporting))
@@ -62,7 +63,7 @@ class ProfileReport(GroupedTable):
         )
 
     def statement(self, groups: Groups) -> Statement:
-        """Put the half-hours of each group together by days and time of day."""
+        """Return the SQL that groups half-hours by group, class of days and time of day."""
         hours = half_hours(groups, self.intervals)
         parameters = hours.parameters | self._parameters(groups)
         classes = ", ".join(CLASSES[name] for name in unique(self.query.days))

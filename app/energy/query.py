@@ -1,8 +1,8 @@
-"""The SQL of energy per group and interval; nothing here asks the database.
+"""Builders of the SQL for energy per group and interval; they do not query the database.
 
-Per group and interval there are place, import_kwh, export_kwh, register_intervals,
-present_intervals and meters_reporting; intervals in which nothing was reported are left out. The
-place is where the row stands among all rows: its interval's number times the groups, plus its own.
+The columns are place, import_kwh, export_kwh, register_intervals, present_intervals and
+meters_reporting. Intervals in which nothing was reported have no row. `place` is the row's index
+among all rows: index of the interval * number of groups + number of the group.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from app.energy.sources import HALF_HOURS, Piece
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """SQL with its parameters."""
+    """A SQL statement and its parameters."""
 
     sql: str
     parameters: dict[str, Any]
@@ -24,7 +24,7 @@ class Statement:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Places of rows: from `first` up to `last`."""
+    """Row indexes from `first` up to `last` (exclusive)."""
 
     first: int
     last: int
@@ -37,9 +37,9 @@ def energy(
     pieces: Sequence[Piece],
     page: Page,
 ) -> Statement:
-    """Build the rows named above, of a page and in no order.
+    """Build the SQL of the rows of a page, in no order; the module's docstring has the columns.
 
-    From the circuits' aggregates where they fit, else from registers.
+    It reads the stored sums of circuits if the groups allow it, else the half-hours of registers.
     """
     if groups.circuits is None:
         statement = _from_registers(groups, intervals)
@@ -61,17 +61,18 @@ def energy(
 
 
 def packed(rows: Statement, fields: str) -> Statement:
-    """Put `PACK` places into a row, which spares the driver most of its work.
+    """Build SQL that packs up to `PACK` rows into one, which saves the driver most of its work.
 
-    Builds (places, register half-hours, each of them, seen, each of them, `fields` with `SEPARATOR`
-    between): seen is present_intervals * `MOST_METERS` + meters_reporting; `each` is null where
-    all are the same; `fields` is SQL over the columns named above.
+    `fields` is SQL over the columns of `rows`. The columns are: the row indexes as an array; the
+    smallest register_intervals; all of them as an array, null if equal; the same two for `seen`;
+    the fields joined by `SEPARATOR`. `seen` is present_intervals * `MOST_METERS` +
+    meters_reporting.
     """
     each = ", ".join(
         f"min({number}), case when min({number}) < max({number}) then array_agg({number}) end"
         for number in ("register_intervals", "seen")
     )
-    # Sorted by the place alone: sorting packs by it, too, takes several times as long.
+    # Sort by place alone: sorting by pack and place takes several times as long.
     return Statement(
         f"select array_agg(place), {each}, string_agg(fields, '{SEPARATOR}')"
         f" from (select place, register_intervals, {fields} as fields,"
@@ -82,20 +83,20 @@ def packed(rows: Statement, fields: str) -> Statement:
     )
 
 
-# Places in a row, and what stands between their texts: no number has it.
+# Rows in a pack, and the separator of their fields, which occurs in no number.
 PACK = 1000
 SEPARATOR = "|"
-# No group has so many.
+# More meters than any group has.
 MOST_METERS = 2**32
 
 
 def epoch(column: str) -> str:
-    """The SQL of a moment as an Instant."""
+    """Return SQL that converts a timestamp into an Instant."""
     return f"date_part('epoch', {column})::bigint"
 
 
 def place(column: str, intervals: Intervals) -> str:
-    """The SQL of the place of group g in the interval that holds `column`."""
+    """Return SQL for the row index of group `g` in the interval that contains `column`."""
     if intervals.are_half_hours:
         number = f"({epoch(column)} - %(first_bound)s) / {HALF_HOUR}"
     else:
@@ -104,7 +105,7 @@ def place(column: str, intervals: Intervals) -> str:
 
 
 def places(groups: Groups, intervals: Intervals) -> dict[str, Any]:
-    """The parameters of `place`."""
+    """Return the parameters of the SQL of `place`."""
     counted = {"group_count": len(groups)}
     if intervals.are_half_hours:
         return counted | {"first_bound": intervals.first}
@@ -112,7 +113,7 @@ def places(groups: Groups, intervals: Intervals) -> dict[str, Any]:
 
 
 def _members(groups: Groups) -> dict[str, Any]:
-    assert groups.circuits is not None  # noqa: S101  (the caller looked)
+    assert groups.circuits is not None  # noqa: S101  (the caller has checked)
     return {
         "circuits": [circuit for circuit, _ in groups.circuits],
         "groups": [group for _, group in groups.circuits],
@@ -120,7 +121,10 @@ def _members(groups: Groups) -> dict[str, Any]:
 
 
 def _parts(pieces: Sequence[Piece], parameters: dict[str, Any], name: str = "piece") -> list[str]:
-    """One SELECT for each piece: a row per member of a group and unit of the piece's source."""
+    """Return one SELECT per piece: a row for each circuit of a group and unit of the source.
+
+    The parameters of the SELECTs are added to `parameters`.
+    """
     parts = []
     for number, piece in enumerate(pieces):
         source = piece.source
@@ -140,20 +144,20 @@ def _parts(pieces: Sequence[Piece], parameters: dict[str, Any], name: str = "pie
     return parts
 
 
-# Granularity → the unit of a source that is one interval as it stands.
+# Granularity → the unit of a source that equals one whole interval.
 UNITS = {"PT30M": "30 minutes", "P1D": "1 day"}
 
 
 def _from_single_circuits(
     groups: Groups, intervals: Intervals, granularity: Granularity, pieces: Sequence[Piece]
 ) -> Statement:
-    """A group is a circuit, so what a unit says of its half-hours can be added up."""
+    """Build the SQL for groups of one circuit each, whose stored counts can be added up."""
     parameters = _members(groups)
     parts = _parts(pieces, parameters)
     at = place("unit_start", intervals)
     if granularity not in UNITS:
         return Statement(_sums(at, " union all ".join(parts), PRESENT, DISTINCT_METERS), parameters)
-    # An interval is one unit of its piece; only the days that the period cuts are sums.
+    # Each interval is one unit of its source, except for days cut by the period: those are sums.
     rows = [
         _as_it_is(at, part)
         if piece.source.unit == UNITS[granularity]
@@ -179,7 +183,7 @@ DISTINCT_METERS = (
 
 
 def _sums(at: str, units: str, present: str, meters: str) -> str:
-    # What is grouped and what is sorted later differ: else units would be sorted to be grouped.
+    # Group by other columns than the ones sorted by later, or PostgreSQL sorts in order to group.
     return (
         f"select {at} + 0 as place, sum(total_import_kwh) as import_kwh,"
         " sum(total_export_kwh) as export_kwh, sum(register_intervals) as register_intervals,"
@@ -191,15 +195,15 @@ def _sums(at: str, units: str, present: str, meters: str) -> str:
 def _from_circuits(
     groups: Groups, intervals: Intervals, granularity: Granularity, pieces: Sequence[Piece]
 ) -> Statement:
-    """A group has several circuits: the same half-hours may be present in more than one of them.
+    """Build the SQL for groups of several circuits, which may have the same half-hours.
 
-    Where one circuit has every half-hour of a unit, so has the group; else they are counted.
+    If one circuit has every half-hour of a unit, so has the group; else half-hours are counted.
     """
     parameters = _members(groups)
     parts = _parts(pieces, parameters)
     at = place("unit_start", intervals)
     if granularity == "PT30M":
-        # A half-hour that is there is present, in however many circuits.
+        # A half-hour counts once, in however many circuits it is present.
         meters = "sum(cardinality(meters))" if groups.meters_apart else DISTINCT_METERS
         return Statement(_sums(at, " union all ".join(parts), "1", meters), parameters)
     units = " union all ".join(
@@ -236,7 +240,10 @@ def _from_circuits(
 
 
 def half_hours(groups: Groups, intervals: Intervals) -> Statement:
-    """Build (start, g, import_kwh, export_kwh, register_intervals) per group and half-hour."""
+    """Build the SQL of one row per group and half-hour.
+
+    Columns: start, g, import_kwh, export_kwh, register_intervals.
+    """
     if groups.circuits is None:
         return Statement(
             'select r."timestamp" as start, s.g, sum(r.import_kwh) as import_kwh,'
@@ -258,7 +265,7 @@ def half_hours(groups: Groups, intervals: Intervals) -> Statement:
 
 
 def spans(groups: Groups, first: Instant, last: Instant) -> dict[str, Any]:
-    """The parameters of `SPANS`, for the half-hours from `first` up to `last`."""
+    """Return the parameters of `SPANS`, for the half-hours from `first` up to `last`."""
     return {
         "registers": [span.register for span in groups.spans],
         "span_groups": [span.group for span in groups.spans],
@@ -270,7 +277,7 @@ def spans(groups: Groups, first: Instant, last: Instant) -> dict[str, Any]:
     }
 
 
-# Half-hours of registers (r) that count into groups (s.g).
+# The half-hours of registers (r) with the group that sums them (s.g).
 SPANS = (
     " from unnest(%(registers)s::uuid[], %(span_groups)s::integer[], %(meters)s::uuid[],"
     " %(firsts)s::timestamptz[], %(lasts)s::timestamptz[])"

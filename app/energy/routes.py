@@ -1,6 +1,7 @@
-"""`/v1`: energy of everything the caller may see, and of one circuit, meter, property, site, ESCO.
+"""The routes of `/v1`: reports over everything that the caller may see, or over one part of it.
 
-The same reads hang under each path; a path's own filter holds beside those of the query.
+Each path (circuit, meter, property, site, ESCO) has the same reports; its own filter applies in
+addition to those of the query.
 """
 
 from collections.abc import Awaitable, Callable
@@ -63,7 +64,7 @@ reads = APIRouter(tags=["energy"], responses=RESPONSES)
 
 @reads.get("/energy", summary="Energy per group and interval", response_model=Energy)
 async def energy(asked: AskedDep, query: Annotated[EnergyQuery, Query()]) -> Response:
-    """Sum half-hours of the caller's circuits, in kWh; import and export are never mixed."""
+    """Sum the half-hours of the caller's circuits, in kWh; import and export stay separate."""
     scope, parts = asked.scope(query), _intervals(asked, query, query.granularity)
     question = asked.question("energy", query, parts.first, parts.last, query.granularity)
     after = None
@@ -74,18 +75,16 @@ async def energy(asked: AskedDep, query: Annotated[EnergyQuery, Query()]) -> Res
     return Answer(question, EnergyReport(query, scope, by, parts, after, limit))
 
 
-@reads.get(
-    "/balance", summary="Generation against consumption, and the grid", response_model=Balance
-)
+@reads.get("/balance", summary="Generation, consumption and the grid", response_model=Balance)
 async def balance(asked: AskedDep, query: Annotated[BalanceQuery, Query()]) -> Response:
-    """Say how much of what a community generates it uses itself, and the grid's part.
+    """Compare generation with consumption: energy used locally, and energy from and to the grid.
 
-    In each half-hour: `generation` is the sum of what its circuits export, `consumption` the sum of
-    what they import, `self_consumption` the smaller of the two; `from_grid = consumption -
-    self_consumption` and `to_grid = generation - self_consumption`. Longer intervals and the totals
-    add half-hours up; `self_consumption_ratio = self_consumption / generation`,
-    `self_sufficiency_ratio = self_consumption / consumption`, null where nothing is divided.
-    Each group is balanced by itself: by ESCO if not told otherwise, `group_by=site` for each site.
+    In each half-hour, `generation` is the sum of what a group's circuits export, `consumption` the
+    sum of what they import, and `self_consumption` the smaller of the two; `from_grid = consumption
+    - self_consumption` and `to_grid = generation - self_consumption`. Longer intervals and totals
+    are sums of half-hours. `self_consumption_ratio = self_consumption / generation` and
+    `self_sufficiency_ratio = self_consumption / consumption`; a ratio is null where its divisor is
+    zero. Each group is balanced by itself: each ESCO by default, each site with `group_by=site`.
     """
     scope, parts = asked.scope(query), _intervals(asked, query, query.granularity)
     question = asked.question("balance", query, parts.first, parts.last, query.granularity)
@@ -94,10 +93,10 @@ async def balance(asked: AskedDep, query: Annotated[BalanceQuery, Query()]) -> R
 
 @reads.get("/profile", summary="The average day", response_model=Profile)
 async def profile(asked: AskedDep, query: Annotated[ProfileQuery, Query()]) -> Response:
-    """Mean and quantiles of a group's kWh in each half-hour of the local day.
+    """Return mean and quantiles of a group's kWh for each half-hour of the local day.
 
-    A half-hour of which nothing was reported counts in no mean. When the clocks go back the
-    repeated half-hours both count, so `expected_intervals` is one more there.
+    Half-hours without a reading are left out of the mean. When the clocks go back, both of the
+    repeated half-hours count, so `expected_intervals` is one more there.
     """
     scope, parts = asked.scope(query), _half_hours(asked, query, "the average day")
     question = asked.question("profile", query, parts.first, parts.last)
@@ -106,7 +105,7 @@ async def profile(asked: AskedDep, query: Annotated[ProfileQuery, Query()]) -> R
 
 @reads.get("/peak", summary="The highest half-hours", response_model=Peak)
 async def peak(asked: AskedDep, query: Annotated[PeakQuery, Query()]) -> Response:
-    """Rank a group's half-hours by mean power, in kW (twice their kWh); the earlier wins a tie.
+    """Rank a group's half-hours by mean power in kW (twice their kWh); the earlier wins a tie.
 
     Half-hours with no energy in the direction are left out.
     """
@@ -115,11 +114,11 @@ async def peak(asked: AskedDep, query: Annotated[PeakQuery, Query()]) -> Respons
     return Answer(question, PeakReport(query, scope, unique(query.group_by), parts))
 
 
-@reads.get("/completeness", summary="What is missing, per register", response_model=Completeness)
+@reads.get("/completeness", summary="Missing half-hours per register", response_model=Completeness)
 async def completeness(asked: AskedDep, query: Annotated[ScanQuery, Query()]) -> Response:
     """List the gaps in the half-hours of each register while it is mapped to a circuit.
 
-    What is still to come is no gap: a period that ends in the future is looked at up to now.
+    The future has no gaps: a period that ends in the future is examined up to now.
     """
     scope, parts = asked.scope(query), _half_hours(asked, query, "completeness").past()
     question = asked.question("completeness", query, parts.first, parts.last)
@@ -128,7 +127,7 @@ async def completeness(asked: AskedDep, query: Annotated[ScanQuery, Query()]) ->
 
 @reads.get("/latest", summary="Last reading and balance of each meter", response_model=Latest)
 async def latest(asked: AskedDep, query: Annotated[LatestQuery, Query()]) -> Response:
-    """Show each meter's newest half-hour, its counters, and its prepayment balance in pounds."""
+    """Return each meter's newest half-hour, its counters, and its prepayment balance in pounds."""
     scope, zone = asked.scope(query), query.zone()
     question = asked.question("latest", query, None, None)
     return Answer(question, LatestReport(zone, scope))
@@ -145,7 +144,7 @@ def _half_hours(asked: Asked, query: Window, what: str) -> Intervals:
 def _split(
     asked: Asked, query: Window, granularity: Granularity, widest: tuple[int, int], what: str
 ) -> Intervals:
-    """Cut the period into intervals; one that is too long is refused."""
+    """Cut the period into intervals; Unprocessable if it is too long."""
     query.check(*widest, what, narrow=asked.scope(query).narrow)
     return split(granularity, query.zone(), query.period_from, query.period_to)
 
@@ -159,7 +158,7 @@ PATHS: dict[str, Callable[..., Awaitable[None]] | None] = {
     "/v1/escos/{code}": deps.of_esco,
 }
 
-# HEAD answers what GET does, less the body (RFC 9110 §9.3.2); nothing to document twice.
+# HEAD answers like GET without the body (RFC 9110 §9.3.2), so it is not documented twice.
 for route in [route for route in reads.routes if isinstance(route, APIRoute)]:
     reads.add_api_route(route.path, route.endpoint, methods=["HEAD"], include_in_schema=False)
 

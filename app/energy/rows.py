@@ -1,4 +1,4 @@
-"""Reading rows from the database and writing them, a batch at a time."""
+"""Reading rows from the database and writing them, batch by batch."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -22,13 +22,13 @@ Rows = list[tuple[Any, ...]]
 async def reading(
     connection: Connection, statement: Statement, batch: int = BATCH
 ) -> AsyncIterator[AsyncIterator[Rows]]:
-    """Give the rows of a statement in batches, from a cursor in the database; numerics stay text.
+    """Give the rows of a statement in batches of `batch`; values of type numeric are strings.
 
-    The database is at work from the start, and on the next batch while one is written.
+    The first batch is fetched at once, and each next one while the previous one is written.
     """
     fetch = f"fetch {batch} from rows"
-    # One that binds parameters itself may send several statements at a time. They are ids, moments,
-    # numbers and words of our own: no caller's text comes this far.
+    # A client cursor inserts the parameters into the SQL itself, so it can send several statements
+    # at once. That is safe: they are ids, times, numbers and our own words, never a caller's text.
     cursor = AsyncClientCursor(connection, row_factory=tuple_row)
     cursor.adapters.register_loader("numeric", TextLoader)
 
@@ -69,7 +69,7 @@ async def table(
     columns: Sequence[str],
     rows: AsyncIterator[list[tuple[str, ...]]],
 ) -> AsyncIterator[str]:
-    """Yield a body of rows whose values are written already, one per column."""
+    """Yield a body of rows whose values are encoded already, one per column."""
     lines, template = Lines(form), form.template(columns)
     yield form.head(members, columns)
     async for found in rows:
@@ -78,14 +78,14 @@ async def table(
 
 
 class Lines:
-    """Joins rows into pieces of a body, with separators between all of them."""
+    """Joins rows into pieces of a body and puts separators between all rows."""
 
     def __init__(self, form: Format) -> None:
         self._between = form.between()
         self.empty = True
 
     def add(self, rows: Sequence[str]) -> str:
-        """Return the piece for the next rows."""
+        """Return the next piece of the body; "" for no rows."""
         if not rows:
             return ""
         piece = ("" if self.empty else self._between) + self._between.join(rows)

@@ -1,4 +1,4 @@
-"""Which registers a request is about: its filters and groups, resolved as the caller."""
+"""Registers that a request covers: its filters and groups, looked up with the caller's rights."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from app.energy.intervals import Instant, half_hour_from, moment
 from app.energy.parameters import Filters
 from app.errors import NotFound
 
-# Filter → what is found by the values asked for; each of them must find something.
+# Filter → the query that looks its values up; every value must be found.
 LOOKUPS = {
     "circuit": "select id, id::text as name from api.circuits where id = any(%s::uuid[])",
     "site": "select id, v as name from api.sites_new, unnest(%s::text[]) as v"
@@ -24,7 +24,7 @@ LOOKUPS = {
     "esco": "select id, code as name from api.escos where code = any(%s::text[])",
 }
 
-# What a mapping is joined to where these are asked for: each view costs the checks of its policies.
+# Joins that a mapping needs for these names only: each view costs the checks of its policies.
 BESIDE = (
     (
         {"meter", "esco"},
@@ -46,8 +46,8 @@ BESIDE = (
         " left join api.properties_service_head as at_head on head.id = at_head.service_head",
     ),
 )
-# All registers of a circuit come along when one is selected: whether its sums can be used as they
-# are depends on the others. Mappings outside the period tell what there is outside it.
+# When one register of a circuit is selected, all of them are returned: only if all are selected can
+# the circuit's stored sums be used. Mappings outside the period give the time data are available.
 MAPPINGS = """
     select circuit, register, began, start_time, end_time, meter_id, available_from, available_to,
         selected, {dimensions}
@@ -89,14 +89,14 @@ OF_REGISTERS = {
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """What is asked for: the path's own filter and the query's; both must hold."""
+    """The filters of a request: the path's own and the query's; both must hold."""
 
     path: dict[str, list[str]]
     query: Filters
 
     @property
     def narrow(self) -> bool:
-        """Whether it is one circuit, meter or property."""
+        """True if the request is restricted to one circuit, meter or property."""
         return any(
             len(values) == 1
             for named in self.named()
@@ -105,7 +105,7 @@ class Selection:
         )
 
     def named(self) -> list[dict[str, list[str]]]:
-        """The filters whose values must exist: name → values, of which one must hold."""
+        """Return the filters whose values must exist: name → values, which are alternatives."""
         query = self.query
         asked = {
             "circuit": [str(circuit) for circuit in query.circuit],
@@ -118,7 +118,10 @@ class Selection:
 
 
 async def resolve(connection: Connection, scope: Selection) -> list[tuple[str, list[UUID]]]:
-    """Return (filter, ids); what is foreign or does not exist is the same 404."""
+    """Return (filter, ids) for each filter.
+
+    NotFound if a value does not exist; a value of another ESCO's gives the same error.
+    """
     found = []
     for named in scope.named():
         for name, values in named.items():
@@ -132,7 +135,7 @@ async def resolve(connection: Connection, scope: Selection) -> list[tuple[str, l
 
 @dataclass(frozen=True, slots=True)
 class Available:
-    """Start of the first and end of the last half-hour of what is asked for, at any time."""
+    """Start of the first and end of the last half-hour that a selection has, in any period."""
 
     first: datetime | None
     last: datetime | None
@@ -141,9 +144,9 @@ class Available:
 async def groups(
     connection: Connection, scope: Selection, by: Sequence[Dimension], first: Instant, last: Instant
 ) -> tuple[Groups, Available]:
-    """Gather what is mapped in the half-hours from `first` up to `last` into groups.
+    """Return the groups mapped from `first` up to `last`, and the time data are available for.
 
-    What there is of it is told whatever the period.
+    The latter does not depend on the period.
     """
     parameters: dict[str, Any] = {"period_from": moment(first), "period_to": moment(last)}
     wanted, selected = [], []
@@ -175,7 +178,7 @@ async def groups(
 
 
 def _mappings(rows: Iterable[dict[str, Any]], by: Sequence[Dimension]) -> list[Mapping]:
-    """Put together the rows of a mapping, one for each way it belongs to a group."""
+    """Merge the rows of a mapping: the query returns one for each way it belongs to a group."""
     together: dict[tuple[UUID, UUID, str], tuple[dict[str, Any], set[Key]]] = {}
     for row in rows:
         identity = (row["circuit"], row["register"], row["began"])

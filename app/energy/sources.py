@@ -1,4 +1,4 @@
-"""Which stored aggregate answers which part of a period; nothing here asks the database."""
+"""Choice of the stored aggregates to sum for a period; nothing here queries the database."""
 
 from dataclasses import dataclass
 from zoneinfo import ZoneInfo
@@ -19,7 +19,7 @@ class Source:
     unit: str
 
     def end(self, start: str) -> str:
-        """The SQL of a unit's end, from the SQL of its start."""
+        """Return SQL for the end of a unit, given SQL for its start."""
         return f"date_add({start}, interval '{self.unit}', '{self.zone.key}')"
 
 
@@ -31,7 +31,7 @@ MONTHS = Source("api.circuit_interval_monthly", "month", UTC_ZONE, "1 month")
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Whole units of a source, from `first` up to `last`."""
+    """Whole units of a source, from `first` up to `last` (exclusive)."""
 
     source: Source
     first: Instant
@@ -39,10 +39,10 @@ class Piece:
 
 
 def choose(granularity: Granularity, zone: ZoneInfo, intervals: Intervals) -> list[Piece]:
-    """Cover the period with the coarsest units that fit into its intervals.
+    """Cover the period with the coarsest stored units that fit into its intervals.
 
-    A zone whose days begin, in this period, when London's (or UTC's) do has its days kept; any
-    other zone, and a day that the period cuts, is summed from half-hours.
+    Stored days serve any zone whose days begin, in this period, when London's (or UTC's) do. Other
+    zones, and days cut by the period, are summed from half-hours.
     """
     levels: list[tuple[Source, list[Instant]]] = []
     if granularity in ("P1M", "P1Y"):
