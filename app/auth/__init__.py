@@ -1,1 +1,1 @@
-"""Who is calling: keys, tokens, clients, revocation, audit."""
+"""Authentication and its administration: keys, tokens, clients, revocation, audit."""

@@ -1,4 +1,4 @@
-"""`/admin`: an ESCO's admin manages its own clients; the platform's operators all, and ESCOs."""
+"""The routes of `/admin`: ESCO admins manage their clients, operators all clients and ESCOs."""
 
 import uuid
 from datetime import UTC, datetime, timedelta
@@ -23,7 +23,7 @@ from app.errors import NotFound, Unprocessable
 router = APIRouter(prefix="/admin", tags=["administration"])
 
 TokenScope = Literal["read", "write", "admin"]
-LONGEST_EXPIRY = timedelta(days=36_525)  # a century; what is near year 10000 cannot be read back
+LONGEST_EXPIRY = timedelta(days=36_525)  # a century; times near the year 10000 cannot be read back
 
 
 def _within_reach(at: datetime) -> datetime:
@@ -51,54 +51,56 @@ DisplayName = Annotated[
 
 
 class RequestModel(BaseModel):
-    """What somebody asks for; a member that is not known is refused, not left out silently."""
+    """Base class of request bodies; unknown members are an error instead of being ignored."""
 
     model_config = ConfigDict(extra="forbid")
 
 
 class Secret(BaseModel):
-    """A secret of a client, without the secret."""
+    """A secret of a client, without its value."""
 
     id: uuid.UUID
     created_at: datetime
 
 
 class Client(BaseModel):
-    """A client: a machine that may ask for tokens."""
+    """A client: a machine that may request tokens."""
 
     id: str
     esco: uuid.UUID | None
     esco_code: str | None
     name: str
     scopes: list[TokenScope]
-    lifetime_seconds: int = Field(description="How long its tokens are valid, s.")
+    lifetime_seconds: int = Field(description="Lifetime of its tokens, in seconds.")
     created_at: datetime
-    last_used_at: datetime | None = Field(description="When it last got a token.")
+    last_used_at: datetime | None = Field(description="Time of its latest token.")
     expires_at: datetime | None
     disabled_at: datetime | None
     secrets: list[Secret]
 
 
 class ClientWithSecret(Client):
-    """A new client; the secret is shown this once."""
+    """A new client with its secret, which is shown only here."""
 
     client_secret: str
 
 
 class NewClient(RequestModel):
-    """What a client is to be."""
+    """The properties of a new client."""
 
     name: DisplayName
     scopes: TokenScopes = Field(examples=[["read"]])
-    lifetime_seconds: int = Field(LIFETIME_SECONDS, ge=60, description="Of its tokens, s.")
+    lifetime_seconds: int = Field(
+        LIFETIME_SECONDS, ge=60, description="Lifetime of its tokens, in seconds."
+    )
     expires_at: Annotated[Expiry, AfterValidator(_to_come)] | None = None
     esco: str | None = Field(
-        None, description="Code of its ESCO; operators say it, others may not."
+        None, description="Code of its ESCO; required from operators. Others have only their own."
     )
 
 
 class ClientChange(RequestModel):
-    """What to change of a client; what is left out stays."""
+    """Changes to a client; members left out keep their values."""
 
     name: DisplayName | None = None
     scopes: TokenScopes | None = None
@@ -107,13 +109,13 @@ class ClientChange(RequestModel):
 
 
 class NewSecret(BaseModel):
-    """A second secret, shown this once."""
+    """A second secret, which is shown only here."""
 
     client_secret: str
 
 
 class Esco(BaseModel):
-    """An energy community, and since when nothing of it works."""
+    """An energy community; `disabled_at` is the time since which its clients are disabled."""
 
     id: uuid.UUID
     code: str
@@ -122,28 +124,28 @@ class Esco(BaseModel):
 
 
 class NewEsco(RequestModel):
-    """What an ESCO is to be."""
+    """The properties of a new ESCO."""
 
     code: str = Field(min_length=2, max_length=32)
     name: DisplayName
 
 
 class EscoChange(RequestModel):
-    """Whether an ESCO's clients and tokens work."""
+    """The state of an ESCO: if disabled, none of its clients and tokens work."""
 
     disabled: bool
 
 
 class AuditEntry(BaseModel):
-    """One thing that was done, or refused."""
+    """An action that was carried out or refused."""
 
     id: int
     at: datetime
     actor: str
     action: str
     esco: uuid.UUID | None
-    subject: str | None = Field(description="Id of the client, token or key; code of the ESCO.")
-    detail: str | None = Field(description="Scopes granted or asked for, members changed.")
+    subject: str | None = Field(description="Id of the client, token or key, or code of the ESCO.")
+    detail: str | None = Field(description="Scopes granted or requested, members changed.")
     address: str | None
     outcome: str
 
@@ -153,16 +155,16 @@ NO_STORE = {"Cache-Control": "no-store"}
 
 @router.get("/clients", summary="List clients")
 async def list_clients(services: AuthServicesDep, actor: Administrator) -> list[Client]:
-    """The ESCO's clients; for an operator, everybody's."""
+    """List the clients of the caller's ESCO; for an operator, those of all ESCOs."""
     async with services.pool.connection() as connection:
         return [Client(**row) for row in await clients.list_clients(connection, actor)]
 
 
-@router.post("/clients", summary="Make a client", status_code=201)
+@router.post("/clients", summary="Create a client", status_code=201)
 async def create_client(
     services: AuthServicesDep, actor: Administrator, body: NewClient, response: Response
 ) -> ClientWithSecret:
-    """Make a client and its first secret, which is shown in this answer and never again."""
+    """Create a client and its first secret, which only this response contains."""
     _check_lifetime(services, body.lifetime_seconds)
     async with services.pool.connection() as connection:
         esco = actor.esco
@@ -174,7 +176,7 @@ async def create_client(
             if own != [actor.esco]:
                 raise NotFound(f"There is no ESCO {body.esco}.")
         if esco is None:
-            raise Unprocessable("esco: say the code of the client's ESCO")
+            raise Unprocessable("esco: give the code of the client's ESCO")
         client, secret = await clients.create_client(
             connection,
             actor,
@@ -191,7 +193,7 @@ async def create_client(
 
 @router.get("/clients/{client_id}", summary="Read a client")
 async def get_client(services: AuthServicesDep, actor: Administrator, client_id: str) -> Client:
-    """One client; another ESCO's is the same 404 as none."""
+    """Return a client; another ESCO's client gives the same 404 as one that does not exist."""
     async with services.pool.connection() as connection:
         return Client(**await clients.get_client(connection, actor, client_id))
 
@@ -200,7 +202,7 @@ async def get_client(services: AuthServicesDep, actor: Administrator, client_id:
 async def change_client(
     services: AuthServicesDep, actor: Administrator, client_id: str, body: ClientChange
 ) -> Client:
-    """Change name, scopes, lifetime or expiry; tokens it has already keep what they were given."""
+    """Change name, scopes, lifetime or expiry; tokens issued before keep what they were given."""
     changes: dict[str, Any] = body.model_dump(exclude_unset=True)
     if any(changes.get(name, "") is None for name in ("name", "scopes", "lifetime_seconds")):
         raise Unprocessable("name, scopes and lifetime_seconds cannot be null; leave them out")
@@ -208,7 +210,7 @@ async def change_client(
     async with services.pool.connection() as connection:
         client = await clients.get_client(connection, actor, client_id)
         if "scopes" in changes and client["esco"] is None:
-            raise Unprocessable("scopes: a client of the platform keeps the one it was made with")
+            raise Unprocessable("scopes: those of a client of the platform cannot be changed")
         if "scopes" in changes:
             changes["role"] = tenant_role(changes["scopes"])
         return Client(**await clients.change_client(connection, actor, client_id, **changes))
@@ -216,17 +218,17 @@ async def change_client(
 
 @router.delete("/clients/{client_id}", summary="Disable a client", status_code=204)
 async def disable_client(services: AuthServicesDep, actor: Administrator, client_id: str) -> None:
-    """Disable a client: it gets no token, and those it has stop working within five seconds."""
+    """Disable a client: it gets no more tokens, and those it has stop working in five seconds."""
     async with services.pool.connection() as connection:
         now = datetime.now(UTC)
         await clients.change_client(connection, actor, client_id, disabled_at=now)
 
 
-@router.post("/clients/{client_id}/secrets", summary="Make a second secret", status_code=201)
+@router.post("/clients/{client_id}/secrets", summary="Create a second secret", status_code=201)
 async def add_secret(
     services: AuthServicesDep, actor: Administrator, client_id: str, response: Response
 ) -> NewSecret:
-    """Make a secret that is valid beside the first, to replace it without a gap."""
+    """Create a second secret, valid alongside the first, to replace that one without a gap."""
     async with services.pool.connection() as connection:
         secret = await clients.add_secret(connection, actor, client_id)
     response.headers.update(NO_STORE)
@@ -237,21 +239,21 @@ async def add_secret(
 async def delete_secret(
     services: AuthServicesDep, actor: Administrator, client_id: str, secret: uuid.UUID
 ) -> None:
-    """Delete a secret; the last one stays."""
+    """Delete a secret; the last one cannot be deleted."""
     async with services.pool.connection() as connection:
         await clients.delete_secret(connection, actor, client_id, secret)
 
 
 @router.get("/escos", summary="List ESCOs")
 async def list_escos(services: AuthServicesDep, actor: Operator) -> list[Esco]:
-    """Every ESCO."""
+    """List all ESCOs."""
     async with services.pool.connection() as connection:
         return [Esco(**row) for row in await clients.list_escos(connection)]
 
 
-@router.post("/escos", summary="Make an ESCO", status_code=201)
+@router.post("/escos", summary="Create an ESCO", status_code=201)
 async def create_esco(services: AuthServicesDep, actor: Operator, body: NewEsco) -> Esco:
-    """Make an ESCO."""
+    """Create an ESCO."""
     async with services.pool.connection() as connection:
         return Esco(**await clients.create_esco(connection, actor, body.code, body.name))
 
@@ -260,23 +262,23 @@ async def create_esco(services: AuthServicesDep, actor: Operator, body: NewEsco)
 async def change_esco(
     services: AuthServicesDep, actor: Operator, code: str, body: EscoChange
 ) -> Esco:
-    """Stop every client and token of an ESCO within five seconds, or let them work again."""
+    """Disable or enable all clients and tokens of an ESCO; it takes effect within five seconds."""
     async with services.pool.connection() as connection:
         return Esco(
             **await clients.set_esco_disabled(connection, actor, code, disabled=body.disabled)
         )
 
 
-@router.get("/audit", summary="Read the audit")
+@router.get("/audit", summary="Read the audit log")
 async def audit(
     services: AuthServicesDep,
     actor: Administrator,
     before: Annotated[
-        int | None, Query(ge=1, lt=2**63, description="Entries older than this id.")
+        int | None, Query(ge=1, lt=2**63, description="Return only entries older than this id.")
     ] = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> list[AuditEntry]:
-    """What was done and refused, newest first; an ESCO's admin reads its own ESCO's."""
+    """List actions carried out and refused, newest first; an ESCO's admin sees only its ESCO's."""
     async with services.pool.connection() as connection:
         rows = await clients.list_audit(connection, actor, before=before, limit=limit)
     return [AuditEntry(**row) for row in rows]
@@ -285,4 +287,4 @@ async def audit(
 def _check_lifetime(services: AuthServices, seconds: int) -> None:
     longest = services.settings.tokens.max_lifetime_seconds
     if seconds > longest:
-        raise Unprocessable(f"lifetime_seconds: at most {longest} on this platform")
+        raise Unprocessable(f"lifetime_seconds: must be at most {longest} on this platform")

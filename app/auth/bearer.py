@@ -6,7 +6,10 @@ from app.errors import BadRequest, Unauthorized
 
 
 def bearer_token(headers: Iterable[tuple[bytes, bytes]]) -> str:
-    """Return the token; Authorization wins over apikey, and neither may come twice."""
+    """Return the token; Authorization takes precedence over apikey.
+
+    BadRequest if either header is repeated; Unauthorized if there is none or it is not Bearer.
+    """
     authorization = apikey = None
     for name, value in headers:
         if name == b"authorization":

@@ -1,7 +1,7 @@
-"""Clients, secrets, ESCOs, revocations and their audit, as the database keeps them.
+"""Clients, secrets, ESCOs, revocations and their audit log, all stored in the database.
 
-Every function runs in the caller's transaction and writes its own audit entry there: what is not
-recorded did not happen. `esco` narrows to one ESCO's rows; None is the platform and sees all.
+Every function runs in the caller's transaction and writes its audit entry there, so that nothing
+happens unrecorded. `Actor.esco` restricts a function to one ESCO's rows; None means all rows.
 """
 
 import asyncio
@@ -21,12 +21,12 @@ from app.auth.tokens import Grant
 from app.db.session import Connection
 from app.errors import Conflict, NotFound, Unprocessable
 
-SECRET_PREFIX = "fls_"  # noqa: S105  (so that a leaked one is recognised, by scanners too)
+SECRET_PREFIX = "fls_"  # noqa: S105  (lets people and scanners recognise a leaked secret)
 MOST_SECRETS = 2
 LONGEST_NAME = 200
 
 _hasher = PasswordHasher()
-# Checked when the client is unknown, so that both refusals take the same time.
+# Verified against when the client is unknown, so that both refusals take the same time.
 _NOBODY = _hasher.hash(secrets.token_urlsafe(32))
 
 CLIENT = """
@@ -40,7 +40,10 @@ CLIENT = """
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Who does something, from where; `esco` is whose rows may be touched (None: everybody's)."""
+    """The person or client that acts, with its address.
+
+    `esco` is the ESCO whose rows it may read and change; None means all ESCOs.
+    """
 
     name: str
     address: str | None = None
@@ -60,7 +63,7 @@ async def record(
     esco: uuid.UUID | None = None,
     outcome: str = "done",
 ) -> None:
-    """Append to the audit; `subject` is an id, `detail` says what exactly of it."""
+    """Append an entry to the audit log; `subject` is an id, `detail` gives particulars."""
     await connection.execute(
         "insert into gateway.audit (actor, action, esco, subject, detail, address, outcome)"
         " values (%s, %s, %s, %s, %s, %s, %s)",
@@ -69,7 +72,7 @@ async def record(
 
 
 async def list_clients(connection: Connection, actor: Actor) -> list[DictRow]:
-    """The clients the actor may manage, without anything secret."""
+    """Return the clients that the actor may manage, without any secrets, ordered by id."""
     cursor = await connection.execute(
         f"{CLIENT} where %(esco)s::uuid is null or c.esco = %(esco)s order by c.id",
         {"esco": actor.esco},
@@ -78,7 +81,7 @@ async def list_clients(connection: Connection, actor: Actor) -> list[DictRow]:
 
 
 async def get_client(connection: Connection, actor: Actor, client_id: str) -> DictRow:
-    """One client; NotFound when there is none, or it is another ESCO's."""
+    """Return a client; NotFound if it does not exist or belongs to another ESCO."""
     cursor = await connection.execute(
         f"{CLIENT} where c.id = %(id)s and (%(esco)s::uuid is null or c.esco = %(esco)s)",
         {"id": client_id, "esco": actor.esco},
@@ -101,7 +104,10 @@ async def create_client(
     expires_at: datetime | None = None,
     client_id: str | None = None,
 ) -> tuple[DictRow, str]:
-    """Make a client; return it and its secret, which is never shown again."""
+    """Create a client; return it with its secret, which cannot be read again.
+
+    NotFound if the ESCO does not exist; Conflict if `client_id` is taken.
+    """
     name = _checked_name(name)
     client_id = client_id or f"flc_{secrets.token_hex(8)}"
     try:
@@ -114,7 +120,7 @@ async def create_client(
     except psycopg.errors.ForeignKeyViolation:
         raise NotFound("There is no such ESCO.") from None
     except psycopg.errors.UniqueViolation:
-        raise Conflict(f"There is a client {client_id} already.") from None
+        raise Conflict(f"A client {client_id} exists already.") from None
     secret, _ = await _add_secret(connection, client_id)
     made = _describe(
         role=role, scopes=scopes, lifetime_seconds=lifetime_seconds, expires_at=expires_at
@@ -126,7 +132,10 @@ async def create_client(
 async def change_client(
     connection: Connection, actor: Actor, client_id: str, **changes: Any
 ) -> DictRow:
-    """Change name, scopes, lifetime_seconds, expires_at or disabled_at of a client."""
+    """Change columns of a client: name, role, scopes, lifetime_seconds, expires_at, disabled_at.
+
+    NotFound as in `get_client`.
+    """
     client = await get_client(connection, actor, client_id)
     if "name" in changes:
         changes["name"] = _checked_name(changes["name"])
@@ -149,7 +158,7 @@ def _checked_name(name: str) -> str:
 
 
 def _describe(**members: Any) -> str:
-    """Members and their values, for the audit."""
+    """Return members and their values as text for the audit log."""
     return "; ".join(
         f"{name}: {' '.join(value) if isinstance(value, list) else value}"
         for name, value in members.items()
@@ -159,12 +168,12 @@ def _describe(**members: Any) -> str:
 async def add_secret(
     connection: Connection, actor: Actor, client_id: str, *, replace_oldest: bool = False
 ) -> str:
-    """Give a client a second secret, valid beside the first; return it, once.
+    """Create a second secret for a client, valid alongside the first, and return it.
 
-    `replace_oldest` drops the older of two; otherwise a third is a Conflict.
+    A client that already has two is a Conflict, unless `replace_oldest` drops the older one.
     """
     client = await get_client(connection, actor, client_id)
-    # The client's row is locked, or two at a time would end with three.
+    # Lock the client's row: two requests at the same time could otherwise leave three secrets.
     await connection.execute("select from gateway.client where id = %s for update", (client_id,))
     held = (await get_client(connection, actor, client_id))["secrets"]
     if len(held) >= MOST_SECRETS:
@@ -185,14 +194,16 @@ async def add_secret(
 async def delete_secret(
     connection: Connection, actor: Actor, client_id: str, secret: uuid.UUID
 ) -> None:
-    """Take a secret away; the last one stays (disable the client instead)."""
+    """Delete a secret; Conflict if it is the last one (disable the client instead)."""
     client = await get_client(connection, actor, client_id)
     await connection.execute("select from gateway.client where id = %s for update", (client_id,))
     held = (await get_client(connection, actor, client_id))["secrets"]
     if str(secret) not in [entry["id"] for entry in held]:
         raise NotFound("There is no such secret.")
     if len(held) == 1:
-        raise Conflict("This is the client's only secret; make another first, or disable it.")
+        raise Conflict(
+            "This is the client's only secret; create another first, or disable the client."
+        )
     await connection.execute("delete from gateway.client_secret where id = %s", (secret,))
     await record(
         connection, actor, "secret.delete",
@@ -201,7 +212,7 @@ async def delete_secret(
 
 
 async def _add_secret(connection: Connection, client_id: str) -> tuple[str, uuid.UUID]:
-    """Make a secret; return it and its id."""
+    """Create a secret; return it and its id."""
     secret, secret_id = SECRET_PREFIX + secrets.token_urlsafe(32), uuid.uuid4()
     await connection.execute(
         "insert into gateway.client_secret (id, client, hash) values (%s, %s, %s)",
@@ -212,14 +223,17 @@ async def _add_secret(connection: Connection, client_id: str) -> tuple[str, uuid
 
 @dataclass(frozen=True, slots=True)
 class AuthenticatedClient:
-    """A client that proved itself: what it may be granted, and for how long its tokens last."""
+    """A client whose secret was verified: its greatest grant and the lifetime of its tokens."""
 
     grant: Grant
     lifetime_seconds: int
 
 
 async def find_credentials(connection: Connection, client_id: str) -> DictRow | None:
-    """Return the grant and secret hashes of a client that may log in, for `verify_secret`."""
+    """Return the grant and secret hashes of a client, for `verify_secret`.
+
+    None if the client is unknown, disabled or expired, or its ESCO is disabled.
+    """
     cursor = await connection.execute(
         "select c.id, c.role, c.esco, e.code as esco_code, c.scopes, c.lifetime_seconds,"
         " array(select s.hash from gateway.client_secret as s where s.client = c.id) as hashes"
@@ -232,10 +246,11 @@ async def find_credentials(connection: Connection, client_id: str) -> DictRow | 
 
 
 async def verify_secret(client: DictRow | None, secret: str) -> AuthenticatedClient | None:
-    """Return what the client may be granted, or None when it is unknown or the secret is wrong.
+    """Return the authenticated client, or None if it is unknown or the secret is wrong.
 
-    Two hashes are checked in every case, known client or not: the time tells nothing. It takes
-    tens of milliseconds and memory: call it one at a time (`Throttle.turn`), holding no connection.
+    Two hashes are always checked, whether the client is known or not, so that the time taken
+    reveals nothing. This needs memory and tens of milliseconds: call it within `Throttle.turn`, and
+    without holding a database connection.
     """
     hashes = [*(client["hashes"] if client else ()), _NOBODY, _NOBODY][:MOST_SECRETS]
     matches = [await asyncio.to_thread(_verify_hash, known, secret) for known in hashes]
@@ -261,12 +276,12 @@ def _verify_hash(known: str, secret: str) -> bool:
 
 
 async def list_escos(connection: Connection) -> list[DictRow]:
-    """Every ESCO: id, code, name, disabled_at."""
+    """Return all ESCOs: id, code, name, disabled_at."""
     return await (await connection.execute("select * from gateway.escos()")).fetchall()
 
 
 async def find_esco(connection: Connection, code: str) -> DictRow:
-    """One ESCO by its code."""
+    """Return the ESCO with this code; NotFound if there is none."""
     cursor = await connection.execute("select * from gateway.escos() where code = %s", (code,))
     esco = await cursor.fetchone()
     if esco is None:
@@ -275,14 +290,14 @@ async def find_esco(connection: Connection, code: str) -> DictRow:
 
 
 async def create_esco(connection: Connection, actor: Actor, code: str, name: str) -> DictRow:
-    """Make an ESCO; Conflict when there is one of that code."""
+    """Create an ESCO and return it; Conflict if the code is taken."""
     if not re.fullmatch("[a-z0-9]{2,32}", code):
-        raise Unprocessable("code: 2 to 32 lower-case letters and digits")
+        raise Unprocessable("code: must be 2 to 32 lower-case letters and digits")
     name = _checked_name(name)
     try:
         await connection.execute("select gateway.create_esco(%s, %s)", (code, name))
     except psycopg.errors.UniqueViolation:
-        raise Conflict(f"There is an ESCO {code} already.") from None
+        raise Conflict(f"An ESCO {code} exists already.") from None
     esco = await find_esco(connection, code)
     await record(connection, actor, "esco.create", subject=code, esco=esco["id"])
     return esco
@@ -291,7 +306,7 @@ async def create_esco(connection: Connection, actor: Actor, code: str, name: str
 async def set_esco_disabled(
     connection: Connection, actor: Actor, code: str, *, disabled: bool
 ) -> DictRow:
-    """Stop, or let work again, every client and token of an ESCO."""
+    """Disable or enable all clients and tokens of an ESCO; return the ESCO."""
     esco = await find_esco(connection, code)
     await connection.execute(
         "insert into gateway.disabled_esco (esco) values (%s) on conflict do nothing"
@@ -307,8 +322,11 @@ async def set_esco_disabled(
 async def revoke_token(
     connection: Connection, actor: Actor, jti: str, expires_at: float, esco: uuid.UUID | None
 ) -> None:
-    """Make a token stop working at every door; kept until it would have expired anyway."""
-    # Every door reads all that are here: those that expired, clocks considered, go.
+    """Revoke a token, at the gateway and at PostgREST; `expires_at` is in seconds since 1970.
+
+    The revocation is kept until the token would have expired.
+    """
+    # Verifiers read the whole table, so drop tokens that have expired; clocks may differ a little.
     await connection.execute(
         "delete from gateway.revoked_token where expires_at < now() - interval '5 minutes'"
     )
@@ -323,7 +341,10 @@ async def revoke_token(
 async def list_audit(
     connection: Connection, actor: Actor, *, before: int | None, limit: int
 ) -> list[DictRow]:
-    """The latest entries the actor may read, newest first."""
+    """Return the audit entries that the actor may read, newest first.
+
+    `before` restricts them to smaller ids.
+    """
     cursor = await connection.execute(
         "select id, at, actor, action, esco, subject, detail, address, outcome from gateway.audit"
         " where (%(esco)s::uuid is null or esco = %(esco)s)"

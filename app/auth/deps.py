@@ -1,4 +1,4 @@
-"""The caller as a route's parameter, and what a route asks of it."""
+"""Dependencies that give a route its caller and check the caller's rights."""
 
 from ipaddress import ip_address
 from typing import Annotated
@@ -16,7 +16,7 @@ from app.settings import Settings
 
 
 async def authenticate(request: Request, services: AuthServicesDep) -> Principal:
-    """Return the caller; a token that was verified before routing is not verified again."""
+    """Return the caller, whose token may have been verified before routing already."""
     caller = request_state(request.scope).caller
     return caller or services.verifier.verify(bearer_token(request.scope["headers"]))
 
@@ -25,9 +25,12 @@ Caller = Annotated[Principal, Depends(authenticate)]
 
 
 def client_address(request: Request, settings: Settings) -> str:
-    """Where a request comes from; X-Forwarded-For is believed from trusted proxies only."""
+    """Return the IP address a request comes from.
+
+    X-Forwarded-For is believed only as far as trusted proxies have written it.
+    """
     address = request.client.host if request.client else "unknown"
-    # Some proxies append to the caller's line and others add a line: read together they are one.
+    # Some proxies append to the header they received and others add a second one: join them.
     lines = ",".join(request.headers.getlist("x-forwarded-for"))
     hops = [hop.strip() for hop in lines.split(",")]
     while address in settings.trusted_proxies and hops and hops[-1]:
@@ -39,7 +42,7 @@ def client_address(request: Request, settings: Settings) -> str:
 
 
 async def _administrator(request: Request, services: AuthServicesDep, caller: Caller) -> Actor:
-    # A role that reads every ESCO has none of its own: it must not pass for an operator.
+    # Other roles read all ESCOs and have no ESCO either; they must not be taken for operators.
     if "admin" not in caller.scopes or caller.role not in TENANT_ROLES | {OPERATOR}:
         raise Forbidden("This needs a token with the scope admin.")
     address = client_address(request, services.settings)
@@ -51,7 +54,7 @@ Administrator = Annotated[Actor, Depends(_administrator)]
 
 async def _operator(actor: Administrator) -> Actor:
     if actor.esco is not None:
-        raise Forbidden("This is for the platform's operators.")
+        raise Forbidden("Only the platform's operators may do this.")
     return actor
 
 

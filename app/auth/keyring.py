@@ -1,7 +1,7 @@
-"""What makes a token valid right now: known keys, and what was revoked or disabled.
+"""The state that decides whether a token is valid: known keys, revocations, disabled clients.
 
-Every gateway process keeps a copy of the database's, told of a change by NOTIFY and asking again
-each second in case the word was lost. A copy older than `STALE_SECONDS` vouches for nothing.
+Every gateway process keeps a copy of the database's state. It reloads the copy on NOTIFY and every
+second, in case a notification was lost. A copy older than `STALE_SECONDS` validates no token.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 STALE_SECONDS = 5.0
 POLL_SECONDS = 1.0
-PUBLISH_SECONDS = 10  # from a key's publication to its first signature, at the least
+PUBLISH_SECONDS = 10  # least time from a key's publication to its first signature
 
 QUERY = """
     select
@@ -43,9 +43,10 @@ QUERY = """
 
 @dataclass(frozen=True, slots=True)
 class AuthState:
-    """One look at the database: public JWKs by kid; `signs_from` by this process's monotonic clock.
+    """A copy of the database's state: public JWKs by kid, revocations, disabled clients and ESCOs.
 
-    The database says how long it is until a key signs, so that no machine's clock decides it.
+    `signs_from` is in seconds of this process's monotonic clock. It is computed from the delay that
+    the database returns, so that the clocks of machines do not matter.
     """
 
     loaded_at: float
@@ -58,7 +59,7 @@ class AuthState:
 
     @property
     def fresh(self) -> bool:
-        """Whether it may still vouch for a token."""
+        """True if the copy is recent enough to validate tokens."""
         return time.monotonic() - self.loaded_at < STALE_SECONDS
 
 
@@ -66,15 +67,15 @@ NOTHING_KNOWN = AuthState(loaded_at=float("-inf"))
 
 
 async def load_state(connection: psycopg.AsyncConnection[DictRow]) -> AuthState:
-    """Read the state; the moment it is true for is before the query, not after."""
+    """Read the state; its age counts from before the query."""
     now = time.monotonic()
     row = await (await connection.execute(QUERY)).fetchone()
-    assert row is not None  # noqa: S101  (one row, always)
+    assert row is not None  # noqa: S101  (the query returns exactly one row)
     answered = time.monotonic()
     return AuthState(
         loaded_at=now,
         keys={key["kid"]: key["public_jwk"] for key in row["keys"]},
-        # From after the query, not before: rather a moment late than too early.
+        # Count from after the query: a key may sign a moment late, but never too early.
         signs_from={key["kid"]: answered + float(key["signs_in"]) for key in row["keys"]},
         published=frozenset(row["published"]),
         revoked=frozenset(row["revoked"]),
@@ -86,10 +87,10 @@ async def load_state(connection: psycopg.AsyncConnection[DictRow]) -> AuthState:
 async def follow_state(
     database_url: str, keys: Callable[[], list[SigningKey]], update: Callable[[AuthState], None]
 ) -> None:
-    """Keep the state fresh until cancelled, on a connection of its own, so that no pool starves it.
+    """Keep the state fresh until cancelled, on a separate connection that no busy pool can delay.
 
-    A key of this installation that the database does not know is published: at once when there is
-    no other, else to sign only after every gateway has had time to learn it.
+    Keys of this installation that the database does not know are published. If there are no others,
+    they sign at once, else only after every gateway has had time to load them.
     """
     while True:
         try:
@@ -104,7 +105,7 @@ async def follow_state(
                 while True:
                     async with asyncio.timeout(STALE_SECONDS):
                         state = await load_state(connection)
-                        # A retired key is known, and its file may well still be there.
+                        # Retired keys are in `published` too: their files may still exist.
                         if missing := [k for k in keys() if k.kid not in state.published]:
                             await publish(connection, missing)
                             state = await load_state(connection)
@@ -122,7 +123,7 @@ async def publish(
     keys: list[SigningKey],
     seconds: int = PUBLISH_SECONDS,
 ) -> None:
-    """Put public halves where every door reads them, `seconds` before the keys sign anything."""
+    """Publish the public keys in the database, `seconds` before the private ones sign tokens."""
     for key in keys:
         await connection.execute(
             "insert into gateway.signing_key (kid, public_jwk, signs_from)"
@@ -134,7 +135,7 @@ async def publish(
 
 
 def publish_keys(admin_url: str, keys: list[SigningKey]) -> None:
-    """Publish from a program that has no event loop."""
+    """Publish keys from a program without an event loop."""
 
     async def published() -> None:
         async with await psycopg.AsyncConnection.connect(admin_url) as connection:
@@ -144,32 +145,32 @@ def publish_keys(admin_url: str, keys: list[SigningKey]) -> None:
 
 
 class Keyring:
-    """The private keys of this installation, and which of them signs now."""
+    """The private keys of this installation; chooses the one that signs."""
 
     def __init__(self, keys: list[SigningKey]) -> None:
         self._keys = {key.kid: key for key in keys}
         self._state = NOTHING_KNOWN
 
     def add(self, keys: list[SigningKey]) -> None:
-        """Take keys of files that came; one whose file is gone signs on until it is retired."""
+        """Add keys; a key whose file was deleted keeps signing until it is retired."""
         self._keys |= {key.kid: key for key in keys}
 
     def update(self, state: AuthState) -> None:
-        """Learn what the database knows."""
+        """Replace the state with a newer copy."""
         self._state = state
 
     @property
     def private(self) -> list[SigningKey]:
-        """Every private key here."""
+        """The private keys of this installation."""
         return list(self._keys.values())
 
     @property
     def public(self) -> list[dict[str, Any]]:
-        """Public JWKs of every key that verifies, whoever has its private half."""
+        """The public JWKs of all keys that verify tokens, those of other installations included."""
         return list(self._state.keys.values())
 
     def current(self) -> SigningKey:
-        """The newest key that every door knows by now; Unavailable before any is known."""
+        """Return the newest private key that all verifiers have loaded; Unavailable if none."""
         now = time.monotonic()
         ready = [
             (signs_from, kid)
@@ -177,5 +178,5 @@ class Keyring:
             if kid in self._keys and signs_from <= now
         ]
         if not ready:
-            raise Unavailable("No key to sign tokens with is known yet.")
+            raise Unavailable("There is no key to sign tokens with yet.")
         return self._keys[max(ready)[1]]

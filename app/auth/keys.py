@@ -1,4 +1,4 @@
-"""The keys that sign tokens: private PEM files, or one in the environment."""
+"""The keys that sign tokens, read from PEM files or from the environment."""
 
 import hashlib
 import json
@@ -32,9 +32,9 @@ class SigningKey:
 
 
 def load_keys(folder: Path, from_environment: str | None = None) -> list[SigningKey]:
-    """Return the keys of this installation, oldest first; one is made where there is none.
+    """Return the keys of this installation, oldest first; create one if there is none.
 
-    A file that is half-written, unreadable or readable by others refuses to start (SystemExit).
+    SystemExit if a file is incomplete, cannot be read, or can be read by others.
     """
     if from_environment:
         return [_parse(from_environment.encode(), "FLOWS_KEYS_SIGNING_KEY")]
@@ -42,7 +42,7 @@ def load_keys(folder: Path, from_environment: str | None = None) -> list[Signing
 
 
 def read_keys(folder: Path) -> list[SigningKey]:
-    """Return the keys of the files there are, oldest first; SystemExit as `load_keys`."""
+    """Return the keys in the folder's files, oldest first; SystemExit as in `load_keys`."""
     try:
         files = sorted(file for file in folder.iterdir() if file.suffix == ".pem")
     except FileNotFoundError:
@@ -53,17 +53,17 @@ def read_keys(folder: Path) -> list[SigningKey]:
 
 
 class KeyFolder:
-    """Watches the files while the gateway runs: what cannot be used changes nothing."""
+    """Watches the key files while the gateway runs; unusable files change nothing."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._seen: object = None
 
     def changed(self) -> list[SigningKey]:
-        """The keys, when the files are others than at the last call; none when they are not.
+        """Return the keys if the files have changed since the last call, else an empty list.
 
-        A file that is half-written or unreadable, or a folder that is gone, is logged: the gateway
-        keeps the keys it has until all files are whole again.
+        A file that is incomplete or cannot be read, or a missing folder, is logged: the gateway
+        keeps its keys until all files are usable again.
         """
         try:
             seen = sorted(
@@ -73,18 +73,18 @@ class KeyFolder:
             )
             if seen == self._seen:
                 return []
-            self._seen = seen  # a bad file is told of once, not every second
+            self._seen = seen  # log a bad file once, not every second
             found = read_keys(self._folder)
         except (SystemExit, OSError) as refusal:
             logger.error("the keys stay as they are: %s", refusal)
             return []
         if not found:
-            logger.error("the keys stay as they are: there is none in %s", self._folder)
+            logger.error("the keys stay as they are: there are none in %s", self._folder)
         return found
 
 
 def create_key(folder: Path) -> SigningKey:
-    """Make a key and write its file: whole, or not at all."""
+    """Create a key and write its file atomically."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     pem = rsa.generate_private_key(public_exponent=65537, key_size=RSA_BITS).private_bytes(
         serialization.Encoding.PEM,
@@ -92,7 +92,7 @@ def create_key(folder: Path) -> SigningKey:
         serialization.NoEncryption(),
     )
     file = folder / f"signing-{datetime.now(UTC):%Y%m%dT%H%M%S%fZ}.pem"
-    # Written beside and moved into place: a reader sees the whole key or none.
+    # Write a temporary file and rename it, so that readers see a complete key or none.
     handle, name = tempfile.mkstemp(dir=folder)
     with os.fdopen(handle, "wb") as partial:
         partial.write(pem)
@@ -111,8 +111,8 @@ def _read_key(file: Path) -> SigningKey:
         raise SystemExit(f"{file} cannot be read: {error.strerror}") from error
 
 
-# Files are read each second for new keys, and checking a private key takes 50 ms that every request
-# at that moment would wait for: what was read once and has not changed is remembered.
+# Files are read every second, and parsing a private key takes 50 ms during which every request
+# would wait. Hence the cache, keyed by the file's content.
 @lru_cache(maxsize=16)
 def _parse(pem: bytes, source: str) -> SigningKey:
     try:
@@ -120,7 +120,7 @@ def _parse(pem: bytes, source: str) -> SigningKey:
     except (ValueError, TypeError) as error:
         raise SystemExit(f"{source} cannot be read as a private key: {error}") from error
     if not isinstance(private, rsa.RSAPrivateKey) or private.key_size < RSA_BITS:
-        raise SystemExit(f"{source} holds no RSA key of {RSA_BITS} bits or more")
+        raise SystemExit(f"{source} does not contain an RSA key of {RSA_BITS} bits or more")
     jwk: dict[str, Any] = RSAAlgorithm.to_jwk(private.public_key(), as_dict=True)
     thumbprint = json.dumps(
         {name: jwk[name] for name in ("e", "kty", "n")}, separators=(",", ":"), sort_keys=True

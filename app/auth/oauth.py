@@ -1,4 +1,4 @@
-"""The authorization server: `/auth/token`, `/auth/revoke`, `/auth/introspect` and its metadata.
+"""The OAuth server: `/auth/token`, `/auth/revoke`, `/auth/introspect` and its metadata.
 
 Sources: RFC 6749 §4.4 and §5 (tokens), RFC 7009 (revocation), RFC 7662 (introspection), RFC 8414
 (metadata), RFC 7517 (keys).
@@ -29,11 +29,11 @@ router = APIRouter(tags=["tokens"])
 TOKEN_RESPONSE_HEADERS = {"Cache-Control": "no-store", "Pragma": "no-cache"}
 FORM = "application/x-www-form-urlencoded"
 LONGEST_FORM = 16_384
-LONGEST_DETAIL = 200  # of what a stranger wrote, in the audit
+LONGEST_DETAIL = 200  # characters of an unauthenticated caller's text that the audit log keeps
 
 
 class OAuthError(Exception):
-    """An error as RFC 6749 §5.2 has it."""
+    """An error response as defined by RFC 6749 §5.2."""
 
     def __init__(self, error: str, description: str, status: int = 400, retry: int = 0) -> None:
         super().__init__(description)
@@ -43,7 +43,7 @@ class OAuthError(Exception):
 
 
 def respond_with_error(request: Request, error: Exception) -> JSONResponse:
-    """Answer an OAuthError."""
+    """Return the response for an OAuthError."""
     assert isinstance(error, OAuthError)  # noqa: S101
     headers = dict(TOKEN_RESPONSE_HEADERS)
     if error.status == 401:
@@ -55,7 +55,7 @@ def respond_with_error(request: Request, error: Exception) -> JSONResponse:
 
 
 def _schema(required: list[str], **properties: str) -> dict[str, Any]:
-    """The form of an endpoint, for the OpenAPI document; credentials may come by HTTP Basic too."""
+    """Return the OpenAPI request body of an endpoint: its fields, and the client's credentials."""
     texts = properties | {
         "client_id": "Unless sent by HTTP Basic.",
         "client_secret": "Unless sent by HTTP Basic.",
@@ -66,7 +66,10 @@ def _schema(required: list[str], **properties: str) -> dict[str, Any]:
 
 
 async def _form(request: Request) -> dict[str, str]:
-    """The fields of a form, each once; credentials in a URL are refused (they end up in logs)."""
+    """Return the fields of the form in the request's body, none of which may be repeated.
+
+    Parameters in the URL are refused, because URLs end up in logs.
+    """
     if request.url.query:
         raise OAuthError("invalid_request", "Send parameters in the body, never in the URL.")
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != FORM:
@@ -74,18 +77,18 @@ async def _form(request: Request) -> dict[str, str]:
     raw = b""
     async for piece in request.stream():
         raw += piece
-        # Nobody has proved anything yet: what is too long is not even collected.
+        # The caller is not authenticated yet, so stop collecting a body that is too long.
         if len(raw) > LONGEST_FORM:
             raise OAuthError("invalid_request", "The form is too long.")
     try:
         pairs = parse_qsl(raw.decode("ascii"), keep_blank_values=True, errors="strict")
     except (UnicodeDecodeError, ValueError):
-        raise OAuthError("invalid_request", "The body is no form.") from None
+        raise OAuthError("invalid_request", "The body is not a form.") from None
     fields = dict(pairs)
     if len(fields) != len(pairs):
-        raise OAuthError("invalid_request", "A parameter is there twice.")
+        raise OAuthError("invalid_request", "A parameter is repeated.")
     if any("\x00" in text for pair in pairs for text in pair):
-        raise OAuthError("invalid_request", "The form holds a NUL.")
+        raise OAuthError("invalid_request", "The form contains a NUL character.")
     return fields
 
 
@@ -93,12 +96,12 @@ Form = Annotated[dict[str, str], Depends(_form)]
 
 
 def _credentials(request: Request, form: dict[str, str]) -> tuple[str, str]:
-    """Client id and secret: HTTP Basic (each form-encoded: RFC 6749 §2.3.1) or the form."""
+    """Return client id and secret from HTTP Basic (form-encoded, RFC 6749 §2.3.1) or the form."""
     basic = request.headers.getlist("authorization")
     if not basic:
         return form.get("client_id", ""), form.get("client_secret", "")
     if "client_secret" in form or len(basic) > 1:
-        raise OAuthError("invalid_request", "Authenticate once: by HTTP Basic or in the form.")
+        raise OAuthError("invalid_request", "Authenticate either by HTTP Basic or in the form.")
     scheme, _, encoded = basic[0].partition(" ")
     try:
         pair = base64.b64decode(encoded, validate=True).decode()
@@ -108,29 +111,29 @@ def _credentials(request: Request, form: dict[str, str]) -> tuple[str, str]:
     if scheme.lower() != "basic" or "\x00" in client_id + secret:
         return "", ""
     if form.get("client_id", client_id) != client_id:
-        raise OAuthError("invalid_request", "client_id is another than that of HTTP Basic.")
+        raise OAuthError("invalid_request", "client_id differs from that of HTTP Basic.")
     return client_id, secret
 
 
 async def _authenticated(
     request: Request, services: AuthServicesDep, form: Form
 ) -> AuthenticatedClient:
-    """The client that proved itself; guessing is throttled and recorded."""
+    """Return the authenticated client; failed attempts are throttled and recorded."""
     client_id, secret = _credentials(request, form)
     address = client_address(request, services.settings)
     try:
         async with services.throttle.turn(client_id, address) as attempt:
-            # No connection is held while hashing: guessing would take them all.
+            # Release the connection before hashing, or attackers could occupy the whole pool.
             async with services.pool.connection() as connection:
                 known = await clients.find_credentials(connection, client_id)
             client = await clients.verify_secret(known, secret)
             await attempt.ended(succeeded=client is not None)
     except Throttled as throttled:
         raise OAuthError(
-            "invalid_client", "Too many wrong secrets; wait.", 429, throttled.seconds
+            "invalid_client", "Too many wrong secrets; try again later.", 429, throttled.seconds
         ) from None
     if client is None:
-        # Of a client that there is, its ESCO's admin hears too.
+        # If the client exists, the entry is visible to the admin of its ESCO.
         actor = Actor(client_id[:64] or "nobody", address, known["esco"] if known else None)
         async with services.pool.connection() as connection:
             await clients.record(
@@ -147,13 +150,13 @@ ClientDep = Annotated[AuthenticatedClient, Depends(_authenticated)]
     "/auth/token",
     summary="Get an access token",
     openapi_extra=_schema(
-        ["grant_type"], grant_type="client_credentials", scope="Space-separated; else all."
+        ["grant_type"], grant_type="client_credentials", scope="Separated by spaces; default: all."
     ),
 )
 async def issue_token(request: Request, services: AuthServicesDep, form: Form) -> JSONResponse:
     """Exchange a client's id and secret (HTTP Basic, or in the form) for a bearer token.
 
-    `scope` narrows what the token allows (`read`, `write`, `admin`); left out, it is everything.
+    `scope` restricts what the token allows (`read`, `write`, `admin`); by default all of them.
     """
     if form.get("grant_type") != "client_credentials":
         error = "unsupported_grant_type" if form.get("grant_type") else "invalid_request"
@@ -195,7 +198,10 @@ async def issue_token(request: Request, services: AuthServicesDep, form: Form) -
 
 
 def _evaluate(services: AuthServices, text: str, client: AuthenticatedClient) -> Principal | None:
-    """The token's caller, when it is good and the client may know: its own, its ESCO's, or any."""
+    """Return the caller of a token, or None if it is invalid or not the client's business.
+
+    A client may see its own tokens, an ESCO's admin those of the ESCO, an operator all.
+    """
     try:
         found = services.verifier.verify(text)
     except Unavailable:
@@ -217,10 +223,10 @@ def _evaluate(services: AuthServices, text: str, client: AuthenticatedClient) ->
 async def revoke(
     request: Request, services: AuthServicesDep, form: Form, client: ClientDep
 ) -> Response:
-    """Make a token stop working, at both doors within five seconds (RFC 7009).
+    """Revoke a token: it stops working within five seconds (RFC 7009).
 
-    A client revokes its own tokens, an ESCO's admin its ESCO's, an operator any. A token that is
-    not valid, or not theirs, is answered 200 as well.
+    A client can revoke its own tokens, an ESCO's admin those of the ESCO, an operator all. The
+    response is 200 also for a token that is invalid or belongs to others.
     """
     if "token" not in form:
         raise OAuthError("invalid_request", "token is missing.")
@@ -236,11 +242,11 @@ async def revoke(
 
 @router.post(
     "/auth/introspect",
-    summary="Ask what a token is worth",
+    summary="Introspect a token",
     openapi_extra=_schema(["token"], token="The access token."),  # noqa: S106
 )
 async def introspect(services: AuthServicesDep, form: Form, client: ClientDep) -> JSONResponse:
-    """Say whether a token is active, and what it allows (RFC 7662)."""
+    """Return whether a token is active, and what it allows (RFC 7662)."""
     if "token" not in form:
         raise OAuthError("invalid_request", "token is missing.")
     found = _evaluate(services, form["token"], client)
@@ -256,13 +262,13 @@ async def introspect(services: AuthServicesDep, form: Form, client: ClientDep) -
 
 @router.get("/.well-known/jwks.json", summary="The keys that verify tokens")
 async def jwks(services: AuthServicesDep) -> JSONResponse:
-    """Publish the public keys of every token that is still good (RFC 7517)."""
-    # No longer than a new key is published before it signs: a copy always has the key it needs.
+    """Return the public keys that verify tokens (RFC 7517)."""
+    # Caches keep it no longer than a key is published before it signs, so no copy lacks a key.
     headers = {"Cache-Control": f"public, max-age={PUBLISH_SECONDS}"}
     return JSONResponse({"keys": services.keys.public}, headers=headers)
 
 
-@router.get("/.well-known/oauth-authorization-server", summary="What this server can do")
+@router.get("/.well-known/oauth-authorization-server", summary="Authorization server metadata")
 async def metadata(services: AuthServicesDep) -> JSONResponse:
     """Describe the authorization server (RFC 8414)."""
     base = services.settings.base_url

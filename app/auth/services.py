@@ -1,4 +1,4 @@
-"""Long-lived objects that authentication needs, and the dependency that gives them to routes."""
+"""Long-lived objects that authentication uses, and the dependency that gives them to routes."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -14,7 +14,7 @@ from app.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class AuthServices:
-    """The part of `request.app.state.services` that this package reads (all: app/app_state.py)."""
+    """The part of `request.app.state.services` that this package uses; see app/app_state.py."""
 
     settings: Settings
     pool: Pool

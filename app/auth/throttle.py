@@ -1,4 +1,4 @@
-"""Guessing secrets is slowed down: wrong ones are counted per client and per address."""
+"""Throttling of attempts to guess secrets, counted per client and per address."""
 
 import asyncio
 import math
@@ -13,18 +13,19 @@ from limits import RateLimitItem, RateLimitItemPerMinute
 from limits.aio.storage import MemoryStorage
 from limits.aio.strategies import MovingWindowRateLimiter
 
-# A wrong secret counts against the pair first, so that nobody locks a client out from elsewhere.
+# Wrong secrets count first against client and address together, so that a client cannot be locked
+# out from another address.
 PER_PAIR = RateLimitItemPerMinute(10)
 PER_ADDRESS = RateLimitItemPerMinute(30)
 PER_CLIENT = RateLimitItemPerMinute(100)
 
 AT_A_TIME = 2  # attempts whose secrets are hashed at once
 TRUSTED_PAIRS = 10_000
-HOUSEHOLD_BITS = 64  # of an IPv6 address: whoever has one has all that begin with them
+HOUSEHOLD_BITS = 64  # of an IPv6 address; whoever has one has all addresses with this prefix
 
 
 class Throttled(Exception):  # noqa: N818  (an answer, not a fault)
-    """There were too many wrong secrets; `seconds` until the next try is looked at."""
+    """There were too many wrong secrets; the next attempt is accepted in `seconds`."""
 
     def __init__(self, seconds: int) -> None:
         super().__init__(seconds)
@@ -32,7 +33,7 @@ class Throttled(Exception):  # noqa: N818  (an answer, not a fault)
 
 
 class Throttle:
-    """Counts failures of this process, and lets few attempts be checked at a time."""
+    """Counts failed attempts in this process and limits how many are checked at a time."""
 
     def __init__(self) -> None:
         self._limiter = MovingWindowRateLimiter(MemoryStorage())
@@ -41,10 +42,10 @@ class Throttle:
 
     @asynccontextmanager
     async def turn(self, client_id: str, address: str) -> AsyncIterator["Attempt"]:
-        """Wait for a turn to check a secret; Throttled when there were too many wrong ones.
+        """Wait for a turn to check a secret; Throttled if there were too many wrong ones.
 
-        It is asked again when the turn comes: a thousand guesses sent at once are not a thousand
-        guesses checked.
+        The limit is checked again when the turn comes, so that a thousand guesses sent at once are
+        not all checked.
         """
         attempt = Attempt(self, client_id, _counted(address))
         await self._check(attempt)
@@ -62,7 +63,7 @@ class Throttle:
             raise Throttled(max(1, math.ceil(max(waits))))
 
     async def ended(self, attempt: "Attempt", *, succeeded: bool) -> None:
-        """Count a wrong id or secret; remember where a right one came from."""
+        """Count a failed attempt, or remember the address of a successful one."""
         pair = (attempt.client_id, attempt.address)
         if succeeded:
             self._trusted[pair] = None
@@ -79,7 +80,7 @@ class Throttle:
             (PER_PAIR, ("pair", client_id, address)),
             (PER_ADDRESS, ("address", address)),
         ]
-        # Guessing from many addresses at once does not lock the client out where it is at home.
+        # Guessing from many addresses must not lock the client out at the addresses it uses.
         if (client_id, address) not in self._trusted:
             counts.append((PER_CLIENT, ("client", client_id)))
         return counts
@@ -87,19 +88,19 @@ class Throttle:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One try to prove who one is, from one address."""
+    """An attempt to authenticate as a client, from one address."""
 
     throttle: Throttle
     client_id: str
     address: str
 
     async def ended(self, *, succeeded: bool) -> None:
-        """Say how it ended."""
+        """Record the outcome."""
         await self.throttle.ended(self, succeeded=succeeded)
 
 
 def _counted(address: str) -> str:
-    """What an address is counted as: an IPv6 one with all of its household."""
+    """Return the address or, for IPv6, its /64 network, which counts as one."""
     try:
         known = ip_address(address)
     except ValueError:

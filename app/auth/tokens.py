@@ -1,4 +1,4 @@
-"""Access tokens, RFC 9068: issued for a client, and verified again at the door."""
+"""Access tokens (RFC 9068): issued to clients and verified with each request."""
 
 import time
 import uuid
@@ -21,18 +21,18 @@ CLOCK_SECONDS = 30  # how far the clocks of issuer and verifier may differ
 CACHED_TOKENS = 10_000
 TENANT_ROLES = frozenset({"flows", "public_backend"})
 OPERATOR = "operator"
-NAMES = ("jti", "client_id", "role")  # claims that name somebody or something
+NAMES = ("jti", "client_id", "role")  # claims that must be non-empty text
 ROLES = TENANT_ROLES | {"grafanareader", OPERATOR}
 
 
 def tenant_role(scopes: Collection[str]) -> str:
-    """The database's role for what these scopes let an ESCO's caller do."""
+    """Return the database role that gives an ESCO's caller the rights of these scopes."""
     return "flows" if "write" in scopes else "public_backend"
 
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What a token is to allow, and to whom."""
+    """The client, role, ESCO and scopes that a token is issued for."""
 
     client_id: str
     role: str
@@ -49,7 +49,7 @@ def issue(
     seconds: int = LIFETIME_SECONDS,
     token_id: str | None = None,
 ) -> str:
-    """Return a signed token for `grant`; without `write` it reads only, whatever its client may."""
+    """Return a signed token for `grant`; without the scope `write` it is read-only."""
     now = int(time.time())
     role = tenant_role(grant.scopes) if grant.role == "flows" else grant.role
     claims: dict[str, Any] = {
@@ -71,10 +71,10 @@ def issue(
 
 
 class TokenVerifier:
-    """Checks a token against the known keys; one algorithm, whatever the token's header says.
+    """Verifies tokens with the known keys and a single algorithm, whatever their headers say.
 
-    A token that was good is remembered: later it is only looked up, and asked whether it has
-    expired and whether it, its client or its ESCO was revoked since.
+    Verified tokens are cached; a cached token is only checked for expiry and for revocation of
+    itself, its client or its ESCO.
     """
 
     def __init__(self, issuer: str) -> None:
@@ -84,7 +84,7 @@ class TokenVerifier:
         self._good: OrderedDict[str, Principal] = OrderedDict()
 
     def update(self, state: AuthState) -> None:
-        """Take a newer look at the database; other keys make every token prove itself again."""
+        """Replace the state with a newer copy; if its keys differ, the cache is dropped."""
         if state.keys != self._state.keys:
             self._keys = {kid: jwt.PyJWK(jwk, ALGORITHM) for kid, jwk in state.keys.items()}
             self._good.clear()
@@ -92,14 +92,14 @@ class TokenVerifier:
 
     @property
     def fresh(self) -> bool:
-        """Whether tokens can be judged at all."""
+        """True if the state is recent enough to verify tokens."""
         return self._state.fresh
 
     def verify(self, token: str) -> Principal:
-        """Return the caller of a good token.
+        """Return the caller of a valid token.
 
-        Unauthorized for a bad one, Forbidden for one without an ESCO, Unavailable when the
-        database has not told of revocations for too long.
+        Unauthorized for an invalid token, Forbidden for one without an ESCO or with a role that has
+        no access, Unavailable if revocations have not been read for too long.
         """
         state = self._state
         if not state.fresh:
@@ -118,7 +118,7 @@ class TokenVerifier:
             or caller.client_id in state.clients
             or caller.tenant in state.escos
         ):
-            raise Unauthorized("The token is not valid any more.")
+            raise Unauthorized("The token is no longer valid.")
         return caller
 
     def _check(self, token: str) -> Principal:
@@ -128,7 +128,7 @@ class TokenVerifier:
                 raise Unauthorized("This is not an access token of this service.")
             key = self._keys.get(str(header.get("kid")))
             if key is None:
-                raise Unauthorized("The token is signed with a key that is not known.")
+                raise Unauthorized("The token is signed with an unknown key.")
             claims: dict[str, Any] = jwt.decode(
                 token,
                 key,
@@ -141,10 +141,10 @@ class TokenVerifier:
         except jwt.PyJWTError as error:
             raise Unauthorized(f"The token is not valid: {error}.") from error
         if not all(claims[name] and isinstance(claims[name], str) for name in NAMES):
-            raise Unauthorized("The token is not valid: a claim is no text.")
-        # PyJWT takes a number in quotes as well; PostgREST does not, and it cannot be counted with.
+            raise Unauthorized("The token is not valid: a claim is not text.")
+        # PyJWT accepts numbers in quotes, too; PostgREST does not, and we compute with them.
         if any(isinstance(claims.get(name), str) for name in ("exp", "iat", "nbf")):
-            raise Unauthorized("The token is not valid: a time is no number.")
+            raise Unauthorized("The token is not valid: a time is not a number.")
         role = claims["role"]
         if role not in ROLES:
             raise Forbidden("The token's role has no access here.")

@@ -56,7 +56,10 @@ def test_a_long_lived_token_is_issued_and_revoked_by_a_program(stack: Stack) -> 
         (("client", "create", "x", "--esco", "wlce", "--lifetime", "1"), "--lifetime: 60 to"),
         (("client", "change", "flc_none", "--name", "x"), "There is no such client."),
         (("client", "change", "flc_none"), "say what to change"),
-        (("esco", "create", "x", "One letter"), "code: 2 to 32 lower-case letters and digits"),
+        (
+            ("esco", "create", "x", "One letter"),
+            "code: must be 2 to 32 lower-case letters and digits",
+        ),
         (("esco", "create", "noname", " "), "name: 1 to 200 characters"),
         (("keys", "retire", "none"), "there is no key none"),
         (("keys", "retire", "-E3f_none"), "there is no key -E3f_none"),
