@@ -1,1 +1,1 @@
-"""Backup and recovery: base backups, archived WAL, and any moment in between."""
+"""Backup, and recovery to any point in time, from base backups and archived WAL."""

@@ -1,4 +1,4 @@
-"""Makes base backups with PostgreSQL's own programs, checks them, and removes what is too old."""
+"""Making base backups with PostgreSQL's own programs, verifying them, and removing old ones."""
 
 import re
 from datetime import datetime, timedelta
@@ -11,9 +11,10 @@ from app.embedded.programs import run_program
 
 
 def create(folder: BackupFolder, admin_url: str, *, incremental: bool, shown: bool) -> Backup:
-    """Back the whole server up; `incremental` holds what changed since the newest backup.
+    """Back up the whole server and return the backup; BackupError if that fails.
 
-    Every file is checked against the manifest before the backup counts as one.
+    An `incremental` backup holds the changes since the newest backup. Every file is verified
+    against the manifest before the backup is recorded as complete.
     """
     with folder.held():
         parent = folder.latest() if incremental else None
@@ -42,10 +43,10 @@ def create(folder: BackupFolder, admin_url: str, *, incremental: bool, shown: bo
 
 
 def prune(folder: BackupFolder, now: datetime, keep: timedelta) -> list[Backup]:
-    """Remove what no moment of the last `keep` needs; return the backups that went.
+    """Remove the backups and WAL that recovery to any time within `keep` of now does not need.
 
-    The newest full backup from before then stays, with everything after it: recovery to the
-    earliest moment begins there.
+    Return the removed backups. The newest full backup older than that is kept with everything after
+    it, because recovery to the earliest time starts from it.
     """
     with folder.held():
         backups = folder.backups()
@@ -64,10 +65,10 @@ def prune(folder: BackupFolder, now: datetime, keep: timedelta) -> list[Backup]:
 
 
 def _server_time(admin_url: str) -> datetime:
-    """The server's clock: it is the one that recovery to a moment goes by."""
+    """Return the time by the server's clock, which recovery to a point in time uses."""
     with psycopg.connect(admin_url) as connection:
         row = connection.execute("select clock_timestamp()").fetchone()
-    assert row is not None  # noqa: S101  (one row, always)
+    assert row is not None  # noqa: S101  (the query returns exactly one row)
     at: datetime = row[0]
     return at
 
@@ -76,5 +77,5 @@ def _first_wal(data: Path) -> str:
     label = data / "backup_label"
     found = re.search(r"^START WAL LOCATION: \S+ \(file (\w+)\)", label.read_text())
     if found is None:
-        raise BackupError(f"{label} names no WAL segment")
+        raise BackupError(f"{label} does not name a WAL segment")
     return found[1]

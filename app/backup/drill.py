@@ -1,4 +1,4 @@
-"""What a recovered database must show before its backup counts: schema, rows, the promise."""
+"""Checks on a recovered database: schema version, rows, energy sums, isolation of ESCOs."""
 
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -11,7 +11,7 @@ from psycopg import sql
 from app.backup.folder import BackupError, BackupFolder
 from app.backup.recover import scratch
 
-# Of every ESCO: its meters as the superuser counts them, and as its own role sees any at all.
+# The meters of each ESCO as the superuser counts them; VISIBLE_METERS counts them as the ESCO.
 METERS_PER_ESCO = """
     select e.id::text, e.code, count(m.id) from flows.escos as e
     left join flows.meter_registry as m on m.esco = e.id group by e.id, e.code order by e.code
@@ -29,7 +29,7 @@ ENERGY = """
         join flows.circuit_register as m on m.register = r.register_id
             and r."timestamp" >= m.start_time
             and (r."timestamp" < m.end_time or m.end_time is null)),
-        -- Half-hours that are kept no longer stay in the aggregates.
+        -- The aggregates still contain half-hours that retention has dropped.
         (select coalesce(sum(a.total_import_kwh), 0) from flows.circuit_interval_hh as a
         where a."timestamp" >= (select min(r."timestamp") from flows.register_interval_hh as r)),
         (select count(*) from flows.change where followed_at is null)
@@ -38,7 +38,7 @@ ENERGY = """
 
 @dataclass(slots=True)
 class DrillReport:
-    """Rows and newest time of each series, and what is wrong; nothing wrong is a pass."""
+    """The outcome of a drill: rows and newest time of each series, and faults (none: it passed)."""
 
     schema_version: int
     series: list[dict[str, Any]] = field(default_factory=list)
@@ -54,7 +54,7 @@ def drill(folder: BackupFolder, url: str, at: datetime | None) -> DrillReport:
 
 
 def examine(url: str, schema_version: int) -> DrillReport:
-    """Look through a recovered database; `schema_version` is the live database's."""
+    """Check a recovered database; `schema_version` is that of the live database."""
     with psycopg.connect(url) as connection:
         (found,) = _row(connection, "select max(version) from gateway.schema_migration")
         report = DrillReport(found)
@@ -65,7 +65,7 @@ def examine(url: str, schema_version: int) -> DrillReport:
             rows, newest = _row(connection, statement.format(sql.Identifier(series)))
             report.series.append({"series": series, "rows": rows, "newest": newest})
         readings, aggregates, pending = _row(connection, ENERGY)
-        # What the aggregates had yet to follow at that moment they follow now.
+        # The sums may differ while changes wait to be applied to the aggregates.
         if readings != aggregates and not pending:
             report.faults.append(f"half-hours sum to {readings} kWh, the aggregates {aggregates}")
         for esco, code, meters in connection.execute(METERS_PER_ESCO).fetchall():
@@ -73,14 +73,14 @@ def examine(url: str, schema_version: int) -> DrillReport:
             if not seen == own == meters:
                 report.faults.append(f"{code} has {meters} meters and sees {seen}, {own} its own")
         if _as_tenant(connection, "") != (0, 0):
-            report.faults.append("without an ESCO there are meters to be seen")
+            report.faults.append("meters are visible without an ESCO")
     return report
 
 
 def write_table(url: str, table: str, file: Path) -> int:
-    """Write a table of schema flows as CSV with a header; return its rows.
+    """Write a table of schema flows as CSV with a header; return the number of rows.
 
-    BackupError when there is no such table. `\\copy` or COPY reads it back, on either engine.
+    BackupError if the table does not exist. `\\copy` or COPY reads the file back on either engine.
     """
     with psycopg.connect(url) as connection:
         columns = connection.execute(
@@ -102,7 +102,7 @@ def write_table(url: str, table: str, file: Path) -> int:
 
 
 def _as_tenant(connection: psycopg.Connection[Any], esco: str) -> tuple[int, int]:
-    """Count the meters that a tenant sees, and its own among them."""
+    """Return the number of meters that a tenant sees, and how many of them are its own."""
     with connection.transaction(force_rollback=True):
         connection.execute(
             "select set_config('app.current_esco', %s, true), set_config('role', 'flows', true)",
@@ -116,5 +116,5 @@ def _row(
     connection: psycopg.Connection[Any], query: LiteralString | sql.Composed, *parameters: object
 ) -> tuple[Any, ...]:
     row = connection.execute(query, parameters).fetchone()
-    assert row is not None  # noqa: S101  (each of these gives one)
+    assert row is not None  # noqa: S101  (each of these queries returns exactly one row)
     return tuple(row)

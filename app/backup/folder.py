@@ -1,7 +1,7 @@
-"""FLOWS_BACKUP_FOLDER: what is kept where, and what builds on what; nothing here asks a server.
+"""The layout of FLOWS_BACKUP_FOLDER and the chains of backups; needs no server.
 
-base/20261124T120000Z/       a base backup as pg_basebackup leaves it, its manifest included
-base/20261124T120000Z.json   what it is; written last, so a backup without it is none
+base/20261124T120000Z/       a base backup as pg_basebackup writes it, with its manifest
+base/20261124T120000Z.json   its description; written last, so a backup without it is incomplete
 wal/                         the archived WAL segments
 """
 
@@ -20,12 +20,12 @@ LABEL = "%Y%m%dT%H%M%SZ"
 
 
 class BackupError(Exception):
-    """A backup cannot be made or used; the message is one line for a person."""
+    """A backup cannot be made or used; the message is one line for the user."""
 
 
 @dataclass(frozen=True, slots=True)
 class Backup:
-    """A complete base backup; `first_wal` is the segment that recovery begins with."""
+    """A complete base backup; `first_wal` is the WAL segment that recovery starts with."""
 
     label: str
     kind: Kind
@@ -37,7 +37,7 @@ class Backup:
 
 
 class BackupFolder:
-    """The backups there are, oldest first, and their chains."""
+    """A folder of backups; finds backups and the chains in which they build on one another."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder.absolute()
@@ -46,7 +46,7 @@ class BackupFolder:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Keep others from making or removing backups meanwhile; BackupError when one does."""
+        """Lock the folder against other backups and removals; BackupError if it is locked."""
         try:
             self._base.mkdir(mode=0o700, parents=True, exist_ok=True)
             lock = (self.folder / "lock").open("w")
@@ -60,15 +60,15 @@ class BackupFolder:
             yield
 
     def data(self, label: str) -> Path:
-        """Where the files of a backup are."""
+        """Return the folder with the files of a backup."""
         return self._base / label
 
     def backups(self) -> list[Backup]:
-        """Every complete backup, oldest first."""
+        """Return all complete backups, oldest first."""
         return [_read_backup(file) for file in sorted(self._base.glob("*.json"))]
 
     def new(self) -> str:
-        """A label that is not taken, for a backup that begins now; what was cut short goes."""
+        """Return an unused label for a backup that starts now; remove incomplete backups."""
         known = {backup.label for backup in self.backups()}
         if self._base.is_dir():
             for left in self._base.iterdir():
@@ -76,29 +76,32 @@ class BackupFolder:
                     shutil.rmtree(left)
         label = datetime.now(UTC).strftime(LABEL)
         if label in known:
-            raise BackupError(f"there is a backup {label} already; try again in a second")
+            raise BackupError(f"a backup {label} exists already; try again in a second")
         return label
 
     def add(self, backup: Backup) -> None:
-        """Record a backup that is complete."""
+        """Record a backup as complete."""
         partial = self._base / f"{backup.label}.partial"
         partial.write_text(json.dumps(asdict(backup), indent=2, default=str) + "\n")
         partial.replace(self._base / f"{backup.label}.json")
 
     def remove(self, backup: Backup) -> None:
-        """Forget a backup, then delete its files."""
+        """Delete a backup: first its description, then its files."""
         (self._base / f"{backup.label}.json").unlink()
         shutil.rmtree(self.data(backup.label))
 
     def find(self, label: str) -> Backup:
-        """One backup; BackupError when there is none of this label."""
+        """Return the backup with this label; BackupError if there is none."""
         for backup in self.backups():
             if backup.label == label:
                 return backup
         raise BackupError(f"there is no backup {label}; see `flows backup list`")
 
     def latest(self, at: datetime | None = None) -> Backup:
-        """The newest backup that had ended by `at`: recovery to that moment can begin with it."""
+        """Return the newest backup that ended by `at` (None: the newest of all).
+
+        Recovery to `at` can start from it. BackupError if there is none.
+        """
         ended = [backup for backup in self.backups() if at is None or backup.ended_at <= at]
         if not ended:
             when = f" that had ended by {at.isoformat()}" if at else ""
@@ -106,14 +109,17 @@ class BackupFolder:
         return ended[-1]
 
     def chain(self, backup: Backup) -> list[Backup]:
-        """A backup with all that it builds on, the full one first; BackupError if one is gone."""
+        """Return a backup and all those it builds on, the full one first.
+
+        BackupError if one of them is missing.
+        """
         known = {known.label: known for known in self.backups()}
         links = [backup]
         while (parent := links[0].parent) is not None:
             if parent not in known:
                 raise BackupError(
                     f"{backup.label} cannot be restored: {links[0].label} builds on {parent}, "
-                    "which is not there"
+                    "which is missing"
                 )
             links.insert(0, known[parent])
         return links

@@ -1,4 +1,4 @@
-"""Restores a backup and replays WAL up to a moment, on a server that nobody else reaches."""
+"""Restoring a backup and replaying WAL up to a point in time, on a private server."""
 
 import shlex
 import shutil
@@ -17,10 +17,10 @@ from app.embedded.process import Child
 from app.embedded.programs import give, run_program, system_user
 from app.embedded.stack import hold
 
-LONGEST_SECONDS = 24 * 3600  # of replaying: whoever waits can end it sooner
-STATUS_LINE = 7  # of postmaster.pid
-LOST_CHANGES = 1_000_000  # more than were noted after any moment that is gone back to
-# The server is reached through a socket in a folder of its user alone.
+LONGEST_SECONDS = 24 * 3600  # limit for replaying WAL; the user can interrupt it sooner
+STATUS_LINE = 7  # line of postmaster.pid with the server's status, counted from 0
+LOST_CHANGES = 1_000_000  # more changes than can have been recorded after the recovery point
+# Safe because the server listens only on a socket in a folder that only its user can enter.
 TRUST = "local all all trust\n"
 
 
@@ -28,11 +28,10 @@ TRUST = "local all all trust\n"
 def recovered(
     folder: BackupFolder, into: Path, at: datetime | None, *, archiving: bool = False
 ) -> Iterator[str]:
-    """Yield the superuser's URL of a server at `into`, recovered to `at` (None: all there is).
-
-    `into` does not exist yet. The server stops with the context; its data stay. `archiving` goes on
-    in the same archive, for a server that takes the place of the one backed up. StackError with
-    PostgreSQL's own words when the WAL does not reach `at` or a backup is damaged.
+    """Yield the superuser's URL of a server at `into`, recovered to `at` (None: the end of WAL).
+    `into` must not exist yet. The server stops when the context ends; its data remain. With
+    `archiving` it continues the WAL archive, for a server that replaces the one backed up.
+    StackError with PostgreSQL's message if the WAL does not reach `at` or a backup is damaged.
     """
     links = [folder.data(backup.label) for backup in folder.chain(folder.latest(at))]
     for link in links:
@@ -55,7 +54,7 @@ def _serve(
     socket.mkdir(mode=0o700, exist_ok=True)
     options = server_options(socket) | {
         "hba_file": str(rules),
-        # Nobody is let in before the moment is reached.
+        # Accept no connections before the recovery point is reached.
         "hot_standby": "off",
         "restore_command": f"cp {_quoted(folder.wal)}/%f %p",
         "recovery_target_action": "promote",
@@ -83,7 +82,7 @@ def _serve(
 
 @contextmanager
 def scratch(folder: BackupFolder, at: datetime | None) -> Iterator[str]:
-    """Yield the superuser's URL of a recovered server, whose data go with the context."""
+    """Yield the superuser's URL of a recovered server; its data are deleted when the context ends."""
     with (
         tempfile.TemporaryDirectory(prefix="drill-", dir=folder.folder) as scratch_folder,
         recovered(folder, Path(scratch_folder) / "postgres", at) as url,
@@ -92,7 +91,7 @@ def scratch(folder: BackupFolder, at: datetime | None) -> Iterator[str]:
 
 
 def restore(folder: BackupFolder, into: Path, at: datetime | None, *, archiving: bool) -> None:
-    """Recover a data directory at `into` and stop its server; nothing is left where it fails."""
+    """Recover a data directory at `into` and stop its server; delete the directory on failure."""
     try:
         with recovered(folder, into, at, archiving=archiving) as url:
             invalidate_etags(url)
@@ -102,14 +101,14 @@ def restore(folder: BackupFolder, into: Path, at: datetime | None, *, archiving:
 
 
 def restore_in_place(folder: BackupFolder, home: Path, at: datetime | None) -> Path:
-    """Recover the embedded server of FLOWS_HOME; return where its data are put aside.
+    """Recover the embedded server of FLOWS_HOME; return the folder its old data are moved to.
 
-    StackError when the stack runs. Nothing changes when recovery fails.
+    StackError if the stack is running. Nothing changes if recovery fails.
     """
     data, fresh = home / "postgres", home / "postgres.restoring"
     aside = home / f"postgres.before-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
     with hold(home):
-        shutil.rmtree(fresh, ignore_errors=True)  # of a restore that was cut short
+        shutil.rmtree(fresh, ignore_errors=True)  # left by an interrupted restore
         restore(folder, fresh, at, archiving=True)
         if data.exists():
             data.rename(aside)
@@ -118,7 +117,7 @@ def restore_in_place(folder: BackupFolder, home: Path, at: datetime | None) -> P
 
 
 def invalidate_etags(url: str) -> None:
-    """Invalidate ETags issued after the recovery point: changes are numbered far ahead."""
+    """Invalidate ETags issued after the recovery point, by skipping all numbers of lost changes."""
     with psycopg.connect(url) as connection:
         connection.execute(
             "select setval(s.name, nextval(s.name) + %s)"
@@ -132,14 +131,14 @@ def invalidate_etags(url: str) -> None:
 
 
 def _quoted(path: Path) -> str:
-    """A path inside restore_command, where % is special."""
+    """Return a path quoted for restore_command, in which % is special."""
     return shlex.quote(str(path)).replace("%", "%%")
 
 
 def _ready(data: Path) -> bool:
-    """Whether the server says that it takes connections, as pg_ctl reads it.
+    """Return whether the server accepts connections, read from postmaster.pid as pg_ctl does.
 
-    Asking it would put refusals into its log, among the words that say why it stopped.
+    Attempts to connect would fill the log with refusals and hide why the server stopped.
     """
     try:
         lines = (data / "postmaster.pid").read_text().splitlines()

@@ -1,1 +1,1 @@
-"""`flows import`: half-hourly readings from a CSV file into a register."""
+"""Import of half-hourly readings from a CSV file into a register."""

@@ -1,4 +1,4 @@
-"""Half-hours of one file go into a register: all of them or none, and twice is the same as once."""
+"""Loading the half-hours of a file into a register: all or none, and safe to repeat."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -29,7 +29,7 @@ OUTSIDE = """
     where r.register_id = %s and (s."timestamp" < r.start_time or s."timestamp" >= r.end_time)
     order by 1
 """
-# An empty cell tells nothing, so it takes nothing away.
+# An empty cell says nothing about a value, so it does not overwrite one.
 UPSERT = """
     insert into flows.register_interval_hh as kept
         (register_id, "timestamp", import_kwh, export_kwh)
@@ -48,16 +48,17 @@ MISSING = """
 """
 
 
-class UnknownRegister(Exception):  # noqa: N818  (said to a person as it is)
-    """There is no register of that id."""
+class UnknownRegister(Exception):  # noqa: N818  (its message is shown to the user)
+    """There is no register with this id."""
 
 
 @dataclass(slots=True)
 class Summary:
-    """What became of a file's rows.
+    """The outcome of an import, counted in rows of the file.
 
-    `missing` counts half-hours between the first and the last that the file does not have;
-    `skipped` are rows of zeros at wall-clock times that do not exist.
+    `missing` counts half-hours between the file's first and last that it does not contain;
+    `skipped` counts rows of zeros at wall-clock times that do not exist. If `refused` is not empty,
+    nothing was written.
     """
 
     read: int = 0
@@ -75,9 +76,10 @@ def load(
     register: UUID,
     rows: Iterable[HalfHour | Refused | Skipped],
 ) -> Summary:
-    """Put a file's half-hours into a register in one transaction; a refused row leaves nothing.
+    """Write half-hours into a register in one transaction; one refused row rolls it all back.
 
-    A half-hour that is there with the same energy is unchanged and not written again.
+    Half-hours already stored with the same energy are counted as unchanged and not written again.
+    UnknownRegister if the register does not exist.
     """
     summary = Summary()
     with connection.transaction() as transaction:

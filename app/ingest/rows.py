@@ -1,6 +1,6 @@
-"""Rows of a CSV file become half-hours, in UTC and kWh, or refusals with a reason.
+"""Conversion of CSV rows into half-hours, in UTC and kWh, or into refusals with a reason.
 
-No input or output happens here, and a file of any length is read row by row.
+It does no input or output itself, and reads files of any length row by row.
 """
 
 import csv
@@ -14,23 +14,23 @@ from zoneinfo import ZoneInfo
 
 HALF_HOUR = timedelta(minutes=30)
 KWH_PER_UNIT = {"Wh": Decimal("0.001"), "kWh": Decimal(1), "MWh": Decimal(1000)}
-# A tenth of a milliwatt-hour: below what any meter counts, above the noise of binary fractions.
+# A tenth of a milliwatt-hour: finer than any meter counts, coarser than binary rounding errors.
 PLACES = Decimal("0.0000001")
 LARGEST_KWH = Decimal(1_000_000)
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?")
 
 
 class FormatError(Exception):
-    """The file as a whole cannot be read as asked; the message says what to change."""
+    """The file as a whole cannot be read with this format; the message says what to change."""
 
 
 @dataclass(frozen=True, slots=True)
 class CsvFormat:
-    """How a file is to be read.
+    """The format of a CSV file.
 
-    Columns are named by the header; `time_column` None is the first. Times without an offset are
-    wall-clock times of `timezone`. `label` says whether a time is the half-hour's start or its end.
-    `decimal` is what stands before the fraction of a number.
+    Columns are named as in the header; without `time_column` the first one has the times. Times
+    without an offset are wall-clock times of `timezone`. `label` tells if a time is the start or
+    the end of its half-hour. `decimal` is the decimal separator.
     """
 
     time_column: str | None = None
@@ -46,7 +46,7 @@ class CsvFormat:
 
 @dataclass(frozen=True, slots=True)
 class HalfHour:
-    """One half-hour: line in the file, start in UTC, energy in kWh or None where unknown."""
+    """A half-hour: line in the file, start in UTC, energy in kWh (None: unknown)."""
 
     line: int
     start: datetime
@@ -56,7 +56,7 @@ class HalfHour:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A row that cannot be taken, and why."""
+    """A row that cannot be imported, with the reason."""
 
     line: int
     reason: str
@@ -64,24 +64,24 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """A row of zeros at a wall-clock time that the clocks jumped over."""
+    """A row of zeros at a wall-clock time that a clock change skipped."""
 
     line: int
 
 
-class _Refusal(Exception):  # noqa: N818  (becomes a Refused, never leaves this module)
+class _Refusal(Exception):  # noqa: N818  (converted into a Refused within this module)
     pass
 
 
 def read_rows(lines: Iterable[str], form: CsvFormat) -> Iterator[HalfHour | Refused | Skipped]:
-    """Yield what each row of a CSV file is; FormatError when its header lacks an asked column.
+    """Yield one item per row of a CSV file; FormatError if the file does not fit the format.
 
-    Where clocks go back, a wall-clock time that stands twice in the file is the first pass and then
-    the second; one that stands there once is the first, and the second is missing.
+    If clocks go back and the file has a wall-clock time twice, the first is taken as before the
+    change and the second as after it. If it has the time once, that is the one before the change.
     """
     if form.decimal == form.delimiter:
         raise FormatError(f"{form.decimal!r} cannot separate both columns and decimals")
-    # Strict: a file that was cut off within quotes is no file.
+    # Strict, so that a file cut off within quotes is an error.
     reader = csv.reader(lines, delimiter=form.delimiter, strict=True)
     try:
         header = next(reader, None)
@@ -92,7 +92,7 @@ def read_rows(lines: Iterable[str], form: CsvFormat) -> Iterator[HalfHour | Refu
     header = [name.strip() for name in header]
     if form.import_column is None and form.export_column is None:
         raise FormatError(
-            "say which column is energy with --import-column or --export-column; the file has: "
+            "name the energy column with --import-column or --export-column; the file has: "
             + _named(header)
         )
     time_at = 0 if form.time_column is None else _position(header, form.time_column)
@@ -113,8 +113,8 @@ def read_rows(lines: Iterable[str], form: CsvFormat) -> Iterator[HalfHour | Refu
                 if start is None:
                     if imported or exported:
                         raise _Refusal(
-                            f"{cells[time_at or 0]} does not exist in {form.timezone}: the clocks "
-                            "jumped over it"
+                            f"{cells[time_at or 0]} does not exist in {form.timezone}: a clock "
+                            "change skipped it"
                         )
                     yield Skipped(line)
                     continue
@@ -129,14 +129,14 @@ def read_rows(lines: Iterable[str], form: CsvFormat) -> Iterator[HalfHour | Refu
 
 
 class _Clock:
-    """Turns a file's labels into starts of half-hours, UTC; remembers repeated wall-clock times."""
+    """Converts a file's times into starts of half-hours in UTC; remembers repeated times."""
 
     def __init__(self, form: CsvFormat) -> None:
         self._form = form
         self._seen: set[datetime] = set()
 
     def start(self, text: str) -> datetime | None:
-        """The start of the half-hour that a label means; None for one that the clocks skip."""
+        """Return the start of the half-hour that `text` labels; None if the clocks skipped it."""
         try:
             if self._form.time_format:
                 label = datetime.strptime(text, self._form.time_format)
@@ -144,7 +144,7 @@ class _Clock:
                 label = datetime.fromisoformat(text)
         except ValueError:
             expected = self._form.time_format or "2026-01-31 13:30"
-            raise _Refusal(f"{text!r} is no time like {expected}") from None
+            raise _Refusal(f"{text!r} is not a time like {expected}") from None
         try:
             instant = self._instant(label)
             if instant is None:
@@ -163,10 +163,10 @@ class _Clock:
             return label.astimezone(UTC)
         zone = self._form.timezone
         if zone is None:
-            raise _Refusal(f"{label} has no offset; say whose clock it is with --timezone")
+            raise _Refusal(f"{label} has no offset; give its time zone with --timezone")
         first = label.replace(tzinfo=zone).astimezone(UTC)
         if first.astimezone(zone).replace(tzinfo=None) != label:
-            # The half-hour before the clocks jump may end at the moment they jump from.
+            # The end label of the half-hour before the change may be the time the change skips.
             return first if self._form.label == "end" and _exists(label - HALF_HOUR, zone) else None
         second = label.replace(tzinfo=zone, fold=1).astimezone(UTC)
         if first != second and label in self._seen:
@@ -177,7 +177,7 @@ class _Clock:
 
 
 def _exists(label: datetime, zone: ZoneInfo) -> bool:
-    """Whether clocks in a zone ever showed a time."""
+    """Return whether the clocks of a zone ever showed a wall-clock time."""
     instant = label.replace(tzinfo=zone).astimezone(UTC)
     return instant.astimezone(zone).replace(tzinfo=None) == label
 
@@ -197,15 +197,15 @@ def _named(header: list[str]) -> str:
 
 
 def _energy(cells: list[str], at: int | None, form: CsvFormat) -> Decimal | None:
-    """The energy in a cell, kWh; None for an empty one."""
+    """Return the energy in a cell, kWh; None for an empty one."""
     if at is None or not (text := cells[at].strip()):
         return None
     plain = text if form.decimal == "." else text.replace(".", "?").replace(",", ".")
-    # Decimal reads 1_000 and ١ as well, which nobody means in a file of readings.
+    # Decimal would also accept 1_000 and ١, which are mistakes in a file of readings.
     if not NUMBER.fullmatch(plain):
         comma = form.decimal == "." and NUMBER.fullmatch(text.replace(",", "."))
         hint = "; --decimal , reads a decimal comma" if comma else ""
-        raise _Refusal(f"{text!r} is no number{hint}")
+        raise _Refusal(f"{text!r} is not a number{hint}")
     value = Decimal(plain)
     if value < 0:
         raise _Refusal(f"{text} is negative; import and export are separate columns")

@@ -214,7 +214,7 @@ def test_a_missing_link_a_damaged_file_and_missing_wal_fail_loudly(
         folder.chain(incremental)
     check = _flows(kept.stack, folder.folder, "backup", "check", check=False)
     assert check.returncode == 1
-    assert "which is not there" in check.stderr
+    assert "which is missing" in check.stderr
     assert not list(tmp_path.glob("*.recovery"))
 
 

@@ -73,7 +73,7 @@ def test_a_decimal_comma_is_read_where_it_is_said() -> None:
     form = {"import_column": "use", "timezone": SYDNEY, "delimiter": ";"}
     assert list(read_rows(text, CsvFormat(**form, decimal=","))) == [row]  # type: ignore[arg-type]
     (refused,) = read_rows(text, CsvFormat(**form))  # type: ignore[arg-type]
-    assert refused == Refused(2, "'0,5' is no number; --decimal , reads a decimal comma")
+    assert refused == Refused(2, "'0,5' is not a number; --decimal , reads a decimal comma")
     with pytest.raises(FormatError, match="cannot separate both"):
         read("2011-07-01 01:30,1,\n", decimal=",")
 
@@ -82,7 +82,7 @@ def test_a_decimal_comma_is_read_where_it_is_said() -> None:
 def test_what_no_meter_writes_is_no_number(cell: str) -> None:
     (row,) = read(f'2011-07-01 01:30,"{cell}",\n')
     assert isinstance(row, Refused)
-    assert "is no number" in row.reason
+    assert "is not a number" in row.reason
 
 
 def test_a_file_cut_off_within_quotes_is_no_file() -> None:
@@ -112,10 +112,10 @@ def test_a_time_that_does_not_exist_is_skipped_only_when_it_is_zero() -> None:
     [
         ("2011-07-01 00:10,1,", "is not on the hour or half-hour"),
         ("2011-07-01 00:00:01,1,", "is not on the hour or half-hour"),
-        ("yesterday,1,", "is no time like"),
+        ("yesterday,1,", "is not a time like"),
         ("2011-07-01 00:00,-1,", "is negative"),
-        ("2011-07-01 00:00,much,", "is no number"),
-        ("2011-07-01 00:00,NaN,", "is no number"),
+        ("2011-07-01 00:00,much,", "is not a number"),
+        ("2011-07-01 00:00,NaN,", "is not a number"),
         ("2011-07-01 00:00,1e30,", "is more than any circuit"),
         ("2011-07-01 00:00,,", "has no energy"),
         ("2011-07-01 00:00,1", "has 2 columns, the header has 3"),
