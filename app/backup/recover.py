@@ -82,7 +82,7 @@ def _serve(
 
 @contextmanager
 def scratch(folder: BackupFolder, at: datetime | None) -> Iterator[str]:
-    """Yield the superuser's URL of a recovered server; its data are deleted when the context ends."""
+    """Yield the superuser's URL of a recovered server; delete its data afterwards."""
     with (
         tempfile.TemporaryDirectory(prefix="drill-", dir=folder.folder) as scratch_folder,
         recovered(folder, Path(scratch_folder) / "postgres", at) as url,
