@@ -19,22 +19,22 @@ to flows_owner, tsdbadmin using (current_user in ('flows_owner', 'tsdbadmin'));
 -- A row for each ESCO and week, so that one very late reading beside many new ones does not make the
 -- whole time between them look changed. What is not followed yet names its registers, unless they are so
 -- many that all may as well be made again.
-create or replace function flows.note_readings(changed flows.register_half_hour[], followed boolean) returns void
-language sql set search_path = ''
+create or replace function flows.note_readings(registers uuid[], spans tstzrange[], followed boolean) returns void
+language sql set search_path = '' set plan_cache_mode = 'force_custom_plan'
 begin atomic
     insert into flows.change (esco, kind, period, registers, followed_at)
     select
         meter.esco,
         'reading',
-        tstzrange(min(c."timestamp"), max(c."timestamp") + interval '30 minutes'),
+        tstzrange(min(lower(c.span)), max(upper(c.span))),
         case when not followed and count(distinct c.register_id) <= 50 then array_agg(distinct c.register_id) end,
         case when followed then clock_timestamp() end
-    from unnest(changed) as c
+    from unnest(note_readings.registers, spans) as c (register_id, span)
     inner join flows.meter_registers as register on c.register_id = register.register_id
     inner join flows.meter_registry as meter on register.meter_id = meter.id
-    group by meter.esco, date_trunc('week', c."timestamp", 'UTC');
+    group by meter.esco, date_trunc('week', lower(c.span), 'UTC');
 end;
-comment on function flows.note_readings(flows.register_half_hour[], boolean)
+comment on function flows.note_readings(uuid[], tstzrange[], boolean)
 is 'Notes changed half-hours for each ESCO and week.';
 
 -- Also without a single half-hour: what is expected of the circuits changes.

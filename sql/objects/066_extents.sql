@@ -12,23 +12,23 @@ create policy "maintenance alone writes extents" on flows.register_extent
 to flows_owner, tsdbadmin using (current_user in ('flows_owner', 'tsdbadmin'));
 
 -- A half-hour inside what is known touches no row, so that writers do not wait for one another.
-create or replace function flows.extend_extents(arrived flows.register_half_hour[]) returns void
-language sql set search_path = ''
+create or replace function flows.extend_extents(registers uuid[], spans tstzrange[]) returns void
+language sql set search_path = '' set plan_cache_mode = 'force_custom_plan'
 begin atomic
     insert into flows.register_extent as known (register_id, available_from, available_to)
-    select a.register_id, min(a."timestamp"), max(a."timestamp") + interval '30 minutes'
-    from unnest(arrived) as a
+    select a.register_id, min(lower(a.span)), max(upper(a.span))
+    from unnest(registers, spans) as a (register_id, span)
     left join flows.register_extent as before on a.register_id = before.register_id
     where before.register_id is null
-        or a."timestamp" < before.available_from or a."timestamp" >= before.available_to
+        or lower(a.span) < before.available_from or upper(a.span) > before.available_to
     group by a.register_id
     order by a.register_id
     on conflict (register_id) do update set
         available_from = least(known.available_from, excluded.available_from),
         available_to = greatest(known.available_to, excluded.available_to);
 end;
-comment on function flows.extend_extents(flows.register_half_hour[])
-is 'Extends the extents to half-hours that arrived.';
+comment on function flows.extend_extents(uuid[], tstzrange[])
+is 'Extends the extents of registers to half-hours that arrived.';
 
 create or replace function flows.measure_extents(registers uuid[]) returns void
 language plpgsql set search_path = ''
@@ -57,23 +57,23 @@ begin
 end $$;
 comment on function flows.measure_extents(uuid[]) is 'Looks the extents of registers up in their half-hours.';
 
-create or replace function flows.shrink_extents(gone flows.register_half_hour[]) returns void
-language plpgsql set search_path = ''
+create or replace function flows.shrink_extents(registers uuid[], spans tstzrange[]) returns void
+language plpgsql set search_path = '' set plan_cache_mode = 'force_custom_plan'
 as $$
 declare
     shorter uuid[] := array(
         select distinct g.register_id
-        from unnest(gone) as g
+        from unnest(registers, spans) as g (register_id, span)
         inner join flows.register_extent as known
             on g.register_id = known.register_id
-            and g."timestamp" in (known.available_from, known.available_to - interval '30 minutes')
+            and (lower(g.span) <= known.available_from or upper(g.span) >= known.available_to)
     );
 begin
     if shorter <> '{}' then
         perform flows.measure_extents(shorter);
     end if;
 end $$;
-comment on function flows.shrink_extents(flows.register_half_hour[])
+comment on function flows.shrink_extents(uuid[], tstzrange[])
 is 'Looks up the extents whose first or last half-hour is gone.';
 
 -- Chunks and partitions that retention drops, and rows loaded past the triggers, tell nobody.

@@ -1,32 +1,22 @@
 set local role flows_owner;
 
+-- Half-hours that changed are handed on as spans, one for each register and day in UTC, so that what
+-- follows costs by the day: what lies between the first and the last half-hour of a span may be made again
+-- though it did not change.
 create or replace function flows.half_hours_changed(
-    arrived flows.register_half_hour[], removed flows.register_half_hour[]
+    registers uuid[], spans tstzrange[], gone_registers uuid[], gone_spans tstzrange[]
 ) returns void
 language plpgsql set search_path = ''
 as $$
-declare
-    changed flows.register_half_hour[] := array(
-        select (c.register_id, c."timestamp")::flows.register_half_hour
-        from (select * from unnest(arrived) union select * from unnest(removed)) as c
-    );
-    gone flows.register_half_hour[];
 begin
-    if changed = '{}' then
-        return;
+    perform flows.extend_extents(registers, spans);
+    if gone_registers <> '{}' then
+        perform flows.shrink_extents(gone_registers, gone_spans);
     end if;
-    perform flows.extend_extents(arrived);
-    if removed <> '{}' then
-        gone := array(
-            select (c.register_id, c."timestamp")::flows.register_half_hour
-            from (select * from unnest(removed) except select * from unnest(arrived)) as c
-        );
-        perform flows.shrink_extents(gone);
-    end if;
-    perform flows.follow_readings(changed);
+    perform flows.follow_readings(registers, spans);
 end $$;
-comment on function flows.half_hours_changed(flows.register_half_hour[], flows.register_half_hour[])
-is 'Extents and aggregates follow half-hours that were written or removed.';
+comment on function flows.half_hours_changed(uuid[], tstzrange[], uuid[], tstzrange[])
+is 'Extents and aggregates follow half-hours that were written or removed (gone: those that are there no more).';
 
 -- Who follows what: readings hand the half-hours they changed, mappings the time they moved, to the engine's own
 -- flows.follow_readings and flows.follow_mapping, at the end of the statement.
@@ -34,19 +24,38 @@ create or replace function flows.readings_changed() returns trigger
 language plpgsql security definer set search_path = ''
 as $$
 declare
-    arrived flows.register_half_hour[] := '{}';
-    removed flows.register_half_hour[] := '{}';
+    in_days constant text := $sql$
+        select coalesce(array_agg(d.register_id), '{}'), coalesce(array_agg(d.span), '{}')
+        from (
+            select c.register_id, tstzrange(min(c."timestamp"), max(c."timestamp") + interval '30 minutes') as span
+            from (%s) as c
+            group by c.register_id, date_bin('1 day', c."timestamp", '2000-01-01 00:00Z')
+        ) as d
+    $sql$;
+    new_keys constant text := 'select n.register_id, n."timestamp" from new_rows as n';
+    old_keys constant text := 'select o.register_id, o."timestamp" from old_rows as o';
+    registers uuid[];
+    spans tstzrange[];
+    gone_registers uuid[] := '{}';
+    gone_spans tstzrange[] := '{}';
 begin
-    if tg_op <> 'DELETE' then
-        arrived := array(select (n.register_id, n."timestamp")::flows.register_half_hour from new_rows as n);
+    -- Planned anew for each statement: how many rows it changed decides.
+    execute format(in_days, case tg_op
+        when 'INSERT' then new_keys
+        when 'UPDATE' then new_keys || ' union ' || old_keys
+        else old_keys
+    end) into registers, spans;
+    if registers = '{}' then
+        return null;
     end if;
     if tg_op <> 'INSERT' then
-        removed := array(select (o.register_id, o."timestamp")::flows.register_half_hour from old_rows as o);
+        execute format(in_days, old_keys || case when tg_op = 'UPDATE' then ' except ' || new_keys else '' end)
+        into gone_registers, gone_spans;
     end if;
-    perform flows.half_hours_changed(arrived, removed);
+    perform flows.half_hours_changed(registers, spans, gone_registers, gone_spans);
     return null;
 end $$;
-comment on function flows.readings_changed() is 'The aggregates follow changed half-hours.';
+comment on function flows.readings_changed() is 'Extents and aggregates follow the half-hours a statement changed.';
 create trigger aggregates_follow_new after insert on flows.register_interval_hh
 referencing new table as new_rows for each statement execute function flows.readings_changed();
 create trigger aggregates_follow_changed after update on flows.register_interval_hh

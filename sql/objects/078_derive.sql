@@ -7,7 +7,21 @@ alter table flows.derived_register force row level security;
 create policy "maintenance alone knows the derived registers" on flows.derived_register
 to flows_owner, tsdbadmin using (current_user in ('flows_owner', 'tsdbadmin'));
 
--- A measured half-hour takes the place of a derived one, in a plain INSERT too.
+-- A measured half-hour takes the place of a derived one, in a plain INSERT too. Rows are looked at one by one
+-- only where a register has derived half-hours at all: a statement finds that out once.
+create or replace function flows.look_for_derived() returns trigger
+language plpgsql security definer set search_path = ''
+as $$
+begin
+    perform pg_catalog.set_config(
+        'flows.derived', case when exists (select from flows.derived_register) then 'on' else 'off' end, true
+    );
+    return null;
+end $$;
+comment on function flows.look_for_derived() is 'Notes for the statement whether any register has derived half-hours.';
+create trigger a_statement_looks_for_derived_half_hours before insert on flows.register_interval_hh
+for each statement execute function flows.look_for_derived();
+
 create or replace function flows.give_way_to_a_measurement() returns trigger
 language plpgsql security definer set search_path = ''
 as $$
@@ -20,7 +34,8 @@ begin
 end $$;
 comment on function flows.give_way_to_a_measurement() is 'A derived half-hour gives way to a measured one.';
 create trigger a_measurement_replaces_a_derived_half_hour before insert on flows.register_interval_hh
-for each row when (not new.derived) execute function flows.give_way_to_a_measurement();
+for each row when (not new.derived and current_setting('flows.derived', true) = 'on')
+execute function flows.give_way_to_a_measurement();
 
 -- Energy counted up to each half-hour's start, from the reads of one counter: linear between reads
 -- that are near enough to each other. A read below the one before it is a roll-over where the counter

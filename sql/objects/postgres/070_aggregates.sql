@@ -1,63 +1,74 @@
 set local role flows_owner;
 
--- Each level is made again from the one below, for the changed keys alone. The circuits are locked
--- first, in order (a thousand locks at most, so that no statement exhausts the lock table): who waited
--- for one sums, with a new snapshot, what the other had committed.
-create or replace function flows.recompute(changed flows.circuit_half_hour[]) returns void
-language plpgsql set search_path = ''
+-- Each level is made again from the one below, for the changed spans alone (one for each circuit and day in
+-- UTC). The circuits are locked first, in order (a thousand locks at most, so that no statement exhausts the
+-- lock table): who waited for one sums, with a new snapshot, what the other had committed.
+--
+-- Every look into a series is a lateral one with "offset 0" or "limit 1", by the key of one span: no
+-- statistics, and no number of spans, make it a join of all with all.
+create or replace function flows.recompute(circuits uuid[], spans tstzrange[]) returns void
+language plpgsql set search_path = '' set plan_cache_mode = 'force_custom_plan'
 as $$
 declare
+    known record;
     level record;
 begin
     perform pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtext('flows.recompute'), stripe)
     from (
-        select distinct pg_catalog.hashtext(c.circuit_id::text) & 1023 as stripe
-        from unnest(changed) as c order by 1
+        select distinct pg_catalog.hashtext(c.id::text) & 1023 as stripe
+        from (select distinct u.id from unnest(circuits) as u (id)) as c order by 1
     ) as locked;
 
-    with fresh as (
+    -- Half-hours are mostly new: looking once a span costs less than "on conflict" does for each.
+    for known in
+        select c.circuit_id, c.span
+        from unnest(circuits, spans) as c (circuit_id, span)
+        cross join lateral (
+            select from flows.circuit_interval_hh as kept
+            where kept.circuit_id = c.circuit_id
+                and kept."timestamp" >= lower(c.span) and kept."timestamp" < upper(c.span)
+            limit 1
+        ) as any_kept
+    loop
+        delete from flows.circuit_interval_hh as kept
+        where kept.circuit_id = known.circuit_id
+            and kept."timestamp" >= lower(known.span) and kept."timestamp" < upper(known.span);
+    end loop;
+    insert into flows.circuit_interval_hh
+    select c.circuit_id, made.*, now()
+    from unnest(circuits, spans) as c (circuit_id, span)
+    cross join lateral (
         select
-            c.circuit_id,
-            c."timestamp",
+            reading."timestamp",
             sum(reading.import_kwh) as total_import_kwh,
             sum(reading.export_kwh) as total_export_kwh,
-            count(reading.register_id) as register_intervals,
-            array_agg(distinct register.meter_id) filter (where register.meter_id is not null) as meters
-        from (select distinct u.circuit_id, u."timestamp" from unnest(changed) as u) as c
-        left join flows.circuit_register as mapping
-            on c.circuit_id = mapping.circuit and c."timestamp" >= mapping.start_time
-            and (c."timestamp" < mapping.end_time or mapping.end_time is null)
-        -- One look into the key for each; "offset 0" keeps a table without statistics from being planned as
-        -- one where a look by register alone is as good.
-        left join lateral (
-            select r.register_id, r.import_kwh, r.export_kwh
-            from flows.register_interval_hh as r
-            where r.register_id = mapping.register and r."timestamp" = c."timestamp"
+            count(*) as register_intervals,
+            array_agg(distinct mapping.meter_id) as meters
+        from (
+            select m.register, m.start_time, m.end_time, register.meter_id
+            from flows.circuit_register as m
+            inner join flows.meter_registers as register on m.register = register.register_id
+            where m.circuit = c.circuit_id
             offset 0
-        ) as reading on true
-        left join flows.meter_registers as register on reading.register_id = register.register_id
-        group by 1, 2
-    ), emptied as (
-        delete from flows.circuit_interval_hh as kept using fresh
-        where kept.circuit_id = fresh.circuit_id and kept."timestamp" = fresh."timestamp"
-            and fresh.register_intervals = 0
-    )
-    insert into flows.circuit_interval_hh as kept
-    select fresh.*, now() from fresh where fresh.register_intervals > 0
-    on conflict (circuit_id, "timestamp") do update set
-        total_import_kwh = excluded.total_import_kwh,
-        total_export_kwh = excluded.total_export_kwh,
-        register_intervals = excluded.register_intervals,
-        meters = excluded.meters,
-        updated_at = excluded.updated_at;
+        ) as mapping
+        cross join lateral (
+            select r."timestamp", r.import_kwh, r.export_kwh
+            from flows.register_interval_hh as r
+            where r.register_id = mapping.register
+                and r."timestamp" >= greatest(lower(c.span), mapping.start_time)
+                and r."timestamp" < least(upper(c.span), mapping.end_time)
+            offset 0
+        ) as reading
+        group by 1
+    ) as made;
 
     for level in
         select * from (values
-            (1, 'circuit_interval_daily', 'day', 'circuit_interval_hh', 'timestamp', 'UTC', 'count(below.circuit_id)'),
+            (1, 'circuit_interval_daily', 'day', 'circuit_interval_hh', 'timestamp', 'UTC', 'count(*)'),
             (2, 'circuit_interval_daily_london', 'day', 'circuit_interval_hh', 'timestamp', 'Europe/London',
-                'count(below.circuit_id)'),
+                'count(*)'),
             (3, 'circuit_interval_monthly', 'month', 'circuit_interval_daily', 'day', 'UTC',
-                'sum(below.present_intervals)')
+                'sum(b.present_intervals)')
         ) as l (position, name, unit, below, below_label, zone, present) order by position
     loop
         execute format(
@@ -69,19 +80,31 @@ begin
                     sum(below.total_import_kwh) as total_import_kwh,
                     sum(below.total_export_kwh) as total_export_kwh,
                     coalesce(sum(below.register_intervals), 0) as register_intervals,
-                    %5$s as present_intervals,
+                    coalesce(sum(below.present_intervals), 0) as present_intervals,
                     array(
                         select distinct meter from unnest(string_to_array(
                             string_agg(distinct array_to_string(below.meters, ','), ','), ','
                         )::uuid[]) as meter order by meter
                     ) as meters
                 from (
-                    select distinct u.circuit_id, date_trunc(%2$L, u."timestamp", %6$L) as label
-                    from unnest($1) as u
+                    select distinct u.circuit_id, date_trunc(%2$L, edge, %6$L) as label
+                    from unnest($1, $2) as u (circuit_id, span)
+                    cross join lateral (values (lower(u.span)), (upper(u.span) - interval '30 minutes')) as e (edge)
                 ) as c
-                left join flows.%3$I as below
-                    on c.circuit_id = below.circuit_id and below.%4$I >= c.label
-                    and below.%4$I < date_add(c.label, %7$L::interval, %6$L)
+                -- The meters are the same all day, mostly.
+                left join lateral (
+                    select
+                        sum(b.total_import_kwh) as total_import_kwh,
+                        sum(b.total_export_kwh) as total_export_kwh,
+                        sum(b.register_intervals) as register_intervals,
+                        %5$s as present_intervals,
+                        b.meters
+                    from flows.%3$I as b
+                    where b.circuit_id = c.circuit_id and b.%4$I >= c.label
+                        and b.%4$I < date_add(c.label, %7$L::interval, %6$L)
+                    group by b.meters
+                    offset 0
+                ) as below on true
                 group by 1, 2
             ), emptied as (
                 delete from flows.%1$I as kept using fresh
@@ -99,11 +122,11 @@ begin
                 updated_at = excluded.updated_at
             $sql$,
             level.name, level.unit, level.below, level.below_label, level.present, level.zone, '1 ' || level.unit
-        ) using changed;
+        ) using circuits, spans;
     end loop;
 end $$;
-comment on function flows.recompute(flows.circuit_half_hour[])
-is 'Makes the aggregates of the named half-hours again, at every level.';
+comment on function flows.recompute(uuid[], tstzrange[])
+is 'Makes the aggregates of circuits again over spans within a day in UTC, at every level.';
 
 -- The mapping must not change between a reading and its sum: readings take this lock together, a
 -- change of the mapping takes it alone.
@@ -118,35 +141,57 @@ comment on function flows.lock_mapping() is 'Keeps readings out while the circui
 create trigger a_mapping_changes_alone before insert or update or delete on flows.circuit_register
 for each statement execute function flows.lock_mapping();
 
-create or replace function flows.follow_readings(changed flows.register_half_hour[]) returns void
-language plpgsql set search_path = ''
+create or replace function flows.follow_readings(registers uuid[], spans tstzrange[]) returns void
+language plpgsql set search_path = '' set plan_cache_mode = 'force_custom_plan'
 as $$
+declare
+    circuits uuid[];
+    circuit_spans tstzrange[];
 begin
     perform pg_catalog.pg_advisory_xact_lock_shared(pg_catalog.hashtext('flows.circuit_register'));
-    perform flows.recompute(array(
-        select (mapping.circuit, c."timestamp")::flows.circuit_half_hour
-        from unnest(changed) as c
+    select array_agg(d.circuit), array_agg(d.span) into circuits, circuit_spans
+    from (
+        select mapping.circuit, tstzrange(min(lower(c.span)), max(upper(c.span))) as span
+        from unnest(registers, spans) as c (register_id, span)
         inner join flows.circuit_register as mapping
-            on c.register_id = mapping.register and c."timestamp" >= mapping.start_time
-            and (c."timestamp" < mapping.end_time or mapping.end_time is null)
-    ));
-    perform flows.note_readings(changed, true);
+            on c.register_id = mapping.register and mapping.start_time < upper(c.span)
+            and (mapping.end_time > lower(c.span) or mapping.end_time is null)
+        group by mapping.circuit, date_bin('1 day', lower(c.span), '2000-01-01 00:00Z')
+        order by 1, 2
+    ) as d;
+    if circuits <> '{}' then
+        perform flows.recompute(circuits, circuit_spans);
+    end if;
+    perform flows.note_readings(registers, spans, true);
 end $$;
-comment on function flows.follow_readings(flows.register_half_hour[])
+comment on function flows.follow_readings(uuid[], tstzrange[])
 is 'Brings the aggregates behind changed half-hours.';
 
 create or replace function flows.follow_mapping(circuits uuid[], registers uuid[], spans tstzmultirange) returns void
-language plpgsql set search_path = ''
+language plpgsql set search_path = '' set plan_cache_mode = 'force_custom_plan'
 as $$
+declare
+    moved_circuits uuid[];
+    moved_spans tstzrange[];
 begin
-    perform flows.recompute(array(
-        select distinct (circuit, reading."timestamp")::flows.circuit_half_hour
-        from unnest(spans) as span
-        inner join flows.register_interval_hh as reading
-            on reading."timestamp" >= lower(span) and reading."timestamp" < coalesce(upper(span), 'infinity')
+    select array_agg(d.circuit), array_agg(d.span) into moved_circuits, moved_spans
+    from (
+        select circuit, tstzrange(min(reading."timestamp"), max(reading."timestamp") + interval '30 minutes') as span
+        from unnest(registers) as register (id)
+        cross join unnest(spans) as moved
+        cross join lateral (
+            select r."timestamp" from flows.register_interval_hh as r
+            where r.register_id = register.id
+                and r."timestamp" >= lower(moved) and r."timestamp" < coalesce(upper(moved), 'infinity')
+            offset 0
+        ) as reading
         cross join unnest(circuits) as circuit
-        where reading.register_id = any(registers)
-    ));
+        group by circuit, date_bin('1 day', reading."timestamp", '2000-01-01 00:00Z')
+        order by 1, 2
+    ) as d;
+    if moved_circuits <> '{}' then
+        perform flows.recompute(moved_circuits, moved_spans);
+    end if;
     perform flows.note_mapping(circuits, registers, spans, true);
 end $$;
 comment on function flows.follow_mapping(uuid[], uuid[], tstzmultirange)

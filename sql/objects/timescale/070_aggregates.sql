@@ -16,12 +16,12 @@ comment on aggregate flows.union_of(uuid[]) is 'The union of sets.';
 grant execute on function flows.joined_sets(uuid[], uuid[]), flows.union_of(uuid[])
 to flows, public_backend, grafanareader, tsdbadmin;
 
-create or replace function flows.follow_readings(changed flows.register_half_hour[]) returns void
+create or replace function flows.follow_readings(registers uuid[], spans tstzrange[]) returns void
 language sql set search_path = ''
 begin atomic
-    select flows.note_readings(changed, false);
+    select flows.note_readings(registers, spans, false);
 end;
-comment on function flows.follow_readings(flows.register_half_hour[])
+comment on function flows.follow_readings(uuid[], tstzrange[])
 is 'Notes changed half-hours; the job flows.follow brings the aggregates behind them.';
 
 create or replace function flows.follow_mapping(circuits uuid[], registers uuid[], spans tstzmultirange) returns void

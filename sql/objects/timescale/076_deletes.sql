@@ -4,8 +4,10 @@ set local role flows_owner;
 create or replace function flows.reading_removed() returns trigger
 language plpgsql security definer set search_path = ''
 as $$
+declare
+    gone tstzrange[] := array[tstzrange(old."timestamp", old."timestamp" + interval '30 minutes')];
 begin
-    perform flows.half_hours_changed('{}', array[(old.register_id, old."timestamp")::flows.register_half_hour]);
+    perform flows.half_hours_changed(array[old.register_id], gone, array[old.register_id], gone);
     return null;
 end $$;
 comment on function flows.reading_removed() is 'Extents and aggregates follow a removed half-hour.';
