@@ -1,4 +1,4 @@
-"""What strangers and partners' admins try at the authorization server, and what comes of it."""
+"""Attacks of strangers and of partners' admins on the authorization server."""
 
 import asyncio
 import base64
@@ -27,26 +27,26 @@ FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 
 
 def basic(pair: bytes) -> dict[str, str]:
-    """HTTP Basic, with the bytes as they are."""
+    """Return an HTTP Basic header with these bytes, unencoded."""
     return {"Authorization": "Basic " + base64.b64encode(pair).decode()}
 
 
 @pytest.fixture(scope="module")
 def own() -> Iterator[Stack]:
-    """A stack of this module's own, where guessing throttles nobody else's tests."""
+    """A separate stack, so that throttled guessing does not disturb other tests."""
     with running_stack(FLOWS_TRUSTED_PROXIES="127.0.0.1") as stack:
         yield stack
 
 
 @pytest.fixture(scope="module")
 def wlce(own: Stack) -> Iterator[httpx.Client]:
-    """An admin of wlce."""
+    """An HTTP client with an admin token of wlce."""
     with bearer(own, make(own, "admin", "--esco", "wlce", *RIGHTS["all"])) as client:
         yield client
 
 
 def token(own: Stack, address: str = "192.0.2.1", **send: Any) -> httpx.Response:
-    """A request for a token, as a proxy passes it on from an address."""
+    """Request a token as a proxy forwards it from an address."""
     headers = {"X-Forwarded-For": address} | send.pop("headers", {})
     url = own.contract["base_url"] + "/auth/token"
     return httpx.post(url, headers=headers, timeout=60, **send)
@@ -84,7 +84,7 @@ def test_a_strange_client_id_is_an_unknown_client(own: Stack, pair: bytes) -> No
         ({"data": GRANT, "files": {"x": b"y"}}, 400, "invalid_request"),
     ],
 )  # fmt: skip
-def test_what_is_wrong_is_said_in_the_words_of_rfc_6749(
+def test_errors_have_the_codes_of_rfc_6749(
     own: Stack, send: dict[str, Any], status: int, error: str
 ) -> None:
     answer = token(own, "203.0.113.1", **send.copy())
@@ -123,7 +123,7 @@ def test_a_body_without_end_is_not_collected(own: Stack) -> None:
     )
     with socket.create_connection((url.host, url.port), timeout=10) as connection:
         connection.sendall(head.encode() + b"5000\r\n" + b"y" * 0x5000 + b"\r\n")
-        # Answered while the body goes on.
+        # The response comes while the body is still being sent.
         assert connection.recv(65_536).startswith(b"HTTP/1.1 400 ")
 
 
@@ -162,7 +162,7 @@ def test_an_admin_reaches_no_further_than_its_esco(own: Stack, wlce: httpx.Clien
     with bearer(own, make(own, "hmce", "--esco", "hmce", *RIGHTS["all"])) as hmce:
         foreign = hmce.post("/admin/clients", json={"name": "x", "scopes": ["read"]}).json()
         mine = wlce.post("/admin/clients", json={"name": "x", "scopes": ["read"]}).json()
-        # Not by making, moving or taking over a client …
+        # An admin gains nothing by creating, moving or taking over a client …
         for wanted in ({"esco": "hmce"}, {"esco": None}, {"role": "operator"}, {"id": "x"}):
             assert wlce.patch(f"/admin/clients/{mine['id']}", json=wanted).status_code == 422
         body = {"name": "x", "scopes": ["read"], "esco": "hmce"}
@@ -171,7 +171,7 @@ def test_an_admin_reaches_no_further_than_its_esco(own: Stack, wlce: httpx.Clien
         path = f"/admin/clients/{mine['id']}/secrets/{secret}"
         assert wlce.delete(path).status_code == 404
         assert ask(own, foreign["id"], foreign["client_secret"]).status_code == 200
-        # … nor by reading what was done elsewhere.
+        # … nor by reading the audit log.
         audit = wlce.get("/admin/audit?limit=1000").text
         assert foreign["id"] not in audit
         assert mine["id"] in audit
@@ -198,7 +198,7 @@ def test_scopes_are_what_a_token_may_do(own: Stack) -> None:
         assert (answer.status_code, answer.json()["error"]) == (400, "invalid_scope")
 
 
-def test_who_monitors_does_not_administer(own: Stack) -> None:
+def test_a_monitoring_token_cannot_administer(own: Stack) -> None:
     grant = Grant("flc_monitoring", "grafanareader", None, None, ("read", "admin"))
     widened = issue(load_keys(own.home / "keys")[-1], own.contract["base_url"], grant)
     headers = {"Authorization": f"Bearer {widened}"}
@@ -256,7 +256,7 @@ def test_introspection_tells_strangers_nothing(own: Stack) -> None:
 
 
 def guess(own: Stack, client_id: str, *addresses: str) -> int:
-    """Guess a secret; each address is a line of X-Forwarded-For."""
+    """Guess a secret and return the status; each address is a line of X-Forwarded-For."""
     headers = [("X-Forwarded-For", address) for address in addresses]
     headers += basic(f"{client_id}:guess".encode()).items()
     url = own.contract["base_url"] + "/auth/token"
@@ -267,16 +267,16 @@ def test_guesses_sent_at_once_are_throttled_and_starve_nobody(own: Stack) -> Non
     with concurrent.futures.ThreadPoolExecutor(60) as pool:
         guesses = [pool.submit(guess, own, "flc_demo_wlce", "192.0.2.77") for _ in range(60)]
         with own.client("wlce") as client:
-            # Nothing that waits for a hash holds a connection to the database.
+            # Requests that wait for hashing hold no database connection.
             assert client.get("/v1/energy", params={"period_from": "2026-01-01T00:00Z",
                 "period_to": "2026-01-02T00:00Z"}).status_code == 200  # fmt: skip
         statuses = collections.Counter(done.result() for done in guesses)
-    assert statuses[401] <= 11, statuses  # ten, and one beside the tenth
+    assert statuses[401] <= 11, statuses  # ten, and one concurrent with the tenth
     assert statuses[401] + statuses[429] == 60
 
 
 def test_x_forwarded_for_does_not_evade_the_throttle(own: Stack) -> None:
-    # The proxy's word is the last one, appended or on a line of its own.
+    # The proxy's address is the last one, appended or on a separate line.
     lines = [guess(own, "flc_demo_bfce", f"10.0.0.{n}", "192.0.2.88") for n in range(12)]
     assert lines == [401] * 10 + [429] * 2
     appended = [guess(own, "flc_demo_hmce", f"10.0.0.{n}, 192.0.2.89") for n in range(12)]
@@ -284,7 +284,7 @@ def test_x_forwarded_for_does_not_evade_the_throttle(own: Stack) -> None:
 
 
 async def attempt(throttle: Throttle, client: str, address: str, *, right: bool) -> bool:
-    """One attempt; whether it was looked at."""
+    """Make an attempt; return whether it was checked rather than throttled."""
     try:
         async with throttle.turn(client, address) as turn:
             await turn.ended(succeeded=right)
@@ -293,7 +293,7 @@ async def attempt(throttle: Throttle, client: str, address: str, *, right: bool)
     return True
 
 
-def test_nobody_is_locked_out_where_it_is_at_home() -> None:
+def test_a_client_is_not_locked_out_at_its_usual_address() -> None:
     async def tried() -> None:
         throttle = Throttle()
         assert await attempt(throttle, "victim", "192.0.2.1", right=True)
@@ -304,7 +304,7 @@ def test_nobody_is_locked_out_where_it_is_at_home() -> None:
         assert sum(looked_at) == 100
         assert not await attempt(throttle, "victim", "203.0.113.9", right=True)
         assert await attempt(throttle, "victim", "192.0.2.1", right=True)
-        # One who has a /64 has one address; those behind IPv4 are not one.
+        # An IPv6 /64 counts as one address; IPv4 addresses count separately.
         looked_at = [
             await attempt(throttle, "c", f"2001:db8::{n:x}", right=False) for n in range(20)
         ]

@@ -1,4 +1,4 @@
-"""Clients: an admin manages its own ESCO's, secrets rotate without a gap, everything is audited."""
+"""Clients: admins manage those of their ESCO, secrets rotate without a gap, all is audited."""
 
 import json
 from collections.abc import Iterator
@@ -19,24 +19,24 @@ RIGHTS = {
 
 
 def make(stack: Stack, name: str, *options: str) -> dict[str, Any]:
-    """A client made from the command line, with its secret."""
+    """Create a client on the command line; return it with its secret."""
     made = flows(stack, "client", "create", name, *options, "--json").stdout
     client: dict[str, Any] = json.loads(made)[0]
     return client
 
 
 def ask(stack: Stack, client_id: str, secret: str, **form: str) -> httpx.Response:
-    """Ask for a token."""
+    """Request a token."""
     return httpx.post(
         stack.contract["base_url"] + "/auth/token",
         data={"grant_type": "client_credentials"} | form,
         auth=(client_id, secret),
-        timeout=30,  # secrets are hashed, one after the other
+        timeout=30,  # secrets are hashed one after the other
     )
 
 
 def bearer(stack: Stack, client: dict[str, Any], **form: str) -> httpx.Client:
-    """An HTTP client with a token of a client."""
+    """Return an HTTP client with a token of this API client."""
     answer = ask(stack, client["id"], client["client_secret"], **form)
     assert answer.status_code == 200, answer.text
     headers = {"Authorization": f"Bearer {answer.json()['access_token']}"}
@@ -45,7 +45,7 @@ def bearer(stack: Stack, client: dict[str, Any], **form: str) -> httpx.Client:
 
 @pytest.fixture(scope="module")
 def admins(stack: Stack) -> Iterator[dict[str, httpx.Client]]:
-    """An admin of each of two ESCOs, and an operator of the platform."""
+    """HTTP clients of an admin of each of two ESCOs, and of an operator of the platform."""
     clients = {
         code: bearer(stack, make(stack, f"admin of {code}", "--esco", code, *RIGHTS["all"]))
         for code in ("wlce", "hmce")
@@ -77,7 +77,7 @@ def test_an_admin_makes_changes_and_disables_its_own_clients(
     assert (widened.status_code, widened.json()["error"]) == (400, "invalid_scope")
     assert wlce.delete(f"/admin/clients/{client['id']}").status_code == 204
     assert ask(stack, client["id"], client["client_secret"]).status_code == 401
-    # The token it had stops working at both doors.
+    # Its token stops working at the gateway and at PostgREST.
     headers = {"Authorization": f"Bearer {token.json()['access_token']}"}
     for door in ("rest_url", "postgrest_url"):
         url = f"{stack.contract[door]}/escos"
@@ -103,14 +103,16 @@ def test_another_escos_client_is_the_same_404_as_none(admins: dict[str, httpx.Cl
     assert foreign["id"] in admins["operator"].get("/admin/clients").text
 
 
-def test_who_does_not_administer_is_refused(stack: Stack, admins: dict[str, httpx.Client]) -> None:
+def test_a_token_without_admin_scope_is_refused(
+    stack: Stack, admins: dict[str, httpx.Client]
+) -> None:
     with stack.client("wlce", "write") as writer:
         assert writer.get("/admin/clients").status_code == 403
     for path in ("/admin/escos", "/admin/clients", "/admin/audit"):
         assert httpx.get(stack.contract["base_url"] + path).status_code == 401
     assert admins["wlce"].get("/admin/escos").status_code == 403
     assert admins["wlce"].post("/admin/escos", json={"code": "new", "name": "x"}).status_code == 403
-    # An operator administers and reads no data.
+    # An operator can administer but reads no data.
     assert admins["operator"].get("/rest/v1/escos").status_code == 403
     assert admins["operator"].get("/v1/energy").status_code == 403
 
@@ -127,7 +129,7 @@ def test_who_does_not_administer_is_refused(stack: Stack, admins: dict[str, http
         {"name": " ", "scopes": ["read"]},
     ],
 )
-def test_a_client_that_cannot_be_is_a_422(
+def test_an_invalid_client_is_a_422(
     admins: dict[str, httpx.Client], wanted: dict[str, Any]
 ) -> None:
     assert admins["wlce"].post("/admin/clients", json=wanted).status_code == 422
@@ -211,7 +213,7 @@ def test_everything_is_audited_and_the_audit_cannot_be_changed(
             admin.execute(statement)
 
 
-def test_guessing_is_throttled_for_who_guesses(
+def test_guessing_is_throttled_for_the_guesser_only(
     stack: Stack, admins: dict[str, httpx.Client]
 ) -> None:
     client = admins["wlce"].post("/admin/clients", json={"name": "x", "scopes": ["read"]}).json()

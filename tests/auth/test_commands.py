@@ -1,4 +1,4 @@
-"""`flows esco|client|token|keys` for an operator at a terminal, and for the programs it writes."""
+"""`flows esco|client|token|keys`, used at a terminal and by programs."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -12,7 +12,7 @@ from tests.conftest import Stack, flows, wait_until
 
 
 def printed(stack: Stack, *words: str) -> dict[str, Any]:
-    """The one thing that a command prints as JSON."""
+    """Run a command and return the single object it prints as JSON."""
     (row,) = json.loads(flows(stack, *words, "--json").stdout)
     found: dict[str, Any] = row
     return found
@@ -66,7 +66,9 @@ def test_a_long_lived_token_is_issued_and_revoked_by_a_program(stack: Stack) -> 
         (("keys", "retire", "--3f_none"), "there is no key --3f_none"),
     ],
 )
-def test_what_cannot_be_done_is_one_line(stack: Stack, words: tuple[str, ...], says: str) -> None:
+def test_an_impossible_command_prints_one_line(
+    stack: Stack, words: tuple[str, ...], says: str
+) -> None:
     done = flows(stack, *words, check=False)
     assert done.returncode == 1
     assert done.stderr.startswith("error: ")

@@ -1,4 +1,4 @@
-"""Tokens that a thief or a clock makes wrong, at the gateway and at PostgREST itself."""
+"""Tokens that are forged or out of time, at the gateway and at PostgREST itself."""
 
 import json
 import threading
@@ -24,7 +24,7 @@ DOORS = (GATEWAY, POSTGREST)
 
 
 def signing_key(stack: Stack) -> SigningKey:
-    """The key that the stack signs with."""
+    """Return the key that the stack signs with."""
     return load_keys(stack.home / "keys")[-1]
 
 
@@ -34,7 +34,7 @@ def signed(
     headers: dict[str, Any] | None = None,
     key: rsa.RSAPrivateKey | None = None,
 ) -> str:
-    """A good token with claims and headers changed; None leaves one out."""
+    """Return a valid token with changed claims and headers; None leaves one out."""
     own = signing_key(stack)
     now = int(time.time())
     body: dict[str, Any] = {
@@ -44,7 +44,7 @@ def signed(
     } | (claims or {})  # fmt: skip
     body = {name: value for name, value in body.items() if value is not None}
     head = {"kid": own.kid, "typ": "at+jwt"} | (headers or {})
-    # By hand: the library refuses to write much of what has to be refused when read.
+    # Sign by hand: the library refuses to create many of the invalid tokens.
     head = {"alg": "RS256"} | {name: value for name, value in head.items() if value is not None}
     unsigned = ".".join(_b64(json.dumps(part).encode()) for part in (head, body))
     algorithm = RSAAlgorithm(RSAAlgorithm.SHA256)
@@ -56,20 +56,20 @@ def _b64(raw: bytes) -> str:
 
 
 def answered(stack: Stack, door: str, token: str) -> int:
-    """The status at a door."""
+    """Return the status for a token; `door` is a URL's name in the contract."""
     headers = {"Authorization": f"Bearer {token}"}
     return httpx.get(f"{stack.contract[door]}/escos", headers=headers).status_code
 
 
 @pytest.fixture(scope="module")
 def stranger() -> rsa.RSAPrivateKey:
-    """A key that nobody published."""
+    """A key that was never published."""
     return rsa.generate_private_key(public_exponent=65537, key_size=2048)
 
 
 @pytest.fixture
 def listener() -> Iterator[tuple[str, list[str]]]:
-    """An HTTP server that offers whatever is asked for, and what was asked."""
+    """An HTTP server that answers every request; yield its URL and the paths requested."""
     asked: list[str] = []
 
     class Offering(BaseHTTPRequestHandler):
@@ -107,7 +107,7 @@ def test_a_key_that_the_token_itself_brings_is_not_used_nor_fetched(
     brought = {"jku": f"{url}/jwks.json", "x5u": f"{url}/x.pem",
                "jwk": jwk | {"kid": kids[kid] or "theirs"}, "kid": kids[kid]}  # fmt: skip
     assert answered(stack, door, signed(stack, headers=brought, key=stranger)) == 401
-    # On a token that is good, they are ignored.
+    # On a valid token these headers are ignored.
     if kid == "known":
         pointing = {"jku": f"{url}/jwks.json", "x5u": f"{url}/x.pem"}
         assert answered(stack, door, signed(stack, headers=pointing)) == 200
@@ -135,7 +135,7 @@ def test_a_stranger_signs_nothing_whatever_kid_it_names(
         ({"role": "authenticator"}, {401, 403}), ({"role": "tsdbadmin"}, {401, 403}),
         ({"role": "postgres"}, {401, 403}), ({"role": "flows_owner"}, {401, 403}),
         ({"role": None}, {401, 403}),
-        # To PostgREST a role that the database does not have is a bad request.
+        # PostgREST answers 400 for a role that the database does not have.
         ({"role": "operator"}, {403, 400}), ({"role": ["flows"]}, {401, 400}),
         ({"role": {"flows": 1}}, {401, 400}),
         ({"esco": "all"}, {401, 403}), ({"esco": ["x"]}, {401, 403}), ({"esco": 5}, {401, 403}),
@@ -151,8 +151,8 @@ def test_signed_nonsense_is_refused_at_both_doors(
 
 
 @pytest.mark.parametrize("claim", ["exp", "iat", "nbf"])
-def test_a_time_in_quotes_is_no_time(stack: Stack, claim: str) -> None:
-    # /v1 asks PostgREST nothing: here the gateway alone refuses it, at the second look as well.
+def test_a_time_in_quotes_is_refused(stack: Stack, claim: str) -> None:
+    # /v1 does not use PostgREST, so the gateway itself must refuse it, from its cache as well.
     text = str(int(time.time()) + (600 if claim == "exp" else 0))
     headers = {"Authorization": f"Bearer {signed(stack, {claim: text})}"}
     url = f"{stack.contract['base_url']}/v1/latest"
@@ -181,12 +181,12 @@ def test_an_issuers_clock_that_is_a_minute_off_costs_a_minute_at_most(
         now = int(time.time()) + clock
         return answered(stack, door, signed(stack, {"iat": now, "nbf": now, "exp": now + lifetime}))
 
-    # Within the leeway nothing is noticed.
+    # A difference within the leeway has no effect.
     assert status((CLOCK_SECONDS - 5) * (1 if ahead > 0 else -1), 3600) == 200
-    if ahead > 0:  # its tokens work half a minute later …
+    if ahead > 0:  # tokens start to work half a minute later …
         assert status(ahead, 3600) == 401
         assert status(ahead - 35, 3600) == 200
-    else:  # … or end a minute sooner, less the leeway, and no later than they say.
+    else:  # … or end a minute sooner, less the leeway, and never late
         assert status(ahead, 3600) == 200
         assert status(ahead, 60 - CLOCK_SECONDS + 5) == 200
         assert status(ahead, 60 - CLOCK_SECONDS - 5) == 401

@@ -1,4 +1,4 @@
-"""The examples of docs/how-to/tokens.md run as they are written, and do what they are for."""
+"""The examples of docs/how-to/tokens.md run as written and achieve their purpose."""
 
 import os
 import re
@@ -17,7 +17,7 @@ WRITTEN_BASE = "https://api.example.org"
 
 
 def examples(title: str) -> str:
-    """The code of the blocks under a heading."""
+    """Return the code of the blocks under a heading."""
     section = GUIDE.read_text().partition(f"## {title}\n")[2].partition("\n## ")[0]
     code = "".join(re.findall(r"^```\w+\n(.*?)^```", section, re.MULTILINE | re.DOTALL))
     assert code
@@ -25,18 +25,18 @@ def examples(title: str) -> str:
 
 
 def example(stack: Stack, title: str) -> str:
-    """The code under a heading, asking the stack instead of the example's host."""
+    """Return the code under a heading with the stack's URL instead of the example host's."""
     return examples(title).replace(WRITTEN_BASE, stack.contract["base_url"])
 
 
 def credentials(stack: Stack) -> tuple[str, str]:
-    """A demo client's id and secret."""
+    """Return id and secret of a demo client."""
     client = stack.contract["escos"]["wlce"]
     return client["client_id"], client["client_secret"]
 
 
 def works(stack: Stack, token: str) -> bool:
-    """Whether it is a token that reads wlce and no more."""
+    """Return whether a token reads wlce and nothing else."""
     headers = {"Authorization": f"Bearer {token}"}
     rows = httpx.get(f"{stack.contract['rest_url']}/escos?select=code", headers=headers).json()
     return bool(rows == [{"code": "wlce"}])
@@ -70,7 +70,7 @@ def test_the_python_example_reads_meters(stack: Stack, monkeypatch: pytest.Monke
 @pytest.mark.skipif(not shutil.which("node"), reason="node is not installed here")
 def test_the_javascript_example_gets_a_token(stack: Stack, tmp_path: Path) -> None:
     client_id, secret = credentials(stack)
-    # tests/postgrest tests supabase-js itself; here it stands for the URL and the key it gets.
+    # tests/postgrest tests supabase-js itself; this stub only returns the URL and key it gets.
     before = (
         "const [clientId, clientSecret] = [process.env.CLIENT_ID, process.env.CLIENT_SECRET];\n"
         "const createClient = (url, key) => ({ url, key });\n"
@@ -92,7 +92,7 @@ def test_the_javascript_example_gets_a_token(stack: Stack, tmp_path: Path) -> No
     assert works(stack, printed["key"])
 
 
-def test_every_command_of_the_terminal_example_is_there(stack: Stack) -> None:
+def test_every_command_of_the_terminal_example_exists(stack: Stack) -> None:
     lines = example(stack, "From a terminal").splitlines()
     assert len(lines) >= 8
     for line in lines:

@@ -1,4 +1,4 @@
-"""Keys: published before they sign, good until their last token expired, whole or refused."""
+"""Keys: published before they sign, valid until their last token expires, refused if damaged."""
 
 import json
 import time
@@ -18,13 +18,13 @@ from tests.conftest import Stack, flows, running_stack, wait_until
 
 @pytest.fixture(scope="module")
 def own() -> Iterator[Stack]:
-    """A stack of this module's own, whose keys may be rotated."""
+    """A separate stack, whose keys may be rotated."""
     with running_stack() as stack:
         yield stack
 
 
 def issue(stack: Stack) -> str:
-    """A token of the demo client."""
+    """Issue a token of the demo client."""
     client = stack.contract["escos"]["wlce"]
     answer = httpx.post(
         stack.contract["base_url"] + "/auth/token",
@@ -37,18 +37,18 @@ def issue(stack: Stack) -> str:
 
 
 def kid(token: str) -> str:
-    """The key that signed a token."""
+    """Return the id of the key that signed a token."""
     return str(jwt.get_unverified_header(token)["kid"])
 
 
 def published(stack: Stack) -> list[str]:
-    """The kids of the JWKS."""
+    """Return the key ids in the JWKS."""
     keys = httpx.get(stack.contract["base_url"] + "/.well-known/jwks.json").json()["keys"]
     return [key["kid"] for key in keys]
 
 
 def doors(stack: Stack, token: str) -> set[int]:
-    """What the gateway and PostgREST itself answer."""
+    """Return the statuses of the gateway and of PostgREST itself."""
     headers = {"Authorization": f"Bearer {token}"}
     return {
         httpx.get(f"{stack.contract[door]}/escos", headers=headers).status_code
@@ -62,7 +62,7 @@ def test_a_rotation_has_no_gap_and_a_retired_key_is_refused(own: Stack) -> None:
     said = flows(own, "keys", "rotate", "--after", "10").stdout
     new = said.split()[0]
     wait_until(lambda: published(own) == [old, new], seconds=5)
-    assert kid(issue(own)) == old  # published, and not signing yet
+    assert kid(issue(own)) == old  # published but not signing yet
     wait_until(lambda: kid(issue(own)) == new, seconds=20)
     after = issue(own)
     wait_until(lambda: doors(own, after) == {200}, seconds=5)

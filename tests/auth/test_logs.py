@@ -1,4 +1,4 @@
-"""No secret, token or private key is in any log, even where everything logs all it can."""
+"""No secret, token or private key is in any log, even at the most verbose log levels."""
 
 import base64
 import json
@@ -20,7 +20,7 @@ from tests.auth.test_clients import RIGHTS, ask, bearer, make
 from tests.auth.test_rotation import gateway_environment
 from tests.conftest import Stack, answers, flows, free_port, running_stack, wait_until
 
-# What the gateway's command does, with every logger at its most talkative.
+# The gateway's command with every logger at its most verbose level.
 TALKATIVE = """
 import logging, sys
 logging.basicConfig(level=logging.DEBUG, stream=sys.stderr)
@@ -38,7 +38,7 @@ main()
 
 @pytest.fixture(scope="module")
 def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """A stack beside which a gateway and a PostgREST run that log all they can, as the database."""
+    """A stack whose gateway, PostgREST and database log as much as they can."""
     with running_stack() as stack:
         with psycopg.connect(stack.contract["database_url"], autocommit=True) as admin:
             admin.execute("alter system set log_statement = 'all'")
@@ -80,7 +80,7 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 
 def forms(secret: str) -> set[str]:
-    """How a secret may be written: as it is, for a URL, in Base64 at any offset."""
+    """Return the ways a secret may be written: plain, URL-encoded, in Base64 at any offset."""
     encoded = {
         base64.b64encode(b"x" * before + secret.encode())[4:-4].decode() for before in (0, 1, 2)
     }
@@ -108,7 +108,7 @@ def test_no_log_has_a_secret_a_token_or_a_private_key(own: Stack) -> None:
     grant = {"grant_type": "client_credentials"}
     secrets.add(httpx.post(f"{base}/auth/token", data=grant | by_form).json()["access_token"])
     ask(own, client["id"], "guessed-secret")
-    # In the URL it is refused, and not logged either.
+    # A secret in the URL is refused and must not be logged either.
     httpx.post(f"{base}/auth/token?client_secret={client['client_secret']}", data=grant)
     httpx.post(f"{base}/auth/introspect", data={"token": token} | by_form)
     lasting = flows(own, "token", "--esco", "wlce", "--name", "job", "--role", "flows").stdout
@@ -137,7 +137,7 @@ def _set_passwords_again(own: Stack) -> None:
 
 def _found(folder: Path, secrets: set[str]) -> list[str]:
     logs = {file.name: file.read_text(errors="replace") for file in folder.iterdir()}
-    # They did log: the statements, the requests and the refusals are there.
+    # Make sure that statements, requests and refusals were logged at all.
     assert "gateway.audit" in logs["postgres.log"]
     assert "GET /escos" in logs["postgrest-debug.log"]
     assert '"path":"/auth/token"' in logs["gateway-debug.log"]

@@ -1,4 +1,4 @@
-"""A token that is taken back stops working at both doors; what it is worth can be asked."""
+"""Revocation at the gateway and at PostgREST, introspection, and server metadata."""
 
 import json
 from typing import Any
@@ -11,7 +11,7 @@ from tests.conftest import Stack, flows, wait_until
 
 
 def post(stack: Stack, path: str, esco: str, **form: str) -> httpx.Response:
-    """A form of a demo client of an ESCO."""
+    """Post a form as the demo client of an ESCO."""
     client = stack.contract["escos"][esco]
     return httpx.post(
         stack.contract["base_url"] + path,
@@ -22,14 +22,14 @@ def post(stack: Stack, path: str, esco: str, **form: str) -> httpx.Response:
 
 
 def token_of(stack: Stack, esco: str) -> str:
-    """A fresh token."""
+    """Issue a token."""
     body = post(stack, "/auth/token", esco, grant_type="client_credentials").json()
     token: str = body["access_token"]
     return token
 
 
 def doors(stack: Stack, token: str) -> set[int]:
-    """What the gateway and PostgREST itself answer."""
+    """Return the statuses of the gateway and of PostgREST itself."""
     headers = {"Authorization": f"Bearer {token}"}
     return {
         httpx.get(f"{stack.contract[door]}/escos", headers=headers).status_code
@@ -107,7 +107,7 @@ def test_a_long_lived_token_is_issued_listed_and_revoked(stack: Stack) -> None:
         ("keys", "retire", "unknown"),
     ],
 )
-def test_a_command_that_cannot_be_done_is_one_line(stack: Stack, words: tuple[str, ...]) -> None:
+def test_an_impossible_command_prints_one_line(stack: Stack, words: tuple[str, ...]) -> None:
     done = flows(stack, *words, check=False)
     assert done.returncode == 1
     assert done.stderr.startswith("error: ")
@@ -141,10 +141,12 @@ def test_a_malformed_request_is_answered_as_the_standard_says(
     assert answer.headers["cache-control"] == "no-store"
 
 
-def test_the_metadata_names_what_is_there(stack: Stack) -> None:
+def test_the_metadata_names_existing_endpoints(stack: Stack) -> None:
     base = stack.contract["base_url"]
     told = httpx.get(f"{base}/.well-known/oauth-authorization-server").json()
     assert told["issuer"] == base
     assert httpx.get(told["jwks_uri"]).json()["keys"][0]["kty"] == "RSA"
     for endpoint in ("token_endpoint", "revocation_endpoint", "introspection_endpoint"):
-        assert httpx.post(told[endpoint]).status_code == 400  # there, and not pleased
+        assert (
+            httpx.post(told[endpoint]).status_code == 400
+        )  # the endpoint exists and refuses an empty form

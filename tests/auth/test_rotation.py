@@ -1,4 +1,4 @@
-"""Keys and tokens while gateways die, files are torn and several gateways share one database."""
+"""Keys and tokens while gateways die, files are damaged and gateways share a database."""
 
 import concurrent.futures
 import json
@@ -34,19 +34,19 @@ from tests.conftest import (
 
 @pytest.fixture(scope="module")
 def own() -> Iterator[Stack]:
-    """A stack of this module's own, whose keys are torn and rotated."""
+    """A separate stack, whose keys are damaged and rotated."""
     with running_stack() as stack:
         yield stack
 
 
 def gateway_environment(stack: Stack) -> dict[str, str]:
-    """What the stack's gateway was started with."""
+    """Return the environment of the stack's gateway."""
     return process_of(stack.process.pid, "app.cli serve").environ()
 
 
 @contextmanager
 def second_gateway(stack: Stack, **settings: str) -> Iterator[tuple[Stack, subprocess.Popen[str]]]:
-    """Another gateway on the same database: as a stack whose base_url is that gateway's."""
+    """Run another gateway on the same database; yield a stack with its URL and its process."""
     port = free_port()
     base_url = f"http://127.0.0.1:{port}"
     environment = gateway_environment(stack) | {"FLOWS_PORT": str(port)} | settings
@@ -64,13 +64,13 @@ def second_gateway(stack: Stack, **settings: str) -> Iterator[tuple[Stack, subpr
 
 
 def listed(stack: Stack) -> dict[str, dict[str, Any]]:
-    """The published keys by kid."""
+    """Return the published keys by kid."""
     keys = json.loads(flows(stack, "keys", "list", "--json").stdout)
     return {key["kid"]: key for key in keys}
 
 
 def jwks(stack: Stack) -> httpx.Response:
-    """The published keys as everybody reads them."""
+    """Fetch the JWKS from the gateway."""
     return httpx.get(stack.contract["base_url"] + "/.well-known/jwks.json")
 
 
@@ -89,7 +89,7 @@ def test_a_new_key_is_at_every_gateway_before_any_signs_with_it(own: Stack) -> N
             datetime.fromisoformat(listed(own)[new][name]) for name in ("created_at", "signs_from")
         )
         assert everywhere < signs_from
-        # A copy of the JWKS that was fetched just before the key was there has expired by then.
+        # A JWKS fetched just before the key was published has expired by then.
         assert signs_from - made >= timedelta(seconds=PUBLISH_SECONDS)
         used: set[str] = set()
         while len(used) < 2:
@@ -100,12 +100,12 @@ def test_a_new_key_is_at_every_gateway_before_any_signs_with_it(own: Stack) -> N
                 if kid(token) == new:
                     assert datetime.now(UTC) >= signs_from
                     used.add(gateway.contract["base_url"])
-                # Whoever signed it, both take it at once, and so does PostgREST.
+                # Both gateways and PostgREST accept it at once, whichever gateway signed it.
                 assert [doors(each, token) for each in gateways] == [{200}, {200}]
             time.sleep(0.2)
 
 
-def test_what_is_taken_back_at_one_gateway_stops_at_every_one_and_stays_stopped(own: Stack) -> None:
+def test_a_revocation_at_one_gateway_holds_at_all_and_after_restarts(own: Stack) -> None:
     client = own.contract["escos"]["hmce"]
     token, kept = issue(own), issue(own)
     with second_gateway(own) as (other, _):
@@ -123,13 +123,13 @@ def test_what_is_taken_back_at_one_gateway_stops_at_every_one_and_stays_stopped(
         for gateway in (own, other):
             wait_until(lambda: doors(gateway, client["read_token"]) == {401}, seconds=5)  # noqa: B023
         flows(own, "client", "enable", client["client_id"])
-    # A gateway that starts afterwards has seen none of it.
+    # A gateway started afterwards must know of it, too.
     with second_gateway(own) as (later, _):
         assert doors(later, token) == {401}
         assert doors(later, kept) == {200}
 
 
-def test_too_short_a_notice_is_refused(own: Stack) -> None:
+def test_too_short_a_delay_before_signing_is_refused(own: Stack) -> None:
     done = flows(own, "keys", "rotate", "--after", str(PUBLISH_SECONDS - 1), check=False)
     assert done.returncode != 0
 
@@ -172,7 +172,7 @@ def test_a_token_issued_during_a_rotation_outlives_the_old_key(own: Stack) -> No
     assert listed(own)[new]["verifies_until"] is None
 
 
-def test_a_retired_key_whose_file_is_still_there_makes_no_work(own: Stack) -> None:
+def test_a_retired_key_whose_file_remains_is_not_published_again(own: Stack) -> None:
     keys = listed(own)
     oldest = min(keys, key=lambda each: str(keys[each]["signs_from"]))
     flows(own, "keys", "retire", oldest)
@@ -182,7 +182,7 @@ def test_a_retired_key_whose_file_is_still_there_makes_no_work(own: Stack) -> No
     with psycopg.connect(own.contract["database_url"], autocommit=True) as admin:
         admin.execute("listen flows_tokens")
         heard = list(admin.notifies(timeout=3))
-    assert not heard  # nobody publishes it again and again
+    assert not heard  # the key is not published again and again
 
 
 @pytest.mark.parametrize("how", ["half-written", "open to others", "gone"])
@@ -267,7 +267,7 @@ def test_a_gateway_killed_while_issuing_leaves_whole_tokens_or_none(own: Stack) 
         after = admin.execute(count, (client["client_id"],)).fetchone()
     assert before
     assert after
-    # Each token that anybody got is in the audit; at most one for each that asked is only there.
+    # Every token received is in the audit log, with at most one more per worker and kill.
     assert len(issued) <= after[0] - before[0] <= len(issued) + 3 * 4
     for token in issued[-6:]:
         assert doors(own, token) == {200}
@@ -290,7 +290,7 @@ def test_a_rotation_that_was_killed_is_committed_or_absent_and_can_be_repeated(o
         time.sleep(1.5)  # the gateway looks at the files
         token = issue(own)
         assert doors(own, token) == {200}
-        # What is a key is known to every door before it signs; what is none is no file of one.
+        # Every complete key file is published; there are no incomplete ones.
         assert _held(own) <= set(listed(own))
     new = flows(own, "keys", "rotate").stdout.split()[0]
     keys = listed(own)

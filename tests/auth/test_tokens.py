@@ -1,4 +1,4 @@
-"""Tokens: a client gets what it may have, and a forged token gets nothing, at either door."""
+"""Tokens: clients get what they are allowed; forged tokens get nothing, also from PostgREST."""
 
 import hmac
 import time
@@ -15,7 +15,7 @@ from tests.conftest import Stack
 
 
 def ask(stack: Stack, esco: str, **form: str) -> httpx.Response:
-    """Ask for a token with the demo client of an ESCO."""
+    """Request a token as the demo client of an ESCO."""
     client = stack.contract["escos"][esco]
     with stack.client(None) as http:
         return http.post(
@@ -39,7 +39,7 @@ def test_client_credentials_give_a_token_that_reads(stack: Stack) -> None:
         assert rows == [{"code": "hmce"}]
 
 
-def test_wrong_secret_and_unknown_client_are_told_the_same(stack: Stack) -> None:
+def test_wrong_secret_and_unknown_client_get_the_same_answer(stack: Stack) -> None:
     known = stack.contract["escos"]["wlce"]["client_id"]
     with stack.client(None) as http:
         answers = [
@@ -64,7 +64,7 @@ def test_credentials_in_the_url_are_refused(stack: Stack) -> None:
 
 
 def forge(stack: Stack, how: str) -> str:
-    """A token that is wrong in one way."""
+    """Return a token with one fault, named by `how`."""
     key = load_keys(stack.home / "keys")[-1]
     now = int(time.time())
     claims: dict[str, Any] = {
@@ -88,7 +88,7 @@ def forge(stack: Stack, how: str) -> str:
     if how == "none":
         return jwt.encode(claims, None, algorithm="none", headers=headers)
     if how == "HS256 with the public key":
-        # Signed by hand: the library would not take a public key for a shared secret.
+        # Sign by hand: the library refuses a public key as a shared secret.
         form = PublicFormat.SubjectPublicKeyInfo
         public = key.private.public_key().public_bytes(Encoding.PEM, form)
         unsigned = jwt.encode(claims, "x" * 32, algorithm="HS256", headers=headers).rpartition(".")[
@@ -138,7 +138,7 @@ def test_a_wrong_secret_and_an_unknown_client_take_the_same_time(stack: Stack) -
                 )
                 seconds.append(time.perf_counter() - started)
                 assert answer.status_code == 401
-    # Two hashes each, tens of milliseconds: one hash more or less would double it. The quickest
-    # says what the work is; the others, what else the machine was doing.
+    # Each refusal takes two hashes, tens of milliseconds; a hash more or less would show. Compare
+    # the quickest times, as the others depend on what else the machine is doing.
     quickest = [min(seconds) for seconds in times.values()]
     assert max(quickest) / min(quickest) < 1.6

@@ -1,4 +1,4 @@
-"""Backups are made, checked, and restored to a moment; what is missing or damaged fails loudly."""
+"""Backups are made, checked and restored to a point in time; damage is an error."""
 
 import json
 import os
@@ -25,7 +25,7 @@ from tests.conftest import Stack, running_stack, wait_until
 
 Admin = psycopg.Connection[Any]
 
-# What must be the same afterwards: rows and sums, then who may do what.
+# State that recovery must restore: rows and sums, then policies and grants.
 STATE = (
     "select count(*), sum(import_kwh), sum(export_kwh) from flows.register_interval_hh",
     "select count(*), sum(total_import_kwh) from flows.circuit_interval_hh",
@@ -42,7 +42,7 @@ VIEWS = "select relname from pg_class where relnamespace = 'api'::regnamespace a
 
 @dataclass(frozen=True)
 class Kept:
-    """A stack that archives, its backups, and the moment before it was damaged."""
+    """A stack that archives WAL, its backups, and the time before it was damaged."""
 
     stack: Stack
     folder: BackupFolder
@@ -50,11 +50,11 @@ class Kept:
     state: list[Any]
 
     def flows(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        """A `flows` command of this stack's operator."""
+        """Run a `flows` command on this stack."""
         return _flows(self.stack, self.folder.folder, *words, check=check)
 
     def archived(self) -> None:
-        """Return when all that was written so far is archived."""
+        """Wait until all WAL written so far is archived."""
         with psycopg.connect(self.stack.contract["database_url"], autocommit=True) as admin:
             admin.execute("select pg_logical_emit_message(false, 'test', 'a segment is not empty')")
             row = admin.execute("select pg_walfile_name(pg_switch_wal())").fetchone()
@@ -77,7 +77,7 @@ def _flows(
 
 
 def state(admin: Admin) -> list[Any]:
-    """Sums, rights, and how many rows each tenant sees of each relation."""
+    """Return sums, rights, and the number of rows each tenant sees of each relation."""
     found: list[Any] = [admin.execute(query.encode()).fetchone() for query in STATE]
     views = sorted(row[0] for row in admin.execute(VIEWS))
     for (esco,) in admin.execute("select id from flows.escos order by id").fetchall():
@@ -95,7 +95,7 @@ def state(admin: Admin) -> list[Any]:
 
 
 def write(stack: Stack, kwh: float) -> None:
-    """Have a half-hour acknowledged by the gateway."""
+    """Write a half-hour through the gateway."""
     with stack.client("wlce", "write") as client:
         (register,) = client.get("/rest/v1/meter_registers?limit=1").raise_for_status().json()
         answer = client.post(
@@ -112,7 +112,7 @@ def write(stack: Stack, kwh: float) -> None:
 
 @contextmanager
 def room() -> Iterator[Path]:
-    """A folder that PostgreSQL's own user may reach: pytest's is closed whenever a run begins."""
+    """A folder that PostgreSQL's own user can enter; pytest removes access to its own."""
     with tempfile.TemporaryDirectory(prefix="flows-test-", dir="/tmp") as folder:
         yield Path(folder)
 
@@ -125,7 +125,7 @@ def tmp_path() -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def kept() -> Iterator[Kept]:
-    """A backup, then a write, then damage, then another backup that holds the damage."""
+    """A stack with a backup, then a write, then damage, then a backup that contains the damage."""
     with (
         room() as folder,
         running_stack(FLOWS_BACKUP_FOLDER=str(folder), FLOWS_METRICS="open") as stack,
@@ -150,7 +150,7 @@ def kept() -> Iterator[Kept]:
         yield Kept(stack, BackupFolder(folder), moment, known)
 
 
-def test_a_moment_comes_back_with_its_rows_rights_and_isolation(kept: Kept, tmp_path: Path) -> None:
+def test_recovery_restores_rows_rights_and_isolation(kept: Kept, tmp_path: Path) -> None:
     kept.archived()
     with (
         recovered(kept.folder, tmp_path / "then", kept.moment) as url,
@@ -163,7 +163,7 @@ def test_a_moment_comes_back_with_its_rows_rights_and_isolation(kept: Kept, tmp_
         assert damaged[2] != kept.state[2]  # policies
 
 
-def test_a_drill_passes_and_says_what_is_wrong(kept: Kept) -> None:
+def test_a_drill_passes_or_names_the_faults(kept: Kept) -> None:
     kept.archived()
     drill = json.loads(
         kept.flows("backup", "drill", "--at", kept.moment.isoformat(), "--json").stdout
@@ -173,11 +173,11 @@ def test_a_drill_passes_and_says_what_is_wrong(kept: Kept) -> None:
     assert rows["register_interval_hh"] == kept.state[0][0]
     damaged = kept.flows("backup", "drill", "--json", check=False)
     assert damaged.returncode == 1
-    # Without its policy no ESCO sees a meter: it is closed, and it is wrong.
+    # Without its policy no ESCO sees a meter: safe, but a fault.
     assert any("wlce has" in fault for fault in json.loads(damaged.stdout)["faults"])
 
 
-def test_one_table_of_a_moment_is_written_as_csv(kept: Kept, tmp_path: Path) -> None:
+def test_a_table_as_of_a_point_in_time_is_written_as_csv(kept: Kept, tmp_path: Path) -> None:
     kept.archived()
     file = tmp_path / "register_interval_hh.csv"
     words = ("backup", "table", "register_interval_hh", "--output", str(file))
@@ -189,7 +189,7 @@ def test_one_table_of_a_moment_is_written_as_csv(kept: Kept, tmp_path: Path) -> 
     )
     assert (refused.returncode, "no table pg_authid" in refused.stderr) == (1, True)
     assert not (tmp_path / "b").exists()
-    assert kept.flows(*words, check=False).returncode == 1  # the file is there
+    assert kept.flows(*words, check=False).returncode == 1  # the file exists already
 
 
 def test_a_missing_link_a_damaged_file_and_missing_wal_fail_loudly(
@@ -218,7 +218,7 @@ def test_a_missing_link_a_damaged_file_and_missing_wal_fail_loudly(
     assert not list(tmp_path.glob("*.recovery"))
 
 
-def test_what_no_kept_moment_needs_is_pruned(kept: Kept, tmp_path: Path) -> None:
+def test_backups_that_no_kept_time_needs_are_pruned(kept: Kept, tmp_path: Path) -> None:
     folder = BackupFolder(tmp_path / "copy")
     shutil.copytree(kept.folder.folder, folder.folder)
     full, incremental = folder.backups()
@@ -264,7 +264,7 @@ def test_a_stalled_archive_is_an_alarm_before_the_disk_is_full(kept: Kept) -> No
     wait_until(lambda: not failing(), 60)
 
 
-def test_what_cannot_be_meant_is_one_line(kept: Kept) -> None:
+def test_impossible_arguments_give_a_one_line_error(kept: Kept) -> None:
     for words, expected in (
         (("restore",), "already running"),
         (("restore", "--at", "2026-11-25T00:00"), "no offset"),
@@ -279,8 +279,8 @@ def test_what_cannot_be_meant_is_one_line(kept: Kept) -> None:
         assert refused.stderr.count("\n") == 1, refused.stderr
 
 
-def test_restored_in_place_the_stack_goes_on_from_that_moment(kept: Kept, tmp_path: Path) -> None:
-    """Last in this file: the stack is stopped for it."""
+def test_a_restore_in_place_continues_from_the_recovery_point(kept: Kept, tmp_path: Path) -> None:
+    """Run last in this file, because it stops the stack."""
     kept.archived()
     kept.stack.process.terminate()
     kept.stack.process.communicate(timeout=60)
@@ -302,9 +302,9 @@ def test_restored_in_place_the_stack_goes_on_from_that_moment(kept: Kept, tmp_pa
         assert again.stdout.readline().startswith("ready ")
         with psycopg.connect(kept.stack.contract["database_url"]) as admin:
             assert state(admin) == kept.state
-            # An answer's tag from after that moment fits no more.
+            # ETags issued after the recovery point are invalid.
             assert admin.execute(CHANGES).fetchone() > (1_000_000,)
-        # Tokens and passwords are as they were, and what is written now is in the next recovery.
+        # Tokens and passwords still work, and new writes are part of the next recovery.
         kept.flows("backup", "create")
         write(kept.stack, 2.5)
         kept.archived()

@@ -1,4 +1,4 @@
-"""`python -m tests.bench`: starts a stack, runs the benchmarks, prints what they measured."""
+"""`python -m tests.bench`: start a stack, run the benchmarks, print the figures."""
 
 import argparse
 import importlib
@@ -11,7 +11,7 @@ from tests.conftest import running_stack
 
 
 def benchmarks() -> dict[str, str]:
-    """Name → module of every benchmark in this folder."""
+    """Return name → module of every benchmark in this folder."""
     found = {}
     for module in pkgutil.iter_modules(tests.bench.__path__):
         name = f"tests.bench.{module.name}"
@@ -21,7 +21,7 @@ def benchmarks() -> dict[str, str]:
 
 
 def main() -> int:
-    """Run what was asked for; 1 when a limit was missed."""
+    """Run the selected benchmarks; return 1 if a limit was missed."""
     parser = argparse.ArgumentParser(prog="make bench")
     parser.add_argument("--only", nargs="*", choices=sorted(benchmarks()), help="these alone")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")

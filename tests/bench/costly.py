@@ -1,4 +1,4 @@
-"""One tenant asks costly questions over sixteen connections; what another one's requests take."""
+"""Latency of one tenant's requests while another runs costly queries over sixteen connections."""
 
 import statistics
 import time
@@ -10,18 +10,18 @@ from tests.conftest import Stack, running_stack
 
 ROUNDS = 3
 SECONDS = 4.0
-# No index helps, and every row is counted.
+# A query that no index helps and that reads every row.
 COSTLY = "register_interval_hh?import_kwh=gt.0&order=import_kwh.desc,export_kwh&limit=1"
 STEADY = {"connections": 4, "pause": 0.045, "seconds": SECONDS}
-# FLOWS_LIMITS_CONCURRENT, and how much longer the others' p99 may get.
+# FLOWS_LIMITS_CONCURRENT, and the limit for the ratio of the other tenant's p99.
 SHARES = {"no share": ("1000", None), "a share of 6": ("6", None), "a share of 2": ("2", "<= 1.5")}
 
 
 def run(stack: Stack, report: Report) -> None:
-    """Compare the 99th percentile alone and beside, with and without FLOWS_LIMITS_CONCURRENT.
+    """Compare the 99th percentile alone and under load, with and without FLOWS_LIMITS_CONCURRENT.
 
-    Every costly query keeps a core busy for as long as it runs, so with more of them than cores the
-    others wait for the machine, whatever the gateway does; what it can keep are the connections.
+    Every costly query occupies a core while it runs. With more of them than cores, others wait for
+    the machine whatever the gateway does; the gateway can only keep connections free.
     """
     del stack
     for name, (concurrent, limit) in SHARES.items():

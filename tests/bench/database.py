@@ -1,4 +1,4 @@
-"""The database under years of history: isolation, history and the columnstore, and loading.
+"""The database with years of history: cost of isolation, of history, and of loading.
 
 FLOWS_BENCH_REGISTERS (default 200) registers in ten ESCOs with FLOWS_BENCH_YEARS (default 1) years
 of half-hours; 2,000 and 2 make 70 million rows.
@@ -34,7 +34,7 @@ RECENT = END - timedelta(days=round(36.5 * YEARS))
 
 Admin = psycopg.Connection[Any]
 
-# As PostgREST writes a read.
+# A read as PostgREST writes it.
 READ = """
     with pgrst_source as (
         select * from {{schema}}.{series}
@@ -51,7 +51,7 @@ WHOLE_ESCO = """
     where "timestamp" >= %(start)s and "timestamp" < %(end)s {whose}
     group by circuit_id
 """
-# Touches no table: how fast the machine is while others use it too.
+# Touches no table: measures the speed of the machine, which others may be using.
 YARDSTICK = "select count(*), sum(n % 7) from generate_series(1, 20000) as n"
 QUERIES = {
     "a month of one register": (ONE_REGISTER, ""),
@@ -61,7 +61,7 @@ QUERIES = {
 
 
 def run(stack: Stack, report: Report) -> None:
-    """Measure a window before and after the history behind it grows, and loading into it."""
+    """Measure reads of a window before and after the history grows, and loading."""
     with psycopg.connect(stack.contract["database_url"], autocommit=True) as admin:
         history = History(admin, "database", ESCOS, REGISTERS)
         history.load(RECENT, END)
@@ -87,9 +87,9 @@ def run(stack: Stack, report: Report) -> None:
 
 
 def _measure(history: History) -> dict[str, tuple[float, float, float]]:
-    """Seconds through the tenant's view, without isolation, and of YARDSTICK, for each query.
+    """Return seconds per query: through the tenant's view, without isolation, and of YARDSTICK.
 
-    The lower quartile of many: what else the machine does only ever adds to a time.
+    Each is the lower quartile of many runs, because other load only ever adds to a time.
     """
     admin, esco = history.admin, history.id("esco", 1)
     own = range(ESCOS, REGISTERS + 1, ESCOS)
@@ -109,7 +109,7 @@ def _measure(history: History) -> dict[str, tuple[float, float, float]]:
         with _as("flows_owner", None, admin):
             assert sorted(rows) == sorted(admin.execute(bare, params).fetchall())
             assert rows
-        # Turn and turn about, so that all meet the same machine.
+        # Alternate, so that all meet the same load on the machine.
         times: tuple[list[float], list[float], list[float]] = ([], [], [])
         for _ in range(REPEATS):
             with _as("flows", esco, admin):
@@ -153,7 +153,7 @@ def _columnstore(admin: Admin, report: Report) -> None:
 
 
 def _loading(stack: Stack, admin: Admin, report: Report) -> None:
-    """10,000 half-hours by import, by PostgREST and by the gateway, beside COPY into the same."""
+    """Compare 10,000 half-hours by import, PostgREST and gateway with COPY into the same table."""
     esco = stack.contract["escos"]["wlce"]
     (register,) = admin.execute(
         "select register_id from flows.meter_registers as r join flows.meter_registry as m"

@@ -1,4 +1,4 @@
-"""/v1/energy on 10 million half-hours, 200 circuits in the ESCO that asks.
+"""/v1/energy on 10 million half-hours, with 200 circuits in the caller's ESCO.
 
 FLOWS_BENCH_CIRCUITS (default 200) circuits in each of three ESCOs, a year of half-hours.
 """
@@ -28,7 +28,7 @@ START = datetime(2023, 1, 1, tzinfo=UTC)
 RECENT = END - timedelta(days=36)
 REPEATS = 15
 
-# What the answers are made of, of the stored aggregates themselves and without isolation.
+# The same figures from the stored aggregates, without isolation.
 DAYS = """
     select circuit_id, day, day + interval '1 day', total_import_kwh, total_export_kwh,
         register_intervals, present_intervals, cardinality(meters)
@@ -43,7 +43,7 @@ HALF_HOURS = """
     where circuit_id = %(circuit)s and "timestamp" >= %(start)s and "timestamp" < %(end)s
     order by "timestamp"
 """
-# The same days with all that /v1 says of them, of raw rows: what the caller could ask instead.
+# The same days with all figures of /v1, from raw rows: the caller's alternative to /v1.
 RAW_DAYS = """
     select m.circuit, date_trunc('day', r."timestamp", 'Europe/London'), sum(r.import_kwh),
         sum(r.export_kwh), count(*), count(distinct r."timestamp"), count(distinct own.meter_id)
@@ -54,7 +54,7 @@ RAW_DAYS = """
     where r."timestamp" >= %(start)s and r."timestamp" < %(end)s
     group by 1, 2
 """
-# Their sums alone, without isolation.
+# Only the sums of these days, without isolation.
 RAW_SUMS = """
     select m.circuit, date_trunc('day', r."timestamp", 'Europe/London'), sum(r.import_kwh),
         sum(r.export_kwh), count(*)
@@ -67,7 +67,7 @@ RAW_SUMS = """
 
 
 def run(stack: Stack, report: Report) -> None:
-    """Measure a window before the history behind it grows, and everything afterwards."""
+    """Measure reads of a window before the history grows, and everything afterwards."""
     with psycopg.connect(stack.contract["database_url"], autocommit=True) as admin:
         history = History(admin, "energy", ESCOS, ESCOS * CIRCUITS)
         grant = Grant("flc_bench", "public_backend", history.id("esco", 1), "energy1", ("read",))
@@ -87,7 +87,7 @@ def _get(client: httpx.Client, url: str, tag: str = "", **params: Any) -> httpx.
 
 
 def _windows(stack: Stack, client: httpx.Client) -> dict[str, float]:
-    """Seconds for four weeks up to the end, as days and as half-hours."""
+    """Return seconds for the last four weeks, as days and as half-hours."""
     url = stack.contract["base_url"] + "/v1/energy"
     period = {"period_from": (END - timedelta(days=28)).isoformat(), "period_to": END.isoformat()}
     return {
@@ -158,7 +158,7 @@ def _report(
 
 
 def _others(stack: Stack, client: httpx.Client, report: Report) -> None:
-    """A group of all circuits and the other reads, and how the gateway grows with a long answer."""
+    """Measure a group of all circuits, the other reports, and memory during a long response."""
     url = stack.contract["base_url"] + "/v1"
     year = {"period_from": START.isoformat(), "period_to": END.isoformat()}
     month = {"period_from": (END - timedelta(days=31)).isoformat(), "period_to": END.isoformat()}
@@ -196,6 +196,6 @@ def _median(work: Callable[[], object], repeats: int = REPEATS) -> float:
 
 
 def _medians(*works: Callable[[], object]) -> list[float]:
-    """Turn and turn about, so that all meet the same machine."""
+    """Return the median seconds of each; runs alternate, so that all meet the same load."""
     times = [[_seconds(work) for work in works] for _ in range(REPEATS)]
     return [statistics.median(column) for column in zip(*times, strict=True)]

@@ -1,4 +1,4 @@
-"""One tenant floods over two hundred connections; what another one's requests then take."""
+"""Latency of one tenant's requests while another floods over two hundred connections."""
 
 import statistics
 import time
@@ -9,20 +9,20 @@ from tests.bench.report import Report
 from tests.conftest import Stack, running_stack
 
 ROUNDS = 8
-SECONDS = 5.0  # about 400 answers in each of the windows
+SECONDS = 5.0  # about 400 responses in each window
 QUOTAS = {"FLOWS_LIMITS_CLIENT": "100/second", "FLOWS_LIMITS_ESCO": "200/second"}
 # The caller whose requests are measured: about 80 of them a second, some at the same time.
 STEADY = {"connections": 4, "pause": 0.045, "seconds": SECONDS}
-# What its neighbour does meanwhile: nothing; as much as it may; as much as it can.
+# The load of its neighbour: none; as much as its quota allows; as much as it can.
 ALONE, WITHIN, FLOOD = "alone", "beside a caller within its quota", "beside the flood"
 NEIGHBOURS = {WITHIN: {"connections": 4, "pause": 0.04}, FLOOD: {"connections": 200}}
 
 
 def run(stack: Stack, report: Report) -> None:
-    """Compare a steady caller's 99th percentiles, each of all its windows, measured in turn.
+    """Compare a steady caller's 99th percentiles, each over all of its windows, measured in turn.
 
-    Quotas are production's concern, so this runs on a stack of its own that has them. The load
-    generators are processes of their own on the same machine: their share of it is counted too.
+    This runs on a separate stack with quotas, which the demo stack does not have. The load
+    generators are separate processes on the same machine, so their use of it is included.
     """
     del stack
     with running_stack(**QUOTAS) as limited:
@@ -40,7 +40,7 @@ def run(stack: Stack, report: Report) -> None:
                 flood = None
                 if name in NEIGHBOURS:
                     flood = load.start(neighbour, seconds=SECONDS + 2, **NEIGHBOURS[name])
-                time.sleep(1)  # the generator starts, and a first burst is over
+                time.sleep(1)  # until the generator has started and its first burst is over
                 measured += load.measure(steady, **STEADY).require(200).latencies
                 if flood:
                     counted = load.finish(flood).require(200, 429).statuses

@@ -1,4 +1,4 @@
-"""Years of half-hours in communities of their own, for the benchmarks that need them."""
+"""Years of half-hours in separate ESCOs, for the benchmarks that need them."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +13,7 @@ from psycopg.conninfo import make_conninfo
 
 Admin = psycopg.Connection[Any]
 
-# uuid of the n-th of a kind; registers and circuits of an ESCO are mapped one to one.
+# The uuid of the n-th object of a kind; registers and circuits are mapped one to one.
 IDS = """
     create or replace function pg_temp.bench(bench text, kind text, n integer) returns uuid
     language sql immutable return md5(bench || '/' || kind || '/' || n)::uuid
@@ -53,7 +53,7 @@ HALF_HOURS = f"""
     ) as t
     order by 1, 2
 """
-# The sums of a circuit of one register are that register's half-hours.
+# Each circuit has one register, so its sums are that register's half-hours.
 CIRCUITS_HALF_HOURS = f"""
     insert into {{kept}}
     select own.circuit, r."timestamp", r.import_kwh, r.export_kwh, 1, array[own.meter], now()
@@ -65,7 +65,7 @@ REMOVE_HALF_HOURS = f"""
     delete from {{kept}} where "timestamp" >= %(start)s and "timestamp" < %(end)s
         and circuit_id in (select own.circuit from ({OWN}) as own)
 """
-# Whole days and months, also where a span that was loaded before ends in the middle of one.
+# Whole days and months, also if an earlier load ended in the middle of one.
 REMOVE = """
     delete from {kept}
     where {unit} >= date_trunc('{unit}', %(start)s::timestamptz, '{zone}') and {unit} < %(end)s
@@ -96,7 +96,7 @@ LEVELS = {
     "circuit_interval_monthly": (
         "month", "UTC", "circuit_interval_daily", "day", "below.present_intervals"),
 }  # fmt: skip
-# Where TimescaleDB keeps the rows of an aggregate.
+# The tables in which TimescaleDB stores the rows of aggregates.
 KEPT = """
     select format('%%I.%%I', materialization_hypertable_schema, materialization_hypertable_name)
     from timescaledb_information.continuous_aggregates where view_name = %s
@@ -105,7 +105,7 @@ POLICIES_REST = """
     select public.alter_job(job_id, scheduled => false) from timescaledb_information.jobs
     where proc_name like 'policy_%%'
 """
-# A chunk of TimescaleDB; weeks begin where its chunks do.
+# The length of TimescaleDB's chunks; weeks begin where chunks do.
 WEEK = timedelta(days=7)
 CHUNKS = """
     select format('%%I.%%I', c.chunk_schema, c.chunk_name)
@@ -119,7 +119,7 @@ CHUNKS = """
 
 @dataclass(frozen=True)
 class History:
-    """ESCOs with as many registers, circuits and meters each; without half-hours at first."""
+    """ESCOs with equal numbers of registers, circuits and meters; without half-hours at first."""
 
     admin: Admin
     name: str
@@ -132,19 +132,19 @@ class History:
         with self.admin.transaction():
             for statement in COMMUNITIES.split(";\n"):
                 self.admin.execute(statement, numbers)
-        # Until a mapping is followed, /v1 sums registers.
+        # Apply the mappings to the aggregates: until then /v1 sums registers.
         self.admin.execute("call flows.follow()")
 
     def id(self, kind: str, number: int) -> UUID:
-        """Id of the n-th of a kind; register and circuit n belong to ESCO 1 + n % escos."""
+        """Return the id of the n-th object; register and circuit n belong to ESCO 1 + n % escos."""
         digest = md5(f"{self.name}/{kind}/{number}".encode(), usedforsecurity=False)
         return UUID(digest.hexdigest())
 
     def load(self, start: datetime, end: datetime) -> None:
-        """Load half-hours past the triggers, and the aggregates behind them; weeks side by side.
+        """Load half-hours without triggers, and their aggregates directly; weeks run in parallel.
 
-        On TimescaleDB all that is over is in the columnstore afterwards, as its policies would
-        have it; a refresh of the aggregates would take ten times as long.
+        On TimescaleDB all past chunks end up in the columnstore, as the policies would do it. To
+        refresh the aggregates instead would take ten times as long.
         """
         timescale = self.admin.execute("select flows.engine() = 'timescale'").fetchone() == (True,)
         if timescale:
@@ -174,7 +174,7 @@ class History:
         timescale: bool,
     ) -> None:
         url = make_conninfo(self.admin.info.dsn, password=self.admin.info.password)
-        # A replica's session runs no trigger and checks no foreign key.
+        # Sessions in replica mode run no triggers and check no foreign keys.
         options = "-c session_replication_role=replica -c synchronous_commit=off"
 
         def run(week: tuple[datetime, datetime]) -> None:
@@ -201,7 +201,7 @@ class History:
         connection.execute(CIRCUITS_HALF_HOURS.format(kept=kept).encode(), self._span(start, end))
 
     def _refresh_last(self, end: datetime) -> None:
-        """Refresh the last buckets: what is before them counts as kept from then on."""
+        """Refresh the last buckets, so that everything before them counts as materialized."""
         for level in ("circuit_interval_hh", *LEVELS):
             first = end - timedelta(days=62 if level == "circuit_interval_monthly" else 2)
             self.admin.execute(
@@ -224,7 +224,7 @@ class History:
 
 
 def _weeks(start: datetime, end: datetime) -> list[tuple[datetime, datetime]]:
-    """Consecutive spans that begin where chunks begin."""
+    """Return consecutive spans that begin where chunks begin."""
     epoch = datetime(1970, 1, 1, tzinfo=UTC)
     weeks = []
     while start < end:

@@ -1,4 +1,4 @@
-"""A closed-loop load generator in a process of its own: a connection asks again when answered."""
+"""A closed-loop load generator: each connection sends its next request after each response."""
 
 import asyncio
 import json
@@ -16,7 +16,7 @@ import uvloop
 
 @dataclass(frozen=True)
 class Request:
-    """What every connection sends, over and over."""
+    """The request that every connection repeats."""
 
     url: str
     headers: dict[str, str]
@@ -24,7 +24,7 @@ class Request:
     body: str = ""
 
     def raw(self) -> bytes:
-        """The request on the wire."""
+        """Return the bytes of the request."""
         url = urlsplit(self.url)
         target = url.path or "/"
         if url.query:
@@ -38,7 +38,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Result:
-    """Requests a second, latencies in milliseconds, and answers by status."""
+    """Requests per second, latencies in milliseconds, and number of responses by status."""
 
     rate: float
     latencies: list[float]
@@ -46,11 +46,11 @@ class Result:
 
     @property
     def p50(self) -> float:
-        """The median latency."""
+        """The median latency in milliseconds."""
         return statistics.median(self.latencies)
 
     def require(self, *statuses: int) -> "Result":
-        """Fail when anything but `statuses` was answered: a figure of errors is no figure."""
+        """Fail if there were other statuses than these: errors must not count as figures."""
         assert {int(status) for status in self.statuses} <= set(statuses), self.statuses
         return self
 
@@ -58,7 +58,7 @@ class Result:
 def start(
     request: Request, *, connections: int, seconds: float, pause: float = 0
 ) -> subprocess.Popen[str]:
-    """Start a run, with `pause` seconds between an answer and the next request; see `finish`."""
+    """Start a run with `pause` seconds between a response and the next request; see `finish`."""
     order = json.dumps(
         {"request": asdict(request), "connections": connections, "seconds": seconds, "pause": pause}
     )
@@ -75,7 +75,7 @@ def start(
 
 
 def finish(process: subprocess.Popen[str]) -> Result:
-    """Wait for a run that was started."""
+    """Wait for a run to end and return its result."""
     assert process.stdout is not None
     with process:
         result = json.loads(process.stdout.read())
@@ -83,7 +83,7 @@ def finish(process: subprocess.Popen[str]) -> Result:
 
 
 def measure(request: Request, *, connections: int, seconds: float, pause: float = 0) -> Result:
-    """Run to the end."""
+    """Start a run, wait for its end and return its result."""
     return finish(start(request, connections=connections, seconds=seconds, pause=pause))
 
 

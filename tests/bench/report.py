@@ -1,4 +1,4 @@
-"""What a benchmark measured: figures with units and limits, as a table or as JSON."""
+"""Figures of benchmarks, with units and limits, as a table or as JSON."""
 
 import json
 import operator
@@ -10,7 +10,7 @@ COMPARISONS = {"<=": operator.le, ">=": operator.ge}
 
 @dataclass(frozen=True)
 class Figure:
-    """One measured value; `met` is None where no limit is set."""
+    """A measured value; `met` is None if it has no limit."""
 
     bench: str
     name: str
@@ -37,20 +37,20 @@ class Report:
         print(f"  {name}: {value:.4g} {unit}", file=sys.stderr, flush=True)
 
     def ratio(self, name: str, value: float, reference: float, *, limit: str | None = None) -> None:
-        """Add value / reference."""
+        """Add the ratio value / reference."""
         self.figure(name, value / reference, "×", limit=limit)
 
     @property
     def failed(self) -> bool:
-        """Whether any limit was missed."""
+        """True if any limit was missed."""
         return any(figure.met is False for figure in self.figures)
 
     def as_json(self) -> str:
-        """Every figure, as a list of objects."""
+        """Return all figures as a JSON list of objects."""
         return json.dumps([asdict(figure) for figure in self.figures], indent=2)
 
     def as_table(self) -> str:
-        """One line per figure, for people."""
+        """Return a text table with one line per figure."""
         width = max((len(figure.name) for figure in self.figures), default=0)
         lines = []
         for figure in self.figures:

@@ -1,4 +1,4 @@
-"""`/rest/v1` against direct PostgREST, and nginx where it is installed, turn and turn about."""
+"""`/rest/v1` compared with direct PostgREST, and with nginx where it is installed."""
 
 import json
 import shutil
@@ -35,7 +35,7 @@ http {{
 
 
 def run(stack: Stack, report: Report) -> None:
-    """Small reads, reads of 1,000 rows and inserts, with one and with sixteen connections."""
+    """Measure small reads, reads of 1,000 rows and inserts, with one and sixteen connections."""
     esco = stack.contract["escos"]["wlce"]
     read = {"Authorization": f"Bearer {esco['read_token']}"}
     write = {"Authorization": f"Bearer {esco['write_token']}", "Prefer": "return=minimal"}
@@ -58,7 +58,7 @@ def run(stack: Stack, report: Report) -> None:
 
 
 def _alternate(requests: dict[str, Request], connections: int) -> dict[str, list[Result]]:
-    """Measure the doors in turn, several times: what else the machine does evens out."""
+    """Measure the targets in turn, several times, so that other load affects all alike."""
     results: dict[str, list[Result]] = {door: [] for door in requests}
     for _ in range(ROUNDS):
         for door, request in requests.items():
@@ -90,7 +90,7 @@ def _compare(report: Report, name: str, results: dict[str, list[Result]]) -> Non
 
 @contextmanager
 def _nginx(upstream: str) -> Iterator[str | None]:
-    """Run nginx as a plain reverse proxy before PostgREST; None where it is not installed."""
+    """Run nginx as a plain reverse proxy for PostgREST; yield its URL, None if not installed."""
     program = shutil.which("nginx", path="/usr/sbin:/usr/bin:/usr/local/bin:/opt/homebrew/bin")
     if program is None:
         yield None

@@ -1,4 +1,4 @@
-"""What /v1 must answer, worked out in plain Python from raw half-hours."""
+"""A model of /v1: the expected figures, calculated in plain Python from raw half-hours."""
 
 from collections import defaultdict
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ Key = tuple[str | None, ...]
 
 @dataclass(frozen=True)
 class Mapped:
-    """A register mapped to a circuit from `start` up to `end` (None: until further notice)."""
+    """The mapping of a register to a circuit from `start` up to `end` (None: open-ended)."""
 
     circuit: str
     register: str
@@ -33,13 +33,13 @@ class World:
     readings: dict[tuple[str, datetime], Reading]
 
     def _repr_pretty_(self, printer: Any, _cycle: bool) -> None:
-        """What a failing example shows: not the thousands of readings."""
+        """Show a failing example without its thousands of readings."""
         printer.text(f"World({self.mappings}, {len(self.readings)} readings)")
 
 
 @dataclass
 class Cell:
-    """What is known of a group in an interval."""
+    """The data of a group in an interval."""
 
     readings: dict[tuple[str, datetime], Reading] = field(default_factory=dict)
     expected: set[tuple[str, datetime]] = field(default_factory=set)
@@ -76,7 +76,7 @@ class Ask:
 
 
 def cells(world: World, ask: Ask) -> dict[tuple[Key, datetime], Cell]:
-    """Each group in each half-hour in which a register is mapped to it."""
+    """Return the cells of each group, for each half-hour in which a register is mapped to it."""
     found: dict[tuple[Key, datetime], Cell] = defaultdict(Cell)
     for at in ask.half_hours():
         for mapped in world.mappings:
@@ -98,7 +98,7 @@ def cells(world: World, ask: Ask) -> dict[tuple[Key, datetime], Cell]:
 
 
 def _ways(ways: dict[str, list[str | None]]) -> Iterator[dict[str, str | None]]:
-    """One value of each attribute, in every combination."""
+    """Yield every combination of one value per attribute."""
     picked: list[dict[str, str | None]] = [{}]
     for name, values in ways.items():
         picked = [{**one, name: value} for one in picked for value in values]
@@ -106,7 +106,7 @@ def _ways(ways: dict[str, list[str | None]]) -> Iterator[dict[str, str | None]]:
 
 
 def interval(at: datetime, granularity: str, zone: ZoneInfo) -> date | datetime:
-    """What a half-hour belongs to: itself, or the first local day of its day, week, month, year."""
+    """Return the interval of a half-hour: itself, or the first local day of its day, week, …"""
     day = at.astimezone(zone).date()
     return {
         "PT30M": at,
@@ -118,7 +118,7 @@ def interval(at: datetime, granularity: str, zone: ZoneInfo) -> date | datetime:
 
 
 def energy(world: World, ask: Ask, granularity: str) -> dict[tuple[Any, Key], dict[str, Any]]:
-    """(interval, key) → the values of its row."""
+    """Return (interval, key) → the values of its row."""
     known = cells(world, ask)
     groups = {key for key, _ in known}
     calendar: dict[Any, list[datetime]] = defaultdict(list)
@@ -155,7 +155,7 @@ def _coverage(world: World, cell: Cell, half_hours: int) -> dict[str, Any]:
 
 
 def coverage(world: World, ask: Ask, key: Key) -> dict[str, Any]:
-    """How much there is of a group over the whole period."""
+    """Return the coverage of a group over the whole period."""
     whole = Cell()
     for (group, _), cell in cells(world, ask).items():
         if group == key:
@@ -165,7 +165,7 @@ def coverage(world: World, ask: Ask, key: Key) -> dict[str, Any]:
 
 
 def balance(row: dict[str, Any]) -> dict[str, Any]:
-    """The figures of a balance, of a row of `energy`."""
+    """Return the figures of a balance for a row of `energy`."""
     generated, consumed, used = row["export_kwh"], row["import_kwh"], row["used"]
     known = generated is not None and consumed is not None
     return {
@@ -180,7 +180,7 @@ def balance(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def profile(world: World, ask: Ask, classes: list[str]) -> dict[tuple[Key, str, str], Any]:
-    """(key, days, time of day) → (expected, [cells])."""
+    """Return (key, days, time of day) → (expected, [cells])."""
     known = cells(world, ask)
     rows: dict[tuple[Key, str, str], Any] = {}
     for key in {key for key, _ in known}:
@@ -203,7 +203,7 @@ def profile(world: World, ask: Ask, classes: list[str]) -> dict[tuple[Key, str, 
 
 
 def peaks(world: World, ask: Ask, direction: int, top: int) -> dict[Key, list[tuple[Any, ...]]]:
-    """Key → the highest half-hours: (start, kW)."""
+    """Return key → its highest half-hours as (start, kW)."""
     found: dict[Key, list[tuple[Any, ...]]] = defaultdict(list)
     for (key, at), cell in cells(world, ask).items():
         if energy := cell.total(direction):
@@ -214,7 +214,7 @@ def peaks(world: World, ask: Ask, direction: int, top: int) -> dict[Key, list[tu
 
 
 def gaps(world: World, ask: Ask) -> dict[str, tuple[int, int, list[tuple[datetime, datetime]]]]:
-    """Register → (expected, present, gaps)."""
+    """Return register → (expected, present, gaps)."""
     by_register: dict[str, dict[datetime, bool]] = defaultdict(dict)
     for cell in cells(world, ask).values():
         for register, at in cell.expected:
@@ -234,7 +234,7 @@ def gaps(world: World, ask: Ask) -> dict[str, tuple[int, int, list[tuple[datetim
 
 
 def available(world: World, ask: Ask) -> tuple[datetime | None, datetime | None]:
-    """Start of the first and end of the last half-hour of what is asked for, at any time."""
+    """Return start of the first and end of the last half-hour of a selection, in any period."""
     times = [at for _, at in world.readings] or [ask.period_from]
     ever = Ask(min(times), max(times) + HALF_HOUR, ask.zone, ask.group_by, ask.filters)
     present = [at for (_, at), cell in cells(world, ever).items() if cell.readings]
@@ -242,9 +242,9 @@ def available(world: World, ask: Ask) -> tuple[datetime | None, datetime | None]
 
 
 def latest(world: World, ask: Ask) -> dict[str, tuple[datetime | None, Any, Any, int]]:
-    """Serial → the newest half-hour, its import and export, and how many registers are there.
+    """Return serial → newest half-hour, its import and export, number of registers reporting.
 
-    A meter is asked for by what it has itself, or by the circuits its registers are mapped to now.
+    Filters apply to the meter's own attributes or to the circuits its registers are mapped to now.
     """
     found = {}
     for serial in {its["meter"][0] for its in world.registers.values()}:
@@ -264,7 +264,7 @@ def latest(world: World, ask: Ask) -> dict[str, tuple[datetime | None, Any, Any,
 
 
 def quantile(values: list[Decimal], share: float) -> float:
-    """Interpolated linearly between the two values beside the place."""
+    """Return a quantile, interpolated linearly between the two nearest values."""
     ordered = sorted(float(value) for value in values)
     place = (len(ordered) - 1) * share
     low = int(place)

@@ -1,4 +1,4 @@
-"""`/v1/energy` equals the raw half-hours, in local days, and shows nothing of another ESCO."""
+"""`/v1/energy`: sums of raw half-hours by local day, isolation of ESCOs, refused parameters."""
 
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -13,14 +13,14 @@ from tests.conftest import Stack
 
 
 def own_circuit(stack: Stack, esco: str) -> str:
-    """The first circuit of an ESCO."""
+    """Return the id of the first circuit of an ESCO."""
     with stack.client(esco) as client:
         identity: str = client.get("/rest/v1/circuits?select=id&order=id&limit=1").json()[0]["id"]
         return identity
 
 
 def ask(stack: Stack, esco: str | None, **params: Any) -> httpx.Response:
-    """GET /v1/energy."""
+    """Send GET /v1/energy with a read token of the ESCO."""
     with stack.client(esco) as client:
         return client.get("/v1/energy", params=params)
 

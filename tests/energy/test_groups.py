@@ -1,4 +1,4 @@
-"""`/v1/energy` in groups, under every scope, in pages and forms: the same energy, counted once."""
+"""`/v1/energy` by group, path, page and format: energy stays the same and is counted once."""
 
 import csv
 import io
@@ -17,7 +17,7 @@ from tests.conftest import Stack, flows
 Admin = psycopg.Connection[Any]
 PERIOD = {"period_from": "2026-10-20T00:00+01:00", "period_to": "2026-10-30T00:00Z"}
 
-# Every half-hour with all it can be grouped by, from the tables themselves.
+# Every half-hour with all of its group keys, read from the tables.
 RAW = """
     select e.code as esco, s.id::text as site, c.id::text as circuit, c.type as circuit_type,
         meter.serial as meter, r.register_id::text as register, r."timestamp",
@@ -38,21 +38,21 @@ RAW = """
 
 
 def get(stack: Stack, path: str, esco: str = "wlce", **params: Any) -> httpx.Response:
-    """A request of an ESCO's read client."""
+    """Send GET with a read token of the ESCO."""
     headers = params.pop("headers", {})
     with stack.client(esco) as client:
         return client.get(path, params=PERIOD | params, headers=headers)
 
 
 def rows_of(answer: httpx.Response) -> list[dict[str, Any]]:
-    """The rows of a JSON answer, with exact numbers."""
+    """Return the rows of a JSON response, with exact numbers."""
     assert answer.status_code == 200, answer.text
     rows: list[dict[str, Any]] = answer.json(parse_float=Decimal)["rows"]
     return rows
 
 
 def raw(admin: Admin) -> list[dict[str, Any]]:
-    """The half-hours of wlce in the period."""
+    """Return the half-hours of wlce in the period."""
     cursor = admin.execute(RAW, PERIOD)
     names = [column.name for column in cursor.description or ()]
     return [dict(zip(names, row, strict=True)) for row in cursor]
@@ -160,7 +160,7 @@ def test_an_unchanged_answer_is_not_sent_again(stack: Stack) -> None:
     other = get(stack, "/v1/energy", esco="hmce", group_by="esco", headers=tag)
     assert other.status_code == 200
     with stack.client("wlce", "write") as client:
-        # A late reading, and the same one as it was.
+        # Write a late reading, then restore it.
         where = {"timestamp": "eq.2026-10-22T12:00:00Z", "limit": "1", "order": "register_id"}
         (row,) = client.get("/rest/v1/register_interval_hh", params=where).json()
         key = {"timestamp": where["timestamp"], "register_id": f"eq.{row['register_id']}"}
@@ -175,7 +175,7 @@ def test_an_unchanged_answer_is_not_sent_again(stack: Stack) -> None:
     assert now.json()["rows"] == first.json()["rows"]
 
 
-# What changes, and how it is put back: of one circuit of wlce and one of its half-hours.
+# Change and its reversal, of a circuit of wlce and one of its half-hours.
 CHANGES = {
     "a late reading": (
         "update flows.register_interval_hh set import_kwh = import_kwh + 1"
@@ -216,7 +216,7 @@ def test_what_changed_since_brings_an_answer_up_to_date(
         return body
 
     with psycopg.connect(stack.contract["database_url"], autocommit=True) as committed:
-        # Nothing before counts: an answer goes back a minute before the moment it is asked for.
+        # Ignore earlier changes: a response goes back to a minute before `updated_since`.
         committed.execute(
             "update flows.change set changed_at = changed_at - interval '1 hour',"
             " followed_at = followed_at - interval '1 hour'"
@@ -239,7 +239,7 @@ def test_what_changed_since_brings_an_answer_up_to_date(
             committed.execute("call flows.follow()")
             changed = ask(updated_since=since)["rows"]
             assert changed
-            # In pages it is the same.
+            # The same must hold in pages.
             page = ask(updated_since=since, limit=len(changed) // 2 + 1)
             rest = ask(updated_since=since, limit=len(changed) // 2 + 1, cursor=page["next"])
             assert page["rows"] + rest["rows"] == changed

@@ -1,4 +1,4 @@
-"""Rows written a pack at a time are the rows written one by one."""
+"""Rows written in packs equal rows written one by one."""
 
 from datetime import UTC, datetime
 from uuid import UUID
@@ -20,7 +20,7 @@ KWH = ['"import_kwh":1.5,"export_kwh":0', '"import_kwh":null,"export_kwh":2']
 
 
 def groups(count: int, change: datetime) -> Groups:
-    """Circuits of one register, two, and so on; the last one's begin at `change`."""
+    """Return `count` groups, of one register, two, and so on; the last one begins at `change`."""
     first, last = half_hour_from(START), half_hour_from(END)
     begins = [first] * (count - 1) + [half_hour_from(change)]
     return gather(
@@ -37,7 +37,7 @@ def groups(count: int, change: datetime) -> Groups:
     change=st.sampled_from([START, datetime(2024, 3, 30, 12, tzinfo=UTC)]),
     packed=st.integers(1, 60),
 )
-def test_packs_are_written_as_their_rows_are(
+def test_packs_equal_rows_written_one_by_one(
     data: st.DataObject, count: int, granularity: Granularity, change: datetime, packed: int
 ) -> None:
     parts, of = split(granularity, LONDON, START, END), groups(count, change)
@@ -86,7 +86,7 @@ def test_packs_are_written_as_their_rows_are(
 
 
 @pytest.mark.parametrize("places", [[0, 0, 2], [0, 2, -1], [0, 2, 193], [0, 2, 5, 4, 2]])
-def test_a_place_that_is_taken_or_not_there_is_told(places: list[int]) -> None:
+def test_a_duplicate_or_foreign_row_index_is_an_error(places: list[int]) -> None:
     parts = split("PT30M", LONDON, START, END)
     grid = EnergyGrid(
         groups(1, START), parts, LONDON, Format("json"), ["circuit"], Page(0, len(parts))

@@ -1,6 +1,7 @@
-"""Every read of /v1 equals a plain calculation from the raw half-hours, whatever the mapping.
+"""Every report of /v1 equals a plain calculation from the raw half-hours, whatever the mapping.
 
-Random mappings, gaps, unknown values, zones and both clock changes; a community of its own.
+Examples have random mappings, gaps, unknown values, zones and both clock changes, in an ESCO of
+their own.
 """
 
 import json
@@ -25,7 +26,7 @@ from tests.conftest import Stack
 from tests.energy import model
 from tests.energy.model import HALF_HOUR, Ask, Mapped, World
 
-# Days around both clock changes of each zone; Kathmandu has none, and begins its days at 18:15 UTC.
+# Days around both clock changes of each zone. Kathmandu has none, but its days begin at 18:15 UTC.
 CHANGES = {
     "Europe/London": ["2025-10-26", "2026-03-29"],
     "Australia/Sydney": ["2025-10-05", "2026-04-05"],
@@ -49,7 +50,7 @@ CIRCUITS = {
     _id("c3"): {"circuit_type": "solar", "site": SITES["south"]},
     _id("c4"): {"circuit_type": "power", "site": None},
 }
-# Meter → its registers, and the properties on its service head.
+# Meter → its registers and the properties on its service head.
 METERS = {
     "PROP1": (["r1", "r2"], ["p1", "p2"]),
     "PROP2": (["r3", "r4"], ["p2"]),
@@ -70,7 +71,7 @@ REGISTERS: dict[str, dict[str, list[str | None]]] = {
 
 @pytest.fixture(scope="module")
 def community(stack: Stack) -> Iterator[tuple[psycopg.Connection[Any], httpx.Client]]:
-    """An ESCO with sites, properties, meters, registers and circuits; no mapping, no reading."""
+    """An ESCO with sites, properties, meters, registers and circuits; no mapping or reading."""
     with psycopg.connect(stack.contract["database_url"], autocommit=True) as admin:
         _build(admin)
         grant = Grant("flc_properties", "public_backend", UUID(_id("esco")), "prop", ("read",))
@@ -109,7 +110,7 @@ def _build(admin: psycopg.Connection[Any]) -> None:
 
 
 def _empty(admin: psycopg.Connection[Any]) -> None:
-    """Delete what `_build` and the examples made."""
+    """Delete all that `_build` and the examples created."""
     _load(admin, World(REGISTERS, {}, [], {}))
     for table, column, ids in (
         ("properties_service_head", "property", [_id("p1"), _id("p2")]),
@@ -147,7 +148,7 @@ def _load(admin: psycopg.Connection[Any], world: World) -> None:
 
 @st.composite
 def worlds(draw: st.DrawFn) -> tuple[World, Ask]:
-    """A community around a clock change, and a request that touches it."""
+    """Draw a community around a clock change, and a request that overlaps it."""
     name = draw(st.sampled_from(sorted(CHANGES)))
     zone = ZoneInfo(name)
     change = datetime.fromisoformat(draw(st.sampled_from(CHANGES[name]))).replace(tzinfo=zone)
@@ -232,7 +233,7 @@ def _check(client: httpx.Client, world: World, ask: Ask, granularity: str) -> No
 
 
 def _kwh(chance: random.Random) -> Decimal | None:
-    """Mostly small, sometimes none at all, now and then unknown."""
+    """Return a random energy: mostly small, sometimes zero, rarely unknown."""
     kind = chance.random()
     return (
         None if kind < 0.1 else Decimal(0) if kind < 0.3 else Decimal(chance.randint(0, 999)) / 1000
@@ -284,7 +285,7 @@ def test_energy_and_balance(
 def test_a_mapping_that_the_aggregates_have_not_followed(
     community: tuple[psycopg.Connection[Any], httpx.Client],
 ) -> None:
-    """Two registers change places while nothing follows: sums and what is expected stay one."""
+    """Swap two registers while the aggregates lag: sums and expected counts stay consistent."""
     admin, client = community
     start = datetime(2025, 10, 1, tzinfo=UTC)
     days = [start + count * HALF_HOUR for count in range(4 * 48)]

@@ -1,4 +1,4 @@
-"""What the reads of /v1 have in common, and the last reading and balance of each meter."""
+"""Behaviour common to all reports of /v1, and `/v1/latest`."""
 
 import csv
 import io
@@ -21,7 +21,7 @@ READS = [*WINDOWED, "latest"]
 
 
 def get(stack: Stack, read: str, esco: str = "wlce", **params: Any) -> httpx.Response:
-    """A request of an ESCO's read client; `read` may begin with a scope."""
+    """Send GET with a read token of the ESCO; `read` may begin with the path of a circuit, …"""
     headers = params.pop("headers", {})
     period = {} if read.endswith("latest") else PERIOD
     with stack.client(esco) as client:
@@ -30,7 +30,7 @@ def get(stack: Stack, read: str, esco: str = "wlce", **params: Any) -> httpx.Res
 
 @pytest.fixture
 def committed(stack: Stack) -> Iterator[Admin]:
-    """A superuser's connection whose statements stay."""
+    """A superuser's connection that commits every statement."""
     with psycopg.connect(stack.contract["database_url"], autocommit=True) as connection:
         yield connection
 
@@ -58,7 +58,7 @@ def test_every_form_has_the_same_rows(stack: Stack, read: str) -> None:
 
 
 @pytest.mark.parametrize("read", READS)
-def test_of_another_esco_there_is_nothing(stack: Stack, admin: Admin, read: str) -> None:
+def test_nothing_of_another_esco_is_shown(stack: Stack, admin: Admin, read: str) -> None:
     home = admin.execute(
         "select m.circuit, g.serial, s.code from flows.circuit_register as m"
         " join flows.meter_registers as r on r.register_id = m.register"
@@ -90,7 +90,7 @@ def test_of_another_esco_there_is_nothing(stack: Stack, admin: Admin, read: str)
         ({"site": "a\u0000b"}, "match"),
     ],
 )
-def test_what_is_refused_is_named(
+def test_a_refused_parameter_is_named(
     stack: Stack, read: str, change: dict[str, str], allowed: str
 ) -> None:
     answer = get(stack, read, **change)
@@ -117,7 +117,7 @@ def test_what_is_refused_is_named(
         ("image/png", None), ("application/xml", None), ("text/csv;q=0", None), ("*/*;q=0", None),
     ],
 )  # fmt: skip
-def test_the_form_is_what_the_accept_header_likes_best(
+def test_the_format_is_the_accept_headers_favourite(
     stack: Stack, accept: str, expected: str | None
 ) -> None:
     answer = get(stack, "energy", headers={"Accept": accept})
@@ -130,7 +130,7 @@ def test_the_form_is_what_the_accept_header_likes_best(
 
 
 @pytest.mark.parametrize("read", READS)
-def test_what_is_given_twice_is_refused(stack: Stack, read: str) -> None:
+def test_a_repeated_parameter_is_refused(stack: Stack, read: str) -> None:
     twice = get(stack, read, timezone=["UTC", "Europe/London"])
     assert twice.status_code == 422
     (error,) = twice.json()["errors"]
@@ -143,7 +143,7 @@ def test_what_is_given_twice_is_refused(stack: Stack, read: str) -> None:
     assert error["value"].startswith("x,x,x")
 
 
-def test_a_foreign_id_is_no_304(stack: Stack) -> None:
+def test_a_foreign_id_never_gives_304(stack: Stack) -> None:
     with stack.client("wlce") as client:
         foreign = client.get("/rest/v1/circuits?select=id&limit=1").json()[0]["id"]
     for circuit in (foreign, "00000000-0000-4000-8000-000000000000"):
@@ -164,7 +164,7 @@ def test_a_foreign_id_is_no_304(stack: Stack) -> None:
         ("294277-01-01T00:00:00Z", "Input should be a valid datetime"),
     ],
 )
-def test_a_time_says_where_it_is(
+def test_a_bad_time_is_refused_with_advice(
     stack: Stack, read: str, name: str, value: str, advice: str
 ) -> None:
     answer = get(stack, read, **{name: value})
@@ -204,7 +204,7 @@ def test_a_read_names_its_own_parameters(stack: Stack, read: str, change: dict[s
 
 
 @pytest.mark.parametrize("read", READS)
-def test_the_tag_moves_with_the_data_and_not_without(
+def test_the_etag_changes_exactly_when_the_data_do(
     stack: Stack, committed: Admin, read: str
 ) -> None:
     def ask(tag: str) -> httpx.Response:
@@ -215,7 +215,7 @@ def test_the_tag_moves_with_the_data_and_not_without(
     assert first.headers["vary"] == "Authorization, Accept"
     again = ask(first.headers["etag"])
     assert (again.status_code, again.content) == (304, b"")
-    # A mapping that ends elsewhere, and one that is as it was.
+    # Change the end of a mapping, then restore it.
     where = (
         "where (circuit, register, start_time) = (select m.circuit, m.register, m.start_time from"
         " flows.circuit_register as m join flows.meter_registers as r on r.register_id = m.register"
@@ -235,7 +235,7 @@ def test_the_tag_moves_with_the_data_and_not_without(
     assert changed.json()["rows"] == first.json()["rows"]
 
 
-def test_a_page_has_a_tag_of_its_own(stack: Stack) -> None:
+def test_each_page_has_its_own_etag(stack: Stack) -> None:
     first = get(stack, "energy", limit=3)
     following = {"limit": 3, "cursor": first.json()["next"]}
     tag = {"If-None-Match": first.headers["etag"]}
@@ -269,7 +269,7 @@ def test_pages_together_are_the_whole(stack: Stack, form: str) -> None:
 
 @pytest.mark.parametrize("read", READS)
 @pytest.mark.parametrize("form", ["json", "csv", "ndjson"])
-def test_the_head_says_what_a_line_cannot(stack: Stack, read: str, form: str) -> None:
+def test_headers_carry_the_metadata_that_lines_cannot(stack: Stack, read: str, form: str) -> None:
     answer = get(stack, read, format=form)
     said = get(stack, read).json()
     for header, member in (
@@ -296,7 +296,7 @@ def test_the_head_says_what_a_line_cannot(stack: Stack, read: str, form: str) ->
 
 
 def test_a_query_that_fails_is_an_error_not_a_cut_answer(stack: Stack, committed: Admin) -> None:
-    # What a statement timeout looks like: the aggregate is locked away until it strikes.
+    # Provoke a statement timeout: the aggregate stays locked until the statement is cancelled.
     committed.execute("alter role public_backend set statement_timeout = '1s'")
     try:
         with psycopg.connect(stack.contract["database_url"]) as blocker:
@@ -354,7 +354,7 @@ def test_a_new_balance_shows_at_once(stack: Stack, committed: Admin) -> None:
         )
 
 
-def test_what_is_still_to_come_is_no_gap(stack: Stack) -> None:
+def test_the_future_has_no_gaps(stack: Stack) -> None:
     tomorrow = datetime.now(UTC) + timedelta(days=1)
     since = datetime.now(UTC) - timedelta(days=2)
     answer = get(

@@ -1,4 +1,4 @@
-"""Very long answers are not held in the gateway's memory, however slowly they are read."""
+"""Very long responses are not held in the gateway's memory, however slowly they are read."""
 
 import time
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ PAUSE_SECONDS = 1.0
 
 @pytest.fixture(scope="module")
 def long_reader(stack: Stack) -> Iterator[httpx.Client]:
-    """A client of an ESCO with many circuits, of which the first day was reported."""
+    """A client of an ESCO with many circuits, which have data for the first day."""
     with psycopg.connect(stack.contract["database_url"], autocommit=True) as admin:
         history = History(admin, "stream", 1, CIRCUITS)
         admin.execute(
@@ -67,7 +67,7 @@ def test_a_long_answer_waits_for_its_reader(
     stack: Stack, long_reader: httpx.Client, read: str, form: str
 ) -> None:
     asked = PERIOD | {"format": form, "group_by": "circuit"}
-    for _ in range(3):  # imports and pools are not what is measured
+    for _ in range(3):  # warm up: imports and pools are not to be measured
         long_reader.head(f"/v1/{read}", params=asked).raise_for_status()
         long_reader.get(f"/v1/{read}", params=asked | {"granularity": "P1M"}).raise_for_status()
     memory = Memory(stack)
@@ -75,7 +75,7 @@ def test_a_long_answer_waits_for_its_reader(
     with long_reader.stream("GET", f"/v1/{read}", params=asked) as answer:
         assert answer.status_code == 200
         for piece in answer.iter_raw(2**16):
-            if not size:  # whoever did not wait would read on meanwhile
+            if not size:  # a gateway that does not wait would go on reading meanwhile
                 until = time.monotonic() + PAUSE_SECONDS
                 while time.monotonic() < until:
                     memory.look()

@@ -1,4 +1,4 @@
-"""`flows import`: all of a file or nothing, twice the same as once, and /v1/energy adds up."""
+"""`flows import`: all or nothing, safe to repeat, and reflected in /v1/energy."""
 
 import csv
 import json
@@ -22,7 +22,7 @@ AUSGRID = Path(__file__).parents[3] / "shared" / "data" / "ausgrid_customer12_20
 
 @pytest.fixture
 def home(stack: Stack, admin: Admin) -> Iterator[dict[str, str]]:
-    """A home of wlce with one register and circuit, taken away again afterwards."""
+    """A home of wlce with one register and circuit, removed afterwards."""
     ids = {name: str(uuid4()) for name in ("meter", "register", "circuit")}
     ids["serial"] = f"IMPORT-{ids['meter'][:8]}"
     ids["esco"] = stack.contract["escos"]["wlce"]["id"]
@@ -51,12 +51,12 @@ def home(stack: Stack, admin: Admin) -> Iterator[dict[str, str]]:
 
 
 def run(stack: Stack, file: Path, register: str, *options: str) -> subprocess.CompletedProcess[str]:
-    """`flows import` as an operator types it."""
+    """Run `flows import` on a file."""
     return flows(stack, "import", str(file), "--register", register, *options, check=False)
 
 
 def energy(stack: Stack, esco: str, circuit: str, **params: str) -> list[dict[str, Any]]:
-    """The rows of GET /v1/energy for one circuit."""
+    """Return the rows of GET /v1/energy for one circuit."""
     with stack.client(esco) as client:
         answer = client.get("/v1/energy", params={"circuit": circuit, **params})
     assert answer.status_code == 200, answer.text
@@ -119,8 +119,8 @@ def test_a_real_year_adds_up_to_the_watt_hour(stack: Stack, home: dict[str, str]
     )  # fmt: skip
     assert imported.returncode == 0, imported.stdout + imported.stderr
     summary = json.loads(imported.stdout)
-    # The file has 48 rows on every day of wall-clock time: two at times that the clocks jumped
-    # over, and the repeated hour only once.
+    # The file has 48 rows for every day of wall-clock time: two at times that the clock change
+    # skipped, and the repeated hour only once.
     assert (summary["read"], summary["written"]) == (17_568, 17_566)
     assert (summary["skipped"], summary["missing"]) == (2, 2)
     with AUSGRID.open(newline="") as text:
@@ -141,7 +141,7 @@ def test_a_real_year_adds_up_to_the_watt_hour(stack: Stack, home: dict[str, str]
     assert len(months) == 12
     for month in months:
         for column, name in (("GC", "import_kwh"), ("GG", "export_kwh")):
-            # The file's times are Sydney's, so a local month is the rows that say so.
+            # The file has Sydney's times, so a local month is the rows labelled with it.
             of_month = (row for row in rows if row[""][:7] == month["interval_start"][:7])
             expected = sum(Decimal(row[column]) for row in of_month)
             assert round(month[name], 3) == round(expected, 3)

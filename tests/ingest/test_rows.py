@@ -1,4 +1,4 @@
-"""What a row of a CSV file becomes: a half-hour, a refusal that says why, or nothing."""
+"""Conversion of CSV rows into half-hours, refusals with a reason, or skipped rows."""
 
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -13,13 +13,13 @@ LORD_HOWE = ZoneInfo("Australia/Lord_Howe")
 
 
 def read(text: str, **form: object) -> list[HalfHour | Refused | Skipped]:
-    """Read a file with columns time, use and made."""
+    """Read the rows of a file with columns time, use and made."""
     given = {"import_column": "use", "timezone": SYDNEY} | form
     return list(read_rows(["time,use,made\n", *text.splitlines(keepends=True)], CsvFormat(**given)))  # type: ignore[arg-type]
 
 
 def starts(text: str, **form: object) -> list[str]:
-    """The starts of the half-hours of a file, UTC."""
+    """Return the starts of a file's half-hours, in UTC."""
     rows = read(text, **form)
     return [f"{row.start:%m-%d %H:%M}" for row in rows if isinstance(row, HalfHour)]
 
@@ -47,12 +47,12 @@ def test_an_offset_in_the_file_wins_over_the_timezone() -> None:
     ]
 
 
-def test_a_repeated_hour_is_the_first_pass_and_then_the_second() -> None:
+def test_a_repeated_hour_is_before_and_then_after_the_clock_change() -> None:
     passes = "".join(f"2012-04-01 {time},1,\n" for time in ("02:00", "02:30", "02:00", "02:30"))
     assert starts(passes) == ["03-31 15:00", "03-31 15:30", "03-31 16:00", "03-31 16:30"]
 
 
-def test_a_repeated_hour_that_stands_once_is_the_first_pass() -> None:
+def test_a_repeated_hour_that_is_in_the_file_once_is_before_the_clock_change() -> None:
     once = "".join(f"2012-04-01 {time},1,\n" for time in ("01:30", "02:00", "02:30", "03:00"))
     assert starts(once) == ["03-31 14:30", "03-31 15:00", "03-31 15:30", "03-31 17:00"]
 
@@ -67,7 +67,7 @@ def test_the_half_hour_that_ends_as_the_clocks_jump_may_be_labelled_by_either_cl
     assert isinstance(row, Refused)
 
 
-def test_a_decimal_comma_is_read_where_it_is_said() -> None:
+def test_a_decimal_comma_is_read_when_configured() -> None:
     (row,) = read("2011-07-01 01:30,0.5,\n")
     text = ["time;use\n", "2011-07-01 01:30;0,5\n"]
     form = {"import_column": "use", "timezone": SYDNEY, "delimiter": ";"}
@@ -79,13 +79,13 @@ def test_a_decimal_comma_is_read_where_it_is_said() -> None:
 
 
 @pytest.mark.parametrize("cell", ["1_000", "\u0661", "1,000.5", "0x10", "Infinity", "1e4000"])
-def test_what_no_meter_writes_is_no_number(cell: str) -> None:
+def test_a_cell_that_is_not_a_number_is_refused(cell: str) -> None:
     (row,) = read(f'2011-07-01 01:30,"{cell}",\n')
     assert isinstance(row, Refused)
     assert "is not a number" in row.reason
 
 
-def test_a_file_cut_off_within_quotes_is_no_file() -> None:
+def test_a_file_cut_off_within_quotes_is_refused() -> None:
     with pytest.raises(FormatError, match="line 3 is not CSV"):
         read('2011-07-01 01:30,1,2\n2011-07-01 02:00,1,"2\n')
 

@@ -1,4 +1,4 @@
-"""The documents of the running stack, and the npm tools that check them."""
+"""Fixtures: the OpenAPI documents of the running stack, and the npm tools that check them."""
 
 import json
 import shutil
@@ -19,7 +19,7 @@ Document = dict[str, Any]
 
 @pytest.fixture(scope="session")
 def document(stack: Stack) -> Callable[..., Document]:
-    """Fetch /openapi.json with a token of an ESCO, or with none."""
+    """A function that fetches /openapi.json with a token of an ESCO, or without a token."""
 
     def fetch(esco: str | None = None, kind: str = "read") -> Document:
         with stack.client(esco, kind) as client:
@@ -33,7 +33,7 @@ def document(stack: Stack) -> Callable[..., Document]:
 
 @pytest.fixture(scope="session")
 def npm_tools(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the pinned npm tools in `node_modules/.bin`; skips where there is no npm."""
+    """A folder with the pinned npm tools in `node_modules/.bin`; skips without npm."""
     npm = shutil.which("npm")
     if npm is None:
         pytest.skip("npm is not installed")
@@ -54,7 +54,7 @@ def npm_tools(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def saved(
     document: Callable[..., Document], tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[Document], Path]:
-    """Write a document to a file of its own."""
+    """A function that writes a document to a new file and returns its path."""
 
     def save(content: Document) -> Path:
         file = tmp_path_factory.mktemp("openapi") / "openapi.json"

@@ -1,4 +1,4 @@
-"""What schemathesis must know of PostgREST; loaded by SCHEMATHESIS_HOOKS."""
+"""Hooks that teach schemathesis about PostgREST; loaded by SCHEMATHESIS_HOOKS."""
 
 from typing import Any
 
@@ -7,10 +7,10 @@ import schemathesis
 
 @schemathesis.hook
 def after_call(context: Any, case: Any, response: Any) -> None:
-    """Take an insert's empty answer for no rows: a body comes with `return=representation` only.
+    """Read an empty response as no rows: inserts return them only for `return=representation`.
 
-    OpenAPI's `content` describes potential payloads and cannot say when there is one; schemathesis
-    takes what is described for certain.
+    OpenAPI's `content` describes a possible payload and cannot say when there is one, but
+    schemathesis expects it always.
     """
     inserted = case.method == "POST" and response.status_code in (200, 201)
     if inserted and not response.content:

@@ -1,4 +1,4 @@
-"""The converter's parts, by table: types, constraints, filters, names; no server is asked."""
+"""The converter's parts, tested by table without a server: types, constraints, filters, names."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""`/openapi.json` is valid, right about the database, and tells each caller its own part."""
+"""`/openapi.json` is valid, matches the database, and shows callers only what they may use."""
 
 import json
 import subprocess
@@ -27,7 +27,7 @@ def operations(document: Document) -> Iterator[tuple[str, str, dict[str, Any]]]:
 
 
 @pytest.mark.parametrize(("esco", "kind"), [(None, "read"), ("wlce", "read"), ("wlce", "write")])
-def test_it_is_valid_openapi_3_1(document: Fetch, esco: str | None, kind: str) -> None:
+def test_the_document_is_valid_openapi_3_1(document: Fetch, esco: str | None, kind: str) -> None:
     found = document(esco, kind)
     assert found["openapi"].startswith("3.1.")
     assert [error.message for error in OpenAPIV31SpecValidator(found).iter_errors()] == []
@@ -64,7 +64,7 @@ def test_operations_read_well_and_none_lacks_errors(document: Fetch) -> None:
             assert {"401", "403", "429"} <= operation["responses"].keys(), (path, method)
 
 
-def test_without_a_token_it_is_what_a_read_client_may(document: Fetch) -> None:
+def test_without_a_token_it_shows_what_a_read_client_may_do(document: Fetch) -> None:
     public, read, write = document(), document("wlce", "read"), document("wlce", "write")
     assert public["paths"] == read["paths"]
     assert public["paths"].keys() <= write["paths"].keys()
@@ -75,7 +75,7 @@ def test_without_a_token_it_is_what_a_read_client_may(document: Fetch) -> None:
     assert "delete" not in write["paths"]["/rest/v1/escos"]
 
 
-def test_what_a_role_may_is_what_the_database_grants(
+def test_a_role_sees_the_operations_that_the_database_grants(
     document: Fetch, admin: psycopg.Connection[Any]
 ) -> None:
     verbs = {"post": "insert", "patch": "update", "delete": "delete"}
@@ -98,7 +98,7 @@ def test_what_a_role_may_is_what_the_database_grants(
             assert (method in item) == granted[0], (relation, verb)
 
 
-def test_nothing_internal_is_told(stack: Stack, document: Fetch) -> None:
+def test_nothing_internal_is_shown(stack: Stack, document: Fetch) -> None:
     upstream = urlsplit(stack.contract["postgrest_url"]).netloc
     for found in (document(), document("wlce", "write")):
         text = json.dumps(found)
@@ -108,7 +108,7 @@ def test_nothing_internal_is_told(stack: Stack, document: Fetch) -> None:
         assert {server["url"] for server in found["servers"]} == {stack.contract["base_url"]}
 
 
-def test_required_and_null_are_those_of_the_base_table(
+def test_required_and_nullable_match_the_base_table(
     document: Fetch, admin: psycopg.Connection[Any]
 ) -> None:
     schemas = document("wlce", "write")["components"]["schemas"]
@@ -160,7 +160,7 @@ def test_every_choice_and_every_example_of_a_filter_works(stack: Stack, document
                 name: examples(by_name[name])
                 for name in by_name.keys() - {"select", "order", "limit", "offset", "Prefer"}
             }
-            # One request tries one example of every column.
+            # Each request tries one example for every column.
             requests = [
                 [(name, told[turn]) for name, told in trials.items() if turn < len(told)]
                 for turn in range(max(map(len, trials.values())))
@@ -177,7 +177,7 @@ def test_every_choice_and_every_example_of_a_filter_works(stack: Stack, document
                 assert answer.status_code in (200, 206), (path, choice, answer.text)
 
 
-def test_a_document_not_changed_is_not_sent_again(stack: Stack) -> None:
+def test_an_unchanged_document_gives_304(stack: Stack) -> None:
     with stack.client("wlce") as client:
         first = client.get("/openapi.json")
         again = client.get("/openapi.json", headers={"If-None-Match": first.headers["etag"]})
@@ -195,7 +195,7 @@ def test_a_bad_token_is_refused(stack: Stack) -> None:
     assert answer.headers["content-type"] == "application/problem+json"
 
 
-def test_it_follows_the_schema_without_a_restart(stack: Stack, document: Fetch) -> None:
+def test_the_document_follows_the_schema_without_a_restart(stack: Stack, document: Fetch) -> None:
     path = "/rest/v1/followed"
     with psycopg.connect(stack.contract["database_url"], autocommit=True) as connection:
         connection.execute(
@@ -216,7 +216,7 @@ def test_it_follows_the_schema_without_a_restart(stack: Stack, document: Fetch) 
         wait_until(lambda: path not in document()["paths"])
 
 
-def test_it_stays_up_while_postgrest_hangs(stack: Stack) -> None:
+def test_the_document_is_served_while_postgrest_hangs(stack: Stack) -> None:
     port = urlsplit(stack.contract["postgrest_url"]).port
     (postgrest,) = (
         psutil.Process(connection.pid)
@@ -238,7 +238,7 @@ def test_it_stays_up_while_postgrest_hangs(stack: Stack) -> None:
 
 
 def examples(parameter: dict[str, Any]) -> list[str]:
-    """The values that a filter's description tells to try."""
+    """Return the example values in a filter's description."""
     schema = parameter["schema"]
     told: list[str] = schema.get("items", schema)["examples"]
     assert all(f"`{one}`" in parameter["description"] for one in told)

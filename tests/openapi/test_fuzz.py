@@ -1,7 +1,7 @@
-"""schemathesis over the document, as two ESCOs that read and write: `make fuzz` takes longer.
+"""schemathesis over the document, as two ESCOs that read and write; `make fuzz` runs longer.
 
-No answer is a 5xx, breaks its schema or ignores a missing token; and a third ESCO, whom nobody
-fuzzes, has the same rows afterwards.
+No response is a 5xx, breaks its schema or ignores a missing token, and a third ESCO, which is not
+fuzzed, has the same rows afterwards.
 """
 
 import json
@@ -32,13 +32,13 @@ CHECKS = (
 
 @pytest.fixture(scope="module")
 def fuzzed_stack() -> Iterator[Stack]:
-    """A stack of its own: what is written to it stays."""
+    """A separate stack, because writes to it remain."""
     with running_stack() as running:
         yield running
 
 
 def rows_of(stack: Stack, esco: str) -> dict[str, Any]:
-    """A digest of every row that an ESCO has, by relation."""
+    """Return a digest of all rows of an ESCO, by relation."""
     with psycopg.connect(stack.contract["database_url"]) as connection:
         relations = connection.execute(
             "select relname from pg_class where relnamespace = 'api'::regnamespace"
@@ -58,7 +58,7 @@ def rows_of(stack: Stack, esco: str) -> dict[str, Any]:
 
 
 def fuzz(stack: Stack, esco: str, kind: str, folder: Path) -> subprocess.Popen[str]:
-    """Start schemathesis over the document of a token."""
+    """Start schemathesis with a token and the document that the token sees."""
     with stack.client(esco, kind) as client:
         document = client.get("/openapi.json").json()
     file = folder / f"{esco}-{kind}.json"
@@ -97,7 +97,7 @@ def test_no_answer_breaks_the_contract(fuzzed_stack: Stack, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("method", ["POST", "PATCH", "DELETE"])
-def test_a_write_to_a_view_that_takes_none_is_the_callers_error(stack: Stack, method: str) -> None:
+def test_a_write_to_a_read_only_view_is_the_callers_error(stack: Stack, method: str) -> None:
     with stack.client("wlce", "write") as client:
         answer = client.request(
             method, "/rest/v1/meters_offline_all?serial=eq.none", json={"serial": "none"}

@@ -1,4 +1,4 @@
-"""Client generators take the document: what they make compiles and makes a call."""
+"""Client generators accept the document; the clients they generate compile and make a call."""
 
 import os
 import shutil
@@ -59,7 +59,7 @@ print(rows[0].serial, rows[0].hardware, MeterRegistryInsert(serial="EML1", name=
 
 
 def environment(stack: Stack) -> dict[str, str]:
-    """What the generated clients' programs read."""
+    """Return the environment that the programs with generated clients read."""
     token = stack.contract["escos"]["wlce"]["read_token"]
     return os.environ | {"BASE": stack.contract["base_url"], "TOKEN": token}
 
@@ -97,7 +97,7 @@ def test_typescript_types_compile_and_fit_the_answer(
 
 @pytest.fixture(scope="module")
 def python_generator(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The bin folder of an environment with the generator, whose pins are not this project's."""
+    """The bin folder of a separate environment with the generator, whose pins differ from ours."""
     folder = tmp_path_factory.mktemp("generator")
     venv.create(folder, with_pip=True)
     done = subprocess.run(

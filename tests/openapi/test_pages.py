@@ -1,4 +1,4 @@
-"""`/docs` and `/redoc` in a real browser: what a person does works, nothing leaves the origin."""
+"""`/docs` and `/redoc` in a real browser: they work, and send nothing to other origins."""
 
 import shutil
 from collections.abc import Iterator
@@ -20,19 +20,19 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-PATIENCE_MS = 60_000  # drawing 150 operations keeps a busy machine that long
+PATIENCE_MS = 60_000  # rendering 150 operations can take that long on a busy machine
 
 
 @pytest.fixture(scope="module")
 def playwright() -> Iterator[Playwright]:
-    """Playwright over its own driver; the browser is the system's."""
+    """Playwright with its own driver and the system's browser."""
     with sync_playwright() as driver:
         yield driver
 
 
 @pytest.fixture(scope="module")
 def browser(playwright: Playwright) -> Iterator[Browser]:
-    """Headless chromium; skips where none is installed."""
+    """Headless Chromium; skips if it is not installed."""
     program = shutil.which("chromium") or shutil.which("chromium-browser")
     program = program or shutil.which("google-chrome")
     if program is None:
@@ -44,7 +44,7 @@ def browser(playwright: Playwright) -> Iterator[Browser]:
 
 @pytest.fixture
 def page(stack: Stack, browser: Browser) -> Iterator[Page]:
-    """A page of a fresh profile; at the end, no request went to another origin."""
+    """A page with a fresh profile; checks at the end that no request went to another origin."""
     page = browser.new_page(base_url=stack.contract["base_url"])
     page.set_default_timeout(PATIENCE_MS)
     expect.set_options(timeout=PATIENCE_MS)
@@ -67,7 +67,7 @@ def open_operation(page: Page, tag: str, operation: str) -> Locator:
     page.goto(f"/docs#/{tag}/{operation}")
     opened = page.locator(f"#operations-{tag}-{operation}")
     expect(opened.locator("button.execute")).to_be_visible()
-    # Nothing covers what it is about.
+    # Nothing may cover the operation's path.
     opened.locator(".opblock-summary-path").first.click(trial=True)
     return opened
 
@@ -87,7 +87,7 @@ def authorize(page: Page, stack: Stack) -> None:
 
 
 def execute(page: Page, operation: Locator, path: str) -> tuple[int, str, str]:
-    """Press Execute; return status, the URL that was asked, and the body shown."""
+    """Press Execute; return the status, the URL requested and the body shown."""
     with page.expect_response(lambda answer: urlsplit(answer.url).path == path) as answer:
         operation.locator("button.execute").click()
     shown = operation.locator(".live-responses-table tr.response .response-col_description")
@@ -106,7 +106,7 @@ def test_a_filter_typed_without_operator_finds_the_meter(stack: Stack, page: Pag
     assert status == 401, "no token yet"
     assert "token" in body
     authorize(page, stack)
-    # Authorized, the page shows what the token may do: this one may write.
+    # Once authorized, the page shows what the token may do: this one may write.
     expect(page.locator("#operations-meters-createMeterRegistry")).to_be_visible()
     fill(listing, "serial", "WLCE0001")
     status, url, body = execute(page, listing, "/rest/v1/meter_registry")
@@ -130,7 +130,7 @@ def test_a_filter_typed_without_operator_finds_the_meter(stack: Stack, page: Pag
     assert (status, "WLCEPV01" in body, "hardware" in body) == (200, True, False)
 
 
-def test_a_wrong_secret_is_told_and_can_be_typed_again(stack: Stack, page: Page) -> None:
+def test_a_wrong_secret_is_reported_and_can_be_retyped(stack: Stack, page: Page) -> None:
     page.goto("/docs")
     client = stack.contract["escos"]["hmce"]
     page.locator("button.btn.authorize").click()
@@ -168,7 +168,7 @@ TYPED = {
 }
 
 
-def test_what_is_typed_is_completed_and_never_sent_elsewhere(stack: Stack, page: Page) -> None:
+def test_typed_filters_are_completed_and_never_sent_elsewhere(stack: Stack, page: Page) -> None:
     page.goto("/docs")
     origin = stack.contract["base_url"]
     for typed, sent in TYPED.items():
