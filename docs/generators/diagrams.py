@@ -1,5 +1,6 @@
 """Mermaid diagrams, drawn as SVG while the site is built: a page needs no script for them."""
 
+import hashlib
 from typing import Any
 
 import mermaidx
@@ -7,4 +8,6 @@ import mermaidx
 
 def draw(source: str, language: str, css_class: str, *_: Any, **__: Any) -> str:
     """Return the HTML of a ```mermaid block; a diagram that cannot be read fails the build."""
-    return f'<div class="{css_class}">{mermaidx.render(source).svg()}</div>'
+    name = f"diagram-{hashlib.sha256(source.encode()).hexdigest()[:8]}"
+    svg = mermaidx.render(source).svg().replace("my-svg", name)
+    return f'<div class="{css_class}">{svg}</div>'

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import psycopg
@@ -37,6 +37,7 @@ SERIES_KEYS = {
     "meter_id": "meter_registry",
     "circuit_id": "circuits",
 }
+AGGREGATE = "circuit_interval_"
 SERIES_TIMES = {"timestamp", "day", "month"}
 
 COLUMNS = """
@@ -127,7 +128,7 @@ class Relation:
         names = {column.name for column in self.columns}
         series = names & SERIES_KEYS.keys() and names & SERIES_TIMES
         references = [column for column in self.columns if column.key and column.refers_to]
-        if self.name.startswith("circuit_interval_"):
+        if self.name.startswith(AGGREGATE):
             return "Aggregates"
         if not self.columns[0].has_table:
             return "Views"
@@ -168,7 +169,16 @@ def _read_relations(connection: psycopg.Connection[Any]) -> Iterator[Relation]:
         columns = cursor.execute(COLUMNS).fetchall()
     for name, comment, rights in connection.execute(RELATIONS, [list(ROLES)]).fetchall():
         own = tuple(column for column in columns if column.relation == name)
+        if name.startswith(AGGREGATE):
+            own = tuple(map(_of_aggregate, own))
         yield Relation(name, comment, frozenset(rights or ()), own)
+
+
+def _of_aggregate(column: Column) -> Column:
+    """Return a column of an aggregate with its key: it has a constraint on one engine alone."""
+    key = column.name in SERIES_KEYS or column.name in SERIES_TIMES
+    to = f"{SERIES_KEYS[column.name]}.id" if column.name in SERIES_KEYS else None
+    return replace(column, key=key, required=False, is_unique=False, refers_to=to)
 
 
 def _rights(relations: Iterable[Relation]) -> str:
