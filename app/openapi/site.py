@@ -4,12 +4,12 @@ import base64
 import hashlib
 import re
 from pathlib import Path
-from typing import Any
 
-from fastapi import FastAPI, Response
+from fastapi import FastAPI, HTTPException, Response
 from fastapi.responses import PlainTextResponse, RedirectResponse
 from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
+from starlette.types import Scope
 
 SITE = Path(__file__).resolve().parents[2] / "site"
 INLINE = re.compile(r"<script>(.*?)</script>", re.DOTALL)
@@ -26,9 +26,11 @@ class Guide(StaticFiles):
         policy = headers["Content-Security-Policy"] + f"; script-src 'self' {hashes}"
         self._headers = headers | {"Content-Security-Policy": policy}
 
-    def file_response(self, *args: Any, **options: Any) -> Response:
-        """Answer with a file."""
-        response = super().file_response(*args, **options)
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        """Answer with a file; 404 where there is none, as on every other path."""
+        response = await super().get_response(path, scope)
+        if response.status_code == 404:
+            raise HTTPException(404)  # the site's own page for it looks for its styles at the root
         response.headers.update(self._headers)
         return response
 
