@@ -1,1 +1,1 @@
-"""What operators need: migrations, health, metrics, upkeep."""
+"""Health and metrics for operators."""

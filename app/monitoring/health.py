@@ -1,4 +1,4 @@
-"""Health of this process (`/live`) and of everything it needs (`/ready`)."""
+"""Health of this process (`/live`) and of all that it depends on (`/ready`)."""
 
 import asyncio
 from typing import Literal
@@ -18,20 +18,20 @@ PROBE_SECONDS = 2.0
 
 
 class Live(BaseModel):
-    """The process answers."""
+    """The process is alive."""
 
     status: Literal["ok"] = "ok"
 
 
 class Component(BaseModel):
-    """One thing the gateway needs, and what is wrong with it when it is not ok."""
+    """The state of a component that the gateway depends on; `detail` tells why it is not ok."""
 
     status: Literal["ok", "down"]
     detail: str | None = None
 
 
 class Ready(BaseModel):
-    """Whether requests can be served; `components` names each part, `lacks` what no part does."""
+    """The readiness to serve requests; `lacks` lists functions that the database's engine lacks."""
 
     status: Literal["ok", "down"]
     engine: Literal["timescale", "postgres"] | None
@@ -41,17 +41,17 @@ class Ready(BaseModel):
 
 @router.get("/live", summary="Is this process alive?")
 async def live() -> Live:
-    """Answer 200 for as long as the process can answer at all; asks nothing of its neighbours."""
+    """Answer 200 as long as the process can answer at all; other components are not checked."""
     return Live()
 
 
 @router.get(
     "/ready",
     summary="Can requests be served?",
-    responses={503: {"model": Ready, "description": "A part that requests need is down."}},
+    responses={503: {"model": Ready, "description": "A component that requests need is down."}},
 )
 async def ready(request: Request, services: ServicesDep, response: Response) -> Ready:
-    """Ask the database and PostgREST; 503 names the part that is down."""
+    """Check the database and PostgREST; 503 names the component that is down."""
     (engine, database), postgrest = await asyncio.gather(_database(services), _postgrest(services))
     components = {"database": database, "postgrest": postgrest}
     if getattr(request.app.state, "draining", False):
@@ -80,7 +80,7 @@ async def _database(
 
 
 async def _postgrest(services: Services) -> Component:
-    # No token: PostgREST answers 401 once its schema cache is loaded, 503 before that.
+    # Without a token PostgREST answers 401 once its schema cache is loaded, and 503 before.
     try:
         answer = await services.postgrest.head("/", timeout=PROBE_SECONDS)
     except httpx.HTTPError:

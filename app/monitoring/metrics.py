@@ -1,4 +1,4 @@
-"""`/metrics` for Prometheus: requests, latency, pools, failures; nothing of clients or ESCOs."""
+"""`/metrics` for Prometheus: requests, latency, pools, failures; nothing about clients or ESCOs."""
 
 import asyncio
 
@@ -19,27 +19,27 @@ router = APIRouter(tags=["operations"])
 
 
 async def _wal_archive(pool: Pool) -> dict[str, float]:
-    """How archiving stands, for an alarm before the disk is full; nothing when no one can say."""
+    """Return the state of WAL archiving, for an alarm before the disk is full; {} if unknown."""
     try:
         async with asyncio.timeout(PROBE_SECONDS), pool.connection() as connection:
             row = await (await connection.execute(ARCHIVER_STATE)).fetchone()
     except (psycopg.Error, PoolTimeout, TimeoutError):
         return {}
-    assert row is not None  # noqa: S101  (one row, always)
+    assert row is not None  # noqa: S101  (the query returns exactly one row)
     known = {"on": row["on"], "failing": row["failing"], "seconds": row["seconds"]}
     return {state: float(value) for state, value in known.items() if value is not None}
 
 
 @router.get("/metrics", summary="Metrics for Prometheus", include_in_schema=False)
 async def metrics(request: Request, services: ServicesDep) -> Response:
-    """Answer in Prometheus' text format, to whom FLOWS_METRICS names."""
+    """Return the metrics in Prometheus' text format; FLOWS_METRICS sets who may read them."""
     access = services.settings.metrics
     if access == "off":
         raise NotFound()
     if access == "token":
         caller = services.verifier.verify(bearer_token(request.scope["headers"]))
         if caller.role != "grafanareader":
-            raise Forbidden("Metrics are for monitoring: the role grafanareader.")
+            raise Forbidden("Metrics need a token with the role grafanareader.")
     counters: Metrics = request.app.state.metrics
     counters.wal_archive = await _wal_archive(services.pool)
     text = generate_latest(counters.registry)

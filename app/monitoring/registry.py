@@ -1,4 +1,4 @@
-"""The metrics of one gateway process: requests, latency, failures, and gauges read at a scrape."""
+"""The metrics of one gateway process: counters, latencies, and gauges read at each scrape."""
 
 from collections.abc import Callable, Iterator
 from functools import lru_cache
@@ -14,7 +14,7 @@ BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 1
 
 
 class Metrics:
-    """The counters of one gateway process. Labels are route templates, never what a caller sent."""
+    """The metrics of one gateway process. Labels are route templates, never text from a caller."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -34,7 +34,7 @@ class Metrics:
         )
         self.upstream_errors = Counter(
             "flows_upstream_errors",
-            "Requests that PostgREST did not answer: connect, timeout, cut, unavailable.",
+            "Requests not answered by PostgREST, by cause: connect, timeout, cut, unavailable.",
             ["kind"],
             registry=self.registry,
         )
@@ -52,10 +52,10 @@ class Metrics:
         self.wal_archive: dict[str, float] = {}
         self.watch(
             "flows_wal_archive",
-            "Archiving of WAL: on, failing (1 or 0), seconds since a segment last arrived.",
+            "WAL archiving: on, failing (1 or 0), seconds since the last segment was archived.",
             lambda: self.wal_archive,
         )
-        # Finding a labelled child takes a lock and a dictionary of tuples; keep the ones found.
+        # Cache the labelled children, because looking one up takes a lock and builds a tuple.
         self._request_child = lru_cache(maxsize=1024)(self._requests.labels)
         self._seconds_child = lru_cache(maxsize=1024)(self._seconds.labels)
 
@@ -66,7 +66,7 @@ class Metrics:
         self._seconds_child(method, route).observe(seconds)
 
     def watch_database(self, pool: Pool) -> None:
-        """Show the pool of database connections at each scrape."""
+        """Add gauges of the pool of database connections."""
 
         def read() -> dict[str, float]:
             stats = pool.get_stats()

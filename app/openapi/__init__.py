@@ -1,1 +1,1 @@
-"""One OpenAPI 3.1 document and the pages that show it."""
+"""The OpenAPI 3.1 document and the pages that show it."""

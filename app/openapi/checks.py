@@ -1,7 +1,7 @@
-"""CHECK constraints as JSON Schema keywords: lists of values become `enum`, bounds become limits.
+"""Conversion of CHECK constraints to JSON Schema: lists of values to `enum`, bounds to limits.
 
-What cannot be said in JSON Schema (a remainder, a comparison of columns) is left out; the database
-still refuses it.
+Constraints that JSON Schema cannot express (a remainder, a comparison of columns) are left out; the
+database still enforces them.
 """
 
 import re
@@ -30,7 +30,7 @@ def keywords(column: str, checks: tuple[str, ...]) -> dict[str, Any]:
         if (listed := LIST.match(check)) and _named(listed, column):
             values = LITERAL.findall(listed["values"])
             found["enum"] = [value.replace("''", "'") for value in values]
-        # A bound in a disjunction binds nothing by itself.
+        # A bound that is one part of an OR is not a bound by itself.
         elif " OR " not in check and "NOT " not in check:
             for bound in BOUND.finditer(check):
                 if _named(bound, column):

@@ -1,4 +1,4 @@
-"""Columns as properties: type, null, allowed values, meaning, from Swagger and the catalogue."""
+"""Conversion of columns to JSON Schema properties, from PostgREST's Swagger and the catalogue."""
 
 import re
 from typing import Any
@@ -8,14 +8,14 @@ from app.openapi.checks import keywords
 from app.openapi.facts import ColumnFacts, RelationFacts
 from app.openapi.types import JsonSchema, json_schema, nullable
 
-# How PostgREST writes keys into a column's description.
+# The marks that PostgREST writes into the description of a key column.
 PRIMARY_KEY = "<pk/>"
 FOREIGN_KEY = re.compile(r"<fk table='(?P<table>[^']+)' column='(?P<column>[^']+)'/>")
 NOTE = re.compile(r"\s*Note:\n.*", re.DOTALL)
 
 
 def value_schema(name: str, swagger: dict[str, Any], facts: ColumnFacts) -> JsonSchema:
-    """Return the schema of a value of the column that is not null."""
+    """Return the schema of the column's values, null excluded."""
     schema = json_schema(str(swagger.get("format", "text")))
     if allowed := swagger.get("enum"):
         schema["enum"] = allowed
@@ -44,12 +44,12 @@ def property_schema(
 
 
 def meaning(swagger: dict[str, Any]) -> str:
-    """Return the column's comment: what it holds, and in which unit."""
+    """Return the column's comment, which gives its meaning and unit."""
     return NOTE.sub("", str(swagger.get("description", ""))).strip()
 
 
 def description(swagger: dict[str, Any]) -> str:
-    """Return the column's comment, and the keys it is part of, as sentences."""
+    """Return the column's comment and the keys it belongs to, as sentences."""
     text = str(swagger.get("description", ""))
     sentences = [meaning(swagger)]
     if PRIMARY_KEY in text:
@@ -60,21 +60,21 @@ def description(swagger: dict[str, Any]) -> str:
 
 
 def is_key(swagger: dict[str, Any]) -> bool:
-    """Whether the column is (part of) the primary key."""
+    """Return whether the column is the primary key or part of it."""
     return PRIMARY_KEY in str(swagger.get("description", ""))
 
 
 def refers_to(swagger: dict[str, Any]) -> str | None:
-    """Return the relation that the column's foreign key points at."""
+    """Return the relation that the column's foreign key references, or None."""
     found = FOREIGN_KEY.search(str(swagger.get("description", "")))
     return found["table"] if found else None
 
 
 def row_schemas(name: str, swagger: dict[str, Any], facts: RelationFacts) -> dict[str, JsonSchema]:
-    """Return the row as it is read whole, read in part, inserted and updated; by suffix.
+    """Return the schemas of a row, by suffix: complete, "Selection", "Insert" and "Update".
 
-    A row that is read whole has every column, so all are required and null is a value; with
-    `select` only those asked for come. An insert needs what is neither nullable nor defaulted.
+    In a complete row all columns are required and may be null; with `select` only the selected
+    columns are present. An insert requires the columns that are neither nullable nor defaulted.
     """
     columns = {
         column: (described, facts.columns[column])
@@ -93,7 +93,7 @@ def row_schemas(name: str, swagger: dict[str, Any], facts: RelationFacts) -> dic
     about = _first_line(str(swagger.get("description", ""))) or f"A row of `{name}`."
     schemas = {
         "": _object(about, read, list(read)),
-        "Selection": _object(f"The columns of `{name}` that `select` asks for.", read, []),
+        "Selection": _object(f"The columns of `{name}` that `select` names.", read, []),
     }
     written = {
         column: property_schema(column, described, fact)

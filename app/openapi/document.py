@@ -1,4 +1,4 @@
-"""The OpenAPI 3.1 document: PostgREST's part converted, the gateway's own routes, one frame."""
+"""Assembly of the OpenAPI 3.1 document from PostgREST's converted part and the gateway's routes."""
 
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
@@ -13,15 +13,15 @@ from app.openapi.relations import relations
 GUIDE = Path(__file__).parent / "guide.md"
 REST_PATH = "/rest/v1"
 SCOPE_DESCRIPTIONS = {
-    "read": "Read what is the ESCO's.",
-    "write": "Change what is the ESCO's.",
+    "read": "Read the ESCO's data.",
+    "write": "Change the ESCO's data.",
     "admin": "Manage the ESCO's clients.",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """What every caller's document shares."""
+    """The parts that the documents of all callers share."""
 
     base_url: str
     version: str
@@ -32,7 +32,7 @@ class Frame:
 def build(
     frame: Frame, swagger: dict[str, Any], facts: Facts, scopes: AbstractSet[str]
 ) -> dict[str, Any]:
-    """Return the document of a role that may do what `facts` say, with a token of `scopes`."""
+    """Return the document for a role with the rights in `facts` and a token with `scopes`."""
     exposed = relations(swagger, facts)
     paths = own.paths(frame.own, frame.secured, scopes)
     paths |= {f"{REST_PATH}/{relation.name}": relation.path_item() for relation in exposed}
@@ -90,13 +90,13 @@ def _security_schemes(base_url: str) -> dict[str, Any]:
             "type": "http",
             "scheme": "bearer",
             "bearerFormat": "JWT",
-            "description": "A token that you have already.",
+            "description": "An access token that you already have.",
         },
     }
 
 
 def _without_unused(document: dict[str, Any]) -> dict[str, Any]:
-    """Drop components that nothing refers to, until none is left."""
+    """Return the document without components that are not referenced, directly or indirectly."""
     components = document["components"]
     while True:
         used = set(_references(document))

@@ -1,4 +1,4 @@
-"""Examples that look like Flows data: by the column's name, else by its type."""
+"""Realistic example values, chosen by a column's name or else by its type."""
 
 from typing import Any
 
@@ -54,7 +54,7 @@ BY_TYPE: dict[str, Any] = {
 
 
 def value(name: str, schema: dict[str, Any]) -> Any:
-    """Return a value of the schema that a column of that name could hold."""
+    """Return an example of the schema that suits a column with this name."""
     if "enum" in schema:
         return schema["enum"][0]
     if "pattern" in schema:

@@ -1,4 +1,4 @@
-"""What the catalogue says beyond PostgREST's Swagger; `gateway.describe_api()` answers it."""
+"""Facts of the database catalogue that PostgREST's Swagger lacks, from `gateway.describe_api()`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class ColumnFacts:
-    """One column of an exposed relation, as the base table behind it has it."""
+    """A column of an exposed relation, with the properties it has in its base table."""
 
     not_null: bool
     has_default: bool
@@ -18,7 +18,7 @@ class ColumnFacts:
 
 @dataclass(frozen=True, slots=True)
 class RelationFacts:
-    """What the role may do with a relation (reading it goes without saying), and its columns."""
+    """A relation that the role may read: its columns, and the role's rights to change rows."""
 
     insert: bool
     update: bool
@@ -27,13 +27,13 @@ class RelationFacts:
 
     @property
     def writable(self) -> bool:
-        """Whether the role may change anything here."""
+        """True if the role may insert, update or delete rows."""
         return self.insert or self.update or self.delete
 
 
 @dataclass(frozen=True, slots=True)
 class FunctionFacts:
-    """What a function gives: rows of `relation`, rows of `columns` (name → type), or a `type`."""
+    """A function's result: rows of `relation`, rows of `columns` (name → type), or a `type`."""
 
     volatile: bool
     returns_set: bool
@@ -44,14 +44,14 @@ class FunctionFacts:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """Everything in schema api that one role may use."""
+    """All objects in schema api that one role may use."""
 
     relations: Mapping[str, RelationFacts]
     functions: Mapping[str, FunctionFacts]
 
 
 def parse(described: Mapping[str, Any]) -> Facts:
-    """Read what `gateway.describe_api()` returned."""
+    """Convert the result of `gateway.describe_api()`."""
     relations = {
         name: RelationFacts(
             insert=relation["insert"],

@@ -1,4 +1,4 @@
-"""Query parameters and `Prefer` of a relation, as choices that work when they are tried."""
+"""Query parameters and `Prefer` header of a relation, with examples that work as they are."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from app.openapi.types import JsonSchema
 
 Parameter = dict[str, Any]
 
-# Names that PostgREST reads as something other than a column.
+# Names of query parameters that PostgREST does not read as columns.
 RESERVED = frozenset(("select", "order", "limit", "offset", "columns", "on_conflict"))
 LOGICAL = frozenset(("and", "or", "not.and", "not.or"))
 
@@ -17,10 +17,11 @@ COMPARE = ("eq", "neq", "gt", "gte", "lt", "lte")
 def filter_parameter(
     column: str, schema: JsonSchema, *, not_null: bool, meaning: str = ""
 ) -> Parameter:
-    """Return the filter of one column: what it holds, its operators; `schema` is of its values.
+    """Return the filter parameter of a column, with its meaning and an example per operator.
 
-    Numbers and times may be given twice (`gte.` and `lt.`): they are lists. Values are free text,
-    since the documentation page turns one without operator into `eq.`.
+    `schema` is the schema of the column's values. Filters on numbers and times are lists, because
+    they may be given twice (`gte.` and `lt.`). Values are free text, because the documentation page
+    adds `eq.` to a value without an operator.
     """
     tried = trials(column, schema, not_null=not_null)
     told = " · ".join(f"`{trial}` {finds}" for trial, finds in tried)
@@ -33,7 +34,7 @@ def filter_parameter(
     }
     if "gte" in operators(schema):
         parameter |= {"schema": {"type": "array", "items": text}, "explode": True, "style": "form"}
-        parameter["description"] += " · with two values both must hold"
+        parameter["description"] += " · if given twice, both must hold"
     return parameter
 
 
@@ -56,7 +57,7 @@ def operators(schema: JsonSchema) -> tuple[str, ...]:
 
 
 def trials(column: str, schema: JsonSchema, *, not_null: bool) -> list[tuple[str, str]]:
-    """Return (value to type, what it finds) for each operator of the column."""
+    """Return (example value, explanation) for each operator of the column."""
     value = examples.value(column, schema)
     text = str(value).lower() if isinstance(value, bool) else str(value)
     several = ",".join(str(one) for one in schema.get("enum", [value])[:2])
@@ -68,8 +69,8 @@ def trials(column: str, schema: JsonSchema, *, not_null: bool) -> list[tuple[str
         "gte": (f"gte.{text}", "greater or equal"),
         "lt": (f"lt.{text}", "less"),
         "lte": (f"lte.{text}", "less or equal"),
-        "like": (f"like.{text[:3]}*", "matches (* is anything)"),
-        "ilike": (f"ilike.*{text[:3].lower()}*", "matches in any case"),
+        "like": (f"like.{text[:3]}*", "matches the pattern (* is any text)"),
+        "ilike": (f"ilike.*{text[:3].lower()}*", "matches the pattern in upper or lower case"),
         "in": (f"in.({several})", "one of"),
         "is": ("is.true", "or `is.false`"),
         "cs": (f"cs.{{{inner}}}", "contains"),
@@ -85,47 +86,48 @@ def trials(column: str, schema: JsonSchema, *, not_null: bool) -> list[tuple[str
 
 
 def select(columns: list[str], embeddable: list[str]) -> Parameter:
-    """Return `select`: columns, everything, or the rows of a related relation."""
+    """Return the parameter `select`: columns, and rows of related relations."""
     return _choices(
         "select",
-        "Columns to return, by comma; all by default. `relation(*)` adds the related rows, "
-        "`relation(column,…)` some of their columns; `alias:column` renames, `column->key` looks "
-        "into JSON.",
+        "Columns to return, separated by commas; all by default. `relation(*)` adds related rows, "
+        "`relation(column,…)` some of their columns; `alias:column` renames, `column->key` reads "
+        "a key of JSON.",
         ["*", *columns, *(f"{relation}(*)" for relation in embeddable)],
     )
 
 
 def order(columns: list[str]) -> Parameter:
-    """Return `order`: columns with their direction."""
+    """Return the parameter `order`: columns with their direction."""
     return _choices(
         "order",
-        "Sort by these, by comma. Nulls come last in `asc` and first in `desc`, unless "
-        "`.nullsfirst` or `.nullslast` follows.",
+        "Columns to sort by, separated by commas. Nulls come last in `asc` and first in `desc`, "
+        "unless `.nullsfirst` or `.nullslast` follows.",
         [f"{column}.{way}" for column in columns for way in ("asc", "desc")],
     )
 
 
 def on_conflict(columns: list[str]) -> Parameter:
-    """Return `on_conflict`: the columns of the unique key that decides what a duplicate is."""
+    """Return the parameter `on_conflict`: the unique key by which duplicates are recognized."""
     return _choices(
         "on_conflict",
-        "With `Prefer: resolution=…`: the columns, by comma, of the unique key that tells a "
-        "duplicate; the primary key by default.",
+        "With `Prefer: resolution=…`: the columns, separated by commas, of the unique key by which "
+        "duplicates are recognized; the primary key by default.",
         columns,
     )
 
 
 def _choices(name: str, description: str, choices: list[str]) -> Parameter:
-    """Return a parameter that lists choices by comma; the documentation page lets one tick them.
+    """Return a parameter for a comma-separated list; the documentation page offers the choices.
 
-    It is a string: generated clients repeat the parameter of a list, and PostgREST reads the first.
+    Its type is string: for an array, generated clients would repeat the parameter, of which
+    PostgREST reads only the first.
     """
     schema = {"type": "string", "examples": choices}
     return {"name": name, "in": "query", "description": description, "schema": schema}
 
 
 def prefer(*choices: str) -> Parameter:
-    """Return the `Prefer` header (RFC 7240) with the preferences that apply here."""
+    """Return the `Prefer` header (RFC 7240) with the given preferences."""
     single = dict.fromkeys(part for choice in choices for part in choice.split(","))
     return {
         "name": "Prefer",
@@ -136,24 +138,24 @@ def prefer(*choices: str) -> Parameter:
 
 
 PREFERENCES = {
-    "count=exact": "says in `Content-Range` how many rows there are",
-    "return=representation": "answers with the rows",
-    "return=minimal": "answers with nothing (as without it)",
-    "return=headers-only": "answers with `Location` only",
-    "resolution=merge-duplicates": "updates rows that exist (upsert)",
-    "resolution=ignore-duplicates": "leaves rows that exist",
-    "missing=default": "gives left out columns their default",
+    "count=exact": "returns the number of rows in `Content-Range`",
+    "return=representation": "returns the rows",
+    "return=minimal": "returns no body (the default)",
+    "return=headers-only": "returns only the `Location` header",
+    "resolution=merge-duplicates": "updates existing rows (upsert)",
+    "resolution=ignore-duplicates": "leaves existing rows unchanged",
+    "missing=default": "sets columns that are left out to their defaults",
 }
 
 LIMIT_PARAMETER: Parameter = {
     "name": "limit",
     "in": "query",
-    "description": "At most so many rows.",
+    "description": "Greatest number of rows to return.",
     "schema": {"type": "integer", "minimum": 0, "examples": [20]},
 }
 OFFSET_PARAMETER: Parameter = {
     "name": "offset",
     "in": "query",
-    "description": "Skip so many rows; give `order` too, or pages may overlap.",
+    "description": "Number of rows to skip; give `order` as well, or pages may overlap.",
     "schema": {"type": "integer", "minimum": 0, "examples": [0]},
 }

@@ -1,4 +1,4 @@
-"""Functions of /rest/v1/rpc as operations: arguments from Swagger, results from the catalogue."""
+"""Operations for functions of /rest/v1/rpc: arguments from Swagger, results from the catalogue."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ ERRORS = ("400", "401", "403", "404", "406", "413", "415", "422", "429", "503", 
 
 
 def functions(swagger: dict[str, Any], facts: Facts) -> dict[str, Any]:
-    """Return path → path item of every function that PostgREST serves and the role may call."""
+    """Return path → path item for each function that PostgREST serves and the role may call."""
     items = {}
     for path in sorted(swagger["paths"]):
         name = path.removeprefix("/rpc/")
@@ -59,7 +59,7 @@ def _operation(
     described = swagger["post"]
     scope = "write" if facts.volatile else "read"
     operation: dict[str, Any] = {
-        # A function that is called get_… has said so already.
+        # Do not repeat the verb of a function that is named get_….
         "operationId": names.operation_id(verb, name.removeprefix(f"{verb}_")),
         "tags": [names.tag(facts.relation or name)],
         "summary": described.get("summary") or f"Call {name}",

@@ -1,4 +1,4 @@
-"""Names in the document: schemas, operations, and the domain each operation belongs to."""
+"""Names in the document: of schemas and operations, and the tags that group operations."""
 
 import re
 
@@ -12,17 +12,17 @@ DOMAINS = (
 )  # fmt: skip
 
 TAGS = {
-    "energy": "Energy per circuit and interval, in kWh; import and export are never mixed.",
+    "energy": "Energy per circuit and interval, in kWh; import and export stay separate.",
     "meters": "Meters, their registers, and the last known state of each (its shadow).",
-    "readings": "What registers and meters reported, over time.",
+    "readings": "Time series that registers and meters have reported.",
     "tariffs": "Tariffs and prepayment balances, in pounds and pounds per kWh.",
     "infrastructure": "ESCOs, sites, properties, feeders, service heads, circuits and their links.",
     "tokens": "Access tokens, and the keys that verify them.",
-    "operations": "Whether the service is up.",
+    "operations": "Health of the service.",
 }
 
 
-# What is done at these paths is no `create` of what they are called.
+# A POST to these paths does not create the thing that the path names.
 TOKEN_OPERATIONS = {
     "/auth/token": "createToken",
     "/auth/revoke": "revokeToken",
@@ -31,7 +31,7 @@ TOKEN_OPERATIONS = {
 
 
 def tag(relation_or_function: str) -> str:
-    """Return the domain of a relation or function."""
+    """Return the tag of a relation or function."""
     return next(name for name, pattern in DOMAINS if re.search(pattern, relation_or_function))
 
 
@@ -48,7 +48,7 @@ def operation_id(verb: str, name: str) -> str:
 def route_operation_id(method: str, path: str) -> str:
     """Turn (`get`, `/v1/energy`) into `getEnergy`; parameters, versions, suffixes are left out.
 
-    The reading of one thing is singular: `/admin/clients/{client_id}` is `getAdminClient`.
+    The name for a single item is singular: `/admin/clients/{client_id}` is `getAdminClient`.
     """
     if path in TOKEN_OPERATIONS:
         return TOKEN_OPERATIONS[path]
@@ -59,5 +59,5 @@ def route_operation_id(method: str, path: str) -> str:
         if word and not word.startswith((".", "{")) and word not in ("v1", "auth")
     ]
     if method == "get" and path.endswith("}"):
-        words[-1] = words[-1].removesuffix("s")  # one of many, which have a path of their own
+        words[-1] = words[-1].removesuffix("s")  # a single item of a collection
     return operation_id(verbs.get(method, method), "_".join(words) or "root")

@@ -1,4 +1,4 @@
-"""The gateway's own routes, as FastAPI describes them, with what it cannot know added."""
+"""The gateway's own routes as FastAPI describes them, completed with facts it does not know."""
 
 from collections.abc import Set as AbstractSet
 from copy import deepcopy
@@ -7,11 +7,11 @@ from typing import Any
 from app.openapi import responses
 
 OPERATION_KEYS = frozenset({"get", "put", "post", "patch", "delete", "head", "options"})
-# An operation with this mark is shown only to a token that carries the scope it names.
+# The value of this member is the scope a token must have to see the operation in its document.
 SCOPE_MARK = "x-flows-scope"
-# The same for every operation below a path.
+# The same for all operations below a path.
 SCOPED_PATHS = {"/admin": "admin"}
-# For operators: never in a document, whether or not their routes say so.
+# Paths for operators, which no document contains, whatever their routes say.
 HIDDEN = ("/metrics", "/internal")
 
 TOKEN = {
@@ -27,11 +27,11 @@ TOKEN = {
 }  # fmt: skip
 INTROSPECTED = {
     "type": "object",
-    "description": "What a token is worth (RFC 7662 §2.2); only `active` for one that is not good.",
+    "description": "The state of a token (RFC 7662 §2.2); for an invalid token only `active`.",
     "properties": {"active": {"type": "boolean"}},
     "required": ["active"],
 }
-# Endpoints that a client authenticates at with its secret: path → what they answer.
+# Endpoints at which a client authenticates with its secret: path → schema of the response.
 CLIENT_PATHS: dict[str, dict[str, Any] | None] = {
     "/auth/token": {"$ref": "#/components/schemas/Token"},
     "/auth/introspect": INTROSPECTED,
@@ -42,7 +42,10 @@ CLIENT_PATHS: dict[str, dict[str, Any] | None] = {
 def paths(
     described: dict[str, Any], secured: AbstractSet[tuple[str, str]], scopes: AbstractSet[str]
 ) -> dict[str, Any]:
-    """Return the path items for a caller with `scopes`; `secured` (method, path) need a token."""
+    """Return the path items for a caller with `scopes`.
+
+    `secured` holds (method, path) of the operations that need a token.
+    """
     items: dict[str, Any] = {}
     for path, item in deepcopy(described["paths"]).items():
         if path.startswith(HIDDEN):
@@ -58,7 +61,7 @@ def paths(
 
 
 def schemas(described: dict[str, Any]) -> dict[str, Any]:
-    """Return the component schemas of the own routes, FastAPI's validation errors left out."""
+    """Return the component schemas of the gateway's routes, without FastAPI's validation errors."""
     unused = ("HTTPValidationError", "ValidationError")
     found = described.get("components", {}).get("schemas", {})
     return {name: deepcopy(found[name]) for name in found if name not in unused}
@@ -67,7 +70,7 @@ def schemas(described: dict[str, Any]) -> dict[str, Any]:
 def _operation(method: str, path: str, operation: dict[str, Any], secured: bool) -> dict[str, Any]:
     needed = _scope(path, operation)
     operation.pop(SCOPE_MARK, None)
-    # What must be filled in comes first on a page.
+    # Required parameters come first on the page.
     operation.get("parameters", []).sort(key=lambda one: not one.get("required", False))
     answers = operation["responses"]
     if _is_framework_validation(answers.get("422", {})):
@@ -90,7 +93,7 @@ def _operation(method: str, path: str, operation: dict[str, Any], secured: bool)
 
 
 def _scope(path: str, operation: dict[str, Any]) -> str:
-    """The scope an operation asks for beyond being let in; empty for none."""
+    """Return the scope that an operation requires in addition to a valid token; "" for none."""
     below = (scope for start, scope in SCOPED_PATHS.items() if path.startswith(start))
     return str(operation.get(SCOPE_MARK) or next(below, ""))
 

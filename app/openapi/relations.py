@@ -1,4 +1,4 @@
-"""Relations of /rest/v1: what PostgREST's Swagger says of each, put right, as a path item."""
+"""Conversion of the relations of /rest/v1 from PostgREST's Swagger to schemas and path items."""
 
 from typing import Any
 
@@ -13,14 +13,14 @@ WRITE_ERRORS = ("400", "401", "403", "404", "406", "409", "413", "415", "422", "
 
 CONTENT_RANGE = {
     "Content-Range": {
-        "description": "The rows of this page, and how many there are (`*` unless counted).",
+        "description": "Range of the rows returned, and their total number (`*` unless counted).",
         "schema": {"type": "string"},
     }
 }
 
 
 class Relation:
-    """One relation: its schemas, its shared parameters and its path item."""
+    """A relation, with its schemas, its shared parameters and its path item."""
 
     def __init__(
         self, name: str, swagger: dict[str, Any], facts: RelationFacts, embeddable: list[str]
@@ -35,7 +35,7 @@ class Relation:
         ]
 
     def schemas(self) -> dict[str, JsonSchema]:
-        """Return its component schemas by name."""
+        """Return the component schemas of its rows by name."""
         rows = columns.row_schemas(self.name, self.swagger, self.facts)
         return {self.title + suffix: schema for suffix, schema in rows.items()}
 
@@ -93,7 +93,7 @@ class Relation:
                 "content": self._rows(),
             },
             "206": {
-                "description": "A part of the rows, when they were counted.",
+                "description": "A part of the rows, if they were counted.",
                 "headers": CONTENT_RANGE,
                 "content": self._rows(),
             },
@@ -123,7 +123,7 @@ class Relation:
             ],
             "requestBody": {
                 "required": True,
-                "description": "One row, or a list of rows with the same columns.",
+                "description": "A row, or a list of rows with the same columns.",
                 "content": {
                     responses.JSON: {
                         "schema": {"oneOf": [row, {"type": "array", "items": row}]},
@@ -133,11 +133,11 @@ class Relation:
             },
             "responses": {
                 "200": {
-                    "description": "Every row existed (with `Prefer: resolution=…`).",
+                    "description": "All rows existed already (with `Prefer: resolution=…`).",
                     "content": self._changed(),
                 },
                 "201": {
-                    "description": "Added; the rows with `Prefer: return=representation`.",
+                    "description": "Added; contains the rows with `Prefer: return=representation`.",
                     "content": self._changed(),
                 },
             }
@@ -147,7 +147,7 @@ class Relation:
     def _update(self) -> dict[str, Any]:
         operation = self._operation("update", f"Change {_words(self.name)}", "write")
         return operation | {
-            "description": "Changes every row that the filters find: **without a filter, all** of "
+            "description": "Changes all rows that match the filters: **without a filter, all** of "
             "the ESCO's rows.",
             "parameters": [
                 *self._filters(),
@@ -169,7 +169,7 @@ class Relation:
     def _delete(self) -> dict[str, Any]:
         operation = self._operation("delete", f"Remove from {_words(self.name)}", "write")
         return operation | {
-            "description": "Removes every row that the filters find: **without a filter, all** of "
+            "description": "Removes all rows that match the filters: **without a filter, all** of "
             "the ESCO's rows.",
             "parameters": [
                 *self._filters(),
@@ -189,7 +189,7 @@ class Relation:
         return {"anyOf": [_ref("schemas", self.title), _ref("schemas", f"{self.title}Selection")]}
 
     def _rows(self) -> dict[str, Any]:
-        """The representations of a read; `select` decides which of the two row schemas holds."""
+        """Return the content of a read: complete rows, or with `select` some of their columns."""
         return {
             responses.JSON: {"schema": {"type": "array", "items": self._row()}},
             OBJECT: {"schema": self._row()},
@@ -202,14 +202,14 @@ class Relation:
     def _changed_or_nothing(self) -> dict[str, Any]:
         return {
             "200": {
-                "description": "Done; the rows (with `Prefer: return=representation`).",
+                "description": "Done; contains the rows (with `Prefer: return=representation`).",
                 "content": self._changed(),
             },
             "204": {"description": "Done."},
         }
 
     def _example(self, *, update: bool = False) -> dict[str, Any]:
-        """A row to send: what an insert needs, and the first columns that are no keys."""
+        """Return a row to send: the columns an insert requires, and the first other columns."""
         example = {}
         for column in self.columns:
             facts, swagger = self.facts.columns[column], self.swagger["properties"][column]
@@ -222,7 +222,7 @@ class Relation:
 
 
 def relations(swagger: dict[str, Any], facts: Facts) -> list[Relation]:
-    """Return what PostgREST serves and the role may read, in the order of names."""
+    """Return the relations that PostgREST serves and the role may read, ordered by name."""
     served = {
         name: swagger["definitions"][name]
         for name in sorted(swagger.get("definitions", {}))
@@ -235,7 +235,7 @@ def relations(swagger: dict[str, Any], facts: Facts) -> list[Relation]:
 
 
 def _embeddable(name: str, served: dict[str, Any]) -> list[str]:
-    """Relations that exactly one foreign key ties to this one, in either direction."""
+    """Return the relations linked to this one by exactly one foreign key, in either direction."""
     ties = [
         target if source == name else source
         for source, definition in served.items()

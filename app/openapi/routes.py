@@ -20,10 +20,10 @@ from app.openapi.source import PUBLIC_ROLE, Documents
 from app.settings import Settings
 
 STATIC = Path(__file__).parent / "static"
-# Swagger UI and ReDoc, as the fastapi-offline package ships them.
+# Package and folder of the Swagger UI and ReDoc that fastapi-offline ships.
 VENDOR = ("fastapi_offline", "static")
-# Nothing is loaded from, or sent to, another origin. Both pages write style attributes, and ReDoc
-# searches in a worker it makes from a blob.
+# The pages load nothing from other origins and send nothing to them. Both need inline styles, and
+# ReDoc's search runs in a worker created from a blob.
 PAGE_HEADERS = {
     "Content-Security-Policy": "default-src 'self'; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data:; worker-src 'self' blob:; object-src 'none'; base-uri 'none'; "
@@ -37,7 +37,7 @@ router = APIRouter(include_in_schema=False)
 
 
 def install(app: FastAPI, settings: Settings) -> None:
-    """Add the routes; call it after every other router, whose operations the document holds."""
+    """Add the routes; call it last, because the document contains the routes added before."""
     app.include_router(router)
     files = StaticFiles(directory=STATIC, packages=[VENDOR])
     app.router.routes.append(Mount("/docs/assets", app=files))
@@ -53,12 +53,12 @@ def install(app: FastAPI, settings: Settings) -> None:
 
 
 def name_operation(route: APIRoute) -> str:
-    """Name an operation, and with it the form that it takes, by method and path: `createToken`."""
+    """Return the operation id of a route, such as `createToken`; its form is named after it."""
     return names.route_operation_id(min(route.methods or {"get"}).lower(), route.path_format)
 
 
 def _secured(app: FastAPI) -> Iterator[tuple[str, str]]:
-    """Yield (method, path) of every route that asks who is calling."""
+    """Yield (method, path) of every route that needs an authenticated caller."""
     for route in iter_route_contexts(app.routes):
         if isinstance(route.original_route, APIRoute) and _asks_for_caller(route.dependant):
             yield from ((method.lower(), str(route.path_format)) for method in route.methods or ())
@@ -70,7 +70,7 @@ def _asks_for_caller(dependant: Dependant) -> bool:
 
 @router.api_route("/openapi.json", methods=["GET", "HEAD"])
 async def openapi(request: Request, services: ServicesDep) -> Response:
-    """Describe what the caller's token may do; without one, what a read client may."""
+    """Return the OpenAPI document for the caller's token, or for a read client without a token."""
     documents: Documents = request.app.state.documents
     caller = await _caller_if_any(request, services)
     role, scopes = (caller.role, caller.scopes) if caller else (PUBLIC_ROLE, frozenset())
@@ -94,11 +94,11 @@ async def _caller_if_any(request: Request, services: ServicesDep) -> Principal |
 
 @router.get("/docs")
 async def docs() -> FileResponse:
-    """The page to try things on."""
+    """Serve Swagger UI, for trying requests."""
     return FileResponse(STATIC / "docs.html", headers=PAGE_HEADERS)
 
 
 @router.get("/redoc")
 async def redoc() -> FileResponse:
-    """The page to read."""
+    """Serve ReDoc, for reading."""
     return FileResponse(STATIC / "redoc.html", headers=PAGE_HEADERS)

@@ -1,4 +1,4 @@
-"""`/docs/guide`: the documentation site, where `make docs` has built it."""
+"""`/docs/guide`: the documentation site, if `make docs` has built it."""
 
 import base64
 import hashlib
@@ -16,7 +16,7 @@ INLINE = re.compile(r"<script>(.*?)</script>", re.DOTALL)
 
 
 class Guide(StaticFiles):
-    """The site's files; a page may run the scripts that it was built with, and no others."""
+    """The site's files; a page may run only the scripts that it was built with."""
 
     def __init__(self, folder: Path, headers: dict[str, str]) -> None:
         super().__init__(directory=folder, html=True)
@@ -27,16 +27,17 @@ class Guide(StaticFiles):
         self._headers = headers | {"Content-Security-Policy": policy}
 
     async def get_response(self, path: str, scope: Scope) -> Response:
-        """Answer with a file; 404 where there is none, as on every other path."""
+        """Return a file with the security headers added; 404 as on every other path."""
         response = await super().get_response(path, scope)
         if response.status_code == 404:
-            raise HTTPException(404)  # the site's own page for it looks for its styles at the root
+            # The site's own 404 page loads its styles from the root, where they are not.
+            raise HTTPException(404)
         response.headers.update(self._headers)
         return response
 
 
 def install(app: FastAPI, headers: dict[str, str], folder: Path = SITE) -> None:
-    """Add `/docs/guide`, with `headers` on each file; without the site it says how to build it."""
+    """Add `/docs/guide`, with `headers` on each file, or a page that says how to build it."""
 
     @app.get("/docs/guide", include_in_schema=False)
     async def guide() -> Response:

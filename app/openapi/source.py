@@ -1,7 +1,8 @@
-"""Keeps one document per kind of caller: read again when its sources change, last good otherwise.
+"""Cache of one document per kind of caller, rebuilt when its sources change.
 
-The sources are two: what PostgREST serves (its Swagger) and what the role may do (the catalogue).
-Both are asked as the role, at most every `REFRESH_SECONDS`, and only while somebody asks for it.
+The sources are PostgREST's Swagger and the role's rights in the catalogue. Both are read as the
+role, on request and at most every `REFRESH_SECONDS`. If they cannot be read, the last document is
+served.
 """
 
 import asyncio
@@ -30,13 +31,13 @@ REFRESH_SECONDS = 2.0
 ASK_SECONDS = 3.0
 TOKEN_SECONDS = 60
 PUBLIC_ROLE = "public_backend"
-# No ESCO has it: a token for it reads the shape of things and not one row.
+# No ESCO has this id: a token for it can read the schema but no rows.
 NO_ESCO = UUID(int=0)
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A document as it is sent, its ETag, and whether its sources could not be asked again."""
+    """A document as it is sent, and its ETag; `stale` if its sources could not be read again."""
 
     body: bytes
     etag: str
@@ -45,7 +46,7 @@ class Document:
 
 @dataclass(slots=True)
 class _Slot:
-    """One kind of caller's document, what it was made from, and when that was last asked."""
+    """The document of one kind of caller, its sources, and the time they were last read."""
 
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     asked: float = float("-inf")
@@ -54,16 +55,16 @@ class _Slot:
 
 
 class Documents:
-    """The documents of one gateway process, by role and by scopes."""
+    """The documents of one gateway process, by role and scopes."""
 
     def __init__(self, frame: Frame) -> None:
         self.frame = frame
         self._slots: dict[tuple[str, frozenset[str]], _Slot] = {}
 
     async def get(self, services: Services, role: str, scopes: frozenset[str]) -> Document:
-        """Return the document; Unavailable when there is none yet and none can be made now.
+        """Return the document; Unavailable if there is none yet and it cannot be built now.
 
-        One request asks the sources again; the others are given what there is meanwhile.
+        One request at a time reads the sources again; others get the present document meanwhile.
         """
         slot = self._slots.setdefault((role, scopes), _Slot())
         if slot.document is None or not slot.lock.locked():
@@ -72,7 +73,7 @@ class Documents:
                     await self._refresh(services, slot, role, scopes)
                     slot.asked = time.monotonic()
         if slot.document is None:
-            raise Unavailable("The description of the API cannot be made right now.")
+            raise Unavailable("The description of the API is not available right now.")
         return slot.document
 
     async def _refresh(
@@ -108,13 +109,13 @@ async def _read_catalogue(services: Services, role: str) -> Mapping[str, Any]:
         await connection.execute("select set_config('role', %s, true)", (role,))
         cursor = await connection.execute("select gateway.describe_api() as api")
         row = await cursor.fetchone()
-    assert row is not None  # noqa: S101  (one row, always)
+    assert row is not None  # noqa: S101  (the query returns exactly one row)
     described: Mapping[str, Any] = row["api"]
     return described
 
 
 async def _read_swagger(services: Services, role: str) -> bytes:
-    """Ask PostgREST what it serves to the role; the token never leaves this process otherwise."""
+    """Fetch PostgREST's Swagger as the role, with a token that is used for nothing else."""
     esco = NO_ESCO if role in TENANT_ROLES else None
     grant = Grant("flows-gateway", role, esco, None, ("read", "write"))
     token = issue(services.keys.current(), services.settings.base_url, grant, seconds=TOKEN_SECONDS)

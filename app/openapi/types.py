@@ -1,4 +1,4 @@
-"""PostgreSQL types as JSON Schema: what PostgREST sends and takes for a value of each."""
+"""Conversion of PostgreSQL types to JSON Schema, as PostgREST sends and accepts their values."""
 
 import re
 from typing import Any
@@ -25,18 +25,18 @@ TYPES: dict[str, JsonSchema] = {
     "jsonb": {},
 }
 RANGES = frozenset({"int4range", "int8range", "numrange", "tsrange", "tstzrange", "daterange"})
-# An empty range, or bounds of which either may be left out; a bound with a comma is quoted.
+# An empty range, or two bounds, each of which may be left out; a bound with a comma is quoted.
 RANGE_PATTERN = r'^(empty|[\[(]("[^"]*"|[^,"]*),("[^"]*"|[^,"]*)[\])])$'
 
 
 def json_schema(postgres_type: str) -> JsonSchema:
-    """Return the schema of a value of that type, null not included.
+    """Return the schema of a value of this type, null excluded.
 
-    A type that JSON Schema has no word for is a string whose `format` is the type's name.
+    A type without a counterpart in JSON Schema is a string whose `format` is the type's name.
     """
     name = re.sub(r"\(\d+(,\s*\d+)?\)", "", postgres_type)
     if name.endswith("[]"):
-        # PostgreSQL keeps no number of dimensions and lets any element be null.
+        # PostgreSQL does not fix the number of dimensions, and any element may be null.
         return {"type": "array", "items": nullable(json_schema(name[:-2]))}
     if name in RANGES:
         return {"type": "string", "pattern": RANGE_PATTERN}
@@ -44,8 +44,8 @@ def json_schema(postgres_type: str) -> JsonSchema:
 
 
 def nullable(schema: JsonSchema) -> JsonSchema:
-    """Return a schema that takes null too."""
+    """Return the schema extended by null."""
     if "type" not in schema:
-        return schema  # takes anything already
+        return schema  # accepts anything already
     allowed = schema | {"type": [schema["type"], "null"]}
     return allowed | {"enum": [*schema["enum"], None]} if "enum" in schema else allowed
