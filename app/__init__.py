@@ -1,3 +1,3 @@
-"""The Flows gateway: the API that energy communities run on."""
+"""The Flows gateway: the API for energy communities."""
 
 __version__ = "0.1.0"

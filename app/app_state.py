@@ -1,4 +1,4 @@
-"""What one gateway process holds for its lifetime, opened together and closed together."""
+"""The services of a gateway process: opened at its start, closed at its end."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -29,13 +29,13 @@ class Services(AuthServices):
 async def open_services(
     settings: Settings, keys: Keyring, verifier: TokenVerifier
 ) -> AsyncIterator[Services]:
-    """Open everything a gateway process needs; the database may be down and come later."""
+    """Open the services of a gateway process; the database may become available later."""
     pool = create_pool(settings.database)
 
     watched = KeyFolder(settings.key_folder)
 
     def private_keys() -> list[SigningKey]:
-        # A rotation on this machine adds a file.
+        # A key rotation on this machine adds a file.
         if settings.signing_key is None and (found := watched.changed()):
             keys.add(found)
         return keys.private
@@ -63,6 +63,6 @@ async def _services(request: Request) -> Services:
     return services
 
 
-# A coroutine although it waits for nothing: FastAPI runs other dependencies in threads, and handing
-# the call over costs more than the call.
+# A coroutine although it awaits nothing: FastAPI runs plain functions in a thread, which would cost
+# more than the call itself.
 ServicesDep = Annotated[Services, Depends(_services)]

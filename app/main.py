@@ -1,4 +1,4 @@
-"""The gateway's application: `create_app(settings)` puts the rooms together."""
+"""The gateway's application: `create_app(settings)` assembles the packages."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

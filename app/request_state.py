@@ -1,4 +1,4 @@
-"""The gateway's own state of one HTTP request, kept in the ASGI scope from the first layer on."""
+"""The gateway's state of an HTTP request, kept in the ASGI scope from the first layer on."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,31 +12,31 @@ _KEY = "flows.request"
 
 @dataclass(slots=True)
 class RequestState:
-    """Facts that one layer finds out and another needs; `abort` closes the connection at once."""
+    """Values that one layer sets and another reads; `abort` closes the connection at once."""
 
     request_id: str
     abort: Callable[[], None] | None = None
-    # Pairs that are added to the response's head, whoever answers.
+    # Headers added to every response.
     response_headers: list[tuple[bytes, bytes]] = field(default_factory=list)
-    # Set where the token was verified before routing: on /rest/v1 and /v1.
+    # Set if the token is verified before routing: on /rest/v1 and /v1.
     token: str | None = None
     caller: Principal | None = None
-    # The kind of resource, for metrics, where FastAPI's routing does not tell it.
+    # The route for metrics, if FastAPI's routing does not set it.
     route_template: str | None = None
-    # Seconds until PostgREST's response began.
+    # Seconds until PostgREST's response started.
     upstream_seconds: float | None = None
-    # Filters that the path of a /v1 route sets, by name.
+    # Filters set by the path of a /v1 route: name → values.
     path_filters: dict[str, list[str]] = field(default_factory=dict)
 
 
 def begin_request(scope: Scope, request_id: str) -> RequestState:
-    """Put a new state into the scope, and return it."""
+    """Create the state of a request, put it into the scope and return it."""
     abort = scope.get("state", {}).get("abort")  # from app/http/protocol.py
     scope[_KEY] = state = RequestState(request_id, abort)
     return state
 
 
 def request_state(scope: Scope) -> RequestState:
-    """Return the state of the scope's request; KeyError outside of the gateway's layers."""
+    """Return the state of a request; KeyError outside of the gateway's layers."""
     state: RequestState = scope[_KEY]
     return state

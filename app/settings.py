@@ -1,4 +1,4 @@
-"""Settings, read once from the environment (prefix `FLOWS_`) and `.env`."""
+"""Settings, read once from environment variables that start with `FLOWS_` and from `.env`."""
 
 import re
 from collections.abc import Mapping
@@ -30,11 +30,15 @@ PLACEHOLDERS = ("changeme", "change-me", "change_me", "placeholder", "<", "examp
 
 
 class Group(BaseSettings):
-    """Settings with a prefix of their own; one that cannot be is named (SystemExit), not shown."""
+    """Base class of settings with a common prefix.
+
+    An invalid setting is a SystemExit that names it but does not show its value, which may be
+    secret.
+    """
 
     model_config = SettingsConfigDict(env_file=".env", extra="ignore", frozen=True)
 
-    # Field → the variable that set it before it was renamed; the variable of today wins.
+    # Field → its former variable, which is still read if the present one is not set.
     former_names: ClassVar[Mapping[str, str]] = {}
 
     def __init__(self, **values: Any) -> None:
@@ -71,7 +75,7 @@ class Group(BaseSettings):
 
     @classmethod
     def _variable(cls, field: str | int, *path: str | int) -> str:
-        """Return the variable that set a field: under its former name where only that is there."""
+        """Return the variable that set a field: the former one if only that is set."""
         present = cls._present_name(field, *path)
         former = cls.former_names.get(str(field), present)
         known = _variables(cls)
@@ -88,14 +92,14 @@ def _variables(group: type[Group]) -> dict[str, str | None]:
 
 
 class _FormerNames(PydanticBaseSettingsSource):
-    """The values that are set under the former names of a group."""
+    """A settings source that reads the former variables of a group."""
 
     def __init__(self, group: type[Group]) -> None:
         super().__init__(group)
         self._group = group
 
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
-        """Return what a field's former name is set to, or None."""
+        """Return the value of a field's former variable, or None."""
         former = self._group.former_names.get(field_name, "")
         return _variables(self._group).get(former.lower()), field_name, False
 
@@ -109,20 +113,24 @@ class _FormerNames(PydanticBaseSettingsSource):
 
 
 class DatabaseSettings(Group):
-    """`FLOWS_DATABASE_*`: how the gateway and its commands reach PostgreSQL."""
+    """`FLOWS_DATABASE_*`: connections of the gateway and its commands to PostgreSQL."""
 
     model_config = SettingsConfigDict(env_prefix="FLOWS_DATABASE_")
 
     url: SecretStr | None = Field(
-        None, description="The gateway's own login (role flows_gateway), a libpq URL."
+        None, description="libpq URL with the gateway's login (role flows_gateway)."
     )
     admin_url: SecretStr | None = Field(
-        None, description="An administrator's login, for migrations and `flows` commands only."
+        None,
+        description="libpq URL with an administrator's login; only migrations and `flows` commands "
+        "use it.",
     )
-    pool_min: PositiveInt = Field(1, description="Connections kept open by one gateway process.")
-    pool_max: PositiveInt = Field(10, description="Connections one gateway process opens at most.")
+    pool_min: PositiveInt = Field(
+        1, description="Connections that each gateway process keeps open."
+    )
+    pool_max: PositiveInt = Field(10, description="Most connections that a gateway process opens.")
     pool_timeout: PositiveFloat = Field(
-        5.0, description="Seconds a request waits for a connection before it gets a 503."
+        5.0, description="Seconds that a request waits for a connection before it gets a 503."
     )
 
     @field_validator("url", "admin_url")
@@ -130,12 +138,12 @@ class DatabaseSettings(Group):
     def refuse_placeholders(cls, url: SecretStr | None) -> SecretStr | None:
         """Refuse a URL that was copied from documentation without its password being replaced."""
         if url and any(word in url.get_secret_value().lower() for word in PLACEHOLDERS):
-            raise ValueError("holds a placeholder; put the real credentials in")
+            raise ValueError("contains a placeholder; replace it by the real credentials")
         return url
 
 
 class PostgrestSettings(Group):
-    """`FLOWS_POSTGREST_*`: the PostgREST behind `/rest/v1`, and how the gateway talks to it."""
+    """`FLOWS_POSTGREST_*`: connections to PostgREST, which serves `/rest/v1`."""
 
     model_config = SettingsConfigDict(env_prefix="FLOWS_POSTGREST_")
     former_names = {
@@ -144,29 +152,29 @@ class PostgrestSettings(Group):
         "answer_seconds": "FLOWS_REST_ANSWER_SECONDS",
     }
 
-    url: str = Field("http://127.0.0.1:3000", description="Where PostgREST listens.")
+    url: str = Field("http://127.0.0.1:3000", description="URL of PostgREST.")
     database_url: SecretStr | None = Field(
         None,
-        description="PostgREST's own login (role authenticator); only `flows db migrate` reads it, "
-        "to give that role its password.",
+        description="libpq URL with PostgREST's login (role authenticator); only "
+        "`flows db migrate` reads it, to set that role's password.",
     )
     connections: PositiveInt = Field(
-        100, description="Connections to PostgREST that one gateway process opens at most."
+        100, description="Most connections to PostgREST that a gateway process opens."
     )
     connect_seconds: PositiveFloat = Field(
         3.0,
-        description="Seconds a request waits until a connection to PostgREST is free and made "
-        "before it gets a 503.",
+        description="Seconds that a request waits for a connection to PostgREST before it gets a "
+        "503.",
     )
     answer_seconds: PositiveFloat = Field(
         60.0,
-        description="Seconds PostgREST may take for the next piece of its response before the "
+        description="Seconds that PostgREST may take for the next piece of a response before the "
         "request gets a 504.",
     )
 
 
 class HttpSettings(Group):
-    """`FLOWS_HTTP_*`: how much a request to any route may hold, and how long each step may take."""
+    """`FLOWS_HTTP_*`: limits on the size and the duration of requests to all routes."""
 
     model_config = SettingsConfigDict(env_prefix="FLOWS_HTTP_")
     former_names = {
@@ -179,56 +187,59 @@ class HttpSettings(Group):
     }
 
     max_body_bytes: PositiveInt = Field(
-        64 * 2**20, description="Bytes of a request's body at most; a longer one gets a 413."
+        64 * 2**20, description="Greatest size of a request's body in bytes; beyond it, 413."
     )
     max_url_bytes: PositiveInt = Field(
-        16 * 2**10, description="Bytes of a path with its query at most; a longer one gets a 414."
+        16 * 2**10, description="Greatest size of path and query in bytes; beyond it, 414."
     )
     max_header_bytes: PositiveInt = Field(
-        32 * 2**10, description="Bytes of all header lines together at most; more get a 431."
+        32 * 2**10, description="Greatest size of all headers together in bytes; beyond it, 431."
     )
     head_seconds: PositiveFloat = Field(
-        10.0, description="Seconds a client may take to send the head of a request."
+        10.0, description="Seconds that a client may take to send the head of a request."
     )
     body_seconds: PositiveFloat = Field(
         15.0,
-        description="Seconds a client may take for the next piece of a body before it gets a 408.",
+        description="Seconds that a client may take for the next piece of a body before it gets a "
+        "408.",
     )
     send_seconds: PositiveFloat = Field(
         30.0,
-        description="Seconds a client may take to accept the next piece of a response before its "
-        "connection is closed.",
+        description="Seconds that a client may take to accept the next piece of a response before "
+        "its connection is closed.",
     )
 
 
 class LimitsSettings(Group):
-    """`FLOWS_LIMITS_*`: requests per client and per ESCO, as `<count>/<second|minute|hour|day>`."""
+    """`FLOWS_LIMITS_*`: rate limits, as `<count>/<second|minute|hour|day>`, and concurrency."""
 
     model_config = SettingsConfigDict(env_prefix="FLOWS_LIMITS_")
 
-    client: str = Field("100/second", description="Requests of one client.")
-    esco: str = Field("200/second", description="Requests of all clients of one ESCO.")
+    client: str = Field("100/second", description="Rate limit of each client.")
+    esco: str = Field("200/second", description="Rate limit of all clients of an ESCO together.")
     concurrent: PositiveInt = Field(
         6,
-        description="Requests of one ESCO at the database at a time, in each process; keep it "
-        "below the pools (PostgREST's db-pool, FLOWS_DATABASE_POOL_MAX), so that others find room.",
+        description="Requests of one ESCO that each process runs at a time; keep it below the pool "
+        "sizes (PostgREST's db-pool, FLOWS_DATABASE_POOL_MAX), so that connections remain for "
+        "others.",
     )
     turn_seconds: PositiveFloat = Field(
-        3.0, description="Seconds a request waits for its turn among them before it gets a 429."
+        3.0,
+        description="Seconds that a request beyond that waits for its turn before it gets a 429.",
     )
     url: SecretStr | None = Field(
         None,
-        description="redis://… where several gateways share one count; left out, each process "
-        "counts for itself.",
+        description="URL of a Redis (redis://…) in which gateways count together; without it, each "
+        "process counts for itself.",
     )
     refusal_seconds: NonNegativeFloat = Field(
-        1.0, description="A 429 is held back this long, so that a flood slows itself down."
+        1.0, description="Seconds by which a 429 is delayed, so that a flood slows itself down."
     )
 
     @field_validator("client", "esco")
     @classmethod
     def check_rate(cls, rate: str) -> str:
-        """Refuse what the limiter could not read."""
+        """Refuse a rate that the limiter cannot parse."""
         parse_rate(rate)
         return rate
 
@@ -242,51 +253,51 @@ class LimitsSettings(Group):
 
 
 class KeysSettings(Group):
-    """`FLOWS_KEYS_*`: where the private keys that sign tokens are."""
+    """`FLOWS_KEYS_*`: location of the private keys that sign tokens."""
 
     model_config = SettingsConfigDict(env_prefix="FLOWS_KEYS_")
 
     folder: Path | None = Field(
-        None, description="Folder of the PEM files; left out, `keys` in FLOWS_HOME."
+        None, description="Folder of the PEM files; by default `keys` in FLOWS_HOME."
     )
     signing_key: SecretStr | None = Field(
-        None, description="One private key in PEM, instead of files: for secret stores."
+        None, description="A private key in PEM, from a secret store, used instead of files."
     )
 
 
 class TokenSettings(Group):
-    """`FLOWS_TOKENS_*`: how long tokens may last."""
+    """`FLOWS_TOKENS_*`: limits on the lifetime of tokens."""
 
     model_config = SettingsConfigDict(env_prefix="FLOWS_TOKENS_")
 
     max_lifetime_seconds: PositiveInt = Field(
-        86_400, description="Longest life of an access token, whatever its client is allowed."
+        86_400, description="Longest lifetime of an access token in seconds, for any client."
     )
     max_days: PositiveInt = Field(
-        400, description="Longest life of a token that `flows token` issues."
+        400, description="Longest lifetime of a token issued by `flows token`, in days."
     )
 
 
 class BackupSettings(Group):
-    """`FLOWS_BACKUP_*`: where backups and archived WAL are, and how far back recovery reaches."""
+    """`FLOWS_BACKUP_*`: location and age of backups and archived WAL."""
 
     model_config = SettingsConfigDict(env_prefix="FLOWS_BACKUP_")
 
     folder: Path | None = Field(
         None,
-        description="Folder of base backups and archived WAL, best on another disk; with it "
-        "`flows up` archives.",
+        description="Folder of base backups and archived WAL, preferably on another disk; if set, "
+        "`flows up` archives WAL.",
     )
     keep_days: PositiveInt = Field(
-        30, description="Days of which every moment can be recovered; `flows backup prune`."
+        30, description="Days for which any time stays recoverable after `flows backup prune`."
     )
     oldest_hours: PositiveFloat = Field(
-        26.0, description="Age of the newest backup at which `flows backup check` complains."
+        26.0, description="Hours after which `flows backup check` reports the newest backup as old."
     )
 
 
 class Settings(Group):
-    """Everything a gateway process needs to know; `database`, `postgrest`, … are the groups."""
+    """All settings of a gateway process; `database`, `postgrest`, … are groups of settings."""
 
     model_config = SettingsConfigDict(env_prefix="FLOWS_")
 
@@ -296,21 +307,28 @@ class Settings(Group):
         8000, description="Port the gateway listens on; 0 picks a free one."
     )
     public_url: str | None = Field(
-        None, description="The gateway's address as its clients see it; also the tokens' issuer."
+        None, description="URL of the gateway for its clients; also the issuer named in tokens."
     )
     trusted_proxies: Annotated[tuple[str, ...], NoDecode] = Field(
-        (), description="Addresses of reverse proxies whose X-Forwarded-For is believed, by comma."
+        (),
+        description="IP addresses of reverse proxies whose X-Forwarded-For is believed, separated "
+        "by commas.",
     )
 
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
-        (), description="Origins of browser apps that may call, by comma (https://app.example.org)."
+        (),
+        description="Origins of browser apps that may call the API, separated by commas "
+        "(https://app.example.org).",
     )
     metrics: Literal["token", "open", "off"] = Field(
-        "token", description="Who reads /metrics: a token of role grafanareader, everybody, nobody."
+        "token",
+        description="Access to /metrics: `token` (role grafanareader), `open` (everybody), `off`.",
     )
-    access_log: bool = Field(True, description="Log one JSON line for each request.")
+    access_log: bool = Field(True, description="Log a line of JSON for each request.")
     drain_seconds: NonNegativeFloat = Field(
-        0.0, description="After SIGTERM /ready says 503 this long before new requests are refused."
+        0.0,
+        description="Seconds after SIGTERM in which /ready answers 503 while requests are still "
+        "served.",
     )
 
     database: DatabaseSettings = Field(default_factory=DatabaseSettings)
@@ -324,18 +342,18 @@ class Settings(Group):
     @field_validator("cors_origins", mode="before")
     @classmethod
     def split_origins(cls, value: Any) -> Any:
-        """Read `a, b` into origins; one that a browser would never send is refused."""
+        """Split `a, b` into origins; refuse one that a browser would never send."""
         if isinstance(value, str):
             value = tuple(part.strip() for part in value.split(",") if part.strip())
         for origin in value:
             if not re.fullmatch(r"https?://[^/*\s]+", origin):
-                raise ValueError(f"{origin!r} is no origin; write one like https://app.example.org")
+                raise ValueError(f"{origin!r} is not an origin like https://app.example.org")
         return value
 
     @field_validator("trusted_proxies", mode="before")
     @classmethod
     def split_addresses(cls, value: Any) -> Any:
-        """Read `a, b` into addresses; anything that is no IP address is refused."""
+        """Split `a, b` into IP addresses; refuse anything else."""
         if isinstance(value, str):
             value = tuple(part.strip() for part in value.split(",") if part.strip())
         return tuple(str(ip_address(address)) for address in value)
@@ -343,17 +361,17 @@ class Settings(Group):
     @field_validator("public_url")
     @classmethod
     def without_slash(cls, url: str | None) -> str | None:
-        """Drop a trailing slash, so that paths can be appended."""
+        """Remove a trailing slash, so that paths can be appended."""
         return url.rstrip("/") if url else None
 
     @property
     def renamed_variables(self) -> dict[str, str]:
-        """Former → present name of each variable that is set under a former name."""
+        """The variables set under a former name: former → present name."""
         return self.postgrest.renamed() | self.http.renamed()
 
     @property
     def base_url(self) -> str:
-        """The gateway's address for its clients, without a trailing slash."""
+        """The URL of the gateway for its clients, without a trailing slash."""
         return self.public_url or f"http://{self.host}:{self.port}"
 
     @property
@@ -363,6 +381,6 @@ class Settings(Group):
 
     @property
     def signing_key(self) -> str | None:
-        """The key given by the environment."""
+        """The private key from the environment, or None."""
         key = self.keys.signing_key
         return key.get_secret_value() if key else None

@@ -29,11 +29,11 @@ FORMER = {
         ("FLOWS_PORT", "abc", "FLOWS_PORT: Input should be a valid integer"),
         ("FLOWS_HTTP_MAX_BODY_BYTES", "-1", "FLOWS_HTTP_MAX_BODY_BYTES: Input should be greater"),
         ("FLOWS_REST_MAX_BODY_BYTES", "-1", "FLOWS_REST_MAX_BODY_BYTES: Input should be greater"),
-        ("FLOWS_CORS_ORIGINS", "example.org", "FLOWS_CORS_ORIGINS: 'example.org' is no origin"),
+        ("FLOWS_CORS_ORIGINS", "example.org", "FLOWS_CORS_ORIGINS: 'example.org' is not an origin"),
         (
             "FLOWS_DATABASE_URL",
             "postgresql://flows_gateway:changeme@db/flows",
-            "FLOWS_DATABASE_URL: holds a placeholder",
+            "FLOWS_DATABASE_URL: contains a placeholder",
         ),
     ],
 )

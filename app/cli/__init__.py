@@ -1,1 +1,1 @@
-"""The `flows` command: one module per command group, no logic of its own."""
+"""The `flows` command: one module per group of commands, without logic of its own."""

@@ -1,4 +1,4 @@
-"""The `flows` command, put together of the modules beside this one."""
+"""The `flows` command, assembled from the modules of this package."""
 
 import typer
 
@@ -31,7 +31,7 @@ app.add_typer(backup, name="backup")
 
 
 def main() -> None:
-    """Entry point of the console script; a refusal to start is a line like every other."""
+    """Run the console script; print a refusal to start as a one-line error."""
     try:
         app()
     except SystemExit as refusal:

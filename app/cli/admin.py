@@ -1,4 +1,4 @@
-"""The administrator's way in: the database's URL, the tokens' issuer, work in one transaction."""
+"""Access as administrator: the database's URL, the tokens' issuer, and a transaction to work in."""
 
 import asyncio
 import json
@@ -18,7 +18,7 @@ Result = TypeVar("Result")
 
 
 def run_as_admin(work: Callable[[Connection], Awaitable[Result]]) -> Result:
-    """Run work in one transaction as the administrator; its problems are one line."""
+    """Run `work` in a transaction as administrator; exit with a one-line error if it fails."""
 
     async def connected() -> Result:
         url = admin_url(Settings())
@@ -34,7 +34,7 @@ def run_as_admin(work: Callable[[Connection], Awaitable[Result]]) -> Result:
 
 
 def issuer(settings: Settings) -> str:
-    """The gateway's address as tokens name it: of the environment, else of the stack here."""
+    """Return the gateway's address as issuer of tokens: from the environment or the stack."""
     demo = settings.home / "demo.json"
     if settings.public_url is None and demo.exists():
         url: str = json.loads(demo.read_text())["base_url"]
@@ -43,10 +43,10 @@ def issuer(settings: Settings) -> str:
 
 
 def admin_url(settings: Settings) -> str:
-    """The administrator's URL: from the environment, else of the embedded stack in FLOWS_HOME."""
+    """Return the administrator's URL: from the environment, else of the stack in FLOWS_HOME."""
     if settings.database.admin_url:
         return settings.database.admin_url.get_secret_value()
     embedded = EmbeddedPostgres(settings.home.absolute())
     if embedded.password_file.exists():
         return embedded.admin_url
-    raise fail("set FLOWS_DATABASE_ADMIN_URL to an administrator's login, or run `flows up`")
+    raise fail("set FLOWS_DATABASE_ADMIN_URL to the URL of an administrator, or run `flows up`")

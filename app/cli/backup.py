@@ -1,4 +1,4 @@
-"""`flows backup …`: backups, recovery to a moment, and the drill that shows they work."""
+"""`flows backup …`: backups, recovery to a point in time, and drills that test them."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -24,7 +24,7 @@ from app.embedded.process import StackError
 from app.settings import Settings
 
 backup = typer.Typer(
-    help="Backups: made with pg_basebackup into FLOWS_BACKUP_FOLDER, beside the archived WAL.",
+    help="Backups by pg_basebackup in FLOWS_BACKUP_FOLDER, next to the archived WAL.",
     no_args_is_help=True,
 )
 
@@ -33,14 +33,14 @@ At = Annotated[
     typer.Option(
         "--at",
         metavar="TIME",
-        help="The moment, with offset (2026-11-24T12:30:00Z); else as late as the archive goes.",
+        help="Point in time, with offset (2026-11-24T12:30:00Z); by default the archive's end.",
     ),
 ]
 
 
 @contextmanager
 def backup_errors() -> Iterator[None]:
-    """Report what backup, stack, files or database cannot do as one line."""
+    """Turn errors of backups, stack, files and database into one-line errors."""
     try:
         yield
     except (BackupError, StackError, OSError) as error:
@@ -52,13 +52,13 @@ def backup_errors() -> Iterator[None]:
 @backup.command("create")
 def backup_create(
     incremental: Annotated[
-        bool, typer.Option(help="Only what changed since the newest backup; needs archiving.")
+        bool, typer.Option(help="Only changes since the newest backup; needs WAL archiving.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Back up the whole server, and check every file against its checksum.
+    """Back up the whole server and verify the checksum of every file.
 
-    It runs beside readers and writers. With archived WAL every later moment can be recovered.
+    Reads and writes continue meanwhile. With archived WAL, every later time can be recovered.
     """
     settings = Settings()
     url, folder = admin_url(settings), _folder(settings)
@@ -72,12 +72,12 @@ def backup_create(
     with backup_errors():
         archived = archiver(url).on
     if not archived:
-        typer.echo("no WAL is archived: no moment after its end can be recovered", err=True)
+        typer.echo("WAL is not archived: later changes cannot be recovered", err=True)
 
 
 @backup.command("list")
 def backup_list(as_json: Json = False) -> None:
-    """List the backups, oldest first, and what each builds on."""
+    """List backups, oldest first, with the backup that each builds on."""
     folder = _folder(Settings())
     with backup_errors():
         backups = folder.backups()
@@ -87,9 +87,9 @@ def backup_list(as_json: Json = False) -> None:
 
 @backup.command("check")
 def backup_check(as_json: Json = False) -> None:
-    """Exit 1 when the newest backup is too old, a chain has a gap, or WAL is not archived.
+    """Exit with 1 if the newest backup is too old, a chain has a gap, or WAL is not archived.
 
-    For cron and monitoring: it fails long before the disk of a server that cannot archive is full.
+    Meant for cron and monitoring: if archiving stalls, it fails long before the disk is full.
     """
     settings = Settings()
     url, folder = admin_url(settings), _folder(settings)
@@ -108,7 +108,7 @@ def backup_check(as_json: Json = False) -> None:
 
 @backup.command("prune")
 def backup_prune() -> None:
-    """Remove backups and WAL that no moment of the last FLOWS_BACKUP_KEEP_DAYS needs."""
+    """Remove backups and WAL not needed to recover any time in FLOWS_BACKUP_KEEP_DAYS."""
     settings = Settings()
     keep, folder = timedelta(days=settings.backup.keep_days), _folder(settings)
     with backup_errors():
@@ -122,35 +122,36 @@ def backup_restore(
     at: At = None,
     into: Annotated[
         Path | None,
-        typer.Option(help="Write the data directory here; else it takes the embedded server's."),
+        typer.Option(help="Data directory to write; by default the embedded server's is replaced."),
     ] = None,
 ) -> None:
-    """Recover the server to a moment, from the newest backup before it and the archived WAL.
+    """Recover the server to a point in time, from the newest backup before it and archived WAL.
 
-    The embedded stack must be stopped: its data directory is put aside, never deleted, and the
-    next `flows up` serves what was restored. Nothing changes when recovery fails.
+    The embedded stack must be stopped. Its data directory is renamed, never deleted, and the next
+    `flows up` serves the restored data. Nothing changes if recovery fails.
     """
     settings, moment = Settings(), _parse_moment(at)
     folder = _folder(settings)
     if into:
         if into.exists():
-            raise fail(f"{into} is there already; name a folder that is not")
+            raise fail(f"{into} exists already; name a new folder")
         with backup_errors(), _waiting("recovering"):
             restore(folder, into.absolute(), moment, archiving=False)
-        typer.echo(f"restored into {into}; give its server an archive folder of its own")
+        typer.echo(f"restored into {into}; give its server a separate archive folder")
         return
     with backup_errors(), _waiting("recovering"):
         aside = restore_in_place(folder, settings.home.absolute(), moment)
-    typer.echo(f"restored; what was there is in {aside}")
+    typer.echo(f"restored; the previous data are in {aside}")
     typer.echo("start it with `flows up`, then take a backup")
 
 
 @backup.command("drill")
 def backup_drill(at: At = None, as_json: Json = False) -> None:
-    """Restore into a folder that goes again, look through it, and exit 1 if anything is wrong.
+    """Restore into a temporary folder, check the data, and exit with 1 if anything is wrong.
 
-    Rows of each series, the aggregates against the half-hours, the schema's version, and whether
-    each ESCO sees its own meters and nobody else's. A backup counts once this has passed.
+    It counts the rows of each series, compares the aggregates with the half-hours, and checks the
+    schema's version and that each ESCO sees exactly its own meters. Trust only backups that have
+    passed a drill.
     """
     settings, moment = Settings(), _parse_moment(at)
     url, folder = admin_url(settings), _folder(settings)
@@ -162,7 +163,7 @@ def backup_drill(at: At = None, as_json: Json = False) -> None:
         print_json(asdict(report) | {"seconds": seconds})
     else:
         show(report.series, ("series", "rows", "newest"), as_json=False)
-        typer.echo(f"recovered and looked through in {seconds:.0f} s")
+        typer.echo(f"recovered and checked in {seconds:.0f} s")
     for fault in report.faults:
         typer.echo(fault, err=True)
     if report.faults:
@@ -175,9 +176,9 @@ def backup_table(
     output: Annotated[Path, typer.Option(help="The CSV file to write; it must not exist.")],
     at: At = None,
 ) -> None:
-    """Write one table, as it was at a moment, as CSV: the server itself stays as it is."""
+    """Write a table as of a point in time to a CSV file; the server itself is not changed."""
     if output.exists():
-        raise fail(f"{output} is there already; name a file that is not")
+        raise fail(f"{output} exists already; name a new file")
     moment, folder = _parse_moment(at), _folder(Settings())
     with backup_errors(), _waiting("recovering"), scratch(folder, moment) as restored:
         rows = write_table(restored, table, output)
@@ -191,7 +192,7 @@ def _waiting(what: str) -> AbstractContextManager[Any]:
 
 def _folder(settings: Settings) -> BackupFolder:
     if settings.backup.folder is None:
-        raise fail("set FLOWS_BACKUP_FOLDER: where backups and archived WAL are kept")
+        raise fail("set FLOWS_BACKUP_FOLDER to the folder of backups and archived WAL")
     return BackupFolder(settings.backup.folder)
 
 
@@ -201,9 +202,9 @@ def _parse_moment(text: str | None) -> datetime | None:
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
-        raise fail(f"--at: {text!r} is no time like 2026-11-24T12:30:00Z") from None
+        raise fail(f"--at: {text!r} is not a time like 2026-11-24T12:30:00Z") from None
     if moment.tzinfo is None:
         raise fail(f"--at: {text} has no offset; write {text}Z for UTC")
     if moment > datetime.now(UTC):
-        raise fail(f"--at: {text} is still to come")
+        raise fail(f"--at: {text} is in the future")
     return moment

@@ -1,4 +1,4 @@
-"""`flows client …`: machines that may ask for tokens, from a terminal."""
+"""`flows client …`: management of clients, the machines that may request tokens."""
 
 import uuid
 from datetime import UTC, datetime, timedelta
@@ -14,17 +14,17 @@ from app.cli.output import Json, fail, show
 from app.db.session import Connection
 from app.settings import Settings
 
-client = typer.Typer(help="Clients: machines that may ask for tokens.", no_args_is_help=True)
+client = typer.Typer(help="Clients: machines that may request tokens.", no_args_is_help=True)
 
 CLIENT_COLUMNS = (
     "id", "esco_code", "name", "scopes", "last_used_at", "expires_at", "disabled_at"
 )  # fmt: skip
 
-ClientId = Annotated[str, typer.Argument(help="Its id: flc_…")]
+ClientId = Annotated[str, typer.Argument(help="Id of the client: flc_…")]
 ScopeOption = Annotated[
     list[str] | None, typer.Option(help="read, write or admin; repeat for several.")
 ]
-LifetimeOption = Annotated[int | None, typer.Option(help="Of its tokens, in seconds.")]
+LifetimeOption = Annotated[int | None, typer.Option(help="Lifetime of its tokens, in seconds.")]
 DaysOption = Annotated[
     int | None, typer.Option(min=1, max=36_500, help="Days from now until it stops working.")
 ]
@@ -42,28 +42,28 @@ def client_list(as_json: Json = False) -> None:
 
 @client.command("create")
 def client_create(
-    name: Annotated[str, typer.Argument(help="What the client is.")],
+    name: Annotated[str, typer.Argument(help="Name of the client.")],
     esco_code: Annotated[
-        str | None, typer.Option("--esco", help="Code of its ESCO; without, it is the platform's.")
+        str | None, typer.Option("--esco", help="Code of its ESCO; without it, a platform client.")
     ] = None,
     scope: ScopeOption = None,
     monitoring: Annotated[
-        bool, typer.Option("--monitoring", help="Of the platform: reads every ESCO (Grafana).")
+        bool, typer.Option("--monitoring", help="Platform client that reads all ESCOs (Grafana).")
     ] = False,
     lifetime: LifetimeOption = LIFETIME_SECONDS,
     days: DaysOption = None,
     as_json: Json = False,
 ) -> None:
-    """Make a client; its secret is printed this once.
+    """Create a client; its secret is printed only once.
 
-    One of an ESCO may read, unless `--scope` says more; one of the platform administers, or
-    monitors.
+    A client of an ESCO may read, unless `--scope` allows more. A client of the platform
+    administers, or monitors with `--monitoring`.
     """
     scopes = _scopes(scope or (["read"] if esco_code or monitoring else ["admin"]))
     if not esco_code and scopes != (["read"] if monitoring else ["admin"]):
-        raise fail("a client of the platform administers (admin), or monitors: --monitoring")
+        raise fail("a platform client has the scope admin, or monitors with --monitoring")
     if esco_code and monitoring:
-        raise fail("--monitoring reads every ESCO; leave --esco out")
+        raise fail("--monitoring reads all ESCOs; leave out --esco")
 
     async def create(connection: Connection) -> dict[str, Any]:
         owner = await clients.find_esco(connection, esco_code) if esco_code else None
@@ -86,13 +86,13 @@ def client_create(
 @client.command("change")
 def client_change(
     client_id: ClientId,
-    name: Annotated[str | None, typer.Option(help="What the client is.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the client.")] = None,
     scope: ScopeOption = None,
     lifetime: LifetimeOption = None,
     days: DaysOption = None,
     as_json: Json = False,
 ) -> None:
-    """Change what is named of a client; tokens it has already keep what they were given."""
+    """Change the given properties of a client; tokens issued before stay as they are."""
     changes: dict[str, Any] = {}
     if name is not None:
         changes["name"] = name
@@ -104,12 +104,12 @@ def client_change(
         scopes = _scopes(scope)
         changes |= {"scopes": scopes, "role": tenant_role(scopes)}
     if not changes:
-        raise fail("say what to change; see `flows client change --help`")
+        raise fail("give at least one change; see `flows client change --help`")
 
     async def change(connection: Connection) -> dict[str, Any]:
         known = await clients.get_client(connection, COMMAND_LINE, client_id)
         if scope and known["esco"] is None:
-            raise fail("--scope: a client of the platform keeps the one it was made with")
+            raise fail("--scope: the scope of a platform client cannot be changed")
         return await clients.change_client(connection, COMMAND_LINE, client_id, **changes)
 
     show([run_as_admin(change)], CLIENT_COLUMNS, as_json=as_json)
@@ -117,7 +117,7 @@ def client_change(
 
 def _scopes(asked: list[str]) -> list[str]:
     if unknown := set(asked) - {"read", "write", "admin"}:
-        raise fail(f"there is no scope {' '.join(unknown)}; choose of read, write, admin")
+        raise fail(f"there is no scope {' '.join(unknown)}; choose from read, write, admin")
     return list(dict.fromkeys(asked))
 
 
@@ -134,7 +134,7 @@ def _expiry(days: int | None) -> datetime | None:
 
 @client.command("rotate-secret")
 def client_rotate(client_id: ClientId, as_json: Json = False) -> None:
-    """Give a client a new secret beside the one it has; of two, the older stops working."""
+    """Create a second secret, valid alongside the first; if there are two, replace the older."""
     secret = run_as_admin(
         lambda c: clients.add_secret(c, COMMAND_LINE, client_id, replace_oldest=True)
     )
@@ -144,10 +144,12 @@ def client_rotate(client_id: ClientId, as_json: Json = False) -> None:
 @client.command("delete-secret")
 def client_delete_secret(
     client_id: ClientId,
-    secret: Annotated[uuid.UUID, typer.Argument(help="Its id, of `flows client list --json`.")],
+    secret: Annotated[
+        uuid.UUID, typer.Argument(help="Id of the secret, from `flows client list --json`.")
+    ],
     as_json: Json = False,
 ) -> None:
-    """Take one of two secrets away; it stops working at once."""
+    """Delete one of two secrets; it stops working at once."""
 
     async def deleted(connection: Connection) -> dict[str, Any]:
         await clients.delete_secret(connection, COMMAND_LINE, client_id, secret)
@@ -164,7 +166,7 @@ def client_disable(client_id: ClientId, as_json: Json = False) -> None:
 
 @client.command("enable")
 def client_enable(client_id: ClientId, as_json: Json = False) -> None:
-    """Let a disabled client work again."""
+    """Enable a disabled client."""
     _set_disabled(client_id, None, as_json=as_json)
 
 

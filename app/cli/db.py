@@ -1,4 +1,4 @@
-"""`flows db …`: migrations, state and upkeep of the database."""
+"""`flows db …`: migration, status and maintenance of the database."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +20,7 @@ from app.db.migrate import MigrationError, migrate
 from app.db.status import database_status
 from app.settings import Settings
 
-db = typer.Typer(help="The database: migrations, state and upkeep.", no_args_is_help=True)
+db = typer.Typer(help="The database: migration, status, maintenance.", no_args_is_help=True)
 
 NOT_MIGRATED = (
     psycopg.errors.InvalidSchemaName,
@@ -31,7 +31,7 @@ NOT_MIGRATED = (
 
 @contextmanager
 def database_errors(consequence: str = "") -> Iterator[None]:
-    """Say what the database said as one line for a person, after what that means for them."""
+    """Turn database errors into one-line errors that start with `consequence`."""
     try:
         yield
     except NOT_MIGRATED:
@@ -45,14 +45,14 @@ def database_errors(consequence: str = "") -> Iterator[None]:
 
 @db.command("migrate")
 def db_migrate() -> None:
-    """Bring FLOWS_DATABASE_ADMIN_URL to this program's schema; running it again changes nothing.
+    """Migrate the database of FLOWS_DATABASE_ADMIN_URL to this program's schema; safe to repeat.
 
-    An upgrade that was interrupted continues where it was. A database of 0.1 is compared with the
-    baseline first, and refused where it lacks any of it.
+    An interrupted upgrade continues where it stopped. A database of version 0.1 is first compared
+    with the baseline, and refused if it lacks any part of it.
 
-    The roles flows_gateway and authenticator get the passwords that FLOWS_DATABASE_URL and
-    FLOWS_POSTGREST_DATABASE_URL carry; the key that signs tokens is made where there is none, and
-    its public half is published for PostgREST.
+    The roles flows_gateway and authenticator get the passwords in FLOWS_DATABASE_URL and
+    FLOWS_POSTGREST_DATABASE_URL. A key to sign tokens is created if there is none, and its public
+    half is published for PostgREST.
     """
     settings = Settings()
     logins = tuple(
@@ -74,7 +74,7 @@ def db_migrate() -> None:
 
 @db.command("status")
 def db_status(as_json: Json = False) -> None:
-    """Show the engine and what it lacks, each series with its size and retention, and the jobs."""
+    """Show the engine and its limitations, size and retention of each series, and the jobs."""
     with database_errors():
         status = database_status(admin_url(Settings()))
     if as_json:
@@ -100,10 +100,10 @@ def db_status(as_json: Json = False) -> None:
             f"{row['rows_estimated']:,}",
             str(row["parts"]),
             str(row["parts_in_columnstore"]),
-            row["keep"] or "for ever",
+            row["keep"] or "forever",
         )
     console.print(table)
-    console.print(f"changes the aggregates have yet to follow: {status['changes']['pending']}")
+    console.print(f"changes not yet applied to the aggregates: {status['changes']['pending']}")
     for job in status["jobs"]:
         if job["last_run_status"] == "Failed":
             console.print(f"[red]job {job['job']} {job['series']} failed[/red]")
@@ -111,7 +111,7 @@ def db_status(as_json: Json = False) -> None:
 
 @db.command("maintain")
 def db_maintain(as_json: Json = False) -> None:
-    """Make partitions ahead of need and remove what is past its retention (flows.retention)."""
+    """Create future partitions and remove rows older than their retention (flows.retention)."""
     with database_errors():
         done = maintain(admin_url(Settings()))
     if as_json:
@@ -123,31 +123,31 @@ def db_maintain(as_json: Json = False) -> None:
 
 @db.command("refresh")
 def db_refresh(as_json: Json = False) -> None:
-    """Bring the aggregates behind late readings and changed mappings now (else: in a minute)."""
+    """Update the aggregates for late readings and changed mappings now, not within a minute."""
     console = Console(stderr=True)
     with (
         database_errors(),
-        console.status("bringing the aggregates behind what changed …") as status,
+        console.status("updating the aggregates …") as status,
     ):
         followed = follow(
             admin_url(Settings()),
-            lambda left: status.update(f"bringing the aggregates behind {left:,} changes …"),
+            lambda left: status.update(f"updating the aggregates: {left:,} changes left …"),
         )
     if as_json:
         print_json({"followed": followed})
         return
-    typer.echo(f"the aggregates have followed every change ({followed:,} were pending)")
+    typer.echo(f"the aggregates are up to date ({followed:,} changes were pending)")
 
 
 @db.command("copy")
 def db_copy(
     source: Annotated[
-        str, typer.Option("--from", help="URL of the existing Flows database, to read from.")
+        str, typer.Option("--from", help="URL of the existing Flows database to copy from.")
     ],
 ) -> None:
-    """Copy the rows of an existing Flows database into this one, all of them or none.
+    """Copy all rows of an existing Flows database into this one, or none if that fails.
 
-    This one is empty and migrated (`flows db migrate`); the other is only read.
+    This database must be migrated (`flows db migrate`) and empty; the other one is only read.
     """
     url = admin_url(Settings())
     console = Console(stderr=True)
@@ -162,7 +162,7 @@ def db_copy(
         )
     with (
         database_errors("the rows are copied, but not all aggregates (run `flows db refresh`): "),
-        console.status("bringing the aggregates behind the rows …"),
+        console.status("updating the aggregates …"),
     ):
         follow(url)
     for table, rows in copied.items():

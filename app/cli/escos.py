@@ -1,4 +1,4 @@
-"""`flows esco …`: energy communities, from a terminal."""
+"""`flows esco …`: management of ESCOs, the energy communities."""
 
 import typer
 
@@ -20,7 +20,7 @@ def esco_list(as_json: Json = False) -> None:
 
 @esco.command("create")
 def esco_create(code: str, name: str, as_json: Json = False) -> None:
-    """Make an ESCO with a short CODE and a NAME."""
+    """Create an ESCO with a short CODE and a NAME."""
     made = run_as_admin(
         lambda connection: clients.create_esco(connection, COMMAND_LINE, code, name)
     )
@@ -29,13 +29,13 @@ def esco_create(code: str, name: str, as_json: Json = False) -> None:
 
 @esco.command("disable")
 def esco_disable(code: str, as_json: Json = False) -> None:
-    """Stop every client and token of an ESCO, within five seconds."""
+    """Disable all clients and tokens of an ESCO; they stop working within five seconds."""
     done = run_as_admin(lambda c: clients.set_esco_disabled(c, COMMAND_LINE, code, disabled=True))
     show([done], ESCO_COLUMNS, as_json=as_json)
 
 
 @esco.command("enable")
 def esco_enable(code: str, as_json: Json = False) -> None:
-    """Let an ESCO's clients and tokens work again."""
+    """Enable the clients and tokens of a disabled ESCO."""
     done = run_as_admin(lambda c: clients.set_esco_disabled(c, COMMAND_LINE, code, disabled=False))
     show([done], ESCO_COLUMNS, as_json=as_json)

@@ -22,11 +22,11 @@ from app.ingest.rows import CsvFormat, FormatError, read_rows
 from app.settings import Settings
 
 REFUSALS_SHOWN = 20
-ENCODING = "utf-8-sig"  # spreadsheets put a mark before the header
+ENCODING = "utf-8-sig"  # spreadsheets write a byte order mark before the header
 
 
 class Unit(StrEnum):
-    """Units that a file's energy may be in."""
+    """Units of energy in a file."""
 
     wh = "Wh"
     kwh = "kWh"
@@ -34,14 +34,14 @@ class Unit(StrEnum):
 
 
 class Point(StrEnum):
-    """What a file writes before the fraction of a number."""
+    """Decimal separators of a file."""
 
     point = "."
     comma = ","
 
 
 class Label(StrEnum):
-    """What a file's time says of its half-hour."""
+    """Meaning of a file's times: start or end of the half-hour."""
 
     start = "start"
     end = "end"
@@ -57,30 +57,30 @@ def import_file(
         str | None, typer.Option(help="Column of exported energy (generation).")
     ] = None,
     time_column: Annotated[
-        str | None, typer.Option(help="Column of the time; else the first.")
+        str | None, typer.Option(help="Column of the time; by default the first.")
     ] = None,
     unit: Annotated[Unit, typer.Option(help="Unit of the energy.")] = Unit.kwh,
     timezone: Annotated[
-        str | None, typer.Option(help="Whose clock times without an offset are, as Europe/London.")
+        str | None, typer.Option(help="Time zone of times without an offset, as Europe/London.")
     ] = None,
-    label: Annotated[Label, typer.Option(help="Whether times are start or end.")] = Label.start,
+    label: Annotated[
+        Label, typer.Option(help="Times are the start or the end of half-hours.")
+    ] = Label.start,
     time_format: Annotated[
-        str | None, typer.Option(help="Form of the times, as %d/%m/%Y %H:%M; else ISO 8601.")
+        str | None, typer.Option(help="Format of times, as %d/%m/%Y %H:%M; by default ISO 8601.")
     ] = None,
     delimiter: Annotated[
-        str, typer.Option(help="What separates columns: a character, or \\t for a tab.")
+        str, typer.Option(help="Separator of columns: a character, or \\t for a tab.")
     ] = ",",
-    decimal: Annotated[
-        Point, typer.Option(help="What stands before the fraction of a number.")
-    ] = Point.point,
+    decimal: Annotated[Point, typer.Option(help="Decimal separator.")] = Point.point,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
-    """Import half-hourly energy from a CSV file into a register: every row, or none.
+    """Import half-hourly energy from a CSV file into a register: all rows, or none.
 
-    Importing a file again changes nothing. A row that cannot be taken is named with its line, and
-    nothing of the file is written then (exit code 1). Where clocks go back, a wall-clock time that
-    stands twice is the first pass and then the second; where they go forward, a row at a time that
-    does not exist is skipped when it is zero and refused when it is not.
+    Importing a file again changes nothing. If rows are refused, they are listed with their lines
+    and nothing is written (exit code 1). When clocks go back, a wall-clock time that is in the file
+    twice is first before and then after the change. When they go forward, a row at a time that does
+    not exist is skipped if it is zero, and refused otherwise.
     """
     form = CsvFormat(
         time_column=time_column,
@@ -119,19 +119,19 @@ def _zone(name: str | None) -> ZoneInfo | None:
     try:
         return ZoneInfo(name) if name else None
     except (KeyError, ValueError, OSError):
-        raise fail(f"{name!r} is no IANA time zone; write one like Europe/London") from None
+        raise fail(f"{name!r} is not an IANA time zone like Europe/London") from None
 
 
 def _separator(text: str) -> str:
     text = "\t" if text == "\\t" else text
     if len(text) != 1 or text in '"\r\n':
-        raise fail(f"--delimiter: {text!r} is not one character that separates columns")
+        raise fail(f"--delimiter: {text!r} is not a single character")
     return text
 
 
 @contextmanager
 def _lines(file: Path) -> Iterator[Iterator[str]]:
-    """The lines of a file, with its progress on standard error where that is a terminal."""
+    """Yield the lines of a file; show progress if standard error is a terminal."""
     if str(file) == "-":
         with open(0, encoding=ENCODING, newline="", closefd=False) as text:
             yield text
@@ -161,7 +161,7 @@ def _print(summary: Summary) -> None:
             typer.echo(f"  line {row.line}: {row.reason}")
         if len(summary.refused) > REFUSALS_SHOWN:
             more = len(summary.refused) - REFUSALS_SHOWN
-            typer.echo(f"  and {more} more (--json names all)")
+            typer.echo(f"  and {more} more (--json lists all)")
         return
     counts: dict[str, Any] = {
         "rows read": summary.read,

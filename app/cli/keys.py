@@ -1,4 +1,4 @@
-"""`flows keys …`: the keys that sign tokens, from a terminal."""
+"""`flows keys …`: management of the keys that sign tokens."""
 
 from typing import Annotated
 
@@ -18,7 +18,7 @@ KEY_COLUMNS = ("kid", "created_at", "signs_from", "verifies_until")
 
 @keys.command("list")
 def keys_list(as_json: Json = False) -> None:
-    """List the published keys: since when each signs, until when its tokens are good."""
+    """List the published keys, with the time each starts to sign and stops to verify tokens."""
     show(run_as_admin(list_keys), KEY_COLUMNS, as_json=as_json)
 
 
@@ -27,19 +27,19 @@ def keys_rotate(
     after: Annotated[
         int,
         typer.Option(
-            min=PUBLISH_SECONDS, help="Seconds until it signs; every gateway must know it by then."
+            min=PUBLISH_SECONDS, help="Seconds until it signs; all gateways must load it by then."
         ),
     ] = 60,
     as_json: Json = False,
 ) -> None:
-    """Make a new key, publish it, and let it sign once every door knows it.
+    """Create and publish a new key, which signs tokens once all gateways and PostgREST know it.
 
-    This installation's keys before it verify until the last token they signed has expired; those
-    of installations with key files of their own go on.
+    Older keys of this installation verify tokens until the last one they signed has expired. Keys
+    of installations with their own key files are not affected.
     """
     settings = Settings()
     if settings.keys.signing_key:
-        raise fail("the key comes from FLOWS_KEYS_SIGNING_KEY; put a new one there instead")
+        raise fail("the key comes from FLOWS_KEYS_SIGNING_KEY; set that to a new key instead")
     made = run_as_admin(
         lambda connection: rotate_key(
             connection,
@@ -55,12 +55,12 @@ def keys_rotate(
         typer.echo(f"{made['kid']} signs in {after} seconds")
 
 
-# A thumbprint may begin with a dash, and is no option then.
+# A key's id may begin with a dash and must not be taken for an option.
 @keys.command("retire", context_settings={"ignore_unknown_options": True})
 def keys_retire(
-    kid: Annotated[str, typer.Argument(help="Its id, of `flows keys list`.")],
+    kid: Annotated[str, typer.Argument(help="Id of the key, from `flows keys list`.")],
     as_json: Json = False,
 ) -> None:
-    """Refuse every token a key signed, within five seconds: for a key that leaked."""
+    """Retire a leaked key: all tokens that it signed are refused within five seconds."""
     retired = run_as_admin(lambda c: retire_key(c, COMMAND_LINE, kid))
     show([retired], KEY_COLUMNS, as_json=as_json)

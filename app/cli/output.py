@@ -1,4 +1,4 @@
-"""Output of the commands: tables and JSON on a terminal, and errors as one line."""
+"""Output of the commands: tables, JSON, and one-line errors."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-WIDTH = 200  # an id that is cut to a terminal's width cannot be pasted
+WIDTH = 200  # do not cut ids to the terminal's width, or they could not be copied
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
@@ -17,7 +17,7 @@ error_console = Console(stderr=True, soft_wrap=True, highlight=False)
 
 
 def fail(message: str) -> typer.Exit:
-    """Print one line for a person and return the exit."""
+    """Print a one-line error; return the exception that exits with code 1."""
     error_console.print("[red]error:[/red]", end=" ")
     error_console.print(message, markup=False)
     return typer.Exit(1)
@@ -33,7 +33,7 @@ def print_json(value: Any) -> None:
 
 
 def show(rows: Sequence[Mapping[str, Any]], columns: tuple[str, ...], *, as_json: bool) -> None:
-    """Print rows as a table, or all of them as JSON."""
+    """Print rows as a table of these columns, or completely as JSON."""
     if as_json:
         print_json(rows)
         return

@@ -1,11 +1,11 @@
-"""`flows serve`: the gateway alone."""
+"""`flows serve`: only the gateway."""
 
 from app.settings import Settings
 
 
 def serve() -> None:
-    """Run the gateway alone, against the database and PostgREST that the environment names."""
-    # Imported here, so that the other commands start without the web framework.
+    """Run only the gateway, with the database and PostgREST set by the environment."""
+    # Imported here so that other commands start without loading the web framework.
     from app.http.server import serve as run
     from app.main import create_app
 

@@ -1,4 +1,4 @@
-"""`flows token …`: long-lived tokens, from a terminal."""
+"""`flows token …`: management of long-lived tokens."""
 
 from typing import Annotated
 
@@ -19,25 +19,27 @@ token = typer.Typer(help="Long-lived tokens for jobs.", invoke_without_command=T
 def token_issue(
     context: typer.Context,
     esco_code: Annotated[str | None, typer.Option("--esco", help="Code of the ESCO.")] = None,
-    role: Annotated[str, typer.Option(help="flows (writes) or public_backend.")] = "public_backend",
-    days: Annotated[int, typer.Option(help="How long it is valid.", min=1)] = 30,
-    name: Annotated[str | None, typer.Option(help="What it is for.")] = None,
+    role: Annotated[
+        str, typer.Option(help="flows (writes) or public_backend (reads).")
+    ] = "public_backend",
+    days: Annotated[int, typer.Option(help="Days until it expires.", min=1)] = 30,
+    name: Annotated[str | None, typer.Option(help="Purpose of the token.")] = None,
     as_json: Json = False,
 ) -> None:
     """Issue a long-lived token: `flows token --esco wlce --role flows --days 365 --name "sync"`.
 
-    It is printed once, recorded by its id, listed by `flows token list` and revoked by
-    `flows token revoke ID`.
+    The token is printed only once. `flows token list` shows its id, and `flows token revoke ID`
+    revokes it.
     """
     if context.invoked_subcommand:
         return
     if not esco_code or not name:
-        raise fail("say --esco CODE and --name TEXT; see `flows token --help`")
+        raise fail("--esco CODE and --name TEXT are required; see `flows token --help`")
     settings = Settings()
     if role not in TENANT_ROLES:
-        raise fail(f"--role: {role} is none of flows, public_backend")
+        raise fail(f"--role: {role} is neither flows nor public_backend")
     if days > settings.tokens.max_days:
-        raise fail(f"--days: at most {settings.tokens.max_days} on this platform")
+        raise fail(f"--days: must be at most {settings.tokens.max_days} on this platform")
     made = run_as_admin(
         lambda connection: issue_long_lived(
             connection,
@@ -65,9 +67,9 @@ def token_list(as_json: Json = False) -> None:
 
 @token.command("revoke")
 def token_revoke(
-    jti: Annotated[str, typer.Argument(help="Its id, of `flows token list`.")],
+    jti: Annotated[str, typer.Argument(help="Id of the token, from `flows token list`.")],
     as_json: Json = False,
 ) -> None:
-    """Make a token stop working at every door, within five seconds."""
+    """Revoke a token; it stops working within five seconds."""
     revoked = run_as_admin(lambda c: revoke_long_lived(c, COMMAND_LINE, jti))
     show([revoked], ("jti", "role", "name", "expires_at"), as_json=as_json)

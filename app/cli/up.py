@@ -1,4 +1,4 @@
-"""`flows up`: the whole stack on this machine."""
+"""`flows up`: the whole stack on one machine."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
@@ -16,10 +16,10 @@ from app.settings import Settings
 def up(
     demo: Annotated[bool, typer.Option("--demo", help="Load demo data, print tokens.")] = False,
     parent: Annotated[
-        int | None, typer.Option(help="Id of the process that starts this: stop when it ends.")
+        int | None, typer.Option(help="Stop when this parent process, given by its id, ends.")
     ] = None,
 ) -> None:
-    """Start PostgreSQL, PostgREST and the gateway here, until Ctrl-C.
+    """Run PostgreSQL, PostgREST and the gateway on this machine until Ctrl-C.
 
     State is kept in FLOWS_HOME (default .flows); the gateway listens on FLOWS_PORT (default 8000).
     """

@@ -1,9 +1,9 @@
-"""Runs one child for as long as somebody holds the other end of standard input.
+"""Runs a child process until the parent closes the pipe to this program's standard input.
 
 `python -m app.embedded.guard SIGNAL [--user NAME] -- COMMAND …`: when standard input ends, however
-the parent died, the child gets SIGNAL, twenty seconds, and then SIGKILL. A pipe works where a
-parent's death signal does not (macOS), and lets PostgreSQL shut down cleanly after a `kill -9` of
-the parent.
+the parent died, the child gets SIGNAL, and SIGKILL twenty seconds later. A pipe also works on
+systems without a parent-death signal (macOS), and lets PostgreSQL shut down cleanly after a
+`kill -9` of the parent.
 """
 
 import argparse
@@ -22,7 +22,7 @@ def main() -> int:
     parser.add_argument("--user")
     parser.add_argument("command", nargs="+")
     asked = parser.parse_args()
-    # A session of its own keeps the terminal's Ctrl-C away: the parent stops children in order.
+    # A new session keeps the terminal's Ctrl-C from the child: the parent stops children in order.
     child = subprocess.Popen(
         asked.command,
         stdin=subprocess.DEVNULL,
@@ -33,7 +33,7 @@ def main() -> int:
     )
 
     def stop_with_parent() -> None:
-        # Not sys.stdin: its lock, held here, would abort the interpreter when the child ends first.
+        # Not sys.stdin: if the child ends first, its lock held here would abort the interpreter.
         while os.read(0, 1):
             pass
         child.send_signal(asked.signal)

