@@ -16,9 +16,9 @@ PROBLEM_JSON = "application/problem+json"
 class Problem(Exception):  # noqa: N818  (RFC 9457 calls it a problem)
     """A failure with an HTTP status, a stable machine-readable code and a sentence for a person."""
 
-    status: ClassVar[int] = 500
-    code: ClassVar[str] = "internal_error"
-    title: ClassVar[str] = "Something failed inside the gateway"
+    status = 500
+    code = "internal_error"
+    title = "Something failed inside the gateway"
 
     def __init__(
         self, detail: str | None = None, *, headers: dict[str, str] | None = None, **members: Any
@@ -58,7 +58,7 @@ class NotFound(Problem):
 
 
 class Conflict(Problem):
-    """What is there already stands against it."""
+    """It conflicts with the resource's current state."""
 
     status, code, title = 409, "conflict", "This conflicts with what is there"
 
@@ -139,6 +139,61 @@ class Timeout(Problem):
     """The database took longer than the caller's role allows."""
 
     status, code, title = 504, "timeout", "The query took too long; ask for a shorter range"
+
+
+class RestError(Exception):
+    """A refusal of `/rest/v1` in PostgREST's own shape: `{code,message,details,hint}`."""
+
+    status: ClassVar[int]
+    code: ClassVar[str]
+    message: ClassVar[str]
+
+    def __init__(self, details: str | None = None) -> None:
+        super().__init__(self.message)
+        self.details = details
+
+    @property
+    def body(self) -> dict[str, str | None]:
+        """The response's members."""
+        return {"code": self.code, "message": self.message, "details": self.details, "hint": None}
+
+
+class EstimateError(RestError):
+    """The preference asks for an estimated count, which would tell of other ESCOs' rows."""
+
+    status, code = 400, "FLOWS400"
+    message = "Only count=exact is available; estimates are not"
+
+
+class PreferenceError(RestError):
+    """With handling=strict, a preference that is not known."""
+
+    status, code = 400, "PGRST122"
+    message = "Invalid preferences given with handling=strict"
+
+
+class SchemaError(RestError):
+    """The profile names another schema than `flows`."""
+
+    status, code = 406, "PGRST106"
+    message = "The schema must be one of the following: flows"
+
+
+class PlanError(RestError):
+    """The request accepts a query plan only, which would tell of other ESCOs' rows."""
+
+    status, code = 406, "PGRST107"
+    message = "None of these media types are available: plans are not"
+
+
+def problems() -> list[type[Problem]]:
+    """Return every class of Problem, by status."""
+    return sorted((Problem, *Problem.__subclasses__()), key=lambda problem: problem.status)
+
+
+def rest_errors() -> list[type[RestError]]:
+    """Return every class of RestError, by status."""
+    return sorted(RestError.__subclasses__(), key=lambda error: error.status)
 
 
 def from_database(error: Exception) -> Problem:

@@ -30,6 +30,8 @@ TOKEN_RESPONSE_HEADERS = {"Cache-Control": "no-store", "Pragma": "no-cache"}
 FORM = "application/x-www-form-urlencoded"
 LONGEST_FORM = 16_384
 LONGEST_DETAIL = 200  # characters of an unauthenticated caller's text that the audit log keeps
+WRONG_CREDENTIALS = "The client id or secret is wrong."
+TOO_MANY_ATTEMPTS = "Too many wrong secrets; try again later."
 
 
 class OAuthError(Exception):
@@ -129,9 +131,7 @@ async def _authenticated(
             client = await clients.verify_secret(known, secret)
             await attempt.ended(succeeded=client is not None)
     except Throttled as throttled:
-        raise OAuthError(
-            "invalid_client", "Too many wrong secrets; try again later.", 429, throttled.seconds
-        ) from None
+        raise OAuthError("invalid_client", TOO_MANY_ATTEMPTS, 429, throttled.seconds) from None
     if client is None:
         # If the client exists, the entry is visible to the admin of its ESCO.
         actor = Actor(client_id[:64] or "nobody", address, known["esco"] if known else None)
@@ -139,7 +139,7 @@ async def _authenticated(
             await clients.record(
                 connection, actor, "client.authenticate", outcome="wrong credentials"
             )
-        raise OAuthError("invalid_client", "The client id or secret is wrong.", 401)
+        raise OAuthError("invalid_client", WRONG_CREDENTIALS, 401)
     return client
 
 

@@ -56,7 +56,6 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
             "application/x-ndjson": {"schema": {"type": "string"}},
         },
     },
-    406: {"$ref": "#/components/responses/Problem406"},
     304: {"description": "Nothing changed since the answer whose ETag is in If-None-Match."},
 }
 reads = APIRouter(tags=["energy"], responses=RESPONSES)

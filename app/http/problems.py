@@ -13,10 +13,21 @@ from psycopg_pool import PoolClosed, PoolTimeout
 from starlette.exceptions import HTTPException
 from starlette.types import Scope
 
-from app.errors import PROBLEM_JSON, BadRequest, NotFound, Problem, Unprocessable, from_database
+from app.errors import (
+    PROBLEM_JSON,
+    BadRequest,
+    MethodNotAllowed,
+    NotFound,
+    Problem,
+    Unprocessable,
+    from_database,
+)
 from app.request_state import request_state
 
 logger = logging.getLogger(__name__)
+
+# Errors that the framework raises itself, by status.
+FRAMEWORK = {400: BadRequest, 404: NotFound, 405: MethodNotAllowed}
 
 
 class ProblemResponse(JSONResponse):
@@ -90,8 +101,13 @@ def install(app: FastAPI) -> None:
 
     async def on_http(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)  # noqa: S101
-        known = {404: NotFound, 400: BadRequest}.get(error.status_code)
-        problem: Problem = known() if known else _unnamed(error.status_code, str(error.detail))
+        if isinstance(error.__cause__, Problem):
+            # FastAPI takes whatever ends the reading of a body for a body that cannot be parsed.
+            return respond(request.scope, error.__cause__)
+        problem = FRAMEWORK.get(error.status_code, Problem)()
+        if problem.status != error.status_code:
+            problem.status, problem.title = error.status_code, str(error.detail)
+            problem.code = problem.title.lower().replace(" ", "_")
         problem.headers |= dict(error.headers or {})
         return respond(request.scope, problem)
 
@@ -110,15 +126,3 @@ def install(app: FastAPI) -> None:
     for error_class in (psycopg.Error, PoolTimeout, PoolClosed):
         app.add_exception_handler(error_class, on_database)
     app.add_exception_handler(Exception, on_anything)
-
-
-def _unnamed(status: int, detail: str) -> Problem:
-    """Wrap a status that the framework chose (405, 413, …) and that has no class of its own."""
-
-    class FrameworkProblem(Problem):
-        pass
-
-    FrameworkProblem.status = status
-    FrameworkProblem.code = detail.lower().replace(" ", "_")
-    FrameworkProblem.title = detail
-    return FrameworkProblem()

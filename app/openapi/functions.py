@@ -6,7 +6,7 @@ from app.openapi import examples, names, responses
 from app.openapi.facts import Facts, FunctionFacts
 from app.openapi.types import JsonSchema, json_schema, nullable
 
-ERRORS = ("400", "401", "403", "404", "406", "413", "415", "422", "429", "503", "504")
+ERRORS = ("400", "401", "403", "404", "406", "422", "500")
 
 
 def functions(swagger: dict[str, Any], facts: Facts) -> dict[str, Any]:
@@ -73,7 +73,11 @@ def _operation(
     else:
         content = {responses.JSON: {"schema": _result(facts, relations)}}
         answers = {"200": {"description": "The result.", "content": content}}
-    return operation | {"responses": answers | responses.rest(*ERRORS)}
+    if verb == "call":
+        refusals = responses.rest(*ERRORS, "415", body=True)
+    else:
+        refusals = responses.rest(*ERRORS, body=False)
+    return operation | {"responses": answers | refusals}
 
 
 def _argument(name: str, swagger: dict[str, Any]) -> JsonSchema:

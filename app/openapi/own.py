@@ -80,15 +80,15 @@ def _operation(method: str, path: str, operation: dict[str, Any], secured: bool)
         answers["200"].pop("content", None)
         if schema:
             answers["200"]["content"] = {responses.JSON: {"schema": schema}}
-        answers |= responses.token_errors() | responses.problems("503")
-        operation["security"] = []
-        return operation
+        answers |= responses.token_errors()
     if secured:
         scopes = [needed] if needed else ["read"]
         operation["security"] = [{"oauth2": scopes}, {"bearer": []}]
-        operation["responses"] = responses.problems(*responses.OWN) | answers
     else:
         operation["security"] = []
+    body = "requestBody" in operation
+    problems = responses.problems(path, body=body, token=secured)
+    operation["responses"] = dict(sorted((problems | answers).items()))
     return operation
 
 

@@ -8,8 +8,8 @@ from app.openapi.types import JsonSchema
 
 OBJECT = "application/vnd.pgrst.object+json"
 CSV = "text/csv"
-READ_ERRORS = ("400", "401", "403", "404", "406", "416", "429", "503", "504")
-WRITE_ERRORS = ("400", "401", "403", "404", "406", "409", "413", "415", "422", "429", "503", "504")
+READ_ERRORS = ("400", "401", "403", "404", "406", "416", "500")
+WRITE_ERRORS = ("400", "401", "403", "404", "406", "409", "500")
 
 CONTENT_RANGE = {
     "Content-Range": {
@@ -100,7 +100,7 @@ class Relation:
         }
         return operation | {
             "parameters": parameters,
-            "responses": answers | responses.rest(*READ_ERRORS),
+            "responses": answers | responses.rest(*READ_ERRORS, body=False),
         }
 
     def _create(self) -> dict[str, Any]:
@@ -141,7 +141,7 @@ class Relation:
                     "content": self._changed(),
                 },
             }
-            | responses.rest(*WRITE_ERRORS),
+            | responses.rest(*WRITE_ERRORS, "415", body=True),
         }
 
     def _update(self) -> dict[str, Any]:
@@ -163,7 +163,8 @@ class Relation:
                     }
                 },
             },
-            "responses": self._changed_or_nothing() | responses.rest(*WRITE_ERRORS),
+            "responses": self._changed_or_nothing()
+            | responses.rest(*WRITE_ERRORS, "415", body=True),
         }
 
     def _delete(self) -> dict[str, Any]:
@@ -176,7 +177,7 @@ class Relation:
                 self._select(),
                 filters.prefer("return=representation", "return=minimal"),
             ],
-            "responses": self._changed_or_nothing() | responses.rest(*WRITE_ERRORS),
+            "responses": self._changed_or_nothing() | responses.rest(*WRITE_ERRORS, body=False),
         }
 
     def _filters(self) -> list[dict[str, Any]]:

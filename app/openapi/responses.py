@@ -1,8 +1,31 @@
 """Error responses: problem+json of the gateway, RFC 6749 of the token endpoint, PostgREST's own."""
 
+from collections.abc import Iterable
 from typing import Any
 
-from app.errors import PROBLEM_JSON
+from app.auth.oauth import TOO_MANY_ATTEMPTS, WRONG_CREDENTIALS
+from app.errors import (
+    PROBLEM_JSON,
+    BadRequest,
+    Conflict,
+    Forbidden,
+    HeadersTooLarge,
+    NotAcceptable,
+    NotFound,
+    Problem,
+    Timeout,
+    TooLarge,
+    TooManyRequests,
+    TooSlow,
+    Unauthorized,
+    Unavailable,
+    Unprocessable,
+    UnsupportedMediaType,
+    UpstreamTimeout,
+    UrlTooLong,
+    rest_errors,
+)
+from app.errors import problems as catalogue
 from app.openapi.types import JsonSchema
 
 Response = dict[str, Any]
@@ -16,7 +39,12 @@ SCHEMAS: dict[str, JsonSchema] = {
             "type": {"type": "string"},
             "title": {"type": "string"},
             "status": {"type": "integer"},
-            "code": {"type": "string"},
+            "code": {
+                "type": "string",
+                "description": "\n".join(
+                    ["", *(f"- `{problem.code}`: {problem.title}." for problem in catalogue())]
+                ),
+            },
             "detail": {"type": ["string", "null"]},
             "errors": {
                 "type": "array",
@@ -67,12 +95,12 @@ SCHEMAS: dict[str, JsonSchema] = {
     },
 }
 
-# status → name of the response, description, PostgREST's code, message.
-REST = {
+# PostgREST's own errors: status → name of the response, description, code and message.
+POSTGREST: dict[str, tuple[str, str, str, str]] = {
     "400": ("BadRequest", "A filter, a body or a parameter is malformed.",
             "PGRST100", '"failed to parse filter (EML1)"'),
     "401": ("Unauthorized", "No token, or one that is not valid (any more).",
-            "PGRST301", "A valid access token is needed"),
+            "PT401", "The token is not valid any more"),
     "403": ("Forbidden", "The token does not allow this, or a row would be another ESCO's.",
             "42501", "permission denied for view meter_registry"),
     "404": ("NotFound", "There is no such relation, function or column.",
@@ -81,33 +109,28 @@ REST = {
             "PGRST116", "JSON object requested, multiple (or no) rows returned"),
     "409": ("Conflict", "A row with that key exists, or another row refers to this one.",
             "23505", "duplicate key value violates unique constraint"),
-    "413": ("TooLarge", "The body is too large.", "FLOWS413", "The body is too large"),
-    "415": ("UnsupportedMediaType", "The body is of a type that is not taken.",
+    "415": ("UnsupportedMediaType", "The body is of a type, or encoded in a way, that is not read.",
             "PGRST102", "Content-Type not acceptable"),
     "416": ("RangeNotSatisfiable", "`offset` is past the last row.",
             "PGRST103", "Requested range not satisfiable"),
-    "422": ("Unprocessable", "The body does not fit.", "22P02", "invalid input syntax"),
-    "429": ("TooManyRequests", "A rate limit is used up; `Retry-After` says when to come back.",
-            "FLOWS429", "Too many requests"),
-    "503": ("Unavailable", "The database or PostgREST does not answer right now.",
-            "PGRST002", "Could not query the database for the schema cache. Retrying."),
-    "504": ("Timeout", "The query took too long.",
+    "422": ("Unprocessable", "An argument has a value that is not allowed.",
+            "PT422", "max_gap: must be more than 0 and at most 1 day"),
+    "500": ("InternalError", "The query took too long, or something failed.",
             "57014", "canceling statement due to statement timeout"),
 }  # fmt: skip
 
-PROBLEMS = {
-    "400": ("bad_request", "The request cannot be understood"),
-    "401": ("unauthorized", "A valid access token is needed"),
-    "403": ("forbidden", "The token does not allow this"),
-    "404": ("not_found", "There is nothing here"),
-    "406": ("not_acceptable", "None of the formats asked for is available"),
-    "422": ("invalid_parameter", "A parameter has a value that is not allowed"),
-    "429": ("rate_limited", "Too many requests"),
-    "500": ("internal_error", "Something failed inside the gateway"),
-    "503": ("unavailable", "A service behind the gateway does not answer"),
-    "504": ("timeout", "The query took too long; ask for a shorter range"),
+Problems = tuple[type[Problem], ...]
+# Errors of the gateway that any request may get, one with a body, and one with a token.
+ANY: Problems = (UrlTooLong, HeadersTooLarge, Problem)
+WITH_BODY: Problems = (TooSlow, TooLarge, UnsupportedMediaType)
+WITH_TOKEN: Problems = (BadRequest, Unauthorized, Forbidden, Unavailable)
+# Beyond these, by the path of the gateway's own routes.
+BY_PATH: dict[str, Problems] = {
+    "/v1/": (NotFound, NotAcceptable, Unprocessable, TooManyRequests, Timeout),
+    "/admin/": (NotFound, Conflict, Unprocessable),
+    "/auth/": (Unavailable,),
 }
-OWN = ("401", "403", "404", "422", "429", "503", "504")
+ON_REST: Problems = (*ANY, *WITH_BODY, *WITH_TOKEN, TooManyRequests, UpstreamTimeout)
 
 RETRY_AFTER = {
     "Retry-After": {
@@ -118,60 +141,72 @@ RETRY_AFTER = {
 
 
 def components() -> dict[str, Response]:
-    """Return the shared responses: `Rest…` for /rest/v1, `Problem…` for the gateway's routes."""
-    rest = {
-        f"Rest{name}": _response(
-            status,
-            description,
-            {
-                JSON: _content(
-                    "PostgrestError",
-                    {"code": code, "message": message, "details": None, "hint": None},
-                )
-            },
-        )
-        for status, (name, description, code, message) in REST.items()
+    """Return the shared responses: `Rest…` for /rest/v1, `Problem…` for the gateway's routes.
+
+    Where PostgREST and the gateway answer /rest/v1 with one status, a `Rest…` has both contents.
+    """
+    own = {*ANY, *WITH_BODY, *WITH_TOKEN, *(one for some in BY_PATH.values() for one in some)}
+    found = {}
+    for status, problems in _by_status(own).items():
+        titles = "; ".join(problem.title for problem in problems)
+        found[f"Problem{status}"] = _response(status, titles, _problem_content(problems))
+    refused = _by_status(ON_REST)
+    for status, (name, description, code, message) in POSTGREST.items():
+        examples = {code: message} | {
+            error.code: error.message for error in rest_errors() if str(error.status) == status
+        }
+        bodies = {
+            code: {"code": code, "message": message, "details": None, "hint": None}
+            for code, message in examples.items()
+        }
+        content = {JSON: _content("PostgrestError", bodies)}
+        if status in refused:
+            content |= _problem_content(refused.pop(status))
+        found[f"Rest{name}"] = _response(status, description, content)
+    for status, (problem,) in refused.items():
+        content = _problem_content([problem])
+        found[f"Rest{problem.__name__}"] = _response(status, problem.title, content)
+    return found
+
+
+def rest(*statuses: str, body: bool) -> dict[str, Response]:
+    """Return references to the error responses of an operation of /rest/v1.
+
+    `statuses` are those of PostgREST's own errors; the gateway's come along.
+    """
+    own = _by_status({*ON_REST} - {*(() if body else WITH_BODY)})
+    names = {status: f"Rest{found[0].__name__}" for status, found in own.items()}
+    names |= {
+        status: f"Rest{POSTGREST[status][0]}" for status in (*statuses, *own.keys() & POSTGREST)
     }
-    own = {
-        f"Problem{status}": _response(
-            status, title, {PROBLEM_JSON: _content("Problem", _problem(status, code, title))}
-        )
-        for status, (code, title) in PROBLEMS.items()
-    }
-    # A refusal at the door comes before PostgREST is asked.
-    for status, (name, *_) in REST.items():
-        if status in PROBLEMS:
-            rest[f"Rest{name}"]["content"] |= own[f"Problem{status}"]["content"]
-    return rest | own
+    return {status: _reference(names[status]) for status in sorted(names)}
 
 
-def rest(*statuses: str) -> dict[str, Response]:
-    """Return references to the error responses of an operation of /rest/v1."""
-    return {
-        status: {"$ref": f"#/components/responses/Rest{REST[status][0]}"} for status in statuses
-    }
-
-
-def problems(*statuses: str) -> dict[str, Response]:
+def problems(path: str, *, body: bool, token: bool) -> dict[str, Response]:
     """Return references to the error responses of one of the gateway's own operations."""
-    return {status: {"$ref": f"#/components/responses/Problem{status}"} for status in statuses}
+    found = {*ANY, *(WITH_BODY if body else ()), *(WITH_TOKEN if token else ())}
+    for start, beyond in BY_PATH.items():
+        if path.startswith(start):
+            found |= {*beyond}
+    return {status: _reference(f"Problem{status}") for status in _by_status(found)}
 
 
 def token_errors() -> dict[str, Response]:
     """Return the error responses of the endpoints that a client authenticates at."""
-    wrong = {"error": "invalid_client", "error_description": "The client id or secret is wrong."}
+    wrong = {"error": "invalid_client", "error_description": WRONG_CREDENTIALS}
     scope = {"error": "invalid_scope", "error_description": "The client may ask for: read."}
     return {
         "400": _response(
             "400", "The request is malformed, or asks for more than the client may have.",
-            {JSON: _content("TokenError", scope)},
+            {JSON: _content("TokenError", {"scope": scope})},
         ),
         "401": _response(
-            "401", "The client id or secret is wrong.", {JSON: _content("TokenError", wrong)}
+            "401", WRONG_CREDENTIALS, {JSON: _content("TokenError", {"wrong": wrong})}
         ),
         "429": _response(
-            "429", "Too many wrong secrets.",
-            {JSON: _content("TokenError", wrong | {"error_description": "Wait."})},
+            "429", TOO_MANY_ATTEMPTS,
+            {JSON: _content("TokenError",
+                            {"wait": wrong | {"error_description": TOO_MANY_ATTEMPTS}})},
         ),
     }  # fmt: skip
 
@@ -181,9 +216,34 @@ def _response(status: str, description: str, content: dict[str, Any]) -> Respons
     return response | ({"headers": RETRY_AFTER} if status in ("429", "503") else {})
 
 
-def _content(schema: str, example: dict[str, Any]) -> dict[str, Any]:
-    return {"schema": {"$ref": f"#/components/schemas/{schema}"}, "example": example}
+def _reference(name: str) -> Response:
+    return {"$ref": f"#/components/responses/{name}"}
 
 
-def _problem(status: str, code: str, title: str) -> dict[str, Any]:
-    return {"type": "about:blank", "title": title, "status": int(status), "code": code}
+def _by_status(classes: Iterable[type[Problem]]) -> dict[str, list[type[Problem]]]:
+    found: dict[str, list[type[Problem]]] = {}
+    for problem in catalogue():
+        if problem in classes:
+            found.setdefault(str(problem.status), []).append(problem)
+    return found
+
+
+def _problem_content(problems: list[type[Problem]]) -> dict[str, Any]:
+    bodies = {
+        problem.code: {
+            "type": "about:blank",
+            "title": problem.title,
+            "status": problem.status,
+            "code": problem.code,
+        }
+        for problem in problems
+    }
+    return {PROBLEM_JSON: _content("Problem", bodies)}
+
+
+def _content(schema: str, bodies: dict[str, Any]) -> dict[str, Any]:
+    """Return a media type's schema with its example, or with its examples by name."""
+    described: dict[str, Any] = {"schema": {"$ref": f"#/components/schemas/{schema}"}}
+    if len(bodies) == 1:
+        return described | {"example": next(iter(bodies.values()))}
+    return described | {"examples": {name: {"value": body} for name, body in bodies.items()}}

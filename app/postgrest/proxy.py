@@ -11,7 +11,7 @@ import time
 
 from starlette.types import Receive, Scope, Send
 
-from app.errors import Problem, Unavailable, UpstreamTimeout
+from app.errors import Problem, RestError, Unavailable, UpstreamTimeout
 from app.http.concurrency import ConcurrencyLimits
 from app.http.problems import respond
 from app.http.response_stream import ClientGone, ResponseStream
@@ -19,7 +19,7 @@ from app.monitoring.registry import Metrics
 from app.postgrest.cancel import QueryCanceller
 from app.postgrest.connection import UpstreamConnection, UpstreamLost, UpstreamSilent
 from app.postgrest.pool import Upstream
-from app.postgrest.request import PREFIX, RestError, build_upstream_request, route_template
+from app.postgrest.request import PREFIX, build_upstream_request, route_template
 from app.postgrest.response import answer_headers, cleaned_error
 from app.request_state import RequestState, request_state
 from app.settings import Settings

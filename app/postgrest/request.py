@@ -6,7 +6,14 @@ from urllib.parse import unquote_to_bytes
 
 from starlette.types import Scope
 
-from app.errors import BadRequest, MethodNotAllowed
+from app.errors import (
+    BadRequest,
+    EstimateError,
+    MethodNotAllowed,
+    PlanError,
+    PreferenceError,
+    SchemaError,
+)
 
 PREFIX = b"/rest/v1"
 ALLOWED_METHODS = frozenset({"GET", "HEAD", "POST", "PATCH", "PUT", "DELETE", "OPTIONS"})
@@ -23,15 +30,6 @@ PREFERENCE = re.compile(
     r"|handling=(strict|lenient)|timezone=[A-Za-z0-9_+/-]+|max-affected=[0-9]+|tx=(commit|rollback)"
 )
 ESTIMATE = re.compile(r"count\s*=\s*(planned|estimated)", re.IGNORECASE)
-
-
-class RestError(Exception):
-    """A refusal in PostgREST's own shape, for clients that read `{code,message,details,hint}`."""
-
-    def __init__(self, status: int, code: str, message: str, details: str | None = None) -> None:
-        super().__init__(message)
-        self.status = status
-        self.body = {"code": code, "message": message, "details": details, "hint": None}
 
 
 def build_upstream_request(scope: Scope) -> tuple[str, dict[str, str]]:
@@ -53,12 +51,12 @@ def build_upstream_request(scope: Scope) -> tuple[str, dict[str, str]]:
             preferences.append(value.decode("latin-1"))
         elif name in (b"accept-profile", b"content-profile"):
             if value not in PROFILES:
-                raise RestError(406, "PGRST106", "The schema must be one of the following: flows")
+                raise SchemaError()
             headers[name.decode()] = PROFILES[value]
     if preferences:
         headers["prefer"] = allowed_preferences(", ".join(preferences))
     if "vnd.pgrst.plan" in headers.get("accept", "").lower():
-        raise RestError(406, "PGRST107", "None of these media types are available: plans are not")
+        raise PlanError()
     target = path.decode("latin-1")
     if query := scope["query_string"]:
         if BEYOND_ASCII.search(query):
@@ -71,17 +69,12 @@ def build_upstream_request(scope: Scope) -> tuple[str, dict[str, str]]:
 def allowed_preferences(prefer: str) -> str:
     """Keep the preferences that are known; RestError for estimates, and for any under `strict`."""
     if ESTIMATE.search(prefer):
-        raise RestError(400, "FLOWS400", "Only count=exact is available; estimates are not")
+        raise EstimateError()
     asked = [word.strip() for word in prefer.split(",") if word.strip()]
     known = [word for word in asked if PREFERENCE.fullmatch(word)]
     if "handling=strict" in known and len(known) < len(asked):
         unknown = ", ".join(word for word in asked if word not in known)
-        raise RestError(
-            400,
-            "PGRST122",
-            "Invalid preferences given with handling=strict",
-            f"Invalid preferences: {unknown}",
-        )
+        raise PreferenceError(f"Invalid preferences: {unknown}")
     return ", ".join(known)
 
 
