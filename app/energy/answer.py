@@ -113,8 +113,8 @@ class Answer(Response):
         settings = self._question.services.settings.http
         stream = ResponseStream(scope, receive, send, settings.send_seconds)
         limits: ConcurrencyLimits = self._question.request.app.state.concurrency
-        with suppress(ClientGone), stream:
-            async with limits.of(self._question.caller):
+        with suppress(ClientGone):
+            async with stream, limits.of(self._question.caller):
                 await self._send(stream)
 
     async def _send(self, stream: ResponseStream) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Mapping
+from types import TracebackType
 
 import orjson
 from starlette.types import Receive, Scope, Send
@@ -11,6 +12,7 @@ from app.request_state import request_state
 
 # Most answers are there sooner; only then is it worth a task to watch whether the client stays.
 WATCH_AFTER_SECONDS = 0.05
+NO_ERROR = (None, None, None)
 
 Pairs = list[tuple[bytes, bytes]]
 
@@ -20,7 +22,9 @@ class ClientGone(Exception):  # noqa: N818  (nobody is left to be told of an err
 
 
 class ResponseStream:
-    """Body in and answer out; as a context it ends the request when the client leaves."""
+    """Body in and answer out; as an asynchronous context it ends the request, with ClientGone, when
+    the client leaves.
+    """
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, send_seconds: float) -> None:
         self._scope = scope
@@ -28,36 +32,46 @@ class ResponseStream:
         self._send = send
         self._send_seconds = send_seconds
         self._reading = False
-        self._gone = False
+        self._group = asyncio.TaskGroup()
         self._watcher: asyncio.Task[None] | None = None
         self.started = False
         self.body_error: Exception | None = None
 
-    def __enter__(self) -> None:
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101  (a request runs in a task)
-        self._task = task
-        self._timer = task.get_loop().call_later(WATCH_AFTER_SECONDS, self._watch)
+    async def __aenter__(self) -> None:
+        await self._group.__aenter__()
+        self._loop = asyncio.get_running_loop()
+        self._timer = self._loop.call_later(WATCH_AFTER_SECONDS, self._watch)
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
         self._timer.cancel()
         if self._watcher:
             self._watcher.cancel()
-        if self._gone and kind is asyncio.CancelledError:
-            self._task.uncancel()
-            raise ClientGone
+        # An error of the request is not the group's to wrap: it goes on as it is.
+        cancelled = kind is asyncio.CancelledError
+        try:
+            await self._group.__aexit__(*((kind, error, traceback) if cancelled else NO_ERROR))
+        except ExceptionGroup:
+            raise ClientGone from None
 
     def _watch(self) -> None:
         if self._reading:  # a body still comes in, and reading it tells of a disconnect too
-            self._timer = self._task.get_loop().call_later(WATCH_AFTER_SECONDS, self._watch)
+            self._timer = self._loop.call_later(WATCH_AFTER_SECONDS, self._watch)
         else:
-            self._watcher = asyncio.create_task(self._cancel_when_gone())
+            self._watcher = self._group.create_task(self._raise_when_gone())
 
-    async def _cancel_when_gone(self) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
-        self._gone = True
-        self._task.cancel()
+    async def _raise_when_gone(self) -> None:
+        """Raise ClientGone when the client leaves: the group then cancels the request."""
+        try:
+            while (await self._receive())["type"] != "http.disconnect":
+                pass
+        except Problem:
+            return  # of a body that nobody reads any more: the answer came before its end
+        raise ClientGone
 
     def body(self) -> AsyncGenerator[bytes, None]:
         """Return the request's body as it arrives; what goes wrong is kept in `body_error` too."""

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator
 from urllib.parse import urlsplit
 
 from app.http.concurrency import acquire_within
-from app.postgrest.connection import UpstreamConnection, UpstreamLost
+from app.postgrest.connection import UpstreamConnection, UpstreamLost, UpstreamUnanswered
 from app.settings import PostgrestSettings
 
 # PostgREST closes a connection after 30 s; a request sent at that moment would be lost.
@@ -55,9 +55,9 @@ class Upstream:
                 try:
                     await connection.ask(head, body, chunked=chunked, head_only=head_only)
                     return connection
-                except UpstreamLost:
+                except UpstreamUnanswered:
                     # Closed while it was idle? Then nobody has seen the request.
-                    if connection.open or connection.touched or body or method not in SAFE:
+                    if body or method not in SAFE:
                         raise
             connection = await self._connect()
             await connection.ask(head, body, chunked=chunked, head_only=head_only)
@@ -71,7 +71,7 @@ class Upstream:
     def release(self, connection: UpstreamConnection) -> None:
         """Keep the connection for the next request, or close it when its answer was not read."""
         if connection.reusable:
-            connection.idle_since = time.monotonic()
+            connection.keep(time.monotonic())
             self._idle.append(connection)
         else:
             connection.close()

@@ -70,7 +70,7 @@ class RestProxy:
             headers["x-flows-query"] = query = secrets.token_hex(16)
             self._in_flight += 1
             try:
-                with stream:
+                async with stream:
                     await self._forward(scope, state, stream, target, headers)
             except (ClientGone, UpstreamTimeout):
                 # PostgREST reads a whole body before its query, and answers after it.

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from app.postgrest.connection import UpstreamConnection, UpstreamLost, UpstreamSilent
+from app.postgrest.connection import State, UpstreamConnection, UpstreamLost, UpstreamSilent
 from app.postgrest.pool import Upstream
 from app.settings import PostgrestSettings
 
@@ -304,3 +304,66 @@ def test_what_nobody_takes_is_not_read() -> None:
             pool.release(answer)
 
     asyncio.run(run())
+
+
+def test_answers_that_arrive_at_the_same_time_are_never_mixed() -> None:
+    """Each connection has a buffer of its own."""
+
+    async def run() -> None:
+        def in_halves(mark: bytes) -> Callable[[Reader, Writer], Awaitable[None]]:
+            async def script(reader: Reader, writer: Writer) -> None:
+                await reader.readuntil(b"\r\n\r\n")
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 200000\r\n\r\n")
+                for _ in range(200):
+                    writer.write(mark * 1000)
+                    await asyncio.sleep(0)
+
+            return script
+
+        async with upstream(in_halves(b"a"), in_halves(b"b")) as (pool, _):
+            answers = await asyncio.gather(*(pool.ask("GET", "/", {}) for _ in range(2)))
+            bodies = await asyncio.gather(*(body_of(answer) for answer in answers))
+            assert sorted(bodies) == [b"a" * 200_000, b"b" * 200_000]
+            for answer in answers:
+                pool.release(answer)
+
+    asyncio.run(run())
+
+
+def test_a_connection_names_its_state() -> None:
+    async def run() -> None:
+        asked, answered, ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+        async def script(reader: Reader, writer: Writer) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            await asked.wait()
+            writer.write(OK[:-1])
+            await answered.wait()
+            writer.write(OK[-1:])
+            await ended.wait()
+            writer.close()
+
+        listener = await asyncio.start_server(script, "127.0.0.1", 0)
+        address = listener.sockets[0].getsockname()
+        loop = asyncio.get_running_loop()
+        _, connection = await loop.create_connection(lambda: UpstreamConnection(5.0), *address)
+        assert connection.state is State.IDLE
+        request = b"GET / HTTP/1.1\r\n\r\n"
+        asking = asyncio.create_task(connection.ask(request, None, chunked=False, head_only=False))
+        await asyncio.sleep(0)
+        assert connection.state is State.ASKED
+        asked.set()
+        await asking
+        assert connection.state is State.ANSWERING
+        answered.set()
+        assert await body_of(connection) == b"ok"
+        assert connection.state is State.ANSWERED
+        assert connection.reusable
+        connection.keep(loop.time())
+        assert connection.state is State.IDLE
+        ended.set()  # PostgREST closes what it kept long enough
+        while connection.state is not State.CLOSED:  # noqa: ASYNC110  (it has no event to wait for)
+            await asyncio.sleep(0)
+        listener.close()
+
+    asyncio.run(asyncio.wait_for(run(), 30))

@@ -1,0 +1,95 @@
+"""A request ends when its client leaves, and only then; its own errors go on as they are."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from app.errors import NotFound, TooSlow
+from app.http import response_stream
+from app.http.response_stream import ClientGone, ResponseStream
+
+
+@pytest.fixture(autouse=True)
+def watched_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(response_stream, "WATCH_AFTER_SECONDS", 0.0)
+
+
+async def stay() -> Any:
+    """A client that sends no more and does not leave."""
+    await asyncio.Event().wait()
+
+
+async def leave() -> Any:
+    """A client that leaves."""
+    return {"type": "http.disconnect"}
+
+
+async def stall() -> Any:
+    """A client whose body does not come on."""
+    raise TooSlow
+
+
+async def send(message: Any) -> None:
+    del message
+
+
+async def run(receive: Callable[[], Awaitable[Any]], work: Awaitable[Any]) -> Any:
+    """Do the work of a request while its client does what `receive` does."""
+    async with ResponseStream({}, receive, send, 1.0):
+        return await work
+
+
+def test_a_client_that_leaves_ends_the_work_and_cancels_nothing_else() -> None:
+    async def request() -> str:
+        with pytest.raises(ClientGone):
+            await run(leave, asyncio.sleep(30))
+        task = asyncio.current_task()
+        assert task
+        assert task.cancelling() == 0
+        await asyncio.sleep(0.01)  # no cancellation is left over
+        return "done"
+
+    assert asyncio.run(request()) == "done"
+
+
+def test_a_client_that_stays_gets_the_result() -> None:
+    for receive in (stay, stall):
+        assert asyncio.run(run(receive, asyncio.sleep(0.02, "rows"))) == "rows"
+
+
+def test_an_error_of_the_request_is_raised_as_it_is() -> None:
+    async def fail(seconds: float) -> None:
+        await asyncio.sleep(seconds)
+        raise NotFound("There is no such site.")
+
+    for seconds in (0.0, 0.02):
+        with pytest.raises(NotFound, match="site"):
+            asyncio.run(run(stay, fail(seconds)))
+
+
+def test_a_cancellation_from_outside_is_not_taken_for_a_client_that_left() -> None:
+    async def request() -> None:
+        task = asyncio.create_task(run(stay, asyncio.sleep(30)))
+        await asyncio.sleep(0.02)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(request())
+
+
+def test_a_cancellation_from_outside_counts_beside_a_client_that_left() -> None:
+    async def request() -> None:
+        task = asyncio.create_task(run(stay, cancelled_while_leaving()))
+        await asyncio.wait([task])
+        assert task.cancelled()
+
+    async def cancelled_while_leaving() -> None:
+        task = asyncio.current_task()
+        assert task
+        task.cancel()
+        await asyncio.sleep(30)
+
+    asyncio.run(request())
