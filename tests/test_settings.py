@@ -59,7 +59,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def value(settings: Settings, variable: str) -> float:
-    """What a variable of today set."""
+    """The value that a variable of today set."""
     group, _, name = variable.removeprefix("FLOWS_").lower().partition("_")
     found: float = getattr(getattr(settings, group), name)
     return found

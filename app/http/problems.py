@@ -84,7 +84,7 @@ def from_validation(error: RequestValidationError) -> Problem:
 
 
 def _is_plain(value: Any) -> bool:
-    """Whether JSON can say it."""
+    """Return True if JSON can express the value."""
     return isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value))
 
 

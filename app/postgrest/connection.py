@@ -69,17 +69,17 @@ class UpstreamConnection(asyncio.BufferedProtocol):
 
     @property
     def open(self) -> bool:
-        """Whether both ends still keep it."""
+        """True while neither end has closed it."""
         return self.state is not State.CLOSED and not self._transport.is_closing()
 
     @property
     def complete(self) -> bool:
-        """Whether the answer came whole; `read` may still have some of it."""
+        """True once the answer came whole; `read` may still have some of it."""
         return self.state is State.ANSWERED
 
     @property
     def reusable(self) -> bool:
-        """Whether another request may follow the one that was asked."""
+        """True if another request may follow the one that was asked."""
         done = self.state is State.ANSWERED and not self._pieces
         return done and not self._must_close and self.open
 

@@ -63,7 +63,7 @@ def described(client: httpx.Client) -> Document:
 
 
 def response(document: Document, method: str, path: str, status: int) -> dict[str, Any]:
-    """What the document says of an operation's response."""
+    """The response of an operation as the document describes it."""
     said = document["paths"][path][method.lower()]["responses"][str(status)]
     name = said.get("$ref", "").rpartition("/")[2]
     found: dict[str, Any] = document["components"]["responses"][name] if name else said
@@ -121,7 +121,7 @@ def test_every_class_is_one_of_a_kind() -> None:
 
 
 def check(document: Document, operation: str, answer: httpx.Response, code: str) -> None:
-    """That an answer is what the document shows of an operation: `GET /v1/energy`."""
+    """Assert that an answer is as the document describes it for `operation`, `GET /v1/energy`."""
     method, _, path = operation.partition(" ")
     content = response(document, method, path, answer.status_code)["content"]
     media_type = answer.headers["content-type"].partition(";")[0]
