@@ -1,5 +1,8 @@
 """`flows serve`: only the gateway."""
 
+from app.cli.output import fail
+from app.db.schema import check_database
+from app.db.session import database_url
 from app.settings import Settings
 
 
@@ -10,4 +13,6 @@ def serve() -> None:
     from app.main import create_app
 
     settings = Settings()
+    if reason := check_database(database_url(settings.database)):
+        raise fail(reason)
     run(create_app(settings), settings)

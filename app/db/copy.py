@@ -5,15 +5,23 @@ from collections.abc import Callable
 import psycopg
 from psycopg import sql
 
-# In an order that every foreign key allows.
-TABLES = (
+# Configuration, in an order that every foreign key allows; the series come after it.
+CONFIGURATION = (
     "regions", "escos", "sites_new", "properties", "feeder_registry", "service_head_registry",
     "meter_registry", "meter_shadows", "meter_registers", "meter_tophat_registry", "circuits",
     "meter_metrics", "meter_event_log_type", "ev_chargers", "service_head_meter",
-    "properties_service_head", "circuit_register", "register_interval_hh", "register_import",
-    "register_export", "meter_voltage", "meter_3p_voltage", "meter_csq", "meter_health_history",
-    "meter_prepay_balance", "meter_event_log",
+    "properties_service_head", "circuit_register",
 )  # fmt: skip
+# Half-hours before the counters, which would derive them.
+SERIES = """
+    select name from flows.series() where key <> 'circuit_id'
+    order by name <> 'register_interval_hh', key desc, name
+"""
+
+
+def copied_tables(target: psycopg.Connection) -> list[str]:
+    """Return the tables of schema flows that are copied, in order; `target` knows its series."""
+    return [*CONFIGURATION, *(row[0] for row in target.execute(SERIES))]
 
 
 def copy_database(
@@ -28,7 +36,7 @@ def copy_database(
     with psycopg.connect(source_url) as source, psycopg.connect(target_url) as target:
         source.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
         source.read_only = True
-        for table in TABLES:
+        for table in copied_tables(target):
             columns = _columns(source, table) & _columns(target, table)
             if columns:
                 copied[table] = _copy(source, target, table, sorted(columns), progress)

@@ -7,7 +7,6 @@ transaction, whenever its text changed. docs/adr/0001-schema-upgrades.md says wh
 
 import time
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import psycopg
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
+from app import __version__
 from app.db.baseline import BASELINE, missing_from
 from app.db.schema import SQL, Migration, SqlFile, checksum, migrations, objects
 
@@ -78,6 +78,8 @@ def migrate(
     was interrupted continues where it was. MigrationError says why it cannot be done.
     """
     with psycopg.connect(admin_url, autocommit=True) as connection:
+        # The work of one that was killed ends, and its lock goes.
+        connection.execute("set client_connection_check_interval = '1s'")
         _lock(connection, progress)
         engine = _choose_engine(connection)
         _upgrade(connection, engine, folder, progress)
@@ -181,7 +183,7 @@ def _record(connection: AdminConnection, file: Migration) -> None:
     connection.execute(
         "insert into gateway.schema_migration (version, name, sha256, oldest_gateway, program)"
         " values (%s, %s, %s, %s, %s)",
-        (file.version, file.name, file.sha256, file.oldest_gateway, version("flows-gateway")),
+        (file.version, file.name, file.sha256, file.oldest_gateway, __version__),
     )
     connection.execute("reset role")
 
@@ -193,7 +195,7 @@ def _apply_objects(
     row = connection.execute(
         "select version, sha256, program from gateway.schema_objects"
     ).fetchone()
-    checked, program = checksum(files), version("flows-gateway")
+    checked, program = checksum(files), __version__
     if row is not None and row[:2] == (schema_version, checked):
         return
     if row is not None and _numbers(row[2]) > _numbers(program):

@@ -2,14 +2,23 @@
 
 import re
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from hashlib import sha256
 from pathlib import Path
+
+import psycopg
 
 SQL = Path(__file__).resolve().parents[2] / "sql"
 OLDEST_GATEWAY = re.compile(r"^-- oldest-gateway: (\d+)$", re.MULTILINE)
 # Read by the gateway's login, which has no right on the tables behind it.
 DATABASE_VERSION = "select version, oldest_gateway from gateway.schema_version()"
+# Errors that a database without our schema, or with the one of 0.1, answers that with.
+NO_VERSION = (
+    psycopg.errors.InvalidSchemaName,
+    psycopg.errors.InsufficientPrivilege,
+    psycopg.errors.UndefinedFunction,
+)
+CONNECT_SECONDS = 5
 
 
 @dataclass(frozen=True)
@@ -65,6 +74,7 @@ def checksum(files: list[SqlFile]) -> str:
     return sha256("".join(lines).encode()).hexdigest()
 
 
+@cache
 def program_version(folder: Path = SQL) -> int:
     """Return the schema's version that this program was written for; 0 without any files."""
     numbers = [int(path.name.split("_")[0]) for path in (folder / "migrations").rglob("*.sql")]
@@ -76,6 +86,8 @@ def mismatch(database: int, oldest_gateway: int, program: int) -> str | None:
 
     `oldest_gateway` is the database's: the oldest version whose gateways it still serves.
     """
+    if not database:
+        return "the database has no schema that this gateway knows: run `flows db migrate`"
     if database < program:
         return (
             f"the database's schema has version {database}, this gateway needs {program}: "
@@ -87,6 +99,22 @@ def mismatch(database: int, oldest_gateway: int, program: int) -> str | None:
             f"{oldest_gateway} on, this one is of {program}: install a newer one"
         )
     return None
+
+
+def check_database(url: str) -> str | None:
+    """Ask a database for its version; return why this program's gateway cannot serve it, if so.
+
+    None also where the database does not answer: it may come later, and `/ready` asks again.
+    """
+    try:
+        with psycopg.connect(url, connect_timeout=CONNECT_SECONDS) as connection:
+            row = connection.execute(DATABASE_VERSION).fetchone()
+    except NO_VERSION:
+        row = (0, 0)
+    except psycopg.OperationalError:
+        return None
+    database, oldest_gateway = row or (0, 0)
+    return mismatch(database, oldest_gateway, program_version())
 
 
 def _files(folder: Path, engine: str) -> list[tuple[str, Path]]:

@@ -10,6 +10,8 @@ from psycopg_pool import PoolTimeout
 from pydantic import BaseModel
 
 from app.app_state import Services, ServicesDep
+from app.db.schema import DATABASE_VERSION, NO_VERSION, mismatch, program_version
+from app.db.session import Connection
 from app.db.status import LACKS
 
 router = APIRouter(tags=["operations"])
@@ -30,13 +32,20 @@ class Component(BaseModel):
     detail: str | None = None
 
 
+class SchemaComponent(Component):
+    """The schema: its version in the database, and the one this gateway was written for."""
+
+    database: int | None
+    gateway: int
+
+
 class Ready(BaseModel):
     """The readiness to serve requests; `lacks` lists functions that the database's engine lacks."""
 
     status: Literal["ok", "down"]
     engine: Literal["timescale", "postgres"] | None
     lacks: list[str]
-    components: dict[str, Component]
+    components: dict[str, SchemaComponent | Component]
 
 
 @router.get("/live", summary="Is this process alive?")
@@ -51,9 +60,15 @@ async def live() -> Live:
     responses={503: {"model": Ready, "description": "A component that requests need is down."}},
 )
 async def ready(request: Request, services: ServicesDep, response: Response) -> Ready:
-    """Check the database and PostgREST; 503 names the component that is down."""
-    (engine, database), postgrest = await asyncio.gather(_database(services), _postgrest(services))
-    components = {"database": database, "postgrest": postgrest}
+    """Check the database, its schema and PostgREST; 503 names the component that is down."""
+    (engine, database, schema), postgrest = await asyncio.gather(
+        _database(services), _postgrest(services)
+    )
+    components: dict[str, SchemaComponent | Component] = {
+        "database": database,
+        "schema": schema,
+        "postgrest": postgrest,
+    }
     if getattr(request.app.state, "draining", False):
         components["gateway"] = Component(status="down", detail="is shutting down")
     down = any(component.status == "down" for component in components.values())
@@ -70,13 +85,32 @@ async def ready(request: Request, services: ServicesDep, response: Response) -> 
 
 async def _database(
     services: Services,
-) -> tuple[Literal["timescale", "postgres"] | None, Component]:
+) -> tuple[Literal["timescale", "postgres"] | None, Component, SchemaComponent]:
+    program = program_version()
     try:
         async with asyncio.timeout(PROBE_SECONDS), services.pool.connection() as connection:
+            version, oldest_gateway = await _version(connection)
             row = await (await connection.execute("select gateway.engine() as engine")).fetchone()
     except (psycopg.Error, PoolTimeout, TimeoutError):
-        return None, Component(status="down", detail="does not answer")
-    return (row["engine"] if row else None), Component(status="ok")
+        unknown = SchemaComponent(
+            status="down", detail="is not known", database=None, gateway=program
+        )
+        return None, Component(status="down", detail="does not answer"), unknown
+    reason = mismatch(version, oldest_gateway, program)
+    schema = SchemaComponent(
+        status="down" if reason else "ok", detail=reason, database=version, gateway=program
+    )
+    return (row["engine"] if row else None), Component(status="ok"), schema
+
+
+async def _version(connection: Connection) -> tuple[int, int]:
+    """Version of the database's schema and the oldest gateway it serves; 0 where it has none."""
+    try:
+        async with connection.transaction():
+            row = await (await connection.execute(DATABASE_VERSION)).fetchone()
+    except NO_VERSION:
+        return 0, 0
+    return (row["version"], row["oldest_gateway"]) if row else (0, 0)
 
 
 async def _postgrest(services: Services) -> Component:

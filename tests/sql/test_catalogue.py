@@ -5,7 +5,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.sql.test_isolation import AGGREGATES, TIME_SERIES
+from tests.sql.series import AGGREGATES, TIME_SERIES
 
 Admin = psycopg.Connection[Any]
 

@@ -6,6 +6,7 @@ import psycopg
 import pytest
 
 from tests.conftest import Stack
+from tests.sql.series import AGGREGATES, TIME_SERIES
 
 Admin = psycopg.Connection[Any]
 ESCOS = ("wlce", "hmce")
@@ -17,21 +18,6 @@ REPORTS = {
     "meters_offline_recently",
     "meters_clock_drift",
 }
-TIME_SERIES = {
-    "register_import",
-    "register_export",
-    "register_interval_hh",
-    "meter_voltage",
-    "meter_3p_voltage",
-    "meter_csq",
-    "meter_health_history",
-    "meter_prepay_balance",
-    "meter_event_log",
-}
-AGGREGATES = {
-    "circuit_interval_hh", "circuit_interval_daily", "circuit_interval_daily_london",
-    "circuit_interval_monthly",
-}  # fmt: skip
 
 
 def exposed(admin: Admin) -> list[str]:

@@ -1,0 +1,32 @@
+-- migrate:up
+set local role flows_owner;
+
+create function flows.engine() returns text
+language sql stable set search_path = ''
+return case
+    when exists (select from pg_catalog.pg_extension where extname = 'timescaledb') then 'timescale'
+    else 'postgres'
+end;
+comment on function flows.engine() is 'What keeps the time series: timescale or postgres.';
+
+create function flows.current_esco() returns uuid
+language sql stable
+return nullif(current_setting('app.current_esco', true), '')::uuid;
+comment on function flows.current_esco() is 'The caller''s ESCO; null (and so no rows) when none is set.';
+
+-- Inside a view current_user is still the caller, so a view that reads as flows_owner filters all the
+-- same; a background refresh and a definer function run as flows_owner itself and see every ESCO.
+-- A superuser must too: a continuous aggregate it refreshes is computed under the owner's policies.
+-- is_superuser follows SET ROLE, and asking it costs no look into the catalogue.
+create function flows.sees_every_esco() returns boolean
+language sql stable
+return current_user in ('grafanareader', 'tsdbadmin', 'flows_owner') or current_setting('is_superuser') = 'on';
+comment on function flows.sees_every_esco()
+is 'Whether the current role works across ESCOs (monitoring, administration).';
+
+grant execute on function flows.current_esco(), flows.sees_every_esco()
+to flows, public_backend, grafanareader, tsdbadmin, flows_lookup;
+
+reset role;
+
+-- migrate:down

@@ -1,0 +1,116 @@
+-- migrate:up
+set local role flows_owner;
+
+-- From where to where there are half-hours of a register: kept as they come, since looking for the
+-- ends of many registers in years of compressed history takes longer than most answers.
+create table flows.register_extent (
+    register_id uuid primary key references flows.meter_registers on delete cascade,
+    available_from timestamptz not null,
+    available_to timestamptz not null check (available_to > available_from)
+);
+comment on table flows.register_extent is 'First and last half-hour of each register that has any.';
+comment on column flows.register_extent.register_id is 'The register.';
+comment on column flows.register_extent.available_from is 'Start of its first half-hour, UTC.';
+comment on column flows.register_extent.available_to is 'End of its last half-hour, UTC.';
+
+alter table flows.register_extent enable row level security;
+alter table flows.register_extent force row level security;
+create policy "an extent is read with its register" on flows.register_extent
+for select using (register_id in (select own.register_id from flows.meter_registers as own));
+create policy "maintenance alone writes extents" on flows.register_extent
+to flows_owner, tsdbadmin using (current_user in ('flows_owner', 'tsdbadmin'));
+
+-- A half-hour inside what is known touches no row, so that writers do not wait for one another.
+create function flows.extend_extents(arrived flows.register_half_hour[]) returns void
+language sql set search_path = ''
+begin atomic
+    insert into flows.register_extent as known (register_id, available_from, available_to)
+    select a.register_id, min(a."timestamp"), max(a."timestamp") + interval '30 minutes'
+    from unnest(arrived) as a
+    left join flows.register_extent as before on a.register_id = before.register_id
+    where before.register_id is null
+        or a."timestamp" < before.available_from or a."timestamp" >= before.available_to
+    group by a.register_id
+    order by a.register_id
+    on conflict (register_id) do update set
+        available_from = least(known.available_from, excluded.available_from),
+        available_to = greatest(known.available_to, excluded.available_to);
+end;
+comment on function flows.extend_extents(flows.register_half_hour[])
+is 'Extends the extents to half-hours that arrived.';
+
+create function flows.measure_extents(registers uuid[]) returns void
+language plpgsql set search_path = ''
+as $$
+begin
+    -- Who waited for a row measures, with a new snapshot, what the other had committed.
+    perform from flows.register_extent as known
+    where known.register_id = any(registers) order by known.register_id for update;
+    delete from flows.register_extent as known
+    where known.register_id = any(registers)
+        and not exists (select from flows.register_interval_hh as r where r.register_id = known.register_id);
+    insert into flows.register_extent as known (register_id, available_from, available_to)
+    select register.id, oldest."timestamp", newest."timestamp" + interval '30 minutes'
+    from unnest(registers) as register (id)
+    cross join lateral (
+        select r."timestamp" from flows.register_interval_hh as r
+        where r.register_id = register.id order by r."timestamp" limit 1
+    ) as oldest
+    cross join lateral (
+        select r."timestamp" from flows.register_interval_hh as r
+        where r.register_id = register.id order by r."timestamp" desc limit 1
+    ) as newest
+    order by register.id
+    on conflict (register_id) do update set
+        available_from = excluded.available_from, available_to = excluded.available_to;
+end $$;
+comment on function flows.measure_extents(uuid[]) is 'Looks the extents of registers up in their half-hours.';
+
+create function flows.shrink_extents(gone flows.register_half_hour[]) returns void
+language plpgsql set search_path = ''
+as $$
+declare
+    shorter uuid[] := array(
+        select distinct g.register_id
+        from unnest(gone) as g
+        inner join flows.register_extent as known
+            on g.register_id = known.register_id
+            and g."timestamp" in (known.available_from, known.available_to - interval '30 minutes')
+    );
+begin
+    if shorter <> '{}' then
+        perform flows.measure_extents(shorter);
+    end if;
+end $$;
+comment on function flows.shrink_extents(flows.register_half_hour[])
+is 'Looks up the extents whose first or last half-hour is gone.';
+
+-- Chunks and partitions that retention drops, and rows loaded past the triggers, tell nobody.
+create function flows.mend_extents() returns bigint
+language plpgsql set search_path = ''
+as $$
+declare
+    wrong uuid[] := array(
+        select register.register_id
+        from flows.meter_registers as register
+        left join flows.register_extent as known on register.register_id = known.register_id
+        left join lateral (
+            select r."timestamp" from flows.register_interval_hh as r
+            where r.register_id = register.register_id order by r."timestamp" limit 1
+        ) as oldest on true
+        left join lateral (
+            select r."timestamp" from flows.register_interval_hh as r
+            where r.register_id = register.register_id order by r."timestamp" desc limit 1
+        ) as newest on true
+        where (known.available_from, known.available_to)
+            is distinct from (oldest."timestamp", newest."timestamp" + interval '30 minutes')
+    );
+begin
+    perform flows.measure_extents(wrong);
+    return cardinality(wrong);
+end $$;
+comment on function flows.mend_extents() is 'Corrects extents that do not fit; returns how many.';
+
+reset role;
+
+-- migrate:down

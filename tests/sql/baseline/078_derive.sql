@@ -1,0 +1,172 @@
+-- migrate:up
+set local role flows_owner;
+
+create table flows.derived_register (
+    register_id uuid primary key references flows.meter_registers on delete cascade
+);
+comment on table flows.derived_register
+is 'Registers that have derived half-hours, so that others load without looking.';
+comment on column flows.derived_register.register_id is 'The register.';
+alter table flows.derived_register enable row level security;
+alter table flows.derived_register force row level security;
+create policy "maintenance alone knows the derived registers" on flows.derived_register
+to flows_owner, tsdbadmin using (current_user in ('flows_owner', 'tsdbadmin'));
+
+-- A measured half-hour takes the place of a derived one, in a plain INSERT too.
+create function flows.give_way_to_a_measurement() returns trigger
+language plpgsql security definer set search_path = ''
+as $$
+begin
+    if exists (select from flows.derived_register as d where d.register_id = new.register_id) then
+        delete from flows.register_interval_hh as derived
+        where derived.register_id = new.register_id and derived."timestamp" = new."timestamp" and derived.derived;
+    end if;
+    return new;
+end $$;
+comment on function flows.give_way_to_a_measurement() is 'A derived half-hour gives way to a measured one.';
+create trigger a_measurement_replaces_a_derived_half_hour before insert on flows.register_interval_hh
+for each row when (not new.derived) execute function flows.give_way_to_a_measurement();
+
+-- Energy counted up to each half-hour's start, from the reads of one counter: linear between reads
+-- that are near enough to each other. A read below the one before it is a roll-over where the counter
+-- stood in the last tenth of its digits (five or more) and restarted in the first; otherwise the
+-- counter was replaced, and nothing is known of the time between. chain numbers the stretches that
+-- can be compared.
+create function flows.counted_at_half_hours(
+    register uuid, direction text, period_from timestamptz, period_to timestamptz, max_gap interval
+) returns table ("timestamp" timestamptz, chain bigint, counted numeric)
+language sql stable set search_path = ''
+begin atomic
+    with reads as (
+        select r."timestamp", r.read from flows.register_import as r
+        where direction = 'import' and r.register_id = register
+            and r."timestamp" >= period_from - max_gap and r."timestamp" <= period_to + max_gap
+        union all
+        select r."timestamp", r.read from flows.register_export as r
+        where direction = 'export' and r.register_id = register
+            and r."timestamp" >= period_from - max_gap and r."timestamp" <= period_to + max_gap
+    ), steps as (
+        select
+            r."timestamp", r.read,
+            lag(r."timestamp") over by_time as before_at,
+            lag(r.read) over by_time as before_read,
+            power(10::numeric, greatest(length(trunc(lag(r.read) over by_time)::text), 5)) as full_scale
+        from reads as r window by_time as (order by r."timestamp")
+    ), grown as (
+        select
+            s."timestamp", s.before_at,
+            case
+                when s.read >= s.before_read then s.read - s.before_read
+                when s.before_read >= 0.9 * s.full_scale and s.read < 0.1 * s.full_scale
+                    then s.full_scale - s.before_read + s.read
+            end as energy
+        from steps as s
+    ), chained as (
+        select
+            g."timestamp", g.before_at, g.energy,
+            count(*) filter (where g.energy is null or g."timestamp" - g.before_at > max_gap) over up_to as chain,
+            coalesce(sum(g.energy) over up_to, 0) as counted
+        from grown as g window up_to as (order by g."timestamp")
+    ), half_hours as (
+        select t as "timestamp" from generate_series(
+            to_timestamp(ceil(extract(epoch from period_from) / 1800) * 1800), period_to, interval '30 minutes'
+        ) as t
+    )
+    select
+        h."timestamp",
+        c.chain,
+        c.counted - c.energy * extract(epoch from c."timestamp" - h."timestamp")
+        / extract(epoch from c."timestamp" - c.before_at)
+    from half_hours as h
+    inner join chained as c
+        on c.before_at < h."timestamp" and h."timestamp" <= c."timestamp"
+        and c.energy is not null and c."timestamp" - c.before_at <= max_gap
+    union all
+    -- The first read of a chain may itself stand on a half-hour.
+    select c."timestamp", c.chain, c.counted
+    from chained as c
+    inner join half_hours as h on c."timestamp" = h."timestamp"
+    where c.energy is null or c."timestamp" - c.before_at > max_gap;
+end;
+comment on function flows.counted_at_half_hours(uuid, text, timestamptz, timestamptz, interval)
+is 'Energy counted up to each half-hour, kWh, from the reads of one counter of a register.';
+
+create function flows.derive_interval_hh(
+    register uuid, period_from timestamptz, period_to timestamptz, max_gap interval default '2 hours'
+) returns integer
+language plpgsql security definer set search_path = ''
+as $$
+declare
+    reversed boolean := (select r.direction_reversed from flows.meter_registers as r where r.register_id = register);
+    written integer;
+begin
+    insert into flows.register_interval_hh as kept (register_id, "timestamp", import_kwh, export_kwh, derived)
+    select
+        register, "timestamp",
+        case when reversed then d.export else d.import end,
+        case when reversed then d.import else d.export end,
+        true
+    from (
+        select
+            "timestamp",
+            max(energy) filter (where direction = 'import') as import,
+            max(energy) filter (where direction = 'export') as export
+        from (
+            select
+                direction, c."timestamp",
+                round(lead(c.counted) over next - c.counted, 6) as energy,
+                lead(c.chain) over next = c.chain
+                and lead(c."timestamp") over next = c."timestamp" + interval '30 minutes' as known
+            from unnest(array['import', 'export']) as direction
+            cross join flows.counted_at_half_hours(register, direction, period_from, period_to, max_gap) as c
+            window next as (partition by direction order by c."timestamp")
+        ) as between_half_hours
+        where known
+        group by "timestamp"
+    ) as d
+    on conflict (register_id, "timestamp") do update set
+        import_kwh = excluded.import_kwh, export_kwh = excluded.export_kwh
+    where kept.derived
+        and (kept.import_kwh, kept.export_kwh) is distinct from (excluded.import_kwh, excluded.export_kwh);
+    get diagnostics written = row_count;
+    if written > 0 then
+        insert into flows.derived_register values (register) on conflict do nothing;
+    end if;
+    return written;
+end $$;
+comment on function flows.derive_interval_hh(uuid, timestamptz, timestamptz, interval)
+is 'Derives half-hours of a register from its counter reads; returns how many were written. Measured ones stay.';
+
+create function flows.reads_changed() returns trigger
+language plpgsql security definer set search_path = ''
+as $$
+begin
+    -- Two hours on either side: that far a new read changes what lies between its neighbours.
+    perform flows.derive_interval_hh(
+        a.register_id, min(a."timestamp") - interval '2 hours', max(a."timestamp") + interval '2 hours'
+    )
+    from added as a
+    group by a.register_id, date_trunc('week', a."timestamp", 'UTC');
+    return null;
+end $$;
+comment on function flows.reads_changed() is 'New counter reads become half-hours.';
+do $$
+declare
+    series text;
+begin
+    foreach series in array array['register_import', 'register_export']
+    loop
+        execute format(
+            'create trigger half_hours_follow_new after insert on flows.%I '
+            'referencing new table as added for each statement execute function flows.reads_changed()', series
+        );
+        execute format(
+            'create trigger half_hours_follow_changed after update on flows.%I '
+            'referencing new table as added for each statement execute function flows.reads_changed()', series
+        );
+    end loop;
+end $$;
+
+reset role;
+
+-- migrate:down

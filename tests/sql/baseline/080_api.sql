@@ -1,0 +1,106 @@
+-- migrate:up
+set local role flows_owner;
+
+-- Configuration and state: read as the caller, so that row level security decides.
+do $$
+declare
+    exposed text;
+begin
+    foreach exposed in array array[
+        'regions', 'escos', 'sites_new', 'properties', 'feeder_registry', 'service_head_registry',
+        'meter_registry', 'meter_shadows', 'meter_registers', 'circuits', 'service_head_meter',
+        'properties_service_head', 'circuit_register', 'meter_tophat_registry', 'meter_metrics',
+        'meter_event_log_type', 'ev_chargers'
+    ]
+    loop
+        execute format(
+            'create view api.%1$I with (security_invoker = true) as select * from flows.%1$I', exposed
+        );
+        execute format(
+            'grant select on api.%1$I, flows.%1$I to flows, public_backend, grafanareader, tsdbadmin', exposed
+        );
+        execute format('grant insert, update, delete on flows.%1$I to tsdbadmin', exposed);
+        if exposed not in ('regions', 'escos', 'meter_shadows', 'meter_metrics', 'meter_event_log_type') then
+            execute format('grant insert, update, delete on api.%1$I, flows.%1$I to flows', exposed);
+        end if;
+    end loop;
+end $$;
+-- An upsert of a shadow asks for INSERT too.
+grant insert, update on api.meter_shadows, flows.meter_shadows to flows;
+
+-- Time series and aggregates: TimescaleDB knows no row level security beside the columnstore, so
+-- callers have no grant on them; these views read as the owner and show the caller's registers, meters
+-- or circuits only. The sub-select is evaluated once a statement and pushed down to the partitions.
+do $$
+declare
+    series record;
+begin
+    for series in
+        select * from (values
+            ('register_import', 'register_id', 'own_registers', true),
+            ('register_export', 'register_id', 'own_registers', true),
+            ('register_interval_hh', 'register_id', 'own_registers', true),
+            ('meter_voltage', 'meter_id', 'own_meters', true),
+            ('meter_3p_voltage', 'meter_id', 'own_meters', true),
+            ('meter_csq', 'meter_id', 'own_meters', true),
+            ('meter_health_history', 'meter_id', 'own_meters', true),
+            ('meter_prepay_balance', 'meter_id', 'own_meters', true),
+            ('meter_event_log', 'meter_id', 'own_meters', true),
+            ('circuit_interval_hh', 'circuit_id', 'own_circuits', false),
+            ('circuit_interval_daily', 'circuit_id', 'own_circuits', false),
+            ('circuit_interval_daily_london', 'circuit_id', 'own_circuits', false),
+            ('circuit_interval_monthly', 'circuit_id', 'own_circuits', false)
+        ) as s (name, key, owned, writable)
+    loop
+        execute format(
+            'create view api.%1$I with (security_barrier = true) as '
+            'select * from flows.%1$I where %2$I = any((select flows.%3$I())::uuid[])%4$s',
+            series.name, series.key, series.owned, case when series.writable then ' with check option' else '' end
+        );
+        execute format(
+            'grant select on api.%I to flows, public_backend, grafanareader, tsdbadmin', series.name
+        );
+        if series.writable then
+            execute format('grant insert, update, delete on api.%I to flows', series.name);
+            execute format('grant select, insert, update, delete on flows.%I to tsdbadmin', series.name);
+        end if;
+    end loop;
+end $$;
+
+create function api.current_esco() returns setof api.escos
+language sql stable
+begin atomic
+    select * from api.escos where id = flows.current_esco();
+end;
+comment on function api.current_esco() is 'The ESCO the token speaks for.';
+grant execute on function api.current_esco() to flows, public_backend;
+
+create function api.derive_interval_hh(
+    register_id uuid, period_from timestamptz, period_to timestamptz, max_gap interval default '2 hours'
+) returns integer
+language plpgsql security definer set search_path = ''
+as $$
+begin
+    -- A definer function sees every ESCO, so whose register it is must be asked in so many words.
+    if not exists (
+        select from flows.meter_registers as register
+        inner join flows.meter_registry as meter on register.meter_id = meter.id
+        where register.register_id = derive_interval_hh.register_id and meter.esco = flows.current_esco()
+    ) then
+        raise sqlstate 'PT404' using message = 'There is no such register';
+    end if;
+    if period_to <= period_from or period_to - period_from > interval '366 days' then
+        raise sqlstate 'PT422' using message = 'period_to: must be later than period_from, by at most 366 days';
+    end if;
+    if max_gap <= interval '0' or max_gap > interval '1 day' then
+        raise sqlstate 'PT422' using message = 'max_gap: must be more than 0 and at most 1 day';
+    end if;
+    return flows.derive_interval_hh(register_id, period_from, period_to, max_gap);
+end $$;
+comment on function api.derive_interval_hh(uuid, timestamptz, timestamptz, interval)
+is 'Derives half-hours of one register from its counter reads; returns how many were written. Measured ones stay.';
+grant execute on function api.derive_interval_hh(uuid, timestamptz, timestamptz, interval) to flows;
+
+reset role;
+
+-- migrate:down

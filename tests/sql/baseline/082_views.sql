@@ -1,0 +1,284 @@
+-- migrate:up
+set local role flows_owner;
+
+create function flows.amount(tariff jsonb, key text) returns numeric
+language sql immutable set search_path = ''
+return case when tariff ->> key ~ '^-?[0-9]{1,12}(\.[0-9]{1,12})?$' then (tariff ->> key)::numeric end;
+comment on function flows.amount(jsonb, text) is 'A number of a tariff; empty where there is none.';
+grant execute on function flows.amount(jsonb, text) to flows, public_backend, grafanareader, tsdbadmin;
+
+create view flows.meter_shadows_tariffs with (security_invoker = true) as
+select
+    shadow.id,
+    meter.serial,
+    flows.amount(shadow.tariffs_active, 'standing_charge') as active_standing_charge,
+    flows.amount(shadow.tariffs_active, 'unit_rate_element_a') as active_unit_rate_a,
+    flows.amount(shadow.tariffs_active, 'unit_rate_element_b') as active_unit_rate_b,
+    flows.amount(shadow.tariffs_active, 'prepayment_ecredit_availability') as active_ecredit_availability,
+    flows.amount(shadow.tariffs_active, 'prepayment_debt_recovery_rate') as active_debt_recovery_rate,
+    flows.amount(shadow.tariffs_active, 'prepayment_emergency_credit') as active_emergency_credit,
+    flows.amount(shadow.tariffs_future, 'standing_charge') as future_standing_charge,
+    flows.amount(shadow.tariffs_future, 'unit_rate_element_a') as future_unit_rate_a,
+    flows.amount(shadow.tariffs_future, 'unit_rate_element_b') as future_unit_rate_b,
+    flows.amount(shadow.tariffs_future, 'prepayment_ecredit_availability') as future_ecredit_availability,
+    flows.amount(shadow.tariffs_future, 'prepayment_debt_recovery_rate') as future_debt_recovery_rate,
+    flows.amount(shadow.tariffs_future, 'prepayment_emergency_credit') as future_emergency_credit,
+    shadow.tariffs_future ->> 'activation_datetime' as future_activation_datetime
+from flows.meter_shadows as shadow
+inner join flows.meter_registry as meter on shadow.id = meter.id;
+comment on view flows.meter_shadows_tariffs is 'Tariffs of each meter, in force and to come, a column for each part.';
+do $$
+declare
+    which record;
+    part record;
+begin
+    for which in select * from (values ('active', 'in force'), ('future', 'to come')) as w (prefix, meaning) loop
+        for part in
+            select * from (values
+                ('standing_charge', 'Standing charge %s, pounds a day.'),
+                ('unit_rate_a', 'Price of energy on element A %s, pounds per kWh.'),
+                ('unit_rate_b', 'Price of energy on element B %s, pounds per kWh.'),
+                ('ecredit_availability', 'Emergency credit that can be had %s, pounds.'),
+                ('debt_recovery_rate', 'Rate at which debt is recovered %s, pounds.'),
+                ('emergency_credit', 'Emergency credit %s, pounds.')
+            ) as p (name, meaning)
+        loop
+            execute format(
+                'comment on column flows.meter_shadows_tariffs.%I is %L',
+                which.prefix || '_' || part.name, format(part.meaning, which.meaning)
+            );
+        end loop;
+    end loop;
+end $$;
+comment on column flows.meter_shadows_tariffs.id is 'The meter.';
+comment on column flows.meter_shadows_tariffs.future_activation_datetime is 'When the tariff to come takes effect.';
+
+create view flows.meters_low_balance with (security_invoker = true) as
+select meter.id, meter.serial, meter.name, shadow.balance
+from flows.meter_shadows as shadow
+inner join flows.meter_registry as meter on shadow.id = meter.id
+where shadow.balance < 15.00;
+comment on view flows.meters_low_balance is 'Meters that need a top-up: less than 15 pounds left.';
+comment on column flows.meters_low_balance.balance is 'Credit left, pounds.';
+
+-- A barrier view takes no ORDER BY … LIMIT from outside: asked for the newest row of a series it would read
+-- all of it. These find it where the register's extent ends, or from the end.
+create view flows.register_interval_hh_latest as
+select
+    known.register_id, newest."timestamp", newest.import_kwh, newest.export_kwh, newest.derived,
+    newest.updated_at
+from flows.register_extent as known
+cross join lateral (
+    select r."timestamp", r.import_kwh, r.export_kwh, r.derived, r.updated_at
+    from flows.register_interval_hh as r
+    where r.register_id = known.register_id
+        and r."timestamp" = known.available_to - interval '30 minutes'
+    limit 1
+) as newest;
+comment on view flows.register_interval_hh_latest is 'The newest half-hour of each register that has any.';
+create view api.register_interval_hh_latest with (security_barrier = true) as
+select * from flows.register_interval_hh_latest
+where register_id = any((select flows.own_registers())::uuid[]);
+
+-- A definer function sees every ESCO, so whose register it is must be asked in so many words.
+create function flows.find_extent(
+    register uuid, period tstzrange, out available_from timestamptz, out available_to timestamptz
+)
+language plpgsql stable security definer set search_path = ''
+as $$
+begin
+    if exists (
+        select from flows.meter_registers as its
+        inner join flows.meter_registry as meter on its.meter_id = meter.id
+        where its.register_id = register and meter.esco = any(flows.callers_escos())
+    ) then
+        available_from := (
+            select r."timestamp" from flows.register_interval_hh as r
+            where r.register_id = register
+                and r."timestamp" >= lower(period) and r."timestamp" < coalesce(upper(period), 'infinity')
+            order by r."timestamp" limit 1
+        );
+        available_to := (
+            select r."timestamp" + interval '30 minutes' from flows.register_interval_hh as r
+            where r.register_id = register
+                and r."timestamp" >= lower(period) and r."timestamp" < coalesce(upper(period), 'infinity')
+            order by r."timestamp" desc limit 1
+        );
+    end if;
+end $$;
+comment on function flows.find_extent(uuid, tstzrange)
+is 'First and last half-hour of one of the caller''s registers in a period.';
+grant execute on function flows.find_extent(uuid, tstzrange) to flows, public_backend, grafanareader, tsdbadmin;
+
+-- What there is of a register while it is mapped to a circuit; looked up only where the mapping cuts
+-- what there is of the register, by a function: sub-selects would be planned over every chunk each time.
+create view flows.circuit_register_extent as
+select
+    mapping.circuit, mapping.register, mapping.start_time,
+    case
+        when known.available_from >= mapping.start_time then known.available_from
+        else (flows.find_extent(mapping.register, tstzrange(mapping.start_time, mapping.end_time))).available_from
+    end as available_from,
+    case
+        when known.available_to <= mapping.end_time or mapping.end_time is null then known.available_to
+        else (flows.find_extent(mapping.register, tstzrange(mapping.start_time, mapping.end_time))).available_to
+    end as available_to
+from flows.circuit_register as mapping
+inner join flows.register_extent as known
+    on mapping.register = known.register_id
+    and known.available_to > mapping.start_time
+    and (known.available_from < mapping.end_time or mapping.end_time is null);
+comment on view flows.circuit_register_extent
+is 'First and last half-hour of each register while it is mapped to a circuit.';
+comment on column flows.circuit_register_extent.circuit is 'The circuit.';
+comment on column flows.circuit_register_extent.register is 'The register.';
+comment on column flows.circuit_register_extent.start_time is 'Since when it is mapped, UTC.';
+comment on column flows.circuit_register_extent.available_from
+is 'Start of the first half-hour, UTC; empty where there is none.';
+comment on column flows.circuit_register_extent.available_to
+is 'End of the last half-hour, UTC; empty where there is none.';
+create view api.circuit_register_extent with (security_barrier = true) as
+select * from flows.circuit_register_extent
+where register = any((select flows.own_registers())::uuid[]);
+
+create view flows.meter_csq_latest as
+select meter.id as meter_id, newest."timestamp", newest.csq
+from flows.meter_registry as meter
+cross join lateral (
+    select signal."timestamp", signal.csq from flows.meter_csq as signal
+    where signal.meter_id = meter.id
+    order by signal."timestamp" desc
+    limit 1
+) as newest;
+comment on view flows.meter_csq_latest is 'The newest signal of each meter that ever sent one.';
+create view api.meter_csq_latest with (security_barrier = true) as
+select * from flows.meter_csq_latest
+where meter_id = any((select flows.own_meters())::uuid[]);
+grant select on api.register_interval_hh_latest, api.circuit_register_extent, api.meter_csq_latest
+to flows, public_backend, grafanareader, tsdbadmin;
+do $$
+declare
+    told record;
+begin
+    for told in
+        select
+            latest.oid::regclass as relation, shown.attname as name,
+            pg_catalog.col_description(series.oid, kept.attnum) as description
+        from pg_catalog.pg_class as latest
+        inner join pg_catalog.pg_class as series
+            on latest.relname = series.relname || '_latest' and latest.relnamespace = series.relnamespace
+        inner join pg_catalog.pg_attribute as shown on latest.oid = shown.attrelid
+        inner join pg_catalog.pg_attribute as kept
+            on series.oid = kept.attrelid and shown.attname = kept.attname
+        where latest.relnamespace = 'flows'::regnamespace and shown.attnum > 0
+    loop
+        execute format('comment on column %s.%I is %L', told.relation, told.name, told.description);
+    end loop;
+end $$;
+
+-- A meter was last online when it last told its signal or was last found healthy.
+create view flows.meters_offline_all with (security_invoker = true) as
+select meter.serial, meter.name, greatest(shadow.last_healthy_at, signal."timestamp") as last_online
+from flows.meter_registry as meter
+inner join flows.meter_shadows as shadow on meter.id = shadow.id
+left join api.meter_csq_latest as signal on meter.id = signal.meter_id
+where meter.mode = 'active' and meter.installation_status is distinct from 'deleted'
+    and coalesce(greatest(shadow.last_healthy_at, signal."timestamp") < now() - interval '3 hours', true);
+comment on view flows.meters_offline_all is 'Active meters without a signal for three hours or more.';
+comment on column flows.meters_offline_all.last_online is 'When the last signal came, UTC; empty when none ever did.';
+
+create view flows.meters_offline_recently with (security_invoker = true) as
+select offline.serial, offline.name, offline.last_online
+from flows.meters_offline_all as offline
+where offline.last_online >= now() - interval '24 hours';
+comment on view flows.meters_offline_recently is 'Active meters whose last signal came 3 to 24 hours ago.';
+comment on column flows.meters_offline_recently.last_online is 'When the last signal came, UTC.';
+
+create view flows.meters_clock_drift with (security_invoker = true) as
+select
+    meter.id, meter.serial, meter.name, shadow.clock_time_diff_seconds, shadow.clock_time_diff_synced_at
+from flows.meter_shadows as shadow
+inner join flows.meter_registry as meter on shadow.id = meter.id
+where abs(shadow.clock_time_diff_seconds) >= 60;
+comment on view flows.meters_clock_drift is 'Meters whose clock is off by a minute or more.';
+
+do $$
+declare
+    exposed text;
+begin
+    foreach exposed in array array[
+        'meter_shadows_tariffs', 'meters_low_balance', 'meters_offline_all', 'meters_offline_recently',
+        'meters_clock_drift'
+    ]
+    loop
+        execute format(
+            'create view api.%1$I with (security_invoker = true) as select * from flows.%1$I', exposed
+        );
+        execute format(
+            'grant select on api.%1$I, flows.%1$I to flows, public_backend, grafanareader, tsdbadmin', exposed
+        );
+    end loop;
+end $$;
+
+-- Days that are over, from a register's first half-hour to its last day; a day without any counts too.
+create view flows.register_interval_hh_missing as
+select
+    register.register_id,
+    (day at time zone 'UTC')::date as "date",
+    counted.record_count,
+    48 - counted.record_count as missing_count
+from flows.meter_registers as register
+cross join lateral (
+    select
+        date_trunc('day', min(r."timestamp"), 'UTC') as first,
+        least(
+            date_trunc('day', now(), 'UTC'), date_trunc('day', register.end_time, 'UTC')
+        ) - interval '1 day' as last
+    from flows.register_interval_hh as r where r.register_id = register.register_id
+) as known
+cross join lateral generate_series(known.first, known.last, interval '1 day') as day
+cross join lateral (
+    select count(*)::integer as record_count
+    from flows.register_interval_hh as r
+    where r.register_id = register.register_id
+        and r."timestamp" >= day and r."timestamp" < day + interval '1 day'
+) as counted
+where counted.record_count < 48;
+comment on view flows.register_interval_hh_missing is 'Days (UTC) on which a register has fewer than 48 half-hours.';
+comment on column flows.register_interval_hh_missing.register_id is 'The register.';
+comment on column flows.register_interval_hh_missing."date" is 'The day, UTC.';
+comment on column flows.register_interval_hh_missing.record_count is 'Half-hours that are there.';
+comment on column flows.register_interval_hh_missing.missing_count is 'Half-hours that are not.';
+create view api.register_interval_hh_missing with (security_barrier = true) as
+select * from flows.register_interval_hh_missing
+where register_id = any((select flows.own_registers())::uuid[]);
+grant select on api.register_interval_hh_missing to flows, public_backend, grafanareader, tsdbadmin;
+
+create function api.get_meters_for_cli(esco_filter text default null, feeder_filter text default null)
+returns table (
+    id uuid, ip_address inet, serial text, name text, esco text, csq smallint, health text, hardware text,
+    feeder text
+)
+language sql stable
+begin atomic
+    select
+        meter.id, meter.ip_address, meter.serial, meter.name, esco.code, shadow.csq, shadow.health,
+        meter.hardware, feeder.name
+    from flows.meter_registry as meter
+    left join flows.escos as esco on meter.esco = esco.id
+    left join flows.meter_shadows as shadow on meter.id = shadow.id
+    left join flows.service_head_meter as link on meter.id = link.meter
+    left join flows.service_head_registry as head on link.service_head = head.id
+    left join flows.feeder_registry as feeder on head.feeder = feeder.id
+    where meter.mode = 'active'
+        and (esco_filter is null or esco.code = esco_filter)
+        and (feeder_filter is null or feeder.name = feeder_filter)
+    order by meter.serial;
+end;
+comment on function api.get_meters_for_cli(text, text)
+is 'Active meters with their address, signal and health; of one ESCO (its code) or feeder (its name) when given.';
+grant execute on function api.get_meters_for_cli(text, text) to flows, public_backend, grafanareader;
+
+reset role;
+
+-- migrate:down

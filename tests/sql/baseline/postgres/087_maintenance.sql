@@ -1,0 +1,68 @@
+-- migrate:up
+set local role flows_owner;
+
+-- What TimescaleDB's policies do: `flows db maintain` and the timer of `flows up` call it. A year's
+-- partition is dropped once all of it is older than the series is kept. Half-hours go by the year
+-- only: deleting them one by one would take them out of the aggregates, which are kept longer.
+create function flows.maintain() returns table (task text, done bigint)
+language plpgsql set search_path = ''
+as $$
+declare
+    series record;
+    partition record;
+begin
+    for series in
+        select r.series, now() - r.keep as oldest, c.relkind
+        from flows.retention as r
+        inner join pg_catalog.pg_class as c
+            on r.series = c.relname and c.relnamespace = 'flows'::regnamespace
+        order by 1
+    loop
+        if series.relkind = 'p' then
+            for ahead in 0..5 loop
+                perform flows.add_partition(series.series, extract(year from now())::integer + ahead);
+            end loop;
+            for partition in
+                select child.relname as name
+                from pg_catalog.pg_inherits as i
+                inner join pg_catalog.pg_class as child on i.inhrelid = child.oid
+                where i.inhparent = format('flows.%I', series.series)::regclass
+                    and right(child.relname, 4)::integer < extract(year from series.oldest at time zone 'UTC')
+                    -- An empty one stays, for readings that come late.
+                    and (pg_catalog.pg_relation_size(child.oid) > 0)
+            loop
+                execute format('truncate flows.%I', partition.name);
+                task := format('emptied %s', partition.name);
+                done := 1;
+                return next;
+            end loop;
+        end if;
+        if series.oldest is not null and series.series not in ('register_interval_hh', 'circuit_interval_hh') then
+            execute format(
+                'delete from flows.%I where %I < $1', series.series,
+                case series.series
+                    when 'circuit_interval_daily' then 'day'
+                    when 'circuit_interval_daily_london' then 'day'
+                    when 'circuit_interval_monthly' then 'month'
+                    else 'timestamp'
+                end
+            ) using series.oldest;
+            get diagnostics done = row_count;
+            if done > 0 then
+                task := format('removed old rows of %s', series.series);
+                return next;
+            end if;
+        end if;
+    end loop;
+    task := 'changes put together';
+    done := flows.compact_changes();
+    return next;
+    task := 'extents mended';
+    done := flows.mend_extents();
+    return next;
+end $$;
+comment on function flows.maintain() is 'Makes partitions ahead of need and removes what is older than it is kept.';
+
+reset role;
+
+-- migrate:down

@@ -1,0 +1,593 @@
+"""A database of 0.1 becomes one of today: it equals a fresh one, and nothing in it is lost.
+
+`baseline` holds sql/ as 0.1 shipped it, and a part of the demo's rows; neither is ever changed.
+"""
+
+import gzip
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import psycopg
+import pytest
+
+from app.db.copy import copied_tables
+from app.db.migrate import MigrationError, migrate
+from app.db.schema import SQL, migrations, program_version
+from app.embedded.programs import binaries
+from tests.conftest import Stack, flows, running_stack, wait_until
+from tests.sql.series import KEYS
+
+BASELINE = Path(__file__).parent / "baseline"
+TABLES = """
+    select c.oid::regclass::text from pg_class as c
+    where c.relnamespace = any(array['flows', 'gateway']::regnamespace[])
+        and c.relkind in ('r', 'p') and not c.relispartition and c.relname !~ '^schema_'
+    order by 1
+"""
+AGGREGATES = ("hh", "daily", "daily_london", "monthly")
+# Where the engine keeps what it does with the series, beside the schema.
+ENGINE_STATE = {
+    "postgres": ("select * from flows.retention order by 1",),
+    "timescale": (
+        "select * from flows.retention order by 1",
+        "select hypertable_name, column_name, time_interval::text"
+        " from timescaledb_information.dimensions where hypertable_schema = 'flows' order by 1",
+        "select hypertable::text, segmentby, orderby"
+        " from timescaledb_information.hypertable_columnstore_settings"
+        " where hypertable::text !~ '_materialized_' order by 1",
+        "select proc_name, schedule_interval::text, hypertable_name ~ '^_mat', config - array["
+        "'mat_hypertable_id', 'hypertable_id'], owner::text"
+        " from timescaledb_information.jobs where application_name !~ 'Telemetry|Log|Job History'"
+        " order by proc_name, config::text, hypertable_name",
+    ),
+}
+
+
+@contextmanager
+def databases(stack: Stack) -> Iterator[Callable[[], str]]:
+    """Yield what makes an empty database beside the stack's; they go at the end."""
+    made: list[str] = []
+    admin_url = stack.contract["database_url"]
+
+    def make() -> str:
+        name = f"upgrade_{uuid4().hex}"
+        with psycopg.connect(admin_url, autocommit=True) as connection:
+            connection.execute(f"create database {name}")
+        made.append(name)
+        return str(admin_url).replace("/flows?", f"/{name}?")
+
+    try:
+        yield make
+    finally:
+        with psycopg.connect(admin_url, autocommit=True) as connection:
+            for name in made:
+                connection.execute(f"drop database {name} with (force)")
+
+
+@pytest.fixture
+def scratch(stack: Stack) -> Iterator[Callable[[], str]]:
+    """Make empty databases that go with the test."""
+    with databases(stack) as make:
+        yield make
+
+
+@pytest.fixture(scope="module")
+def migrated(stack: Stack) -> Iterator[str]:
+    """An up-to-date database for tests that leave it as it is."""
+    with databases(stack) as make:
+        url = make()
+        migrate(url)
+        yield url
+
+
+@pytest.fixture
+def sources(tmp_path: Path) -> Path:
+    """A copy of sql/, to be added to."""
+    return Path(shutil.copytree(SQL, tmp_path / "sql"))
+
+
+def make_baseline(url: str, engine: str) -> None:
+    """Make a database of 0.1, as dbmate did, with rows."""
+    files = [*BASELINE.glob("*.sql"), *(BASELINE / engine).glob("*.sql")]
+    with psycopg.connect(url, autocommit=True) as connection:
+        if engine == "timescale":
+            connection.execute("create extension timescaledb")
+        connection.execute("create table schema_migrations (version varchar(128) primary key)")
+        for file in sorted(files, key=lambda file: file.name):
+            with connection.transaction():
+                connection.execute(file.read_bytes())
+                number = file.name.split("_")[0]
+                connection.execute("insert into schema_migrations values (%s)", (number,))
+        with connection.transaction():
+            connection.execute(gzip.decompress((BASELINE / "data.sql.gz").read_bytes()))
+        connection.execute("call flows.follow()")
+
+
+def dump(url: str) -> list[str]:
+    """The schema, a line each, object by object in the order of their names.
+
+    pg_dump puts a hypertable after its chunks where it has any; a materialized hypertable's number
+    depends on when it was made.
+    """
+    schemas = ("-n", "flows", "-n", "api", "-n", "gateway")
+    done = subprocess.run(
+        [str(binaries() / "pg_dump"), "--schema-only", *schemas, url],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    text = re.sub(r"(_materialized_hypertable_|cagg_watermark\()\d+", r"\1N", done.stdout)
+    text = re.sub(r"^\\(un)?restrict .*$", "", text, flags=re.MULTILINE)
+    objects = sorted(re.split(r"^--\n(?=-- Name: )", text, flags=re.MULTILINE))
+    return [line for entry in objects for line in entry.splitlines()]
+
+
+def rows(url: str) -> dict[str, tuple[int, str]]:
+    """Number and checksum of the rows of each table and aggregate."""
+    with psycopg.connect(url) as connection:
+        names = [row[0] for row in connection.execute(TABLES)]
+        names += [f"flows.circuit_interval_{level}" for level in AGGREGATES]
+        found = {}
+        for name in names:
+            query = f"select count(*), md5(string_agg(t::text, '' order by t::text)) from {name} t"
+            found[name] = connection.execute(query.encode()).fetchone()
+    return found
+
+
+def ask(url: str, query: str, *values: object) -> list[tuple[Any, ...]]:
+    """The rows of one query, each time in a connection of its own."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        return connection.execute(query.encode(), values).fetchall()
+
+
+def engine_state(url: str, engine: str) -> list[list[tuple[Any, ...]]]:
+    """What the engine keeps of the series beside the schema."""
+    return [sorted(ask(url, query), key=str) for query in ENGINE_STATE[engine]]
+
+
+def test_an_upgraded_database_equals_a_fresh_one(scratch: Callable[[], str], engine: str) -> None:
+    old, fresh = scratch(), scratch()
+    make_baseline(old, engine)
+    if engine == "timescale":
+        # Triggers are made anew on chunks in the columnstore too.
+        ask(old, "select public.compress_chunk(c) from public.show_chunks(%s) as c",
+            "flows.register_interval_hh")  # fmt: skip
+    before = rows(old)
+    assert before["flows.register_interval_hh"][0] > 3000
+    assert before["gateway.token"][0] == 3
+    assert before["gateway.revoked_token"][0] == 2
+    assert all(before[f"flows.circuit_interval_{level}"][0] for level in AGGREGATES)
+    assert migrate(old) == migrate(fresh) == engine
+    assert rows(old) == before
+    assert dump(old) == dump(fresh)
+    assert engine_state(old, engine) == engine_state(fresh, engine)
+    versions = "select version, name, sha256, oldest_gateway from gateway.schema_migration"
+    assert ask(old, versions) == ask(fresh, versions)
+    # What follows readings still does.
+    (_, circuit) = ask(
+        old,
+        "insert into flows.register_interval_hh (register_id, timestamp, import_kwh)"
+        " select m.register, '2026-10-31T12:00Z', 7 from flows.circuit_register as m"
+        " order by m.register limit 1 returning register_id, (select circuit from"
+        " flows.circuit_register where register = register_id)",
+    )[0]
+    _follow(old)
+    assert ask(
+        old,
+        "select total_import_kwh from flows.circuit_interval_hh"
+        " where circuit_id = %s and timestamp = '2026-10-31T12:00Z'",
+        circuit,
+    ) == [(7,)]
+
+
+def _follow(url: str) -> None:
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("call flows.follow()")
+
+
+def test_a_database_that_lacks_a_part_of_the_baseline_is_refused(
+    scratch: Callable[[], str], engine: str
+) -> None:
+    old = scratch()
+    make_baseline(old, engine)
+    with psycopg.connect(old) as connection:
+        connection.execute("alter table gateway.audit drop column detail")
+        connection.execute("alter table flows.circuits drop constraint circuits_type_check")
+    with pytest.raises(MigrationError) as refused:
+        migrate(old)
+    lines = str(refused.value).splitlines()
+    assert "lacks 2 of its parts" in lines[0]
+    assert "column gateway.audit.detail: text" in lines[1]
+    assert "constraint circuits_type_check on flows.circuits" in lines[2]
+    assert ask(old, "select to_regclass('gateway.schema_migration')") == [(None,)]
+    assert ask(old, "select max(version) from public.schema_migrations") == [("095",)]
+
+
+def test_a_schema_of_somebody_else_is_refused(scratch: Callable[[], str]) -> None:
+    url = scratch()
+    with psycopg.connect(url) as connection:
+        connection.execute("create schema flows")
+    with pytest.raises(MigrationError, match="did not make"):
+        migrate(url)
+
+
+def test_an_interrupted_upgrade_continues(scratch: Callable[[], str], sources: Path) -> None:
+    url = scratch()
+    migrate(url)
+    (sources / "migrations" / "0003_first.sql").write_text("create table flows.first ();")
+    second = sources / "migrations" / "0004_second.sql"
+    second.write_text("create table flows.second (); select pg_sleep(600);")
+    code = (
+        "import sys; from pathlib import Path; from app.db.migrate import migrate;"
+        "migrate(sys.argv[1], folder=Path(sys.argv[2]))"
+    )
+    killed = subprocess.Popen([sys.executable, "-c", code, url, str(sources)])
+    try:
+        sleeping = "select from pg_stat_activity where datname = current_database()"
+        wait_until(lambda: ask(url, sleeping + " and wait_event = 'PgSleep'"))
+    finally:
+        killed.kill()
+        killed.wait()
+    assert ask(url, "select max(version) from gateway.schema_migration") == [(3,)]
+    assert ask(url, "select to_regclass('flows.second')") == [(None,)]
+    second.write_text("create table flows.second ();")
+    steps: list[str] = []
+    # The server notices that the killed one is gone, and lets its lock go.
+    migrate(url, folder=sources, progress=steps.append)
+    assert "applying 0003_first.sql" not in steps
+    assert "applying 0004_second.sql" in steps
+    assert steps[-1] == "applying sql/objects"
+    assert ask(url, "select max(version) from gateway.schema_migration") == [(4,)]
+
+
+def test_a_migration_that_fails_says_where_and_leaves_nothing(migrated: str, sources: Path) -> None:
+    url = migrated
+    bad = sources / "migrations" / "0003_bad.sql"
+    bad.write_text("create table flows.half ();\n\nselect nothing;\n")
+    with pytest.raises(MigrationError, match=r"0003_bad.sql, line 3: column .nothing. does not"):
+        migrate(url, folder=sources)
+    assert ask(url, "select to_regclass('flows.half')") == [(None,)]
+
+
+def test_two_at_once_do_not_collide(scratch: Callable[[], str]) -> None:
+    url = scratch()
+    steps: list[str] = []
+    with ThreadPoolExecutor(3) as pool:
+        engines = pool.map(lambda _: migrate(url, progress=steps.append), range(3))
+        assert len(set(engines)) == 1
+    assert steps.count("applying 0001_baseline.sql") == 1
+    assert steps.count("applying sql/objects") == 1
+    assert ask(url, "select count(*) from gateway.schema_migration") == [(2,)]
+
+
+def test_an_edited_file_is_refused_by_name(migrated: str, sources: Path) -> None:
+    url = migrated
+    file = sources / "migrations" / "0001_baseline.sql"
+    file.write_text(file.read_text() + "-- one more line\n")
+    with pytest.raises(MigrationError, match=r"sql/migrations/0001_baseline\.sql was edited"):
+        migrate(url, folder=sources)
+    migrate(url)
+
+
+def test_a_file_that_comes_too_late_is_refused(scratch: Callable[[], str], sources: Path) -> None:
+    url = scratch()
+    folder = sources / "migrations"
+    (folder / "0004_later.sql").write_text("select;")
+    migrate(url, folder=sources)
+    (folder / "0003_between.sql").write_text("select;")
+    with pytest.raises(MigrationError, match=r"0003_between\.sql comes before 0004_later\.sql"):
+        migrate(url, folder=sources)
+
+
+def test_a_database_newer_than_the_program_is_refused(
+    scratch: Callable[[], str], sources: Path
+) -> None:
+    url = scratch()
+    (sources / "migrations" / "0003_next.sql").write_text("select;")
+    migrate(url, folder=sources)
+    with pytest.raises(MigrationError, match="version 3, this program knows 2"):
+        migrate(url)
+
+
+def test_an_older_program_does_not_bring_older_objects_back(migrated: str) -> None:
+    record = "update gateway.schema_objects set (program, sha256) = (%s, %s) returning program"
+    [(program, checked)] = ask(migrated, "select program, sha256 from gateway.schema_objects")
+    ask(migrated, record, "99.0", "")
+    try:
+        with pytest.raises(MigrationError, match=r"Flows 99\.0 brought it up to date"):
+            migrate(migrated)
+    finally:
+        ask(migrated, record, program, checked)
+
+
+def test_an_object_that_leaves_its_file_leaves_the_database(migrated: str, sources: Path) -> None:
+    url = migrated
+    before = dump(url)
+    extra = sources / "objects" / "099_extra.sql"
+    extra.write_text("""
+        set local role flows_owner;
+        create or replace function flows.extra(number integer) returns integer
+        language sql return number;
+        create view api.extra as select flows.extra(id) as id from flows.meter_event_log_type;
+        create policy "extra" on flows.circuits using (flows.extra(1) = 1);
+        create trigger extra after insert on flows.circuits
+        for each statement execute function flows.note_configuration();
+        comment on column flows.circuits.created_at is 'Extra.';
+        grant insert on flows.regions to flows;
+        grant update (name) on flows.regions to flows;
+        grant execute on function flows.engine() to flows;
+        reset role;
+    """)
+    migrate(url, folder=sources)
+    assert len(dump(url)) > len(before)
+    # A function that returns something else cannot be replaced: it is made anew.
+    changed = extra.read_text().replace("returns integer", "returns bigint")
+    extra.write_text(changed)
+    migrate(url, folder=sources)
+    assert ask(url, "select pg_get_function_result('flows.extra'::regproc)") == [("bigint",)]
+    extra.unlink()
+    migrate(url, folder=sources)
+    assert dump(url) == before
+
+
+def test_an_upgrade_waits_for_a_reader_and_nobody_waits_for_it(
+    migrated: str, sources: Path
+) -> None:
+    url = migrated
+    (sources / "objects" / "099_extra.sql").write_text("select;")
+    done = threading.Event()
+
+    def upgrade() -> None:
+        migrate(url, folder=sources)
+        done.set()
+
+    with psycopg.connect(url) as reader, ThreadPoolExecutor(1) as pool:
+        reader.execute("select count(*) from api.meter_csq, api.meter_registry")
+        upgraded = pool.submit(upgrade)
+        waiting = "select from pg_stat_activity where datname = current_database()"
+        wait_until(lambda: ask(url, waiting + " and wait_event_type = 'Lock'"))
+        # Who comes after it waits for less than the reader takes.
+        for _ in range(3):
+            with psycopg.connect(url, options="-c statement_timeout=20s") as other:
+                other.execute("select count(*) from api.meter_csq, api.meter_registry")
+        assert not done.is_set()
+        reader.rollback()
+        upgraded.result(timeout=60)
+    migrate(url)
+
+
+def test_the_tests_read_the_list_of_series_that_the_database_has(
+    migrated: str,
+) -> None:
+    url = migrated
+    assert dict(ask(url, "select name, key from flows.series()")) == KEYS
+
+
+def test_a_version_is_the_same_on_both_engines() -> None:
+    numbers = {
+        engine: [file.version for file in migrations(engine)]
+        for engine in ("postgres", "timescale")
+    }
+    expected = list(range(1, program_version() + 1))
+    assert numbers == {"postgres": expected, "timescale": expected}
+
+
+# ── a gateway beside a database of another version ──
+
+
+PATHS = (
+    "/rest/v1/meter_registry?select=serial&limit=1",
+    "/rest/v1/meters_low_balance?limit=1",
+    "/v1/energy?group_by=esco&granularity=P1D"
+    "&period_from=2026-11-01T00:00Z&period_to=2026-11-08T00:00Z",
+)
+
+
+@contextmanager
+def requests_running(stack: Stack) -> Iterator[list[tuple[str, int]]]:
+    """Ask both doors all the while; yield what was answered."""
+    answers: list[tuple[str, int]] = []
+    stop = threading.Event()
+
+    def run() -> None:
+        with stack.client("wlce") as client:
+            while not stop.is_set():
+                answers.extend((path, client.get(path).status_code) for path in PATHS)
+
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(run)
+        try:
+            yield answers
+        finally:
+            stop.set()
+            running.result(timeout=60)
+
+
+def test_a_gateway_one_version_older_serves_until_a_migration_ends_it(sources: Path) -> None:
+    folder = sources / "migrations"
+    with running_stack() as own:
+        url = own.contract["database_url"]
+        # Expand: a column, and an object that shows it.
+        (folder / "0003_expand.sql").write_text("alter table flows.circuits add column note text;")
+        (sources / "objects" / "083_notes.sql").write_text(
+            "set local role flows_owner;"
+            "create view api.circuit_notes with (security_invoker = true) as"
+            " select id, note from flows.circuits;"
+            "grant select on api.circuit_notes to flows, public_backend;"
+            "reset role;"
+        )
+        with requests_running(own) as answers:
+            wait_until(lambda: len(answers) > 5)
+            migrate(url, folder=sources)
+            count = len(answers)
+            wait_until(lambda: len(answers) > count + 30)
+        assert {status for _, status in answers} == {200}, answers
+        with own.client("wlce") as client:
+            ready = client.get("/ready")
+            assert ready.status_code == 200
+            component = ready.json()["components"]["schema"]
+            assert component == {"status": "ok", "detail": None, "database": 3, "gateway": 2}
+            wait_until(lambda: client.get("/rest/v1/circuit_notes?limit=1").status_code == 200)
+        status = json.loads(flows(own, "db", "status", "--json").stdout)
+        assert status["schema"] == {"database": 3, "program": 2}
+        assert "schema version 3 in the database, 2 in this program" in " ".join(
+            flows(own, "db", "status").stdout.split()
+        )
+        # Contract: what the old gateway was written for goes.
+        (folder / "0004_contract.sql").write_text("-- oldest-gateway: 3\nselect;\n")
+        migrate(url, folder=sources)
+        with own.client(None) as client:
+            ready = client.get("/ready")
+            assert ready.status_code == 503
+            component = ready.json()["components"]["schema"]
+            assert component["status"] == "down"
+            assert (component["database"], component["gateway"]) == (4, 2)
+            assert "serves gateways from 3 on, this one is of 2" in component["detail"]
+        refused = serve(own.home, gateway_url(own, url))
+        assert refused.returncode == 1
+        assert "serves gateways from 3 on, this one is of 2" in " ".join(refused.stderr.split())
+        done = flows(own, "db", "migrate", check=False)
+        assert done.returncode == 1
+        assert "the database is newer than this program" in " ".join(done.stderr.split())
+
+
+def test_a_gateway_does_not_start_on_an_older_database(
+    stack: Stack, scratch: Callable[[], str], engine: str, sources: Path
+) -> None:
+    old = scratch()
+    make_baseline(old, engine)
+    refused = serve(stack.home, gateway_url(stack, old))
+    assert refused.returncode == 1
+    assert refused.stderr.count("error:") == 1
+    assert "run `flows db migrate`" in refused.stderr
+    assert "Traceback" not in refused.stderr
+    migrate(old)
+    (sources / "migrations" / "0003_next.sql").write_text("select;")
+    code = (
+        "import sys; from pathlib import Path; from app.db.schema import *;"
+        "print(mismatch(2, 0, program_version(Path(sys.argv[1]))))"
+    )
+    said = subprocess.check_output([sys.executable, "-c", code, str(sources)], text=True)
+    assert "has version 2, this gateway needs 3: run `flows db migrate`" in said
+
+
+def gateway_url(stack: Stack, database_url: str) -> str:
+    """The gateway's own login to a database of the stack's server."""
+    password = json.loads((stack.home / "passwords.json").read_text())["flows_gateway"]
+    return re.sub(r"//[^@]*@", f"//flows_gateway:{password}@", database_url)
+
+
+def serve(home: Path, database_url: str) -> subprocess.CompletedProcess[str]:
+    """`flows serve`, which is expected to end by itself."""
+    return subprocess.run(
+        [sys.executable, "-m", "app.cli", "serve"],
+        env=os.environ
+        | {"FLOWS_HOME": str(home), "FLOWS_DATABASE_URL": database_url, "FLOWS_PORT": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+# ── a new series: one file and one row ──
+
+FREQUENCY = """
+set local role flows_owner;
+create table flows.meter_frequency (
+    meter_id uuid not null references flows.meter_registry,
+    "timestamp" timestamptz not null,
+    frequency numeric check (frequency > 0 and frequency < 100),
+    created_at timestamptz not null default now(),
+    primary key (meter_id, "timestamp"),
+    constraint the_time_is_between_2000_and_2100
+    check ("timestamp" >= '2000-01-01 00:00Z' and "timestamp" < '2100-01-01 00:00Z')
+);
+create index idx_meter_frequency_time on flows.meter_frequency ("timestamp" desc);
+reset role;
+"""
+ROW = """
+        (
+            'meter_frequency', 'meter_id', 'timestamp', '30 days', '"timestamp" desc', '1 year', '7 days',
+            'Frequency of the supply at meters.',
+            '{"frequency": "Frequency, Hz."}'
+        ),
+"""  # noqa: E501  (as it stands in the list)
+
+
+def test_adding_a_series_is_one_file_and_one_row(
+    scratch: Callable[[], str], sources: Path, engine: str
+) -> None:
+    url = scratch()
+    migrate(url)
+    (sources / "migrations" / "0003_meter_frequency.sql").write_text(FREQUENCY)
+    series = sources / "objects" / "045_series.sql"
+    anchor = "from (values\n"
+    assert series.read_text().count(anchor) == 1
+    series.write_text(series.read_text().replace(anchor, anchor + ROW.strip("\n") + "\n"))
+    migrate(url, folder=sources)
+
+    with psycopg.connect(url) as connection:
+        assert "meter_frequency" in copied_tables(connection)
+    kept = "select keep::text, columnstore_after::text from flows.retention where series = %s"
+    assert ask(url, kept, "meter_frequency") == [("1 year", "7 days")]
+    granted = (
+        "select array_agg(privilege order by privilege) from unnest(array["
+        "'select', 'insert', 'update', 'delete']) as privilege where has_table_privilege(%s, %s,"
+        " privilege)"
+    )
+    view, table = "api.meter_frequency", "flows.meter_frequency"
+    every = ["delete", "insert", "select", "update"]
+    assert ask(url, granted, "flows", view) == [(every,)]
+    assert ask(url, granted, "public_backend", view) == [(["select"],)]
+    assert ask(url, granted, "flows", table) == [(None,)]
+    undescribed = (
+        "select attname from pg_attribute where attrelid = %s::regclass and attnum > 0"
+        " and col_description(attrelid, attnum) is null"
+    )
+    assert ask(url, undescribed, view) == ask(url, undescribed, table) == []
+    assert "limit" in str(ask(url, "select obj_description(%s::regclass, 'pg_class')", view))
+    assert ask(url, "select reloptions from pg_class where oid = %s::regclass", view) == [
+        (["security_barrier=true", "check_option=cascaded"],)
+    ]
+    parts = (
+        "select count(*) from pg_inherits where inhparent = 'flows.meter_frequency'::regclass"
+        if engine == "postgres"
+        else "select count(*) from timescaledb_information.jobs"
+        " where hypertable_name = 'meter_frequency'"
+    )
+    assert ask(url, parts)[0][0] >= (25 if engine == "postgres" else 2)
+
+    fresh = scratch()
+    migrate(fresh, folder=sources)
+    assert dump(url) == dump(fresh)
+
+
+def test_a_table_with_rows_is_not_made_a_series_over_them(
+    scratch: Callable[[], str], sources: Path, engine: str
+) -> None:
+    url = scratch()
+    migrate(url)
+    filled = FREQUENCY.replace("reset role;", """
+        insert into flows.regions (code, name) values ('x', 'X');
+        insert into flows.escos (code, name) values ('x', 'X');
+        insert into flows.meter_registry (serial, name, esco) select 'X', 'X', id from flows.escos;
+        insert into flows.meter_frequency select id, '2026-01-01Z', 50 from flows.meter_registry;
+        reset role;""")  # fmt: skip
+    (sources / "migrations" / "0003_meter_frequency.sql").write_text(filled)
+    series = sources / "objects" / "045_series.sql"
+    series.write_text(series.read_text().replace("from (values\n", "from (values\n" + ROW))
+    with pytest.raises(MigrationError, match=r"050_\w+\.sql"):
+        migrate(url, folder=sources)
+    assert ask(url, "select frequency from flows.meter_frequency") == [(50,)]
