@@ -1,8 +1,8 @@
 grant flows, public_backend, grafanareader to authenticator, flows_gateway;
 grant flows_owner to tsdbadmin;
--- A role may cancel what its own members run: the queries of callers who left, nobody else's.
+-- A role may cancel queries of roles that it is a member of: here those of callers who disconnected.
 grant authenticator to flows_owner;
 
--- A tenant's costly query ends before it hurts the others.
+-- Limits costly queries of a tenant, before they affect others.
 alter role flows set statement_timeout = '30s';
 alter role public_backend set statement_timeout = '30s';

@@ -6,12 +6,12 @@ return case
     when exists (select from pg_catalog.pg_extension where extname = 'timescaledb') then 'timescale'
     else 'postgres'
 end;
-comment on function flows.engine() is 'What keeps the time series: timescale or postgres.';
+comment on function flows.engine() is 'The engine that stores the time series: timescale or postgres.';
 
 create or replace function flows.current_esco() returns uuid
 language sql stable
 return nullif(current_setting('app.current_esco', true), '')::uuid;
-comment on function flows.current_esco() is 'The caller''s ESCO; null (and so no rows) when none is set.';
+comment on function flows.current_esco() is 'The caller''s ESCO; null, which gives no rows, if none is set.';
 
 -- Inside a view current_user is still the caller, so a view that reads as flows_owner filters all the
 -- same; a background refresh and a definer function run as flows_owner itself and see every ESCO.
@@ -21,7 +21,7 @@ create or replace function flows.sees_every_esco() returns boolean
 language sql stable
 return current_user in ('grafanareader', 'tsdbadmin', 'flows_owner') or current_setting('is_superuser') = 'on';
 comment on function flows.sees_every_esco()
-is 'Whether the current role works across ESCOs (monitoring, administration).';
+is 'True if the current role works across ESCOs (monitoring, administration).';
 
 grant execute on function flows.current_esco(), flows.sees_every_esco()
 to flows, public_backend, grafanareader, tsdbadmin, flows_lookup;

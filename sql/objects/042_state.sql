@@ -1,9 +1,9 @@
 set local role flows_owner;
-comment on table flows.meter_shadows is 'The state each meter was last seen in.';
+comment on table flows.meter_shadows is 'The last known state of each meter.';
 comment on column flows.meter_shadows.id is 'The meter.';
 comment on column flows.meter_shadows.balance is 'Prepayment credit left, pounds.';
 comment on column flows.meter_shadows.emergency_credit is 'Emergency credit, pounds.';
-comment on column flows.meter_shadows.balance_updated_at is 'When the balance was last read.';
+comment on column flows.meter_shadows.balance_updated_at is 'Time at which the balance was last read.';
 comment on column flows.meter_shadows.csq is 'Quality of the mobile signal, 0 (none) to 31 (best).';
 comment on column flows.meter_shadows.voltage is 'Voltage, V.';
 comment on column flows.meter_shadows."3p_voltage_l1" is 'Voltage of phase L1, V.';
@@ -13,16 +13,18 @@ comment on column flows.meter_shadows.import_a is 'Import counter of element A (
 comment on column flows.meter_shadows.import_b is 'Import counter of element B, kWh.';
 comment on column flows.meter_shadows.export_a is 'Export counter of element A (or SINGLE), kWh.';
 comment on column flows.meter_shadows.export_b is 'Export counter of element B, kWh.';
-comment on column flows.meter_shadows.health is 'healthy or unhealthy.';
-comment on column flows.meter_shadows.health_details is 'What the last health check found.';
-comment on column flows.meter_shadows.last_healthy_at is 'When the meter was last healthy.';
-comment on column flows.meter_shadows.clock_time_diff_seconds is 'How far the meter''s clock is off, s.';
-comment on column flows.meter_shadows.clock_time_diff_synced_at is 'When the clock was last compared.';
-comment on column flows.meter_shadows.emnify_connectivity_status is 'online, offline, attached or blocked.';
+comment on column flows.meter_shadows.health is 'Health of the meter: healthy or unhealthy.';
+comment on column flows.meter_shadows.health_details is 'Findings of the last health check.';
+comment on column flows.meter_shadows.last_healthy_at is 'Time at which the meter was last healthy.';
+comment on column flows.meter_shadows.clock_time_diff_seconds
+is 'Difference of the meter''s clock from the true time, s.';
+comment on column flows.meter_shadows.clock_time_diff_synced_at is 'Time at which the clock was last compared.';
+comment on column flows.meter_shadows.emnify_connectivity_status
+is 'Connectivity of the SIM: online, offline, attached or blocked.';
 comment on column flows.meter_shadows.tariffs_active
 is 'Tariff in force: standing_charge (pounds a day), unit_rate_element_a and _b (pounds per kWh), prepayment terms.';
 comment on column flows.meter_shadows.tariffs_future
-is 'Tariff to come: as tariffs_active, with activation_datetime.';
+is 'Future tariff: as tariffs_active, with activation_datetime.';
 comment on column flows.meter_shadows.backlight is 'State of the display''s backlight.';
 comment on column flows.meter_shadows.load_switch is 'State of the switch that connects the supply.';
 
@@ -33,12 +35,13 @@ begin
     insert into flows.meter_shadows (id) values (new.id) on conflict do nothing;
     return null;
 end $$;
-comment on function flows.create_shadow() is 'A new meter gets its shadow.';
+comment on function flows.create_shadow() is 'Creates the shadow of a new meter.';
 create trigger a_meter_has_a_shadow after insert on flows.meter_registry
 for each row execute function flows.create_shadow();
 
--- The shadow a meter got by itself gives way to one that is inserted with values, so that the rows of
--- an existing deployment load as they are. One that was ever changed stays: inserting it is a conflict.
+-- The shadow created with a meter is replaced by one inserted with values, so that the rows of an
+-- existing deployment can be loaded as they are. A shadow that was ever changed stays: inserting it
+-- again is a conflict.
 create or replace function flows.give_way_to_a_loaded_shadow() returns trigger
 language plpgsql security definer set search_path = ''
 as $$
@@ -48,7 +51,7 @@ begin
         and jsonb_strip_nulls(to_jsonb(empty)) - array['id', 'created_at', 'updated_at'] = '{}';
     return new;
 end $$;
-comment on function flows.give_way_to_a_loaded_shadow() is 'An empty shadow gives way to an inserted one.';
+comment on function flows.give_way_to_a_loaded_shadow() is 'Removes an unchanged shadow in favour of the inserted one.';
 create trigger a_loaded_shadow_replaces_an_empty_one before insert on flows.meter_shadows
 for each row when (pg_trigger_depth() = 0) execute function flows.give_way_to_a_loaded_shadow();
 
@@ -59,7 +62,7 @@ begin
     new.updated_at := now();
     return new;
 end $$;
-comment on function flows.touch() is 'Moves updated_at with each statement.';
+comment on function flows.touch() is 'Sets updated_at to the time of the statement.';
 do $$
 declare
     touched text;
@@ -84,12 +87,12 @@ begin
     end if;
     return new;
 end $$;
-comment on function flows.note_recovery() is 'A meter that is healthy was last healthy now.';
+comment on function flows.note_recovery() is 'Sets last_healthy_at when a meter is healthy.';
 create trigger health_sets_last_healthy_at before insert or update of health on flows.meter_shadows
 for each row execute function flows.note_recovery();
 
--- A shadow's counters and measurements become rows of their series. The writer has passed the
--- shadow's own policy; the series know only that meter's registers.
+-- The counters and measurements written to a shadow are appended to their series. The policy of the
+-- shadow has already admitted the writer, and only registers of the same meter are written to.
 create or replace function flows.append_from_shadow() returns trigger
 language plpgsql security definer set search_path = ''
 as $$
@@ -151,10 +154,10 @@ begin
     end if;
     return null;
 end $$;
-comment on function flows.append_from_shadow() is 'Changes of a shadow become rows of the time series.';
+comment on function flows.append_from_shadow() is 'Appends the changes of a shadow to the time series.';
 create trigger a_change_is_kept after update on flows.meter_shadows
 for each row execute function flows.append_from_shadow();
--- A caller's upsert is a change too; rows that an administrator loads are not.
+-- An upsert by a caller counts as a change, rows loaded by an administrator do not.
 create trigger a_callers_shadow_is_kept after insert on flows.meter_shadows
 for each row when (current_user = 'flows') execute function flows.append_from_shadow();
 

@@ -1,17 +1,18 @@
 set local role flows_owner;
 
 -- The one list of time series and aggregates. Hypertables and partitions, the views of api with their
--- grants, comments, retention, `flows db copy` and the tests follow it: a new series is a table (a
--- file in sql/migrations) and a row here.
---   key         whose it is: a register_id, meter_id or circuit_id
---   label       the column of time
---   chunk, sort how the engine keeps it, from when it is made (TimescaleDB; PostgreSQL goes by the year)
+-- grants, comments, retention, `flows db copy` and the tests are derived from it: to add a series,
+-- add a table (a file in sql/migrations) and a row here.
+--   key         column of the owner: register_id, meter_id or circuit_id
+--   label       column of the time
+--   chunk, sort length of chunks and order of rows, set at creation (TimescaleDB; PostgreSQL
+--               partitions by year)
 --   keep, columnstore_after
---               what flows.retention begins with; a deployment's own settings stay
--- A week a chunk, not a day: half-hours of 2,000 registers make 672,000 rows a week, which the
--- columnstore keeps in batches of 1,000 of one register; a day of them would fill such a batch with 48
--- rows, and leave seven times the chunks to plan over. Slow series get a month. Half-hours and what is
--- summed from them are the community's books and are kept.
+--               initial values of flows.retention; a deployment's own settings are not overwritten
+-- A chunk holds a week, not a day: 2,000 registers have 672,000 half-hours a week, which the
+-- columnstore keeps in batches of 1,000 rows of one register. With a chunk per day a batch would have
+-- 48 rows, and the planner seven times as many chunks. Slow series get a chunk per month. Half-hours
+-- and the sums of them are the community's accounts and are kept forever.
 create or replace function flows.series() returns table (
     name text, key text, label text, chunk interval, sort text, keep interval, columnstore_after interval,
     description text, columns jsonb
@@ -27,7 +28,7 @@ as $$
             'Readings of a register''s import counter.',
             '{
                 "register_id": "Register that was read.",
-                "timestamp": "When it was read, UTC.",
+                "timestamp": "Time of the reading, UTC.",
                 "read": "Energy imported since the register began to count, kWh."
             }'
         ),
@@ -36,7 +37,7 @@ as $$
             'Readings of a register''s export counter.',
             '{
                 "register_id": "Register that was read.",
-                "timestamp": "When it was read, UTC.",
+                "timestamp": "Time of the reading, UTC.",
                 "read": "Energy exported since the register began to count, kWh."
             }'
         ),
@@ -49,7 +50,7 @@ as $$
                 "import_kwh": "Energy imported in the half-hour, kWh; empty where unknown.",
                 "export_kwh": "Energy exported in the half-hour, kWh; empty where unknown.",
                 "derived":
-                "Whether it was calculated from counter readings; a measured half-hour takes its place."
+                "True if it was calculated from counter readings; a measured half-hour replaces it."
             }'
         ),
         (
@@ -73,8 +74,8 @@ as $$
         ),
         (
             'meter_health_history', 'meter_id', 'timestamp', '30 days', '"timestamp" desc', '2 years', '7 days',
-            'When meters became healthy or unhealthy.',
-            '{"health": "healthy or unhealthy.", "reason": "Why."}'
+            'Changes of the health of meters.',
+            '{"health": "New health: healthy or unhealthy.", "reason": "Reason of the change."}'
         ),
         (
             'meter_prepay_balance', 'meter_id', 'timestamp', '30 days', '"timestamp" desc', '2 years', '7 days',
@@ -88,8 +89,8 @@ as $$
             'meter_event_log', 'meter_id', 'timestamp', '30 days', '"timestamp" desc, event_type', '90 days', '7 days',
             'Events that meters logged.',
             '{
-                "event_type": "Kind of the event, as meter_event_log_type numbers it.",
-                "event_set": "Set the event belongs to."
+                "event_type": "Kind of the event: an id in meter_event_log_type.",
+                "event_set": "Set that the event belongs to."
             }'
         ),
         (
@@ -110,6 +111,6 @@ as $$
         )
     ) as s (name, key, label, chunk, sort, keep, columnstore_after, description, columns)
 $$;
-comment on function flows.series() is 'Every time series and aggregate, and what follows from being one.';
+comment on function flows.series() is 'All time series and aggregates, with their storage, retention and comments.';
 
 reset role;

@@ -5,15 +5,15 @@ set local role flows_owner;
 create or replace function flows.has_circuit(circuit uuid) returns boolean
 language plpgsql stable set search_path = ''
 as $$ begin return exists (select from flows.circuits as own where own.id = circuit); end $$;
-comment on function flows.has_circuit(uuid) is 'Whether the caller''s ESCO has this circuit.';
+comment on function flows.has_circuit(uuid) is 'True if the caller''s ESCO has this circuit.';
 create or replace function flows.has_service_head(head uuid) returns boolean
 language plpgsql stable set search_path = ''
 as $$ begin return exists (select from flows.service_head_registry as own where own.id = head); end $$;
-comment on function flows.has_service_head(uuid) is 'Whether the caller''s ESCO has this service head.';
+comment on function flows.has_service_head(uuid) is 'True if the caller''s ESCO has this service head.';
 create or replace function flows.has_property(property uuid) returns boolean
 language plpgsql stable set search_path = ''
 as $$ begin return exists (select from flows.properties as own where own.id = property); end $$;
-comment on function flows.has_property(uuid) is 'Whether the caller''s ESCO has this property.';
+comment on function flows.has_property(uuid) is 'True if the caller''s ESCO has this property.';
 grant execute on function flows.has_circuit(uuid), flows.has_service_head(uuid), flows.has_property(uuid) to flows;
 
 -- Who owns a row is said here and nowhere else. A policy without a role holds for every role, the

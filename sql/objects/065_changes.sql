@@ -2,14 +2,15 @@ set local role flows_owner;
 comment on table flows.change is 'Changes of half-hours, of mappings and of configuration.';
 comment on column flows.change.id is 'Number of the change.';
 comment on column flows.change.esco is 'ESCO whose figures change; empty for every ESCO.';
-comment on column flows.change.kind is 'What changed: a reading, a mapping or configuration.';
+comment on column flows.change.kind is 'Kind of the change: a reading, a mapping or configuration.';
 comment on column flows.change.period is 'Half-hours whose figures change.';
 comment on column flows.change.registers
-is 'Registers the aggregates have yet to follow, where they are few; empty for all.';
-comment on column flows.change.circuits is 'Circuits the aggregates have yet to follow beside those of the registers.';
-comment on column flows.change.changes is 'How many changes the row stands for; old rows of one week are put together.';
-comment on column flows.change.changed_at is 'When it changed.';
-comment on column flows.change.followed_at is 'When the aggregates had followed; empty until then.';
+is 'Registers whose aggregates are not up to date, if few; empty for all registers.';
+comment on column flows.change.circuits
+is 'Circuits whose aggregates are not up to date, in addition to those of the registers.';
+comment on column flows.change.changes is 'Number of changes that the row stands for; old rows of a week are merged.';
+comment on column flows.change.changed_at is 'Time of the change.';
+comment on column flows.change.followed_at is 'Time at which the aggregates were up to date again; empty until then.';
 
 alter table flows.change enable row level security;
 alter table flows.change force row level security;
@@ -35,7 +36,7 @@ begin atomic
     group by meter.esco, date_trunc('week', lower(c.span), 'UTC');
 end;
 comment on function flows.note_readings(uuid[], tstzrange[], boolean)
-is 'Notes changed half-hours for each ESCO and week.';
+is 'Records changed half-hours for each ESCO and week.';
 
 -- Also without a single half-hour: what is expected of the circuits changes.
 create or replace function flows.note_mapping(circuits uuid[], registers uuid[], spans tstzmultirange, followed boolean)
@@ -52,7 +53,7 @@ begin atomic
     where register.register_id = any(note_mapping.registers);
 end;
 comment on function flows.note_mapping(uuid[], uuid[], tstzmultirange, boolean)
-is 'Notes for each ESCO when registers moved between circuits.';
+is 'Records for each ESCO the periods in which registers moved between circuits.';
 
 create or replace function flows.note_configuration() returns trigger
 language plpgsql security definer set search_path = ''
@@ -63,7 +64,7 @@ begin
     values (flows.current_esco(), 'configuration', '(,)', clock_timestamp());
     return null;
 end $$;
-comment on function flows.note_configuration() is 'Notes that names, sites or meters changed.';
+comment on function flows.note_configuration() is 'Records that names, sites or meters changed.';
 do $$
 declare
     configured text;
@@ -88,7 +89,7 @@ return case
         then array(select esco.id from flows.escos as esco)
     else array[flows.current_esco()]
 end;
-comment on function flows.callers_escos() is 'The ESCOs whose changes are the caller''s to know of.';
+comment on function flows.callers_escos() is 'The ESCOs whose changes the caller may see.';
 
 -- The version moves with every change the caller could see in the period, and again when the
 -- aggregates have followed it; as_of is the latest moment whose changes are all in. Until a changed
@@ -111,7 +112,7 @@ begin atomic
         and (c.esco is null or c.esco = any((select flows.callers_escos())::uuid[]));
 end;
 comment on function flows.data_state(tstzrange)
-is 'Version and latest change of what the caller can see in a period, and whether the aggregates lag a mapping.';
+is 'Version and latest change of the caller''s data in a period; remapping while aggregates lag behind a mapping.';
 grant execute on function flows.data_state(tstzrange) to flows, public_backend, grafanareader;
 
 create or replace function flows.changed_since(moment timestamptz, period tstzrange) returns tstzmultirange
@@ -124,7 +125,7 @@ begin atomic
         and (c.esco is null or c.esco = any((select flows.callers_escos())::uuid[]));
 end;
 comment on function flows.changed_since(timestamptz, tstzrange)
-is 'Which part of a period has figures, of those the caller can see, that changed since a moment.';
+is 'Parts of a period in which figures that the caller can see have changed since a point in time.';
 grant execute on function flows.changed_since(timestamptz, tstzrange) to flows, public_backend, grafanareader;
 
 -- Changes that were followed an hour ago are put together, a row for each ESCO, kind and week. Their
@@ -155,6 +156,6 @@ begin atomic
     )
     select count(*) from gone;
 end;
-comment on function flows.compact_changes() is 'Puts old changes together; returns how many rows went.';
+comment on function flows.compact_changes() is 'Merges old changes; returns the number of rows removed.';
 
 reset role;

@@ -1,5 +1,5 @@
 set local role flows_owner;
-comment on table flows.register_extent is 'First and last half-hour of each register that has any.';
+comment on table flows.register_extent is 'First and last half-hour of each register with half-hours.';
 comment on column flows.register_extent.register_id is 'The register.';
 comment on column flows.register_extent.available_from is 'Start of its first half-hour, UTC.';
 comment on column flows.register_extent.available_to is 'End of its last half-hour, UTC.';
@@ -28,7 +28,7 @@ begin atomic
         available_to = greatest(known.available_to, excluded.available_to);
 end;
 comment on function flows.extend_extents(uuid[], tstzrange[])
-is 'Extends the extents of registers to half-hours that arrived.';
+is 'Extends the extents of registers to new half-hours.';
 
 create or replace function flows.measure_extents(registers uuid[]) returns void
 language plpgsql set search_path = ''
@@ -55,7 +55,7 @@ begin
     on conflict (register_id) do update set
         available_from = excluded.available_from, available_to = excluded.available_to;
 end $$;
-comment on function flows.measure_extents(uuid[]) is 'Looks the extents of registers up in their half-hours.';
+comment on function flows.measure_extents(uuid[]) is 'Determines the extents of registers from their half-hours.';
 
 create or replace function flows.shrink_extents(registers uuid[], spans tstzrange[]) returns void
 language plpgsql set search_path = '' set plan_cache_mode = 'force_custom_plan'
@@ -74,7 +74,7 @@ begin
     end if;
 end $$;
 comment on function flows.shrink_extents(uuid[], tstzrange[])
-is 'Looks up the extents whose first or last half-hour is gone.';
+is 'Determines anew the extents whose first or last half-hour was removed.';
 
 -- Chunks and partitions that retention drops, and rows loaded past the triggers, tell nobody.
 create or replace function flows.mend_extents() returns bigint
@@ -100,6 +100,6 @@ begin
     perform flows.measure_extents(wrong);
     return cardinality(wrong);
 end $$;
-comment on function flows.mend_extents() is 'Corrects extents that do not fit; returns how many.';
+comment on function flows.mend_extents() is 'Corrects wrong extents; returns their number.';
 
 reset role;

@@ -1,8 +1,8 @@
 set local role flows_owner;
 
--- Half-hours that changed are handed on as spans, one for each register and day in UTC, so that what
--- follows costs by the day: what lies between the first and the last half-hour of a span may be made again
--- though it did not change.
+-- Changed half-hours are passed on as spans, one for each register and UTC day, so that the cost of the
+-- work that follows depends on the number of days. Unchanged half-hours between the first and the last of
+-- a span may be recomputed.
 create or replace function flows.half_hours_changed(
     registers uuid[], spans tstzrange[], gone_registers uuid[], gone_spans tstzrange[]
 ) returns void
@@ -16,10 +16,10 @@ begin
     perform flows.follow_readings(registers, spans);
 end $$;
 comment on function flows.half_hours_changed(uuid[], tstzrange[], uuid[], tstzrange[])
-is 'Extents and aggregates follow half-hours that were written or removed (gone: those that are there no more).';
+is 'Updates extents and aggregates for half-hours that were written or removed (gone: those removed).';
 
--- Who follows what: readings hand the half-hours they changed, mappings the time they moved, to the engine's own
--- flows.follow_readings and flows.follow_mapping, at the end of the statement.
+-- At the end of a statement, readings pass the half-hours they changed, and mappings the time they moved, to the
+-- engine's own flows.follow_readings and flows.follow_mapping.
 create or replace function flows.readings_changed() returns trigger
 language plpgsql security definer set search_path = ''
 as $$
@@ -39,7 +39,7 @@ declare
     gone_registers uuid[] := '{}';
     gone_spans tstzrange[] := '{}';
 begin
-    -- Planned anew for each statement: how many rows it changed decides.
+    -- Planned for each statement, because the best plan depends on the number of rows it changed.
     execute format(in_days, case tg_op
         when 'INSERT' then new_keys
         when 'UPDATE' then new_keys || ' union ' || old_keys
@@ -55,7 +55,8 @@ begin
     perform flows.half_hours_changed(registers, spans, gone_registers, gone_spans);
     return null;
 end $$;
-comment on function flows.readings_changed() is 'Extents and aggregates follow the half-hours a statement changed.';
+comment on function flows.readings_changed()
+is 'Updates extents and aggregates for the half-hours that a statement changed.';
 create trigger aggregates_follow_new after insert on flows.register_interval_hh
 referencing new table as new_rows for each statement execute function flows.readings_changed();
 create trigger aggregates_follow_changed after update on flows.register_interval_hh
@@ -63,7 +64,7 @@ referencing new table as new_rows old table as old_rows for each statement execu
 create trigger updated_at_moves before update on flows.register_interval_hh
 for each row execute function flows.touch();
 
--- A mapping that only ends, or begins earlier, moves what lies between its old and its new bounds.
+-- If only the end or the start of a mapping changes, only the time between its old and new bounds is affected.
 create or replace function flows.mapping_changed() returns trigger
 language plpgsql security definer set search_path = ''
 as $$
@@ -85,7 +86,7 @@ begin
     );
     return null;
 end $$;
-comment on function flows.mapping_changed() is 'The aggregates follow a changed circuit mapping.';
+comment on function flows.mapping_changed() is 'Updates the aggregates for a changed circuit mapping.';
 create trigger aggregates_follow_the_mapping after insert or update or delete on flows.circuit_register
 for each row execute function flows.mapping_changed();
 

@@ -1,6 +1,6 @@
 set local role flows_owner;
 comment on table flows.derived_register
-is 'Registers that have derived half-hours, so that others load without looking.';
+is 'Registers with derived half-hours; loading into others needs no checks.';
 comment on column flows.derived_register.register_id is 'The register.';
 alter table flows.derived_register enable row level security;
 alter table flows.derived_register force row level security;
@@ -18,7 +18,7 @@ begin
     );
     return null;
 end $$;
-comment on function flows.look_for_derived() is 'Notes for the statement whether any register has derived half-hours.';
+comment on function flows.look_for_derived() is 'Records for the statement if any register has derived half-hours.';
 create trigger a_statement_looks_for_derived_half_hours before insert on flows.register_interval_hh
 for each statement execute function flows.look_for_derived();
 
@@ -32,7 +32,7 @@ begin
     end if;
     return new;
 end $$;
-comment on function flows.give_way_to_a_measurement() is 'A derived half-hour gives way to a measured one.';
+comment on function flows.give_way_to_a_measurement() is 'Removes a derived half-hour in favour of a measured one.';
 create trigger a_measurement_replaces_a_derived_half_hour before insert on flows.register_interval_hh
 for each row when (not new.derived and current_setting('flows.derived', true) = 'on')
 execute function flows.give_way_to_a_measurement();
@@ -145,7 +145,7 @@ begin
     return written;
 end $$;
 comment on function flows.derive_interval_hh(uuid, timestamptz, timestamptz, interval)
-is 'Derives half-hours of a register from its counter reads; returns how many were written. Measured ones stay.';
+is 'Derives half-hours of a register from its counter reads, never replacing measured ones; returns their number.';
 
 create or replace function flows.reads_changed() returns trigger
 language plpgsql security definer set search_path = ''
@@ -159,7 +159,7 @@ begin
     group by a.register_id, date_trunc('week', a."timestamp", 'UTC');
     return null;
 end $$;
-comment on function flows.reads_changed() is 'New counter reads become half-hours.';
+comment on function flows.reads_changed() is 'Derives half-hours from new counter reads.';
 do $$
 declare
     series text;

@@ -59,7 +59,7 @@ language sql stable
 begin atomic
     select * from api.escos where id = flows.current_esco();
 end;
-comment on function api.current_esco() is 'The ESCO the token speaks for.';
+comment on function api.current_esco() is 'The ESCO of the token.';
 grant execute on function api.current_esco() to flows, public_backend;
 
 create or replace function api.derive_interval_hh(
@@ -85,7 +85,7 @@ begin
     return flows.derive_interval_hh(register_id, period_from, period_to, max_gap);
 end $$;
 comment on function api.derive_interval_hh(uuid, timestamptz, timestamptz, interval)
-is 'Derives half-hours of one register from its counter reads; returns how many were written. Measured ones stay.';
+is 'Derives half-hours of one register from its counter reads, never replacing measured ones; returns their number.';
 grant execute on function api.derive_interval_hh(uuid, timestamptz, timestamptz, interval) to flows;
 
 reset role;

@@ -3,7 +3,7 @@ set local role flows_owner;
 create or replace function flows.amount(tariff jsonb, key text) returns numeric
 language sql immutable set search_path = ''
 return case when tariff ->> key ~ '^-?[0-9]{1,12}(\.[0-9]{1,12})?$' then (tariff ->> key)::numeric end;
-comment on function flows.amount(jsonb, text) is 'A number of a tariff; empty where there is none.';
+comment on function flows.amount(jsonb, text) is 'A number from a tariff; empty if it has none.';
 grant execute on function flows.amount(jsonb, text) to flows, public_backend, grafanareader, tsdbadmin;
 
 create view flows.meter_shadows_tariffs with (security_invoker = true) as
@@ -25,7 +25,7 @@ select
     shadow.tariffs_future ->> 'activation_datetime' as future_activation_datetime
 from flows.meter_shadows as shadow
 inner join flows.meter_registry as meter on shadow.id = meter.id;
-comment on view flows.meter_shadows_tariffs is 'Tariffs of each meter, in force and to come, a column for each part.';
+comment on view flows.meter_shadows_tariffs is 'Present and future tariffs of each meter, with a column for each part.';
 do $$
 declare
     which record;
@@ -74,7 +74,7 @@ cross join lateral (
         and r."timestamp" = known.available_to - interval '30 minutes'
     limit 1
 ) as newest;
-comment on view flows.register_interval_hh_latest is 'The newest half-hour of each register that has any.';
+comment on view flows.register_interval_hh_latest is 'The newest half-hour of each register with half-hours.';
 create view api.register_interval_hh_latest with (security_barrier = true) as
 select * from flows.register_interval_hh_latest
 where register_id = any((select flows.own_registers())::uuid[]);
@@ -131,11 +131,11 @@ comment on view flows.circuit_register_extent
 is 'First and last half-hour of each register while it is mapped to a circuit.';
 comment on column flows.circuit_register_extent.circuit is 'The circuit.';
 comment on column flows.circuit_register_extent.register is 'The register.';
-comment on column flows.circuit_register_extent.start_time is 'Since when it is mapped, UTC.';
+comment on column flows.circuit_register_extent.start_time is 'Start of the mapping, UTC.';
 comment on column flows.circuit_register_extent.available_from
 is 'Start of the first half-hour, UTC; empty where there is none.';
 comment on column flows.circuit_register_extent.available_to
-is 'End of the last half-hour, UTC; empty where there is none.';
+is 'End of the last half-hour, UTC; empty if there is none.';
 create view api.circuit_register_extent with (security_barrier = true) as
 select * from flows.circuit_register_extent
 where register = any((select flows.own_registers())::uuid[]);
@@ -149,7 +149,7 @@ cross join lateral (
     order by signal."timestamp" desc
     limit 1
 ) as newest;
-comment on view flows.meter_csq_latest is 'The newest signal of each meter that ever sent one.';
+comment on view flows.meter_csq_latest is 'The newest signal quality of each meter that has sent any.';
 create view api.meter_csq_latest with (security_barrier = true) as
 select * from flows.meter_csq_latest
 where meter_id = any((select flows.own_meters())::uuid[]);
@@ -180,7 +180,7 @@ select
 from flows.meter_shadows as shadow
 inner join flows.meter_registry as meter on shadow.id = meter.id
 where abs(shadow.clock_time_diff_seconds) >= 60;
-comment on view flows.meters_clock_drift is 'Meters whose clock is off by a minute or more.';
+comment on view flows.meters_clock_drift is 'Meters whose clocks are wrong by a minute or more.';
 
 do $$
 declare
@@ -228,7 +228,7 @@ comment on view flows.register_interval_hh_missing is 'Days (UTC) on which a reg
 comment on column flows.register_interval_hh_missing.register_id is 'The register.';
 comment on column flows.register_interval_hh_missing."date" is 'The day, UTC.';
 comment on column flows.register_interval_hh_missing.record_count is 'Half-hours that are there.';
-comment on column flows.register_interval_hh_missing.missing_count is 'Half-hours that are not.';
+comment on column flows.register_interval_hh_missing.missing_count is 'Half-hours that are missing.';
 create view api.register_interval_hh_missing with (security_barrier = true) as
 select * from flows.register_interval_hh_missing
 where register_id = any((select flows.own_registers())::uuid[]);
@@ -256,7 +256,7 @@ begin atomic
     order by meter.serial;
 end;
 comment on function api.get_meters_for_cli(text, text)
-is 'Active meters with their address, signal and health; of one ESCO (its code) or feeder (its name) when given.';
+is 'Active meters with their address, signal and health; optionally of one ESCO (by code) or feeder (by name).';
 grant execute on function api.get_meters_for_cli(text, text) to flows, public_backend, grafanareader;
 
 reset role;

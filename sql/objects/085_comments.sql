@@ -1,7 +1,7 @@
 set local role flows_owner;
 
--- Series and aggregates: what flows.series() says of each, and the columns they have in common. The
--- aggregates have the same ones on both engines, and at each level.
+-- Series and aggregates: the descriptions in flows.series(), and those of the columns they share. The
+-- aggregates have the same columns on both engines and at each level.
 do $$
 declare
     series record;
@@ -20,18 +20,18 @@ begin
             select a.attname as name, coalesce(series.columns ->> a.attname, shared.description) as description
             from pg_catalog.pg_attribute as a
             left join (values
-                ('meter_id', 'meter_id', 'Meter it was measured at.'),
-                ('meter_id', 'timestamp', 'When, UTC.'),
+                ('meter_id', 'meter_id', 'Meter that was measured.'),
+                ('meter_id', 'timestamp', 'Time of the measurement, UTC.'),
                 ('circuit_id', 'circuit_id', 'The circuit.'),
                 ('circuit_id', 'timestamp', 'Start of the half-hour, UTC.'),
                 ('circuit_id', 'day', 'Start of the day, UTC.'),
                 ('circuit_id', 'month', 'Start of the month, UTC.'),
                 ('circuit_id', 'total_import_kwh', 'Energy imported in the %s, kWh; empty where unknown.'),
                 ('circuit_id', 'total_export_kwh', 'Energy exported in the %s, kWh; empty where unknown.'),
-                ('circuit_id', 'register_intervals', 'Half-hours that registers delivered for the %s.'),
-                ('circuit_id', 'present_intervals', 'Half-hours of the %s for which any register delivered.'),
+                ('circuit_id', 'register_intervals', 'Half-hours in the %s over all registers.'),
+                ('circuit_id', 'present_intervals', 'Half-hours of the %s for which any register reported.'),
                 ('circuit_id', 'meters', 'Meters that reported in the %s.'),
-                ('circuit_id', 'updated_at', 'When the figures last changed, UTC.')
+                ('circuit_id', 'updated_at', 'Time at which the figures last changed, UTC.')
             ) as shared (key, name, description) on series.key = shared.key and a.attname = shared.name
             where a.attrelid = format('flows.%I', series.name)::regclass and a.attnum > 0 and not a.attisdropped
         loop
@@ -43,7 +43,7 @@ begin
     end loop;
 end $$;
 
--- The newest row of a series is described as the series is.
+-- The views of newest rows take the descriptions of their series.
 do $$
 declare
     told record;
@@ -64,7 +64,7 @@ begin
     end loop;
 end $$;
 
--- What every table has.
+-- Columns that many tables have.
 do $$
 declare
     "column" record;
@@ -84,19 +84,19 @@ begin
             'comment on column %s.%I is %L', "column".relation, "column".name,
             case "column".name
                 when 'id' then 'Id of the row.'
-                when 'created_at' then 'When the row was made, UTC.'
-                when 'updated_at' then 'When the row last changed, UTC.'
+                when 'created_at' then 'Time at which the row was created, UTC.'
+                when 'updated_at' then 'Time at which the row last changed, UTC.'
                 when 'serial' then 'Serial number on the meter.'
                 when 'name' then 'Name of the meter.'
-                when 'clock_time_diff_seconds' then 'How far the meter''s clock is off, s.'
-                else 'When the clock was last compared.'
+                when 'clock_time_diff_seconds' then 'Difference of the meter''s clock from the true time, s.'
+                else 'Time at which the clock was last compared.'
             end
         );
     end loop;
 end $$;
 
--- A view in api says what the relation of the same name in flows says: it is the API's documentation. A
--- barrier view takes no ORDER BY … LIMIT from outside, so a series adds how to ask for what is newest.
+-- A view in api takes the comment of the relation with the same name in flows; it documents the API. An
+-- ORDER BY … LIMIT is not pushed down into a barrier view, so a series adds how to get its newest rows.
 do $$
 declare
     pair record;
@@ -109,10 +109,10 @@ begin
                     or api.relname ~ '_(latest|missing)$' then ''
                 when to_regclass(format('api.%I', api.relname || '_latest')) is not null
                     then format(
-                        ' For the newest row of each ask %s_latest; a limit without a window of time reads all of '
-                        'the history.', api.relname
+                        ' The newest rows are in %s_latest; a limit without a filter on time reads the whole '
+                        'history.', api.relname
                     )
-                else ' Name a window of time: a limit alone reads all of the history.'
+                else ' Filter by time: a limit alone reads the whole history.'
             end as advice
         from pg_catalog.pg_class as api
         inner join pg_catalog.pg_class as flows on api.relname = flows.relname

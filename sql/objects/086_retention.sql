@@ -1,10 +1,10 @@
 set local role flows_owner;
 comment on table flows.retention
-is 'How long each time series and aggregate is kept, and when it moves to the columnstore.';
+is 'Retention of each time series and aggregate, and the age at which it moves to the columnstore.';
 comment on column flows.retention.series is 'Table of the series.';
-comment on column flows.retention.keep is 'How long rows are kept; empty for ever.';
+comment on column flows.retention.keep is 'Age up to which rows are kept; empty to keep them forever.';
 comment on column flows.retention.columnstore_after
-is 'When rows move to the columnstore (TimescaleDB only); empty for never.';
+is 'Age at which rows move to the columnstore (TimescaleDB only); empty for never.';
 alter table flows.retention enable row level security;
 alter table flows.retention force row level security;
 create policy "administrators manage retention" on flows.retention

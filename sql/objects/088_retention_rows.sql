@@ -1,6 +1,6 @@
 set local role flows_owner;
 
--- A series without a setting gets the one its row in flows.series() begins with.
+-- A series without a setting gets the initial one from flows.series().
 insert into flows.retention (series, keep, columnstore_after)
 select s.name, s.keep, s.columnstore_after from flows.series() as s
 on conflict (series) do nothing;

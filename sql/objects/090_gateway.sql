@@ -1,65 +1,69 @@
 set local role flows_owner;
-comment on table gateway.client is 'Machines that may ask for tokens: of one ESCO each, or of the platform.';
+comment on table gateway.client is 'Clients: machines that may request tokens, for one ESCO each or for the platform.';
 comment on column gateway.client.id is 'Client id.';
-comment on column gateway.client.esco is 'ESCO it acts for; empty for the platform''s own.';
-comment on column gateway.client.name is 'What the client is, for people.';
-comment on column gateway.client.role is 'Role its tokens have when they may do all their scopes allow.';
-comment on column gateway.client.scopes is 'What it may ask for: read, write, admin.';
-comment on column gateway.client.lifetime_seconds is 'How long its tokens are valid, s.';
-comment on column gateway.client.created_at is 'When it was made, UTC.';
-comment on column gateway.client.last_used_at is 'When it last got a token, UTC.';
-comment on column gateway.client.expires_at is 'When it stops working by itself, UTC.';
-comment on column gateway.client.disabled_at is 'When it was disabled, UTC.';
+comment on column gateway.client.esco is 'ESCO that the client acts for; empty for a client of the platform.';
+comment on column gateway.client.name is 'Name of the client, for people.';
+comment on column gateway.client.role is 'Database role of its tokens if they have all of its scopes.';
+comment on column gateway.client.scopes is 'Scopes that it may request: read, write, admin.';
+comment on column gateway.client.lifetime_seconds is 'Lifetime of its tokens, s.';
+comment on column gateway.client.created_at is 'Time at which it was created, UTC.';
+comment on column gateway.client.last_used_at is 'Time at which it last got a token, UTC.';
+comment on column gateway.client.expires_at is 'Time at which it expires, UTC.';
+comment on column gateway.client.disabled_at is 'Time at which it was disabled, UTC.';
 comment on table gateway.client_secret
-is 'Secrets of clients, as hashes; two at most, so that one can be replaced without a gap.';
+is 'Hashes of the secrets of clients; at most two each, so that one can be replaced without a gap.';
 comment on column gateway.client_secret.id is 'Id of the secret.';
-comment on column gateway.client_secret.client is 'Client it belongs to.';
+comment on column gateway.client_secret.client is 'Client that it belongs to.';
 comment on column gateway.client_secret.hash is 'Argon2 hash of the secret.';
-comment on column gateway.client_secret.created_at is 'When it was made, UTC.';
+comment on column gateway.client_secret.created_at is 'Time at which it was created, UTC.';
 comment on table gateway.disabled_esco is 'ESCOs whose clients and tokens do not work.';
 comment on column gateway.disabled_esco.esco is 'The ESCO.';
-comment on column gateway.disabled_esco.disabled_at is 'Since when, UTC.';
+comment on column gateway.disabled_esco.disabled_at is 'Time at which it was disabled, UTC.';
 comment on table gateway.token is 'Long-lived tokens that an operator issued for a job.';
 comment on column gateway.token.jti is 'Id of the token.';
 comment on column gateway.token.kid is 'Key that signed it.';
-comment on column gateway.token.esco is 'ESCO it speaks for.';
-comment on column gateway.token.role is 'Role it has.';
-comment on column gateway.token.name is 'What it is for.';
-comment on column gateway.token.created_at is 'When it was issued, UTC.';
-comment on column gateway.token.expires_at is 'When it expires, UTC.';
+comment on column gateway.token.esco is 'ESCO of the token.';
+comment on column gateway.token.role is 'Database role of the token.';
+comment on column gateway.token.name is 'Purpose of the token.';
+comment on column gateway.token.created_at is 'Time at which it was issued, UTC.';
+comment on column gateway.token.expires_at is 'Time at which it expires, UTC.';
 comment on table gateway.revoked_token is 'Tokens that stopped working before they expired.';
 comment on column gateway.revoked_token.jti is 'Id of the token.';
-comment on column gateway.revoked_token.expires_at is 'When it would have expired, UTC; kept until then.';
-comment on column gateway.revoked_token.revoked_at is 'When it was revoked, UTC.';
-comment on table gateway.signing_key is 'Public halves of the keys that sign tokens.';
+comment on column gateway.revoked_token.expires_at
+is 'Time at which it would have expired, UTC; the row is kept until then.';
+comment on column gateway.revoked_token.revoked_at is 'Time at which it was revoked, UTC.';
+comment on table gateway.signing_key is 'Public keys that verify tokens.';
 comment on column gateway.signing_key.kid is 'RFC 7638 thumbprint.';
 comment on column gateway.signing_key.public_jwk is 'RFC 7517 public key.';
-comment on column gateway.signing_key.created_at is 'When it was published, UTC.';
-comment on column gateway.signing_key.signs_from is 'When it begins to sign, UTC: once every door knows it.';
-comment on column gateway.signing_key.verifies_until is 'When its tokens are refused, UTC; empty while it is in use.';
-comment on table gateway.audit is 'Every issue, refusal, rotation, revocation and change; appended, never changed.';
+comment on column gateway.signing_key.created_at is 'Time at which it was published, UTC.';
+comment on column gateway.signing_key.signs_from
+is 'Time at which it begins to sign, UTC, once the gateways and PostgREST have loaded it.';
+comment on column gateway.signing_key.verifies_until
+is 'Time from which its tokens are refused, UTC; empty while it is in use.';
+comment on table gateway.audit is 'Audit log of all issues, refusals, rotations, revocations and changes; append-only.';
 comment on column gateway.audit.id is 'Number of the entry.';
-comment on column gateway.audit.at is 'When, UTC.';
-comment on column gateway.audit.actor is 'Who: a client''s id, or operator for the command line.';
-comment on column gateway.audit.action is 'What was done.';
-comment on column gateway.audit.esco is 'ESCO it concerns.';
-comment on column gateway.audit.subject is 'What it was done to: id of a client, token or key, code of an ESCO.';
-comment on column gateway.audit.detail is 'What exactly: scopes granted or asked for, what was changed to what.';
-comment on column gateway.audit.address is 'From where.';
-comment on column gateway.audit.outcome is 'done, or why it was refused.';
+comment on column gateway.audit.at is 'Time of the action, UTC.';
+comment on column gateway.audit.actor is 'Id of the client that acted, or operator for the command line.';
+comment on column gateway.audit.action is 'Action that was carried out or refused.';
+comment on column gateway.audit.esco is 'ESCO that the action concerns.';
+comment on column gateway.audit.subject is 'Object of the action: id of a client, token or key, or code of an ESCO.';
+comment on column gateway.audit.detail
+is 'Particulars: scopes granted or requested, members changed and their new values.';
+comment on column gateway.audit.address is 'IP address of the actor.';
+comment on column gateway.audit.outcome is 'Outcome: done, or the reason of the refusal.';
 
 create or replace function gateway.refuse_change() returns trigger
 language plpgsql set search_path = ''
 as $$
 begin
-    raise exception 'the audit is appended to, never changed' using errcode = 'insufficient_privilege';
+    raise exception 'the audit log is append-only' using errcode = 'insufficient_privilege';
 end $$;
-comment on function gateway.refuse_change() is 'Keeps the audit as it was written.';
+comment on function gateway.refuse_change() is 'Refuses changes of the audit log.';
 create trigger entries_stay before update or delete or truncate on gateway.audit
 for each statement execute function gateway.refuse_change();
 
--- The pre-request of both doors: PostgREST runs it before each request, the gateway in each of its
--- own sessions. Whoever passes has a tenant, or a role that needs none.
+-- The check before each request: PostgREST runs it as its pre-request, and the gateway in each of its
+-- own sessions. A caller that passes has an ESCO, or a role that needs none.
 create or replace function gateway.authorize() returns void
 language plpgsql security definer set search_path = ''
 as $$
@@ -69,12 +73,12 @@ declare
     tenant text := '';
     query text := nullif(current_setting('request.headers', true), '')::json ->> 'x-flows-query';
 begin
-    -- The gateway's name for the request, until the transaction ends: gateway.cancel_queries finds it.
+    -- The gateway's name for the request, kept until the transaction ends, for gateway.cancel_queries.
     if query ~ '^[0-9a-f]{32}$' then
         perform set_config('application_name', query, true);
     end if;
     if not coalesce(claims -> 'aud' ? 'flows' or claims ->> 'aud' = 'flows', false) then
-        raise sqlstate 'PT401' using message = 'The token is not meant for this service';
+        raise sqlstate 'PT401' using message = 'The token is not for this service';
     end if;
     if claims ->> 'role' <> 'grafanareader' then
         if claims ->> 'role' not in ('flows', 'public_backend')
@@ -90,17 +94,17 @@ begin
             and (c.disabled_at is not null or c.expires_at <= now())
         )
         or (tenant <> '' and exists (select from gateway.disabled_esco as d where d.esco = tenant::uuid)) then
-        raise sqlstate 'PT401' using message = 'The token is not valid any more';
+        raise sqlstate 'PT401' using message = 'The token is no longer valid';
     end if;
     perform set_config('app.current_esco', tenant, true);
 end $$;
-comment on function gateway.authorize() is 'Refuses revoked tokens and sets the ESCO of the caller.';
+comment on function gateway.authorize() is 'Refuses revoked tokens and sets the caller''s ESCO.';
 grant execute on function gateway.authorize() to flows, public_backend, grafanareader;
 
--- PostgREST lets a query run on when its client has left, so the gateway ends it. Two things keep this
--- from ending anything else: the owner may signal sessions of the login authenticator alone, and a
--- session has the name, which only the gateway knows, for no longer than that one transaction. The
--- names are read before any signal is sent: in one query the planner might signal first.
+-- PostgREST keeps running a query whose client has disconnected, so the gateway cancels it. Two things
+-- keep this from cancelling anything else: the owner may signal only sessions of the login
+-- authenticator, and a session has the name, which only the gateway knows, only during that
+-- transaction. The names are read before any signal is sent: in one query the planner might signal first.
 create or replace function gateway.cancel_queries(queries text[]) returns text[]
 language sql security definer set search_path = ''
 begin atomic
@@ -114,7 +118,7 @@ begin atomic
     where pg_catalog.pg_cancel_backend(r.pid);
 end;
 comment on function gateway.cancel_queries(text[])
-is 'Cancels those of the named requests that PostgREST is at; returns which they were.';
+is 'Cancels those of the named requests that PostgREST is running; returns their names.';
 grant execute on function gateway.cancel_queries(text[]) to flows_gateway;
 
 create or replace function gateway.postgrest_config() returns void
@@ -130,10 +134,10 @@ begin
         true
     );
 end $$;
-comment on function gateway.postgrest_config() is 'Hands PostgREST the keys that verify tokens.';
+comment on function gateway.postgrest_config() is 'Gives PostgREST the keys that verify tokens.';
 grant execute on function gateway.postgrest_config() to authenticator;
 
--- PostgREST reads its keys again, and every gateway all that makes a token valid.
+-- Makes PostgREST reload its keys, and every gateway the state that decides whether tokens are valid.
 create or replace function gateway.announce() returns trigger
 language plpgsql set search_path = ''
 as $$
@@ -144,7 +148,8 @@ begin
     perform pg_catalog.pg_notify('flows_tokens', '');
     return null;
 end $$;
-comment on function gateway.announce() is 'Both doors follow a change of keys, clients and revocations at once.';
+comment on function gateway.announce()
+is 'Notifies gateways and PostgREST of changes of keys, clients and revocations.';
 do $$
 declare
     announced text;
@@ -162,9 +167,9 @@ for each statement execute function gateway.announce();
 create or replace function gateway.engine() returns text
 language sql stable security definer set search_path = ''
 return flows.engine();
-comment on function gateway.engine() is 'What keeps the time series: timescale or postgres.';
+comment on function gateway.engine() is 'The engine that stores the time series: timescale or postgres.';
 
--- The gateway's login has no right on the data: of the ESCOs it learns and makes names alone.
+-- The gateway's login has no rights on the data; of ESCOs it can only list and create names.
 create or replace function gateway.escos() returns table (id uuid, code text, name text, disabled_at timestamptz)
 language sql stable security definer set search_path = ''
 begin atomic
@@ -172,13 +177,13 @@ begin atomic
     from flows.escos as e left join gateway.disabled_esco as d on e.id = d.esco
     order by e.code;
 end;
-comment on function gateway.escos() is 'Every ESCO, and since when it is disabled.';
+comment on function gateway.escos() is 'All ESCOs, and the times since which they are disabled.';
 create or replace function gateway.create_esco(code text, name text) returns uuid
 language sql security definer set search_path = ''
 begin atomic
     insert into flows.escos (code, name) values (create_esco.code, create_esco.name) returning id;
 end;
-comment on function gateway.create_esco(text, text) is 'Makes an ESCO; returns its id.';
+comment on function gateway.create_esco(text, text) is 'Creates an ESCO; returns its id.';
 grant execute on function gateway.engine(), gateway.escos(), gateway.create_esco(text, text) to flows_gateway;
 
 grant select, insert, update on gateway.client, gateway.signing_key to flows_gateway;

@@ -1,14 +1,14 @@
 set local role flows_owner;
 
--- What PostgREST's Swagger leaves out or gets wrong, for the OpenAPI document: which verbs a role may
--- use, and what the base table behind a view's column says. It runs as its caller and tells of schema
--- api only, and there only of what that caller's role may use.
+-- Facts that PostgREST's Swagger lacks or has wrong, for the OpenAPI document: the rights of a role, and
+-- the properties that the columns of a view have in their base tables. It runs as its caller and covers
+-- only objects in schema api that the caller's role may use.
 create or replace function gateway.describe_api() returns jsonb
 language sql stable set search_path = ''
 as $$
     with recursive targets as (
-        -- A view's rule keeps, per column that is a plain column of something else, where it came
-        -- from. Sub-queries are written before the view's own target list: the last match counts.
+        -- The rule of a view records the origin of each column that is a plain column of another
+        -- relation. Sub-queries precede the view's own target list, so the last match counts.
         select
             rule.ev_class as view, found.entry[2]::smallint as attnum, found.position,
             found.entry[4]::oid as origin, found.entry[5]::smallint as origin_attnum,
@@ -43,7 +43,7 @@ as $$
         where c.relnamespace = 'api'::regnamespace and c.relkind in ('r', 'v', 'm', 'f', 'p')
             and pg_catalog.has_table_privilege(c.oid, 'select')
     ),
-    -- From each exposed column down to the column of a table that it shows.
+    -- Leads from each exposed column to the table's column that it shows.
     lineage as (
         select e.oid, a.attnum, e.oid as origin, a.attnum as origin_attnum, false as nulled
         from exposed as e
@@ -73,7 +73,7 @@ as $$
         select
             e.oid,
             pg_catalog.jsonb_object_agg(a.attname, pg_catalog.jsonb_build_object(
-                -- TimescaleDB cannot say so of a continuous aggregate, but its keys are never null.
+                -- The keys of a continuous aggregate are never null, though TimescaleDB does not say so.
                 'not_null', coalesce(b.not_null, false) or (
                     e.relname like 'circuit\_interval\_%'
                     and a.attname in ('circuit_id', 'timestamp', 'day', 'month', 'register_intervals')
@@ -129,12 +129,12 @@ as $$
     )
 $$;
 comment on function gateway.describe_api()
-is 'What the current role may do in schema api, and what base tables say of the views'' columns.';
+is 'Rights of the current role in schema api, and properties of the views'' columns in their base tables.';
 grant execute on function gateway.describe_api() to flows, public_backend, grafanareader;
 
 reset role;
 
--- A change of schema api reaches PostgREST, and with it the document, without anyone's doing.
+-- PostgREST, and with it the OpenAPI document, follows changes of schema api automatically.
 create or replace function gateway.announce_schema() returns event_trigger
 language plpgsql set search_path = ''
 as $$
@@ -154,8 +154,9 @@ begin
     perform pg_catalog.pg_notify('pgrst', 'reload schema');
 end $$;
 revoke execute on function gateway.announce_schema() from public;
-comment on function gateway.announce_schema() is 'PostgREST follows a change of schema api without a restart.';
--- Event triggers are a superuser's; where the administrator is none, `notify pgrst` does it by hand.
+comment on function gateway.announce_schema()
+is 'Notifies PostgREST of changes of schema api, so that it needs no restart.';
+-- Only superusers can create event triggers; other administrators can run `notify pgrst` by hand.
 do $$
 begin
     if exists (select from pg_catalog.pg_roles where rolname = current_user and rolsuper) then

@@ -9,15 +9,15 @@ begin
         series || '_' || year, series, year || '-01-01 00:00Z', (year + 1) || '-01-01 00:00Z'
     );
 end $$;
-comment on function flows.add_partition(text, integer) is 'Makes the partition of one year.';
+comment on function flows.add_partition(text, integer) is 'Creates the partition of one year.';
 
--- An empty table becomes a range-partitioned one of the same name, columns, constraints and indexes.
+-- Replaces an empty table by a range-partitioned one with the same name, columns, constraints and indexes.
 create or replace function flows.make_time_series(series text) returns void
 language plpgsql set search_path = ''
 as $$
 declare
     template regclass := format('flows.%I', series);
-    -- Keys before what refers to them; the index of a key comes with it.
+    -- Keys before the constraints that reference them; a key's index is created with it.
     parts text[] := array(
         select format('alter table flows.%I add constraint %I %s', series, k.conname, pg_catalog.pg_get_constraintdef(k.oid))
         from pg_catalog.pg_constraint as k where k.conrelid = template and k.contype in ('p', 'u', 'f')
@@ -34,7 +34,7 @@ declare
 begin
     execute format('select exists (select from flows.%I)', series) into filled;
     if filled then
-        raise exception 'flows.% has rows: a series is made from an empty table', series;
+        raise exception 'flows.% has rows: a series can only be created from an empty table', series;
     end if;
     execute format('alter table flows.%I rename to template', series);
     execute format(
@@ -45,8 +45,8 @@ begin
     foreach part in array parts loop
         execute part;
     end loop;
-    -- A partition a year, from before the first smart meters to well ahead: an old reading that
-    -- arrives late is as welcome as a new one, and the planner prunes by year.
+    -- A partition per year, from before the first smart meters to well into the future, so that late
+    -- readings of any age find one, and the planner prunes by year.
     for year in 2000..extract(year from now())::integer + 5 loop
         perform flows.add_partition(series, year);
     end loop;

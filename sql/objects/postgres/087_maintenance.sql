@@ -1,8 +1,9 @@
 set local role flows_owner;
 
--- What TimescaleDB's policies do: `flows db maintain` and the timer of `flows up` call it. A year's
--- partition is dropped once all of it is older than the series is kept. Half-hours go by the year
--- only: deleting them one by one would take them out of the aggregates, which are kept longer.
+-- Does the work of TimescaleDB's policies; called by `flows db maintain` and the timer of `flows up`. A
+-- year's partition is dropped once all of it is older than the series' retention. Half-hours are only
+-- dropped by the year: deleting single ones would also remove them from the aggregates, which are kept
+-- longer.
 create or replace function flows.maintain() returns table (task text, done bigint)
 language plpgsql set search_path = ''
 as $$
@@ -28,7 +29,7 @@ begin
                 inner join pg_catalog.pg_class as child on i.inhrelid = child.oid
                 where i.inhparent = format('flows.%I', series.series)::regclass
                     and right(child.relname, 4)::integer < extract(year from series.oldest at time zone 'UTC')
-                    -- An empty one stays, for readings that come late.
+                    -- Keep empty partitions for late readings.
                     and (pg_catalog.pg_relation_size(child.oid) > 0)
             loop
                 execute format('truncate flows.%I', partition.name);
@@ -55,6 +56,6 @@ begin
     done := flows.mend_extents();
     return next;
 end $$;
-comment on function flows.maintain() is 'Makes partitions ahead of need and removes what is older than it is kept.';
+comment on function flows.maintain() is 'Creates future partitions and removes rows older than their retention.';
 
 reset role;

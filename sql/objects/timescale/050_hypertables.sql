@@ -1,4 +1,4 @@
--- A series that is still a plain table becomes a hypertable.
+-- Converts series that are still plain tables into hypertables.
 set local role flows_owner;
 
 do $$
@@ -25,8 +25,8 @@ end $$;
 
 reset role;
 
--- A correction in the columnstore unpacks the week of its register: a late half-hour of 300 registers
--- exceeds the limit that an extension's default sets to a statement, and would be refused.
+-- A correction in the columnstore decompresses the register's week: late half-hours of 300 registers
+-- would exceed the extension's default limit per statement and be refused.
 do $$
 begin
     execute format(

@@ -1,6 +1,6 @@
 set local role flows_owner;
 
--- The aggregates need both before there is anything else: sql/migrations/timescale makes them first.
+-- The aggregates depend on both functions, so sql/migrations/timescale creates them first.
 create or replace function flows.joined_sets(one uuid[], other uuid[]) returns uuid[]
 language sql immutable parallel safe set search_path = ''
 return case
@@ -12,7 +12,7 @@ create or replace aggregate flows.union_of(uuid[]) (
     sfunc = flows.joined_sets, stype = uuid[], initcond = '{}', combinefunc = flows.joined_sets, parallel = safe
 );
 comment on aggregate flows.union_of(uuid[]) is 'The union of sets.';
--- The real-time part of an aggregate runs it as the caller.
+-- Callers need the right to execute them, because the real-time part of an aggregate runs as the caller.
 grant execute on function flows.joined_sets(uuid[], uuid[]), flows.union_of(uuid[])
 to flows, public_backend, grafanareader, tsdbadmin;
 
@@ -22,7 +22,7 @@ begin atomic
     select flows.note_readings(registers, spans, false);
 end;
 comment on function flows.follow_readings(uuid[], tstzrange[])
-is 'Notes changed half-hours; the job flows.follow brings the aggregates behind them.';
+is 'Records changed half-hours; the job flows.follow updates the aggregates for them.';
 
 create or replace function flows.follow_mapping(circuits uuid[], registers uuid[], spans tstzmultirange) returns void
 language sql set search_path = ''
@@ -30,7 +30,7 @@ begin atomic
     select flows.note_mapping(circuits, registers, spans, false);
 end;
 comment on function flows.follow_mapping(uuid[], uuid[], tstzmultirange)
-is 'Notes registers that moved between circuits; the job flows.follow brings the aggregates behind them.';
+is 'Records registers that moved between circuits; the job flows.follow updates the aggregates for them.';
 
 create or replace function flows.kept_until(aggregate text) returns timestamptz
 language sql stable set search_path = ''
@@ -43,12 +43,12 @@ begin atomic
     where a.view_schema = 'flows' and a.view_name = aggregate;
 end;
 comment on function flows.kept_until(text)
-is 'Up to where an aggregate is kept; what is later is summed when it is asked for.';
+is 'Time up to which an aggregate is materialized; later rows are summed when they are queried.';
 
--- A refresh knows no circuits: for one mapping of two years it would make the figures of every circuit
--- again. So where few circuits changed, their rows alone are taken out of the table that keeps the
--- aggregate, and put in again by the aggregate's own query. The lock waits for a refresh under way and
--- keeps the next one out: each would miss what the other has not committed.
+-- A refresh cannot be limited to circuits: for one mapping of two years it would recompute the figures of
+-- every circuit. So if few circuits changed, only their rows are deleted from the table that stores the
+-- aggregate, and inserted again by the aggregate's own query. The lock waits for a running refresh and
+-- blocks the next one, because each would miss uncommitted rows of the other.
 create or replace procedure flows.replace_buckets(aggregate text, label text, circuits uuid[], starts timestamptz, ends timestamptz)
 language plpgsql
 as $$
@@ -64,7 +64,7 @@ begin
     where a.view_schema = 'flows' and a.view_name = aggregate;
     execute format('lock table %s in share row exclusive mode', kept);
     ends := least(ends, flows.kept_until(aggregate));
-    -- The levels above are told of by flows.follow itself.
+    -- flows.follow itself updates the levels above.
     perform set_config('timescaledb.skip_cagg_invalidation', 'on', true);
     execute format('delete from %s where circuit_id = any($1) and %I >= $2 and %I < $3', kept, label, label)
     using circuits, starts, ends;
@@ -75,12 +75,12 @@ begin
     using circuits, starts, ends;
 end $$;
 comment on procedure flows.replace_buckets(text, text, uuid[], timestamptz, timestamptz)
-is 'Makes the kept figures of some circuits again, from one bucket up to another.';
+is 'Recomputes the materialized figures of some circuits, from one bucket up to another.';
 
 -- Every refresh is forced. A changed mapping invalidates nothing (TimescaleDB #6353), and neither does a
 -- COPY into a hypertable with row or transition-table triggers (2.29.2): a plain refresh would find
--- both "already up-to-date". A bucket that is not over is left to the real-time part: kept too early,
--- it would hide the readings still to come.
+-- both "already up-to-date". A bucket that has not ended is left to the real-time part: materialized too
+-- early, it would hide later readings.
 create or replace procedure flows.follow(job_id integer default null, config jsonb default null)
 language plpgsql
 as $$
@@ -91,11 +91,12 @@ declare
     starts timestamptz;
     ends timestamptz;
 begin
-    -- Two followers at a time (the job and an operator) would refresh the same buckets twice.
+    -- Two runs at a time (of the job and an operator) would refresh the same buckets twice.
     perform pg_catalog.pg_advisory_lock(pg_catalog.hashtext('flows.follow'));
     taken := array(select c.id from flows.change as c where c.followed_at is null);
-    -- Every circuit a month at a time, or some circuits as far as it goes; each level is committed. Which
-    -- circuits a register is in is asked now: a mapping may have changed while the reading was written.
+    -- Update either all circuits, a month at a time, or some circuits over their whole span; commit after
+    -- each level. Look up the circuits of a register only now, because a mapping may have changed while
+    -- the reading was written.
     for change in
         select
             found.registers is null as every,
@@ -114,7 +115,7 @@ begin
         for level in
             select
                 l.*,
-                -- What is summed from rows that are kept no longer must not be summed again.
+                -- Sums over rows that retention has dropped must not be recomputed.
                 greatest(lower(change.span), now() - r.keep + l.bucket) as since
             from (values
                 (1, 'circuit_interval_hh', 'timestamp', 'register_interval_hh', interval '30 minutes', 'UTC'),
@@ -126,7 +127,7 @@ begin
             order by l.position
         loop
             starts := public.time_bucket(level.bucket, level.since, level.zone);
-            -- Two hours more: a local day may have 25 hours, and a refresh takes whole buckets only.
+            -- Add two hours: a local day may have 25 hours, and a refresh covers only whole buckets.
             ends := least(
                 public.time_bucket(level.bucket, upper(change.span) - interval '1 microsecond', level.zone)
                 + level.bucket + interval '2 hours',
@@ -134,7 +135,7 @@ begin
             );
             if ends <= starts then
                 continue;
-            -- Where nothing is kept yet (a database that was just copied), a refresh begins it.
+            -- If nothing is materialized yet (in a database that was just copied), start with a refresh.
             elsif change.every or flows.kept_until(level.aggregate) <= starts then
                 call public.refresh_continuous_aggregate(
                     format('flows.%I', level.aggregate)::regclass, starts, ends, force => true
@@ -149,7 +150,7 @@ begin
     where id = any(taken);
     perform pg_catalog.pg_advisory_unlock(pg_catalog.hashtext('flows.follow'));
 end $$;
-comment on procedure flows.follow(integer, jsonb) is 'Brings the aggregates behind every change noted so far.';
+comment on procedure flows.follow(integer, jsonb) is 'Updates the aggregates for all changes recorded so far.';
 
 select public.add_job('flows.follow', interval '20 seconds', initial_start => now())
 where not exists (

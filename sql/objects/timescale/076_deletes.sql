@@ -1,6 +1,6 @@
 set local role flows_owner;
 
--- A hypertable hands no transition table to a trigger on DELETE, so each row is noted by itself.
+-- Triggers on DELETE of a hypertable get no transition table, so each row is recorded by itself.
 create or replace function flows.reading_removed() returns trigger
 language plpgsql security definer set search_path = ''
 as $$
@@ -10,7 +10,7 @@ begin
     perform flows.half_hours_changed(array[old.register_id], gone, array[old.register_id], gone);
     return null;
 end $$;
-comment on function flows.reading_removed() is 'Extents and aggregates follow a removed half-hour.';
+comment on function flows.reading_removed() is 'Updates extents and aggregates for a removed half-hour.';
 create trigger aggregates_follow_removed after delete on flows.register_interval_hh
 for each row execute function flows.reading_removed();
 

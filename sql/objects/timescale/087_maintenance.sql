@@ -1,7 +1,7 @@
 set local role flows_owner;
 
--- A row of flows.retention becomes the policies of its series. The columnstore's looks every hour: what
--- was corrected in a chunk stands beside it in rows, which every query has to look through as well.
+-- Applies a row of flows.retention as policies of its series. The columnstore policy runs every hour,
+-- because corrected rows of a chunk are kept outside the columnstore, and slow down every query.
 create or replace function flows.apply_retention() returns trigger
 language plpgsql security definer set search_path = ''
 as $$
@@ -22,7 +22,7 @@ begin
     end if;
     return null;
 end $$;
-comment on function flows.apply_retention() is 'Policies of a series follow its setting.';
+comment on function flows.apply_retention() is 'Applies the retention setting of a series to its policies.';
 create trigger policies_follow_settings after insert or update on flows.retention
 for each row execute function flows.apply_retention();
 
@@ -34,7 +34,7 @@ begin atomic
     select 'extents mended', flows.mend_extents();
 end;
 comment on function flows.maintain()
-is 'What no policy does. Chunks, columnstore and retention are the policies'' work.';
+is 'Maintenance that TimescaleDB''s policies do not do; chunks, columnstore and retention are theirs.';
 
 create or replace procedure flows.maintain_job(job_id integer, config jsonb)
 language sql set search_path = ''
