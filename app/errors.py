@@ -14,7 +14,7 @@ PROBLEM_JSON = "application/problem+json"
 
 
 class Problem(Exception):  # noqa: N818  (RFC 9457 calls it a problem)
-    """A failure with an HTTP status, a stable machine-readable code and a sentence for a person."""
+    """An error with an HTTP status, a stable code for programs and a sentence for people."""
 
     status = 500
     code = "internal_error"
@@ -36,7 +36,7 @@ class BadRequest(Problem):
 
 
 class Unauthorized(Problem):
-    """No token, or one that is not valid (any more)."""
+    """There is no token, or it is invalid, expired or revoked."""
 
     status, code, title = 401, "unauthorized", "A valid access token is needed"
 
@@ -46,33 +46,33 @@ class Unauthorized(Problem):
 
 
 class Forbidden(Problem):
-    """The token is valid and does not allow this."""
+    """The token is valid but does not allow this."""
 
     status, code, title = 403, "forbidden", "The token does not allow this"
 
 
 class NotFound(Problem):
-    """No such thing, or not the caller's: the two are never told apart."""
+    """The resource does not exist or is not the caller's; responses never tell which."""
 
-    status, code, title = 404, "not_found", "There is nothing here"
+    status, code, title = 404, "not_found", "There is no such resource"
 
 
 class Conflict(Problem):
     """It conflicts with the resource's current state."""
 
-    status, code, title = 409, "conflict", "This conflicts with what is there"
+    status, code, title = 409, "conflict", "This conflicts with the current state"
 
 
 class MethodNotAllowed(Problem):
-    """A method that this resource does not know."""
+    """The resource does not support the method."""
 
     status, code, title = 405, "method_not_allowed", "This method is not available here"
 
 
 class NotAcceptable(Problem):
-    """None of the forms that the Accept header takes is served."""
+    """The resource is not available in any format that the Accept header allows."""
 
-    status, code, title = 406, "not_acceptable", "There is no such form of this"
+    status, code, title = 406, "not_acceptable", "This is not available in the requested format"
 
 
 class TooSlow(Problem):
@@ -82,25 +82,25 @@ class TooSlow(Problem):
 
 
 class TooLarge(Problem):
-    """The request's body is longer than the gateway takes."""
+    """The request's body is longer than the gateway accepts."""
 
     status, code, title = 413, "body_too_large", "The body is too large; send it in parts"
 
 
 class UrlTooLong(Problem):
-    """The path and query are longer than the gateway takes."""
+    """The path and query are longer than the gateway accepts."""
 
     status, code, title = 414, "url_too_long", "The URL is too long"
 
 
 class UnsupportedMediaType(Problem):
-    """The body is encoded in a way that the gateway does not read."""
+    """The body has a Content-Encoding that the gateway does not support."""
 
     status, code, title = 415, "unsupported_encoding", "Send the body without Content-Encoding"
 
 
 class HeadersTooLarge(Problem):
-    """The header lines are longer than the gateway takes."""
+    """The headers are longer than the gateway accepts."""
 
     status, code, title = 431, "headers_too_large", "The headers are too large"
 
@@ -130,7 +130,7 @@ class Unavailable(Problem):
 
 
 class UpstreamTimeout(Problem):
-    """PostgREST took the request and sent nothing for too long."""
+    """PostgREST accepted the request but did not answer in time."""
 
     status, code, title = 504, "upstream_timeout", "A service behind the gateway is too slow"
 
@@ -142,7 +142,7 @@ class Timeout(Problem):
 
 
 class RestError(Exception):
-    """A refusal of `/rest/v1` in PostgREST's own shape: `{code,message,details,hint}`."""
+    """An error of `/rest/v1` in PostgREST's format: `{code,message,details,hint}`."""
 
     status: ClassVar[int]
     code: ClassVar[str]
@@ -154,52 +154,52 @@ class RestError(Exception):
 
     @property
     def body(self) -> dict[str, str | None]:
-        """The response's members."""
+        """The members of the JSON response."""
         return {"code": self.code, "message": self.message, "details": self.details, "hint": None}
 
 
 class EstimateError(RestError):
-    """The preference asks for an estimated count, which would tell of other ESCOs' rows."""
+    """A preference asks for an estimated count, which would reveal the rows of other ESCOs."""
 
     status, code = 400, "FLOWS400"
     message = "Only count=exact is available; estimates are not"
 
 
 class PreferenceError(RestError):
-    """With handling=strict, a preference that is not known."""
+    """A preference is unknown, and handling=strict is set."""
 
     status, code = 400, "PGRST122"
     message = "Invalid preferences given with handling=strict"
 
 
 class SchemaError(RestError):
-    """The profile names another schema than `flows`."""
+    """The request's profile names a schema other than `flows`."""
 
     status, code = 406, "PGRST106"
     message = "The schema must be one of the following: flows"
 
 
 class PlanError(RestError):
-    """The request accepts a query plan only, which would tell of other ESCOs' rows."""
+    """The request accepts only a query plan, which would reveal the rows of other ESCOs."""
 
     status, code = 406, "PGRST107"
     message = "None of these media types are available: plans are not"
 
 
 def problems() -> list[type[Problem]]:
-    """Return every class of Problem, by status."""
+    """Return all classes of Problem, ordered by status."""
     return sorted((Problem, *Problem.__subclasses__()), key=lambda problem: problem.status)
 
 
 def rest_errors() -> list[type[RestError]]:
-    """Return every class of RestError, by status."""
+    """Return all classes of RestError, ordered by status."""
     return sorted(RestError.__subclasses__(), key=lambda error: error.status)
 
 
 def from_database(error: Exception) -> Problem:
-    """Translate a database driver's error; what the server said is logged, never sent."""
+    """Convert a database driver's error to a problem; the server's message is never sent."""
     if isinstance(error, psycopg.Error) and error.sqlstate:
-        # PTnnn is how SQL functions of this project (and PostgREST's users) name an HTTP status.
+        # SQL functions choose an HTTP status with the error code PTnnn, a convention of PostgREST.
         refusals: dict[str, type[Problem]] = {
             "PT401": Unauthorized,
             "PT403": Forbidden,
@@ -215,8 +215,8 @@ def from_database(error: Exception) -> Problem:
             return Unavailable()
         return Problem()
     if isinstance(error, psycopg.DataError):
-        # The driver itself refused a value before it was sent: a NUL, or half a surrogate pair.
-        return Unprocessable("A text holds a character that cannot be stored.")
+        # The driver refused to send a value, such as a NUL or half a surrogate pair.
+        return Unprocessable("A text contains a character that cannot be stored.")
     if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError | PoolClosed):
         return Unavailable()
     return Problem()

@@ -1,6 +1,6 @@
-"""The demo's data: three energy communities with 90 days of plausible half-hours up to now.
+"""The demo data: three energy communities with 90 days of plausible half-hours up to now.
 
-Everything follows from a seed, so every demo shows the same homes; ids are derived from names.
+Random numbers are seeded and ids derived from names, so every demo has the same homes.
 """
 
 import math
@@ -37,7 +37,7 @@ TARIFF = {
 
 
 def load_demo(connection: psycopg.Connection[Any]) -> None:
-    """Load the communities once, and the half-hours since the last start; one transaction."""
+    """Load the communities if missing, and half-hours since the last start, in a transaction."""
     now = datetime.now(UTC)
     end = now.replace(minute=30 * (now.minute // 30), second=0, microsecond=0)
     with connection.transaction():
@@ -101,7 +101,7 @@ def _load_community(
 
 
 def _load_platform(connection: psycopg.Connection[Any]) -> None:
-    """What belongs to no ESCO."""
+    """Insert the rows that belong to no ESCO."""
     _insert(connection, "regions", code="sw", name="South West England")
     connection.execute("update flows.escos set region = 'sw' where region is null")
     for number, name in enumerate(("power failure", "cover opened", "credit exhausted"), start=1):
@@ -112,7 +112,7 @@ def _load_platform(connection: psycopg.Connection[Any]) -> None:
 
 
 def _load_state(connection: psycopg.Connection[Any], end: datetime) -> None:
-    """A sample a day of each meter's slow series, and a shadow that agrees with the last one."""
+    """Insert a daily sample of each meter's other series, and shadows that match the last ones."""
     if connection.execute("select from flows.meter_csq limit 1").fetchone() is not None:
         return
     series: dict[str, list[tuple[Any, ...]]] = {name: [] for name in SERIES}

