@@ -98,13 +98,20 @@ def test_a_demo_starts_again_with_the_same_rows_and_new_secrets(tmp_path: Path) 
             )
             with psycopg.connect(contract["database_url"]) as admin:
                 secrets = admin.execute("select count(*) from gateway.client_secret").fetchone()
-            seen.append((answer.headers["content-range"].partition("/")[2], secrets, esco))
+                # As if this start had been half an hour ago: the next one must not map again.
+                admin.execute(
+                    "update flows.circuit_register set start_time = start_time - interval '30 min'"
+                )
+                mapped = admin.execute("select count(*) from flows.circuit_register").fetchone()
+            rows = answer.headers["content-range"].partition("/")[2]
+            seen.append((rows, mapped, secrets, esco))
         finally:
             process.terminate()
             process.communicate(timeout=DEADLINE_SECONDS)
-    (rows, _, first), (rows_again, secrets, again) = seen
+    (rows, mapped, _, first), (rows_again, mapped_again, secrets, again) = seen
     assert int(rows) > 1000
     assert rows_again == rows
+    assert mapped_again == mapped == (45,)  # one for each register
     assert secrets == (6,)  # two of each of three clients, however often it starts
     assert first["client_secret"] != again["client_secret"]
 

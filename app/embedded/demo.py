@@ -88,16 +88,26 @@ def _load_community(
                     element=element, nature=nature)  # fmt: skip
             _insert(connection, "circuits", id=circuit, type=nature, site=site,
                     name=f"Plot {home} {nature}")  # fmt: skip
-            _insert(connection, "circuit_register", circuit=circuit, register=register,
-                    start_time=start - timedelta(days=365))  # fmt: skip
+            _map(connection, circuit, register, start - timedelta(days=365))
     meter, register, circuit = (_id(code, "solar", kind) for kind in ("meter", "SINGLE", "circuit"))
     _insert(connection, "meter_registry", id=meter, serial=f"{code.upper()}PV01",
             name="Solar roof", esco=esco, site=site, mode="passive")  # fmt: skip
     _insert(connection, "meter_registers", register_id=register, meter_id=meter,
             element="SINGLE", nature="solar")  # fmt: skip
     _insert(connection, "circuits", id=circuit, type="solar", site=site, name="Solar roof")
-    _insert(connection, "circuit_register", circuit=circuit, register=register,
-            start_time=start - timedelta(days=365))  # fmt: skip
+    _map(connection, circuit, register, start - timedelta(days=365))
+
+
+def _map(
+    connection: psycopg.Connection[Any], circuit: UUID, register: UUID, start: datetime
+) -> None:
+    """Map a register to its circuit once: a later start of the demo has another `start`."""
+    connection.execute(
+        "insert into flows.circuit_register (circuit, register, start_time) select %(circuit)s,"
+        " %(register)s, %(start)s where not exists (select from flows.circuit_register"
+        " where circuit = %(circuit)s and register = %(register)s)",
+        {"circuit": circuit, "register": register, "start": start},
+    )
 
 
 def _load_platform(connection: psycopg.Connection[Any]) -> None:
