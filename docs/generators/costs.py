@@ -39,7 +39,7 @@ def main(home: Path) -> None:
         def measured(section: re.Match[str]) -> str:
             code = dict(CODE.findall(section[0]))
             parts = [
-                f"`/{path.split('/')[1]}` {_of_door(client, path):.0f} ms"
+                f"`{_label(path)}` {_of_door(client, path):.0f} ms"
                 for path in _paths(setup + code["bash"])
             ]
             parts.append(_of_sql(connection, code["sql"]))
@@ -65,6 +65,13 @@ def _paths(code: str) -> Iterator[str]:
     )
     # What is written is measured in SQL alone.
     yield from () if "WRITE_TOKEN" in code else said.stdout.splitlines()
+
+
+def _label(path: str) -> str:
+    """Return the path without its query and ids, as `/v1/…/energy`."""
+    door, *middle, last = path.partition("?")[0].removeprefix("/rest").strip("/").split("/")
+    prefix = "/rest" if path.startswith("/rest") else ""
+    return "/".join((f"{prefix}/{door}", *(("…",) if middle else ()), last))
 
 
 def _of_door(client: httpx.Client, path: str) -> float:
