@@ -1,1 +1,1 @@
-"""What every request passes before a route: the server, its protocol, limits and answers."""
+"""The HTTP layer in front of the routes: server, protocol, limits, and responses."""

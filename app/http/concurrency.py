@@ -1,4 +1,4 @@
-"""How many requests of one ESCO are at the database at a time: none takes every connection."""
+"""Limits on concurrent requests, so that no ESCO occupies all database connections."""
 
 import asyncio
 from collections.abc import Callable
@@ -10,18 +10,18 @@ from app.settings import LimitsSettings
 
 
 async def acquire_within(semaphore: asyncio.Semaphore, seconds: float) -> None:
-    """Acquire the semaphore, in order of asking; TimeoutError when that takes `seconds`."""
+    """Acquire the semaphore, first come, first served; TimeoutError after `seconds`."""
     if not semaphore.locked():
-        await semaphore.acquire()  # does not wait, so that it needs no timer
+        await semaphore.acquire()  # does not wait, so it needs no timer
         return
     async with asyncio.timeout(seconds):
         await semaphore.acquire()
 
 
 class ConcurrencyLimit:
-    """An asynchronous context for one request's work; more than fit wait their turn, in order.
+    """An async context manager around a request's work; excess requests wait their turn in order.
 
-    TooManyRequests is raised when the turn does not come in time.
+    It raises TooManyRequests if the turn does not come in time.
     """
 
     def __init__(self, settings: LimitsSettings, on_refusal: Callable[[], None]) -> None:
@@ -35,8 +35,8 @@ class ConcurrencyLimit:
         except TimeoutError:
             self._on_refusal()
             raise TooManyRequests(
-                f"{self._settings.concurrent} requests of your ESCO are at work and take long; "
-                "no more are at the same time.",
+                f"{self._settings.concurrent} requests of your ESCO are still running, which is "
+                "the most at a time.",
                 retry_after=2,
             ) from None
 
@@ -45,7 +45,7 @@ class ConcurrencyLimit:
 
 
 class ConcurrencyLimits:
-    """The limit of each caller who is here now; `on_refusal` is told of each 429."""
+    """The limits of all callers with current requests; `on_refusal` is called for each 429."""
 
     def __init__(self, settings: LimitsSettings, on_refusal: Callable[[], None]) -> None:
         self._settings = settings

@@ -4,10 +4,10 @@ from starlette.requests import Request
 
 
 def is_not_modified(request: Request, etag: str) -> bool:
-    """Return whether a GET or HEAD is to be answered 304: If-None-Match names `etag`, or is `*`.
+    """Return whether to answer a GET or HEAD with 304: If-None-Match contains `etag`, or is `*`.
 
-    `etag` is the quoted tag of the current representation; weak tags compare alike. Source: RFC
-    9110 §13.1.2.
+    `etag` is the quoted tag of the current representation; weak tags are compared like strong
+    ones. Source: RFC 9110 §13.1.2.
     """
     if request.method not in ("GET", "HEAD"):
         return False

@@ -1,6 +1,6 @@
-"""What every request passes: request id, Server-Timing, access log, metrics, bounds and CORS.
+"""Middleware for all requests: request id, Server-Timing, access log, metrics, limits, CORS.
 
-Pure ASGI, so that bodies stream through. What a layer tells another is in app/request_state.py.
+It is pure ASGI, so that bodies stream through. Layers share values in app/request_state.py.
 """
 
 import asyncio
@@ -71,7 +71,7 @@ CORS_ANSWER_HEADERS = [
 
 
 class RequestTelemetry:
-    """Names each request, times it, logs one line and counts it; turns a crash into a 500."""
+    """Gives each request an id, measures, logs and counts it, and turns a crash into a 500."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics, *, log: bool) -> None:
         self._app = app
@@ -102,7 +102,7 @@ class RequestTelemetry:
             await self._app(scope, receive, send_observed)
         except Exception:
             if status:
-                raise  # the answer has begun: only a broken transfer is honest now
+                raise  # the response has started: only breaking it off shows the error
             logger.exception("request %s crashed", state.request_id)
             await respond(scope, Problem())(scope, receive, send_observed)
         finally:
@@ -117,58 +117,61 @@ class RequestTelemetry:
             "time": time.time(),
             "request_id": state.request_id,
             "method": scope["method"],
-            "path": scope["path"][:LONGEST_LOGGED_PATH],  # no query: filters hold personal data
+            "path": scope["path"][
+                :LONGEST_LOGGED_PATH
+            ],  # without the query, whose filters may contain personal data
             "status": status,
             "seconds": round(seconds, 6),
             "upstream_seconds": state.upstream_seconds,
         }
         if caller := state.caller:
             line |= {"client_id": caller.client_id, "esco": caller.esco_code}
-        # Past `logging`, whose records cost several times the line. Whoever reads it may be gone.
+        # Not with `logging`, whose records cost several times as much. The reader of standard error
+        # may be gone.
         with suppress(OSError):
             sys.stderr.buffer.write(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
             sys.stderr.buffer.flush()
 
 
 class RequestLimits:
-    """Refuses what is too long, too slow or packed, before anything reads it."""
+    """Refuses requests that are too large, too slow or compressed, before they are read."""
 
     def __init__(self, app: ASGIApp, settings: HttpSettings) -> None:
         self._app = app
         self._settings = settings
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on with a bounded `receive`, or answer 413, 414, 415 or 431 here."""
+        """Pass the request on with a limited `receive`, or answer 413, 414, 415 or 431."""
         if scope["type"] == "http":
             try:
                 if self._has_body(scope):
                     receive = self._bounded(receive)
             except Problem as problem:
-                # The body was not read, so the connection cannot carry another request.
+                # The body was not read, so the connection cannot be used for another request.
                 problem.headers["Connection"] = "close"
                 await respond(scope, problem)(scope, receive, send)
                 return
         await self._app(scope, receive, send)
 
     def _has_body(self, scope: Scope) -> bool:
-        """Check the head; a Problem says what is wrong with it."""
+        """Check the head, raising a Problem if it is invalid; return whether a body follows."""
         limits = self._settings
         if len(scope["raw_path"]) + len(scope["query_string"]) > limits.max_url_bytes:
-            raise UrlTooLong(f"At most {limits.max_url_bytes} bytes are read.")
+            raise UrlTooLong(f"At most {limits.max_url_bytes} bytes are accepted.")
         size, has_body = 0, False
         for name, value in scope["headers"]:
             size += len(name) + len(value) + 4
             if name == b"content-length":
                 has_body = value != b"0"
-                # Leading zeros apart, more digits than the limit has is more bytes.
+                # 20 digits are enough to tell that a length is beyond the limit.
                 if int(value[:20]) > limits.max_body_bytes:
-                    raise TooLarge(f"At most {limits.max_body_bytes} bytes are read.")
+                    raise TooLarge(f"At most {limits.max_body_bytes} bytes are accepted.")
             elif name == b"transfer-encoding":
                 has_body = True
             elif name == b"content-encoding" and value.strip().lower() not in (b"", b"identity"):
                 raise UnsupportedMediaType()
         if size > limits.max_header_bytes:
-            raise HeadersTooLarge(f"At most {limits.max_header_bytes} bytes are read.")
+            raise HeadersTooLarge(f"At most {limits.max_header_bytes} bytes are accepted.")
         return has_body
 
     def _bounded(self, receive: Receive) -> Receive:
@@ -177,7 +180,7 @@ class RequestLimits:
 
         async def receive_bounded() -> Message:
             nonlocal seen, complete
-            if complete:  # all that can come now is that the client leaves, whenever it likes
+            if complete:  # only a disconnect can follow, at any time
                 return await receive()
             try:
                 async with asyncio.timeout(self._settings.body_seconds):
@@ -188,7 +191,7 @@ class RequestLimits:
             complete = not message.get("more_body", False)
             if seen > self._settings.max_body_bytes:
                 raise TooLarge(
-                    f"At most {self._settings.max_body_bytes} bytes are read.",
+                    f"At most {self._settings.max_body_bytes} bytes are accepted.",
                     headers={"Connection": "close"},
                 )
             return message
@@ -197,7 +200,7 @@ class RequestLimits:
 
 
 class PrefixDispatch:
-    """Hands a path's requests to an application of its own, past FastAPI's routing."""
+    """Passes requests below a path to a separate application, bypassing FastAPI's routing."""
 
     def __init__(self, app: ASGIApp, prefix: str, target: ASGIApp) -> None:
         self._app = app
@@ -205,7 +208,7 @@ class PrefixDispatch:
         self._target = target
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on to one or the other."""
+        """Pass the request to one of the two applications."""
         inside = scope["type"] == "http" and scope["path"].startswith(self._prefix)
         await (self._target if inside else self._app)(scope, receive, send)
 
@@ -213,9 +216,9 @@ class PrefixDispatch:
 def wrap(
     routes: ASGIApp, settings: Settings, rest: ASGIApp, verifier: TokenVerifier, metrics: Metrics
 ) -> ASGIApp:
-    """Put the layers around the routes; the last one named here meets a request first.
+    """Put the layers around the routes; a request passes the one added last first.
 
-    They are outside of FastAPI, whose own layers the pass-through does without.
+    They are outside of FastAPI, because the pass-through bypasses FastAPI's own middleware.
     """
     app: ASGIApp = PrefixDispatch(routes, prefix="/rest/v1/", target=rest)
     app = RateLimits(
@@ -238,7 +241,7 @@ def wrap(
 
 
 def _request_id(scope: Scope) -> bytes:
-    """The caller's own X-Request-Id where it is harmless in logs and headers, else a new one."""
+    """Return the caller's X-Request-Id if it is safe in logs and headers, else a new one."""
     for name, value in scope["headers"]:
         if name == b"x-request-id" and REQUEST_ID.fullmatch(value):
             given: bytes = value
@@ -247,7 +250,7 @@ def _request_id(scope: Scope) -> bytes:
 
 
 def _server_timing(state: RequestState, total: float) -> bytes:
-    """Milliseconds up to the first byte of the answer, as browsers' network tools show them."""
+    """Return a Server-Timing value: milliseconds until the first byte of the response."""
     timing = f"total;dur={total * 1000:.2f}"
     if state.upstream_seconds is not None:
         timing = f"upstream;dur={state.upstream_seconds * 1000:.2f}, {timing}"
@@ -255,6 +258,6 @@ def _server_timing(state: RequestState, total: float) -> bytes:
 
 
 def _route(scope: Scope, state: RequestState) -> str:
-    """The template that matched: a handful of values, whatever callers invent."""
+    """Return the template of the matched route: one of few values, whatever callers request."""
     template: str | None = state.route_template or getattr(scope.get("route"), "path", None)
     return template or "unmatched"

@@ -1,4 +1,4 @@
-"""Responses to what fails: every error becomes RFC 9457 problem+json here."""
+"""Error responses: the handlers that turn every error into RFC 9457 problem+json."""
 
 import json
 import logging
@@ -26,22 +26,22 @@ from app.request_state import request_state
 
 logger = logging.getLogger(__name__)
 
-# Errors that the framework raises itself, by status.
+# The problems for errors that the framework itself raises, by status.
 FRAMEWORK = {400: BadRequest, 404: NotFound, 405: MethodNotAllowed}
 
 
 class ProblemResponse(JSONResponse):
-    """Problem details that may repeat what the caller sent, half a surrogate pair included."""
+    """A response with problem details, which may quote lone surrogates from the request."""
 
     media_type = PROBLEM_JSON
 
     def render(self, content: Any) -> bytes:
-        """Write a lone surrogate as the escape it came in: UTF-8 has none."""
+        """Write a lone surrogate as an escape, because UTF-8 cannot encode it."""
         return json.dumps(content, ensure_ascii=False).encode("utf-8", "backslashreplace")
 
 
 def respond(scope: Scope, problem: Problem) -> JSONResponse:
-    """Build the problem+json answer; its members are type, title, status, code, detail, request_id.
+    """Return the problem+json response: type, title, status, code, detail, request_id.
 
     Source: RFC 9457 (members), RFC 6750 §3 (the challenge of a 401).
     """
@@ -56,18 +56,18 @@ def respond(scope: Scope, problem: Problem) -> JSONResponse:
     body |= problem.members
     body["request_id"] = request_state(scope).request_id
     if scope["path"].startswith("/rest/v1/"):
-        # PostgREST's clients show `message` and read the other two.
+        # PostgREST's clients display `message` and expect the other two.
         body |= {"message": problem.detail or problem.title, "details": None, "hint": None}
     return ProblemResponse(body, status_code=problem.status, headers=problem.headers)
 
 
 def from_validation(error: RequestValidationError) -> Problem:
-    """Name each parameter, the value it had and what is allowed."""
+    """Return an Unprocessable that names each parameter, its value and what is allowed."""
     errors = []
     for item in error.errors():
         where, *path = (str(part) for part in item["loc"])
         if where == "query":
-            del path[1:]  # a parameter is named as a whole, not by the place in its list
+            del path[1:]  # name the parameter without the index in its list
         found = item.get("input")
         if isinstance(found, list) and all(isinstance(part, str) for part in found):
             found = ",".join(found)
@@ -102,7 +102,7 @@ def install(app: FastAPI) -> None:
     async def on_http(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)  # noqa: S101
         if isinstance(error.__cause__, Problem):
-            # FastAPI takes whatever ends the reading of a body for a body that cannot be parsed.
+            # FastAPI reports any error while a body is read as a body that cannot be parsed.
             return respond(request.scope, error.__cause__)
         problem = FRAMEWORK.get(error.status_code, Problem)()
         if problem.status != error.status_code:

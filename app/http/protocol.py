@@ -1,7 +1,7 @@
-"""One client's connection: uvicorn's httptools protocol with bounds on request heads.
+"""A client's connection: uvicorn's httptools protocol with limits on request heads.
 
-This is the one module that reaches into uvicorn beyond its documented interface;
-tests/http/test_protocol.py fails when what it relies on changes.
+This is the only module that uses internals of uvicorn; tests/http/test_protocol.py fails if those
+change.
 """
 
 import asyncio
@@ -11,16 +11,16 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from app.settings import HttpSettings
 
-# A write of at least this many bytes is not held back to be sent together with others.
+# Writes of at least this many bytes are sent at once instead of together with others.
 GATHER_BELOW_BYTES = 32 * 2**10
 
 
 class GuardedProtocol(HttpToolsProtocol):
-    """A protocol whose request heads are bounded in size and in time.
+    """A protocol that limits request heads in size and time.
 
-    The parser alone would collect a head without end, and wait for one forever. A head that is
-    complete and too large is answered in app/http/middleware.py; this aborts the connection of one
-    that never completes.
+    The parser itself would collect a head of any size, and wait for it forever. A complete head
+    that is too large is answered in app/http/middleware.py; this class aborts connections whose
+    head never completes.
     """
 
     max_head_bytes: ClassVar[int]
@@ -31,19 +31,19 @@ class GuardedProtocol(HttpToolsProtocol):
     _head_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
-        """Start waiting for the first head; requests find `abort` in their scope's state."""
+        """Start the timer for the first head; put `abort` into the state of requests' scopes."""
         gathering = GatheringTransport(transport, self.loop)
         super().connection_made(cast(asyncio.Transport, gathering))
         self.app_state = self.app_state | {"abort": transport.abort}
         self._start_head_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop waiting."""
+        """Stop the timer."""
         self._cancel_head_timer()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Parse, and count what belongs to a head that is not complete yet."""
+        """Parse the data, and count the bytes of an incomplete head."""
         super().data_received(data)
         if not self._in_head:
             return
@@ -54,12 +54,12 @@ class GuardedProtocol(HttpToolsProtocol):
             self._start_head_timer()
 
     def on_message_begin(self) -> None:
-        """Count a new head from zero."""
+        """Start counting the bytes of a new head."""
         super().on_message_begin()
         self._in_head, self._head_bytes = True, 0
 
     def on_headers_complete(self) -> None:
-        """Hand the request to the application; its head was in time."""
+        """Stop the timer and pass the request to the application."""
         self._in_head = False
         self._cancel_head_timer()
         super().on_headers_complete()
@@ -74,7 +74,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
 
 def guarded_protocol(settings: HttpSettings) -> type[GuardedProtocol]:
-    """Return the protocol class with the bounds of `settings`, for `uvicorn.Config(http=…)`."""
+    """Return a protocol class with the limits in `settings`, for `uvicorn.Config(http=…)`."""
 
     class ConfiguredProtocol(GuardedProtocol):
         max_head_bytes = settings.max_header_bytes + settings.max_url_bytes
@@ -84,10 +84,10 @@ def guarded_protocol(settings: HttpSettings) -> type[GuardedProtocol]:
 
 
 class GatheringTransport:
-    """A connection's transport that writes once for each turn of the event loop.
+    """A connection's transport that writes once per turn of the event loop.
 
-    uvicorn writes the head and the body of a response apart: twice the system calls, and a client
-    that is woken twice.
+    uvicorn writes head and body of a response separately, which costs a second system call and
+    wakes the client twice.
     """
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
@@ -96,11 +96,11 @@ class GatheringTransport:
         self._held: list[bytes] = []
 
     def __getattr__(self, name: str) -> Any:
-        """Return anything else from the transport itself."""
+        """Return any other attribute of the wrapped transport."""
         return getattr(self._transport, name)
 
     def write(self, data: bytes) -> None:
-        """Write `data` together with what else this turn writes; at once where it is long."""
+        """Collect `data` until the end of this turn, or write it at once if it is long."""
         self._held.append(data)
         if len(data) >= GATHER_BELOW_BYTES:
             self._flush()
@@ -108,7 +108,7 @@ class GatheringTransport:
             self._loop.call_soon(self._flush)
 
     def close(self) -> None:
-        """Close after what was written."""
+        """Write the collected data, then close."""
         self._flush()
         self._transport.close()
 

@@ -1,8 +1,8 @@
-"""Rate limits per client and per ESCO, for `/rest/v1` and `/v1` alike; 429 when one is used up.
+"""Rate limits per client and per ESCO, shared by `/rest/v1` and `/v1`; 429 beyond them.
 
-Counts live in this process, or in Redis where several gateways share them (`FLOWS_LIMITS_URL`).
-When Redis does not answer, requests pass uncounted: logged, and counted in `/metrics`. A quota
-protects the service; refusing everybody because the counter is down would be the outage itself.
+Counts are kept in this process, or in a Redis that several gateways share (`FLOWS_LIMITS_URL`). If
+Redis does not answer, requests are accepted without being counted; this is logged and counted in
+`/metrics`. A quota protects the service, so its failure must not become an outage.
 """
 
 import asyncio
@@ -34,10 +34,10 @@ Headers = Iterable[tuple[bytes, bytes]]
 
 
 class RateLimiter:
-    """Counts requests; `count` tells the headers, or raises TooManyRequests.
+    """Counts requests; `count` returns the rate limit headers or raises TooManyRequests.
 
-    Windows slide: a used-up quota comes back evenly, where a fixed window would let a flood
-    through in one burst each time a new window begins, and everybody else wait for it.
+    Windows slide, so that a used-up quota recovers gradually. A fixed window would admit a flood in
+    one burst at each start of a window, and make everybody else wait for it.
     """
 
     def __init__(self, settings: LimitsSettings, metrics: Metrics) -> None:
@@ -51,7 +51,7 @@ class RateLimiter:
         self._paused_until = 0.0
 
     async def count(self, caller: Principal) -> Headers:
-        """Count one request; return `RateLimit-Policy` and `RateLimit`.
+        """Count a request; return the headers `RateLimit-Policy` and `RateLimit`.
 
         Source: draft-ietf-httpapi-ratelimit-headers-10.
         """
@@ -63,7 +63,7 @@ class RateLimiter:
             if caller.tenant:
                 states.append(await self._hit("esco", caller.tenant))
         except (StorageError, TimeoutError) as error:
-            # Asking a dead store again for each request would slow all of them down.
+            # Pause: asking an unavailable store for each request would slow all of them down.
             self._paused_until = time.monotonic() + STORE_PAUSE_SECONDS
             self._metrics.limiter_errors.inc()
             logger.error("rate limits are not counted: the store does not answer (%r)", error)
@@ -87,7 +87,7 @@ class RateLimiter:
 
 
 class RateLimits:
-    """ASGI middleware: verifies the token on /rest/v1 and /v1, and counts the request."""
+    """ASGI middleware that verifies the token on /rest/v1 and /v1 and counts the request."""
 
     def __init__(
         self, app: ASGIApp, limiter: RateLimiter, verifier: TokenVerifier, refusal_seconds: float
@@ -98,18 +98,18 @@ class RateLimits:
         self._refusal_seconds = refusal_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, or answer 401, 403 or 429 here."""
+        """Pass the request on, or answer 401, 403 or 429."""
         if scope["type"] == "http" and scope["path"].startswith(LIMITED_PREFIXES):
             try:
                 state = request_state(scope)
                 state.token = bearer_token(scope["headers"])
                 state.caller = caller = self._verifier.verify(state.token)
                 if caller.role == OPERATOR:
-                    raise Forbidden("This token administers; it reads no data.")
+                    raise Forbidden("This token is for administration and cannot read data.")
                 state.response_headers.extend(await self._limiter.count(caller))
             except Problem as problem:
                 if isinstance(problem, TooManyRequests):
-                    # For a varying time: a flood's connections would all come back at one moment.
+                    # A random delay keeps the connections of a flood from returning all at once.
                     await asyncio.sleep(self._refusal_seconds * random.uniform(0.5, 1.5))  # noqa: S311
                 await respond(scope, problem)(scope, receive, send)
                 return

@@ -1,4 +1,4 @@
-"""The client's side of a request that may take long: body in, answer out, and its leaving."""
+"""The client's side of a long request: its body, the response, and disconnects."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Mapping
@@ -10,20 +10,21 @@ from starlette.types import Receive, Scope, Send
 from app.errors import Problem
 from app.request_state import request_state
 
-# Most answers are there sooner; only then is it worth a task to watch whether the client stays.
+# Most responses take less time; only beyond it a task watches for the client's disconnect.
 WATCH_AFTER_SECONDS = 0.05
 NO_ERROR = (None, None, None)
 
 Pairs = list[tuple[bytes, bytes]]
 
 
-class ClientGone(Exception):  # noqa: N818  (nobody is left to be told of an error)
-    """The client closed the connection, or takes nothing any more."""
+class ClientGone(Exception):  # noqa: N818  (an expected end, not an error)
+    """The client closed the connection or stopped reading."""
 
 
 class ResponseStream:
-    """Body in and answer out; as an asynchronous context it ends the request, with ClientGone, when
-    the client leaves.
+    """A request's body and its response; an async context manager around their handling.
+
+    It cancels the handling, and raises ClientGone, when the client disconnects.
     """
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, send_seconds: float) -> None:
@@ -51,7 +52,7 @@ class ResponseStream:
         self._timer.cancel()
         if self._watcher:
             self._watcher.cancel()
-        # An error of the request is not the group's to wrap: it goes on as it is.
+        # Raise an error of the request itself instead of wrapping it in an exception group.
         cancelled = kind is asyncio.CancelledError
         try:
             await self._group.__aexit__(*((kind, error, traceback) if cancelled else NO_ERROR))
@@ -59,22 +60,22 @@ class ResponseStream:
             raise ClientGone from None
 
     def _watch(self) -> None:
-        if self._reading:  # a body still comes in, and reading it tells of a disconnect too
+        if self._reading:  # the body is still being read, which also reveals a disconnect
             self._timer = self._loop.call_later(WATCH_AFTER_SECONDS, self._watch)
         else:
             self._watcher = self._group.create_task(self._raise_when_gone())
 
     async def _raise_when_gone(self) -> None:
-        """Raise ClientGone when the client leaves: the group then cancels the request."""
+        """Raise ClientGone when the client disconnects: the task group then cancels the request."""
         try:
             while (await self._receive())["type"] != "http.disconnect":
                 pass
         except Problem:
-            return  # of a body that nobody reads any more: the answer came before its end
+            return  # a body that is no longer read, because the response came first
         raise ClientGone
 
     def body(self) -> AsyncGenerator[bytes, None]:
-        """Return the request's body as it arrives; what goes wrong is kept in `body_error` too."""
+        """Return the request's body as it arrives; errors are also kept in `body_error`."""
         self._reading = True
         return self._pieces()
 
@@ -95,27 +96,27 @@ class ResponseStream:
             self._reading = False
 
     async def start(self, status: int, headers: Pairs) -> None:
-        """Send the answer's head."""
+        """Send the head of the response."""
         self.started = True
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
 
     async def write(self, piece: bytes) -> None:
-        """Send a piece; ClientGone when the client takes nothing for too long."""
+        """Send a piece of the body; ClientGone if the client does not read it in time."""
         try:
             async with asyncio.timeout(self._send_seconds):
                 await self._send({"type": "http.response.body", "body": piece, "more_body": True})
         except TimeoutError:
-            # Closing would wait for the client to take what is buffered: that is what it does not.
+            # Abort: closing would wait for the client to read what is buffered.
             if abort := request_state(self._scope).abort:
                 abort()
             raise ClientGone from None
 
     async def end(self) -> None:
-        """Complete the answer."""
+        """Complete the response."""
         await self._send({"type": "http.response.body", "body": b""})
 
     async def answer(self, status: int, headers: Pairs, body: bytes) -> None:
-        """Send a whole answer; a length among the headers is replaced by the body's."""
+        """Send a whole response; a Content-Length in `headers` is replaced by the body's."""
         pairs = [pair for pair in headers if pair[0] != b"content-length"]
         if status not in (204, 304) and self._scope["method"] != "HEAD":
             pairs.append((b"content-length", str(len(body)).encode()))

@@ -1,4 +1,4 @@
-"""The HTTP server around the application: uvicorn, with bounds on request heads, and draining."""
+"""The HTTP server: uvicorn with limits on request heads, and draining before shutdown."""
 
 import gc
 import logging
@@ -20,10 +20,10 @@ KEEP_ALIVE_SECONDS = 60
 
 
 def serve(app: Gateway, settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT; then finish what has begun, and return."""
+    """Serve until SIGTERM or SIGINT, then finish running requests and return."""
     _log_to_stderr()
     _report_renamed(settings)
-    # What was imported stays; requests leave few cycles, so looking for them can wait longer.
+    # Imported objects stay anyway, and requests leave few cycles: collect garbage less often.
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000, 50, 50)
@@ -33,11 +33,11 @@ def serve(app: Gateway, settings: Settings) -> None:
             host=settings.host,
             port=settings.port,
             loop="uvloop",
-            # Refuses what smuggles requests (two lengths, bad chunks, bare CR or LF); h11 does not.
+            # Refuses request smuggling (two lengths, bad chunks, bare CR or LF), unlike h11.
             http=guarded_protocol(settings.http),
             ws="none",
             log_config=None,
-            access_log=False,  # app/http/middleware.py writes it
+            access_log=False,  # written by app/http/middleware.py
             server_header=False,
             proxy_headers=False,
             timeout_keep_alive=KEEP_ALIVE_SECONDS,
@@ -49,7 +49,7 @@ def serve(app: Gateway, settings: Settings) -> None:
 
 
 class _Server(uvicorn.Server):
-    """After the first SIGTERM `/ready` says 503, for load balancers to see, before it shuts."""
+    """A server whose `/ready` answers 503 for a while before it shuts down, for load balancers."""
 
     def __init__(self, config: uvicorn.Config, app: Gateway, drain_seconds: float) -> None:
         super().__init__(config)
@@ -58,7 +58,7 @@ class _Server(uvicorn.Server):
         self._shut_at: float | None = None
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Start draining; a second signal, or Ctrl-C, does not wait."""
+        """Start draining; shut down at once on a second signal or Ctrl-C."""
         self._app.state.draining = True
         if sig == signal.SIGTERM and self._shut_at is None and self._drain_seconds:
             self._shut_at = time.monotonic() + self._drain_seconds
@@ -66,21 +66,21 @@ class _Server(uvicorn.Server):
             super().handle_exit(sig, frame)
 
     async def on_tick(self, counter: int) -> bool:
-        """Shut when the drain is over."""
+        """Shut down when draining is over."""
         if self._shut_at and time.monotonic() >= self._shut_at:
             self.should_exit = True
         return await super().on_tick(counter)
 
 
 def _report_renamed(settings: Settings) -> None:
-    """Log one line that names the variables set under former names, and what they are now."""
+    """Log one line with the variables set under former names, and their present names."""
     if renamed := settings.renamed_variables:
         names = ", ".join(f"{former} is now {present}" for former, present in renamed.items())
         logger.warning("settings were renamed; the former names are still read: %s", names)
 
 
 def _log_to_stderr() -> None:
-    """Send warnings of everything to standard error, where the access log goes too."""
+    """Send all warnings to standard error, like the access log."""
     plain = logging.StreamHandler(sys.stderr)
     plain.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[plain])

@@ -1,4 +1,4 @@
-"""Counts of one quota in a window that slides: in this process alone, or in Redis for several."""
+"""Counters of a quota over a sliding window: in this process, or in Redis for several."""
 
 import asyncio
 import time
@@ -15,7 +15,7 @@ STORE_SECONDS = 0.25
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """Whether one more was allowed, how many are left, and the seconds until more come back."""
+    """The result of a count: allowed or not, requests left, seconds until more are available."""
 
     allowed: bool
     remaining: int
@@ -26,15 +26,15 @@ class SlidingWindow(Protocol):
     """Counts the requests of each identity against a quota."""
 
     async def hit(self, identity: str) -> Hit:
-        """Count one request, unless the quota is used up."""
+        """Count a request, unless the quota is used up."""
         ...
 
 
 class LocalWindow:
-    """This process's counts: of the window of now, and of the one before, weighted by what is left.
+    """Counts in this process: of the current window, and of the previous one weighted by its rest.
 
-    The library's storage in memory reckons the same, but starts a task for each request that looks
-    at every count there is.
+    The library's memory storage calculates the same, but starts a task per request that checks all
+    counts.
     """
 
     def __init__(self, quota: RateLimitItem) -> None:
@@ -57,13 +57,13 @@ class LocalWindow:
         if allowed:
             self._counts[identity] = count + 1
             weighted += 1
-        # The earlier window's requests come back one by one, this one's all when it is over.
+        # Requests of the previous window free up one by one, those of this one when it is over.
         seconds = left % (self._seconds / before) if before else left
         return Hit(allowed, max(0, self._amount - weighted), seconds)
 
 
 class SharedWindow:
-    """Counts in Redis, of all gateways; StorageError or TimeoutError when it does not answer."""
+    """Counts of all gateways in Redis; StorageError or TimeoutError if it does not answer."""
 
     def __init__(self, quota: RateLimitItem, name: str, url: str) -> None:
         storage = storage_from_string(

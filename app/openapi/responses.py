@@ -1,4 +1,4 @@
-"""Error responses: problem+json of the gateway, RFC 6749 of the token endpoint, PostgREST's own."""
+"""Error responses: the gateway's problem+json, RFC 6749 at the token endpoint, PostgREST's own."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -34,7 +34,7 @@ JSON = "application/json"
 SCHEMAS: dict[str, JsonSchema] = {
     "Problem": {
         "type": "object",
-        "description": "An error of the gateway (RFC 9457); `code` is stable, for programs.",
+        "description": "An error of the gateway (RFC 9457); programs can rely on `code`.",
         "properties": {
             "type": {"type": "string"},
             "title": {"type": "string"},
@@ -48,7 +48,7 @@ SCHEMAS: dict[str, JsonSchema] = {
             "detail": {"type": ["string", "null"]},
             "errors": {
                 "type": "array",
-                "description": "Each parameter that has a value that is not allowed.",
+                "description": "The parameters with values that are not allowed.",
                 "items": {
                     "type": "object",
                     "properties": {
@@ -99,17 +99,17 @@ SCHEMAS: dict[str, JsonSchema] = {
 POSTGREST: dict[str, tuple[str, str, str, str]] = {
     "400": ("BadRequest", "A filter, a body or a parameter is malformed.",
             "PGRST100", '"failed to parse filter (EML1)"'),
-    "401": ("Unauthorized", "No token, or one that is not valid (any more).",
-            "PT401", "The token is not valid any more"),
+    "401": ("Unauthorized", "There is no token, or it is invalid, expired or revoked.",
+            "PT401", "The token is no longer valid"),
     "403": ("Forbidden", "The token does not allow this, or a row would be another ESCO's.",
             "42501", "permission denied for view meter_registry"),
     "404": ("NotFound", "There is no such relation, function or column.",
             "42883", "operator does not exist"),
-    "406": ("NotAcceptable", "Not available in that form, or not exactly one row.",
+    "406": ("NotAcceptable", "Not available in that format, or not exactly one row.",
             "PGRST116", "JSON object requested, multiple (or no) rows returned"),
     "409": ("Conflict", "A row with that key exists, or another row refers to this one.",
             "23505", "duplicate key value violates unique constraint"),
-    "415": ("UnsupportedMediaType", "The body is of a type, or encoded in a way, that is not read.",
+    "415": ("UnsupportedMediaType", "The type or the encoding of the body is not supported.",
             "PGRST102", "Content-Type not acceptable"),
     "416": ("RangeNotSatisfiable", "`offset` is past the last row.",
             "PGRST103", "Requested range not satisfiable"),
@@ -120,11 +120,11 @@ POSTGREST: dict[str, tuple[str, str, str, str]] = {
 }  # fmt: skip
 
 Problems = tuple[type[Problem], ...]
-# Errors of the gateway that any request may get, one with a body, and one with a token.
+# Errors of the gateway for any request, for requests with a body, and for those with a token.
 ANY: Problems = (UrlTooLong, HeadersTooLarge, Problem)
 WITH_BODY: Problems = (TooSlow, TooLarge, UnsupportedMediaType)
 WITH_TOKEN: Problems = (BadRequest, Unauthorized, Forbidden, Unavailable)
-# Beyond these, by the path of the gateway's own routes.
+# Further errors, by the path of the gateway's own routes.
 BY_PATH: dict[str, Problems] = {
     "/v1/": (NotFound, NotAcceptable, Unprocessable, TooManyRequests, Timeout),
     "/admin/": (NotFound, Conflict, Unprocessable),
@@ -134,7 +134,7 @@ ON_REST: Problems = (*ANY, *WITH_BODY, *WITH_TOKEN, TooManyRequests, UpstreamTim
 
 RETRY_AFTER = {
     "Retry-After": {
-        "description": "Seconds to wait before the next try.",
+        "description": "Seconds to wait before the next attempt.",
         "schema": {"type": "string"},
     }
 }
@@ -143,7 +143,7 @@ RETRY_AFTER = {
 def components() -> dict[str, Response]:
     """Return the shared responses: `Rest…` for /rest/v1, `Problem…` for the gateway's routes.
 
-    Where PostgREST and the gateway answer /rest/v1 with one status, a `Rest…` has both contents.
+    If both PostgREST and the gateway answer /rest/v1 with a status, its `Rest…` has both contents.
     """
     own = {*ANY, *WITH_BODY, *WITH_TOKEN, *(one for some in BY_PATH.values() for one in some)}
     found = {}
@@ -172,7 +172,7 @@ def components() -> dict[str, Response]:
 def rest(*statuses: str, body: bool) -> dict[str, Response]:
     """Return references to the error responses of an operation of /rest/v1.
 
-    `statuses` are those of PostgREST's own errors; the gateway's come along.
+    `statuses` are those of PostgREST's own errors; the gateway's are added.
     """
     own = _by_status({*ON_REST} - {*(() if body else WITH_BODY)})
     names = {status: f"Rest{found[0].__name__}" for status, found in own.items()}
@@ -192,7 +192,7 @@ def problems(path: str, *, body: bool, token: bool) -> dict[str, Response]:
 
 
 def token_errors() -> dict[str, Response]:
-    """Return the error responses of the endpoints that a client authenticates at."""
+    """Return the error responses of the endpoints at which clients authenticate."""
     wrong = {"error": "invalid_client", "error_description": WRONG_CREDENTIALS}
     scope = {"error": "invalid_scope", "error_description": "The client may ask for: read."}
     return {
@@ -242,7 +242,7 @@ def _problem_content(problems: list[type[Problem]]) -> dict[str, Any]:
 
 
 def _content(schema: str, bodies: dict[str, Any]) -> dict[str, Any]:
-    """Return a media type's schema with its example, or with its examples by name."""
+    """Return a media type's schema with its example, or with several examples by name."""
     described: dict[str, Any] = {"schema": {"$ref": f"#/components/schemas/{schema}"}}
     if len(bodies) == 1:
         return described | {"example": next(iter(bodies.values()))}

@@ -1,8 +1,8 @@
-"""Ends the queries of clients that left: PostgREST would let them run to the statement timeout.
+"""Cancellation of queries whose clients disconnected; PostgREST would run them to their timeout.
 
-Each request carries a random name to PostgREST, whose pre-request gives it to the database session
-for the length of the transaction (`gateway.authorize` in sql/). Here the names of those that left
-are looked for, on a connection of its own so that no exhausted pool keeps them running.
+Each request passes a random name to PostgREST, whose pre-request sets it in the database session
+until the end of the transaction (`gateway.authorize` in sql/). The canceller finds sessions by
+these names, on a separate connection, so that it works while the pool is exhausted.
 """
 
 import asyncio
@@ -18,13 +18,13 @@ from app.settings import DatabaseSettings
 logger = logging.getLogger(__name__)
 
 LOOK_SECONDS = 0.1
-# A request may wait for one of PostgREST's connections before its query begins
-# (db-pool-acquisition-timeout, 10 s); a little later it is known to have ended by itself.
+# A request may wait for one of PostgREST's connections before its query starts
+# (db-pool-acquisition-timeout, 10 s); shortly after that, it must have ended by itself.
 KEEP_LOOKING_SECONDS = 12.0
 
 
 class QueryCanceller:
-    """One per gateway process; it has a connection only while it looks for somebody's query."""
+    """Cancels queries; one per gateway process. It is connected only while it looks for a query."""
 
     def __init__(self, settings: DatabaseSettings) -> None:
         self._settings = settings
@@ -33,13 +33,13 @@ class QueryCanceller:
         self._task: asyncio.Task[None] | None = None
 
     def cancel(self, query: str) -> None:
-        """End the query of this name, now or as soon as it begins; returns at once."""
+        """Cancel the query with this name, now or as soon as it starts; return at once."""
         self._until[query] = time.monotonic() + KEEP_LOOKING_SECONDS
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._run())
 
     async def close(self) -> None:
-        """Stop looking."""
+        """Stop the background task."""
         if self._task:
             self._task.cancel()
             with suppress(asyncio.CancelledError):
@@ -58,18 +58,21 @@ class QueryCanceller:
                         await self._look(connection)
                         await asyncio.sleep(LOOK_SECONDS)
             except (psycopg.Error, OSError) as error:
-                logger.warning("queries of clients that left run on: %s", str(error).strip())
+                logger.warning("cannot cancel abandoned queries: %s", str(error).strip())
                 self._forget(set())
                 await asyncio.sleep(1)
 
     async def _look(self, connection: psycopg.AsyncConnection) -> None:
         cursor = await connection.execute("select gateway.cancel_queries(%s)", (list(self._until),))
         row = await cursor.fetchone()
-        assert row is not None  # noqa: S101  (an array, always)
+        assert row is not None  # noqa: S101  (the query returns exactly one row)
         self._forget(set(row[0]))
 
     def _forget(self, found: set[str]) -> None:
-        """Drop what ended, or never came; a signal between two statements is lost: look again."""
+        """Forget queries that ended or never came; look for the others again.
+
+        A signal between two statements has no effect, so one is not enough.
+        """
         now = time.monotonic()
         for query, until in list(self._until.items()):
             if query not in found and (query in self._seen or now > until):

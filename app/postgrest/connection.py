@@ -1,7 +1,7 @@
-"""One kept-alive HTTP/1.1 connection to PostgREST: an asyncio protocol around httptools' parser.
+"""A kept-alive HTTP/1.1 connection to PostgREST: an asyncio protocol around httptools' parser.
 
-A general HTTP client costs more for each request than all else the gateway does with it. What is
-needed here is little: one request at a time, its answer in pieces, and back-pressure both ways.
+A general HTTP client would cost more per request than everything else in the gateway. Little is
+needed here: one request at a time, a streamed response, and back-pressure in both directions.
 """
 
 import asyncio
@@ -12,42 +12,42 @@ from typing import Any
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
-# Beyond this nothing more is read from PostgREST until the client has taken what is there.
+# Pause reading from PostgREST while this much has not been passed on to the client.
 UNREAD_BYTES = 256 * 2**10
-# One of 64 KB makes a long answer a third dearer; one that all share would save nothing measurable.
+# With 64 KB a long response costs a third more; sharing one buffer saves nothing measurable.
 BUFFER_BYTES = 256 * 2**10
 NO_BUFFER = memoryview(bytearray())
 
 
-class UpstreamLost(Exception):  # noqa: N818  (what to tell the client is decided elsewhere)
-    """There is no connection to PostgREST, or it ended before the answer was whole."""
+class UpstreamLost(Exception):  # noqa: N818  (callers turn it into a response)
+    """There is no connection to PostgREST, or it ended before the response was complete."""
 
 
 class UpstreamSilent(UpstreamLost):
-    """PostgREST sent nothing, or took nothing of the body, for too long."""
+    """PostgREST sent nothing, or did not read the body, for too long."""
 
 
 class UpstreamUnanswered(UpstreamLost):
-    """The connection ended before a byte of the answer came: it may have been closed while idle."""
+    """The connection ended before any byte of the response: it may have been closed while idle."""
 
 
 class State(Enum):
-    """The state of a connection between two requests, or of the answer to the one asked."""
+    """The state of a connection: between requests, or of the response to the current one."""
 
-    IDLE = auto()  # nothing is asked: bytes that come now answer nothing
-    ASKED = auto()  # a request is sent, or being sent; no byte of its answer came
+    IDLE = auto()  # no request is open; incoming bytes would be an error
+    ASKED = auto()  # a request is being sent or was sent; no byte of the response has come
     ANSWERING = auto()
-    ANSWERED = auto()  # the answer came whole; some of it may not be read yet
-    CLOSED = auto()  # by either end, before the answer was whole
+    ANSWERED = auto()  # the response is complete; some of it may not be read yet
+    CLOSED = auto()  # by either end, before the response was complete
 
 
 class UpstreamConnection(asyncio.BufferedProtocol):
-    """Carries one request at a time: `ask`, then `read` until it is empty.
+    """A connection for one request at a time: call `ask`, then `read` until it returns nothing.
 
-    `status` and `headers` are those of the answer; `status` is 0 until they have come.
+    `status` and `headers` are those of the response; `status` is 0 until they have arrived.
     """
 
-    _transport: asyncio.Transport  # from `connection_made` on, before anybody else has it
+    _transport: asyncio.Transport  # set by `connection_made`, before the connection is used
 
     def __init__(self, silence_seconds: float) -> None:
         self._silence_seconds = silence_seconds
@@ -60,8 +60,8 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         self._pieces: list[bytes] = []
         self._unread = 0
         self._incoming: list[tuple[bytes, bytes]] = []
-        self._head_only = False  # of the request that was asked
-        self._must_close = False  # no other request may follow
+        self._head_only = False  # the current request is HEAD
+        self._must_close = False  # no further request is possible
         self._writing_paused = False
         self.idle_since = 0.0
         self.status = 0
@@ -69,27 +69,27 @@ class UpstreamConnection(asyncio.BufferedProtocol):
 
     @property
     def open(self) -> bool:
-        """True while neither end has closed it."""
+        """True until either end closes the connection."""
         return self.state is not State.CLOSED and not self._transport.is_closing()
 
     @property
     def complete(self) -> bool:
-        """True once the answer came whole; `read` may still have some of it."""
+        """True once the whole response has arrived; some of it may not be read yet."""
         return self.state is State.ANSWERED
 
     @property
     def reusable(self) -> bool:
-        """True if another request may follow the one that was asked."""
+        """True if the connection can carry another request."""
         done = self.state is State.ANSWERED and not self._pieces
         return done and not self._must_close and self.open
 
     def keep(self, now: float) -> None:
-        """Wait for the next request from `now` on, the monotonic clock's time in s."""
+        """Mark the connection as idle since `now`, in seconds of the monotonic clock."""
         self.state = State.IDLE
         self.idle_since = now
 
     def close(self) -> None:
-        """Close at once; what PostgREST still sends is not wanted."""
+        """Close at once and discard what PostgREST still sends."""
         self._transport.abort()
 
     async def ask(
@@ -100,11 +100,11 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         chunked: bool,
         head_only: bool,
     ) -> None:
-        """Send a request; return when `status` and `headers` are there.
+        """Send a request; return when `status` and `headers` have arrived.
 
-        An answer may come before the body was sent: the rest of the body is then not sent any more.
-        UpstreamSilent and UpstreamLost are raised where no answer comes, UpstreamUnanswered where
-        the connection ended before any of it.
+        If the response arrives before the body is sent, the rest of the body is not sent.
+        UpstreamSilent if no response comes in time, UpstreamLost if the connection ends before the
+        head is complete, UpstreamUnanswered if it ends before any byte.
         """
         if self.state is not State.CLOSED:
             self.state = State.ASKED
@@ -122,19 +122,19 @@ class UpstreamConnection(asyncio.BufferedProtocol):
     async def _send(self, head: bytes, body: AsyncGenerator[bytes, None], *, chunked: bool) -> None:
         async for piece in body:
             self._transport.write(head + (_chunk(piece) if chunked else piece))
-            head = b""  # it goes out with the first piece
+            head = b""  # it was sent with the first piece
             while self._writing_paused and not self.status:
                 await self._wait()
             if self.status or self.state is State.CLOSED:
-                self._must_close = True  # a body that stays incomplete
+                self._must_close = True  # the body remains incomplete
                 return
         if rest := head + (b"0\r\n\r\n" if chunked else b""):
             self._transport.write(rest)
 
     async def read(self) -> bytes:
-        """Return what has come of the body, waiting for some; nothing at its end.
+        """Return the next bytes of the body, waiting for them; b"" at its end.
 
-        UpstreamLost is raised when the connection ends before the body does.
+        UpstreamLost if the connection ends before the body does.
         """
         while not self._pieces:
             if self.state is State.ANSWERED:
@@ -148,7 +148,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         return piece
 
     async def _wait(self) -> None:
-        """Return when something has changed."""
+        """Wait until something changes."""
         if self._loss:
             raise self._loss
         self._change = change = self._loop.create_future()
@@ -167,7 +167,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
             self._change.set_result(None)
 
     def _lose(self) -> None:
-        """Note that no more will come."""
+        """Record that nothing more will arrive."""
         if self.state in (State.IDLE, State.ASKED):
             self._loss = UpstreamUnanswered("PostgREST closed the connection.")
             self.state = State.CLOSED
@@ -193,7 +193,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
             self._lose()
             return
         if self._head_only and self.state is State.ANSWERED:
-            self._parser = HttpResponseParser(self)  # the old one waits for a body
+            self._parser = HttpResponseParser(self)  # the old one expects a body
         if self._unread > UNREAD_BYTES:
             self._transport.pause_reading()
         self._wake()
@@ -202,7 +202,9 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         self._lose()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._buffer = NO_BUFFER  # the pool may keep what was idle for a while longer
+        self._buffer = (
+            NO_BUFFER  # free it, because the pool may keep a closed connection for a while
+        )
         self._lose()
 
     def pause_writing(self) -> None:
@@ -214,7 +216,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
 
     def on_message_begin(self) -> None:
         if self.state is not State.ANSWERING:
-            raise UpstreamLost("PostgREST answered what was not asked.")
+            raise UpstreamLost("PostgREST sent data without a request.")
         self._incoming = []
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -222,7 +224,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
 
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()
-        if status < 200:  # 1xx: the answer itself follows
+        if status < 200:  # 1xx: the final response follows
             return
         self.status, self.headers = status, self._incoming
         self._incoming = []  # trailers are not passed on
@@ -242,5 +244,5 @@ class UpstreamConnection(asyncio.BufferedProtocol):
 
 
 def _chunk(piece: bytes) -> bytes:
-    """A piece of a body whose length is not known before."""
+    """Return a piece of a body in chunked transfer coding."""
     return b"%x\r\n%b\r\n" % (len(piece), piece)

@@ -1,4 +1,4 @@
-"""PostgREST over a pool of kept-alive connections, bounded in number and in time."""
+"""A pool of kept-alive connections to PostgREST, limited in number and time."""
 
 import asyncio
 import ssl
@@ -10,13 +10,13 @@ from app.http.concurrency import acquire_within
 from app.postgrest.connection import UpstreamConnection, UpstreamLost, UpstreamUnanswered
 from app.settings import PostgrestSettings
 
-# PostgREST closes a connection after 30 s; a request sent at that moment would be lost.
+# PostgREST closes idle connections after 30 s; a request sent at that moment would be lost.
 IDLE_SECONDS = 15.0
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 class Upstream:
-    """Asks PostgREST; UpstreamLost and UpstreamSilent are raised where there is no answer."""
+    """Sends requests to PostgREST; UpstreamLost or UpstreamSilent if there is no response."""
 
     def __init__(self, settings: PostgrestSettings) -> None:
         parts = urlsplit(settings.url)
@@ -27,7 +27,7 @@ class Upstream:
         self._host = parts.netloc.rpartition("@")[2]
         self._settings = settings
         self._turns = asyncio.Semaphore(settings.connections)
-        self._idle: list[UpstreamConnection] = []  # the one used last at the end
+        self._idle: list[UpstreamConnection] = []  # the most recently used one last
 
     async def ask(
         self,
@@ -36,9 +36,9 @@ class Upstream:
         headers: dict[str, str],
         body: AsyncGenerator[bytes, None] | None = None,
     ) -> UpstreamConnection:
-        """Send a request; return the connection, at whose `status`, `headers` and `read` it is.
+        """Send a request; return the connection with its response (`status`, `headers`, `read`).
 
-        Give it to `release` in any case.
+        Pass the connection to `release` in any case.
         """
         lines = [f"{method} {self._prefix}{target} HTTP/1.1", f"host: {self._host}"]
         lines += [f"{name}: {value}" for name, value in headers.items()]
@@ -56,7 +56,7 @@ class Upstream:
                     await connection.ask(head, body, chunked=chunked, head_only=head_only)
                     return connection
                 except UpstreamUnanswered:
-                    # Closed while it was idle? Then nobody has seen the request.
+                    # If it was closed while idle, PostgREST has not seen the request.
                     if body or method not in SAFE:
                         raise
             connection = await self._connect()
@@ -69,7 +69,7 @@ class Upstream:
             raise
 
     def release(self, connection: UpstreamConnection) -> None:
-        """Keep the connection for the next request, or close it when its answer was not read."""
+        """Keep the connection for the next request, or close it if its response is not read."""
         if connection.reusable:
             connection.keep(time.monotonic())
             self._idle.append(connection)
@@ -78,7 +78,7 @@ class Upstream:
         self._turns.release()
 
     def close(self) -> None:
-        """Close what is kept."""
+        """Close all idle connections."""
         while self._idle:
             self._idle.pop().close()
 

@@ -1,7 +1,7 @@
-"""`/rest/v1/*`: PostgREST as its clients know it, streamed both ways, behind a verified token.
+"""`/rest/v1/*`: pass-through to PostgREST, streamed in both directions.
 
-A raw ASGI application: this is the hot path, and it stays off FastAPI's routing and validation.
-The layers before it (app/http/middleware.py) have verified the token and bounded the request.
+It is a raw ASGI application, because this hot path must bypass FastAPI's routing and validation.
+The middleware (app/http/middleware.py) has already verified the token and limited the request.
 """
 
 import asyncio
@@ -27,12 +27,12 @@ from app.settings import Settings
 logger = logging.getLogger(__name__)
 
 
-class UpstreamCut(Exception):  # noqa: N818  (the transfer is broken, on purpose)
-    """PostgREST's answer ended before it was complete, after its beginning was sent on."""
+class UpstreamCut(Exception):  # noqa: N818  (breaks off the transfer on purpose)
+    """PostgREST's response ended early, after its first part had been passed on."""
 
 
 class RestProxy:
-    """ASGI application; `close` ends its pool of connections to PostgREST."""
+    """The ASGI application of `/rest/v1`; `close` it at the end to close its connections."""
 
     def __init__(
         self,
@@ -50,12 +50,12 @@ class RestProxy:
         self._in_flight = 0
         metrics.watch(
             "flows_postgrest_requests",
-            "Requests at PostgREST now, and how many there may be.",
+            "Current requests to PostgREST, and their greatest number.",
             lambda: {"in_flight": self._in_flight, "limit": settings.postgrest.connections},
         )
 
     async def close(self) -> None:
-        """Close the pool."""
+        """Close the connections and stop the canceller."""
         self._upstream.close()
         await self._canceller.close()
 
@@ -73,7 +73,7 @@ class RestProxy:
                 async with stream:
                     await self._forward(scope, state, stream, target, headers)
             except (ClientGone, UpstreamTimeout):
-                # PostgREST reads a whole body before its query, and answers after it.
+                # PostgREST reads the whole body before it runs the query and responds.
                 if state.upstream_seconds is None and not stream.body_error:
                     self._canceller.cancel(query)
                 raise
@@ -100,7 +100,7 @@ class RestProxy:
         body = stream.body() if has_body else None
         started = time.perf_counter()
         try:
-            # PostgREST answers when it is done with the database: what follows is the transfer.
+            # PostgREST responds when it is done with the database; the rest is only transfer.
             assert state.caller  # noqa: S101  (the rate limits verified the token)
             async with self._concurrency.of(state.caller):
                 answer = await self._upstream.ask(scope["method"], target, headers, body)
@@ -126,24 +126,24 @@ class RestProxy:
             self._metrics.upstream_errors.labels("cut").inc()
             if stream.started:
                 raise UpstreamCut(str(error)) from error
-            raise Unavailable("PostgREST broke off its answer.") from error
+            raise Unavailable("PostgREST broke off its response.") from error
         finally:
             self._upstream.release(answer)
 
     async def _stream(
         self, stream: ResponseStream, answer: UpstreamConnection, pairs: list[tuple[bytes, bytes]]
     ) -> None:
-        # Read before the first byte goes out: a small answer is there whole and is sent at once.
+        # Read before sending the head: a small response is complete by then and sent at once.
         piece = await answer.read()
         if not answer.complete:
-            # The last piece and the end often come apart, one right after the other.
+            # The end often arrives separately, right after the last piece.
             await asyncio.sleep(0)
         if answer.complete:
             piece += await answer.read()
             await stream.answer(answer.status, pairs, piece)
             return
         await stream.start(answer.status, pairs)
-        # A cut upstream raises here, before the last chunk: the client sees a broken transfer.
+        # An early end raises here, before the last chunk, so the client sees a broken transfer.
         while piece:
             await stream.write(piece)
             piece = await answer.read()

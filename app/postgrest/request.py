@@ -1,4 +1,4 @@
-"""A caller's request, rebuilt for PostgREST: raw path, allow-listed headers and preferences."""
+"""Conversion of a caller's request for PostgREST: raw path, allowed headers and preferences."""
 
 import re
 from functools import lru_cache
@@ -21,7 +21,7 @@ FORWARDED_HEADERS = frozenset(
     b"accept content-length content-type range range-unit if-none-match".split()
 )
 PROFILES = {b"flows": "api", b"api": "api"}
-# Dot segments, empty segments, encoded slashes and dots, parameters, backslashes, controls.
+# Dot and empty segments, encoded slashes and dots, parameters, backslashes, control characters.
 HOSTILE_PATH = re.compile(rb"//|/\.\.?(/|$)|%2e|%2f|%5c|%25|%00|[;\\\x00-\x20]", re.IGNORECASE)
 BEYOND_ASCII = re.compile(rb"%[89a-f]", re.IGNORECASE)
 PREFERENCE = re.compile(
@@ -33,17 +33,20 @@ ESTIMATE = re.compile(r"count\s*=\s*(planned|estimated)", re.IGNORECASE)
 
 
 def build_upstream_request(scope: Scope) -> tuple[str, dict[str, str]]:
-    """Return path with query and the headers to send; RestError or BadRequest refuse."""
+    """Return the path with query, and the headers to send.
+
+    RestError or BadRequest if the request is not allowed.
+    """
     if scope["method"] not in ALLOWED_METHODS:
         raise MethodNotAllowed()
     path: bytes = scope["raw_path"].split(b"?", 1)[0].removeprefix(PREFIX)
     if not path.startswith(b"/") or HOSTILE_PATH.search(path):
-        raise BadRequest("The path holds characters that no relation or function has.")
+        raise BadRequest("The path contains characters that no relation or function has.")
     headers: dict[str, str] = {}
     preferences: list[str] = []
     for name, value in scope["headers"]:
         if name in FORWARDED_HEADERS:
-            # A repeated header is one list (RFC 9110 §5.3).
+            # Repeated headers are joined into one list (RFC 9110 §5.3).
             known = headers.get(name.decode())
             text = value.decode("latin-1")
             headers[name.decode()] = f"{known}, {text}" if known else text
@@ -67,7 +70,10 @@ def build_upstream_request(scope: Scope) -> tuple[str, dict[str, str]]:
 
 @lru_cache(maxsize=256)
 def allowed_preferences(prefer: str) -> str:
-    """Keep the preferences that are known; RestError for estimates, and for any under `strict`."""
+    """Return only the known preferences.
+
+    RestError for estimated counts, and with handling=strict for any unknown preference.
+    """
     if ESTIMATE.search(prefer):
         raise EstimateError()
     asked = [word.strip() for word in prefer.split(",") if word.strip()]
@@ -79,7 +85,7 @@ def allowed_preferences(prefer: str) -> str:
 
 
 def _require_utf8(query: bytes) -> None:
-    """PostgREST answers 500 to a query whose escapes are no UTF-8; the fault is the caller's."""
+    """Raise BadRequest for a query whose escapes are not UTF-8, for which PostgREST answers 500."""
     try:
         unquote_to_bytes(query).decode()
     except UnicodeDecodeError:
@@ -87,7 +93,7 @@ def _require_utf8(query: bytes) -> None:
 
 
 def route_template(target: str) -> str:
-    """The kind of resource, for metrics: relations and functions are not told apart by name."""
+    """Return the route for metrics, without names of relations and functions."""
     if target.startswith("/rpc/"):
         return "/rest/v1/rpc/{function}"
     return "/rest/v1/{relation}" if len(target) > 1 else "/rest/v1/"

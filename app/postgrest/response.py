@@ -1,4 +1,4 @@
-"""PostgREST's answers on their way out: allowed headers, and errors that tell nothing of others."""
+"""Filtering of PostgREST's responses: allowed headers, and errors that reveal no other data."""
 
 import orjson
 
@@ -9,29 +9,29 @@ RETURNED_HEADERS = frozenset(
     b"allow content-length content-range content-type etag preference-applied retry-after"
     b" www-authenticate".split()
 )
-# Errors whose details and hint speak of the request alone: how it was parsed, which range or how
-# many rows it asked for. Every other code may name another relation, constraint or row.
+# Errors whose details and hint describe only the request: its syntax, its range or its number of
+# rows. With any other code they may name other relations, constraints or rows.
 # Source: https://docs.postgrest.org/en/v12/references/errors.html
 HARMLESS = {
     f"PGRST{number}"
     for number in (*range(100, 104), 105, 108, 111, 112, *range(114, 121), 122, 123, 124, 126, 128,
                    *range(301, 304))
 }  # fmt: skip
-# Outages that PostgREST answers with another status than 503: none free in its pool (504), keys
-# not read again from a database that went away (500), connection lost in a query (400, no code).
+# Outages for which PostgREST does not answer 503: no free connection in its pool (504), keys not
+# reloaded from a lost database (500), connection lost during a query (400 without a code).
 OUTAGES = {"PGRST003", "PGRST300", ""}
 
-# Somebody ended the query while its client still waits: an operator, or the gateway itself, which
-# ends queries whose clients left and may be late by a moment. Nothing was done; it can be repeated.
+# The query was cancelled while its client still waits: by an operator, or by the gateway, whose
+# signal for an abandoned query came too late. Nothing was done, and the request can be repeated.
 CANCELLED = "canceling statement due to user request"
 
-# Statuses that PostgREST gets wrong: a view that cannot be written (500), and a row that a view's
-# check option keeps out (400), which is a row of another ESCO and refused as row security does.
+# Corrected statuses: PostgREST answers 500 for a view that cannot be written, and 400 for a row
+# that a view's check option refuses, which is a row of another ESCO.
 STATUSES = {"55000": 405, "44000": 403}
 
 
 def answer_headers(answer: UpstreamConnection, prefix: bytes) -> list[tuple[bytes, bytes]]:
-    """Return the pairs to send; addresses are put under `prefix`, the schema is called flows."""
+    """Return the headers to send; URLs in them start with `prefix`, and the schema is flows."""
     pairs = []
     for name, value in answer.headers:
         if name in RETURNED_HEADERS:
@@ -44,9 +44,9 @@ def answer_headers(answer: UpstreamConnection, prefix: bytes) -> list[tuple[byte
 
 
 async def cleaned_error(answer: UpstreamConnection) -> tuple[int, bytes]:
-    """Read PostgREST's error; return its status and body without what tells of others.
+    """Read PostgREST's error; return its status, and its body without others' data.
 
-    Unavailable is raised where PostgREST itself cannot serve.
+    Unavailable if PostgREST itself cannot serve requests.
     """
     raw = b""
     while piece := await answer.read():
@@ -57,7 +57,7 @@ async def cleaned_error(answer: UpstreamConnection) -> tuple[int, bytes]:
     except (orjson.JSONDecodeError, TypeError, KeyError):
         if answer.status >= 500:
             raise Unavailable("PostgREST cannot serve right now.") from None
-        return answer.status, raw  # HEAD has no body to clean, and OPTIONS none to begin with
+        return answer.status, raw  # responses to HEAD and OPTIONS have no body to clean
     if answer.status == 503 or code in OUTAGES:
         raise Unavailable("PostgREST has no connection to the database right now.")
     if error.get("message") == CANCELLED:
