@@ -1,1 +1,1 @@
-"""PostgreSQL: the pool and its sessions, migrations, copy, upkeep, status."""
+"""PostgreSQL: connection pool and sessions, migration, copy, maintenance, status."""

@@ -1,4 +1,4 @@
-"""Whether the server archives its WAL: what is lost with the disk, and what fills it."""
+"""State of WAL archiving: if it fails, a lost disk loses data, and WAL fills the disk."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,7 +10,7 @@ ARCHIVER_STATE = """
     select
         current_setting('archive_mode') <> 'off' as on,
         last_archived_time as last_at,
-        -- A later success means that it got over it.
+        -- A success after the last failure means that archiving has recovered.
         coalesce(last_failed_time > coalesce(last_archived_time, '-infinity'), false) as failing,
         last_failed_wal as failed_wal,
         extract(epoch from clock_timestamp() - last_archived_time)::float as seconds
@@ -20,7 +20,7 @@ ARCHIVER_STATE = """
 
 @dataclass(frozen=True, slots=True)
 class Archiver:
-    """How archiving stands; `last_at` is when a segment last arrived, `seconds` how long ago."""
+    """The state of WAL archiving; the last segment was archived at `last_at`, `seconds` ago."""
 
     on: bool
     last_at: datetime | None
@@ -30,8 +30,8 @@ class Archiver:
 
 
 def archiver(admin_url: str) -> Archiver:
-    """Ask the server."""
+    """Return the state of archiving on the server."""
     with psycopg.connect(admin_url) as connection:
         row = connection.cursor(row_factory=class_row(Archiver)).execute(ARCHIVER_STATE).fetchone()
-    assert row is not None  # noqa: S101  (one row, always)
+    assert row is not None  # noqa: S101  (the query returns exactly one row)
     return row

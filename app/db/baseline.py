@@ -1,4 +1,4 @@
-"""The schema of 0.1, the baseline of every upgrade: what a database of 0.1 must have to be one."""
+"""The schema of 0.1, the baseline of every upgrade, and its comparison with a database."""
 
 from typing import Any
 
@@ -8,8 +8,8 @@ from app.db.schema import SQL
 
 BASELINE = 2  # the last migration of 0.1
 
-# Columns, constraints and indexes of tables, partitioned tables, composite types and aggregates;
-# what partitions and chunks have they have from these. NOT NULL is a column's.
+# Columns, constraints and indexes of tables, partitioned tables, composite types and aggregates.
+# Partitions and chunks are left out, as they inherit theirs. NOT NULL is part of the column.
 PARTS = """
     with relation as (
         select c.oid, format('%I.%I', n.nspname, c.relname) as name
@@ -40,14 +40,14 @@ PARTS = """
 
 
 def parts(connection: psycopg.Connection[Any]) -> list[str]:
-    """Return the columns, constraints and indexes of a database, a line each, in order."""
+    """Return the columns, constraints and indexes of a database, one per line, sorted."""
     with connection.transaction():
         connection.execute("set local search_path = ''")
         return [row[0] for row in connection.execute(PARTS.encode()).fetchall()]
 
 
 def missing_from(connection: psycopg.Connection[Any], engine: str) -> list[str]:
-    """Return the lines of the baseline that a database does not have."""
+    """Return the lines of the baseline that a database lacks."""
     found = set(parts(connection))
     baseline = (SQL / "migrations" / "baseline" / f"{engine}.txt").read_text().splitlines()
     return [line for line in baseline if line not in found]

@@ -1,18 +1,18 @@
-"""Copies the rows of an existing Flows database into one that `flows db migrate` made."""
+"""Copying the rows of an existing Flows database into a newly migrated one."""
 
 from collections.abc import Callable
 
 import psycopg
 from psycopg import sql
 
-# Configuration, in an order that every foreign key allows; the series come after it.
+# Configuration tables, in an order that foreign keys allow; they are copied before the series.
 CONFIGURATION = (
     "regions", "escos", "sites_new", "properties", "feeder_registry", "service_head_registry",
     "meter_registry", "meter_shadows", "meter_registers", "meter_tophat_registry", "circuits",
     "meter_metrics", "meter_event_log_type", "ev_chargers", "service_head_meter",
     "properties_service_head", "circuit_register",
 )  # fmt: skip
-# Half-hours before the counters, which would derive them.
+# Half-hours come before counter reads, from which half-hours would be derived otherwise.
 SERIES = """
     select name from flows.series() where key <> 'circuit_id'
     order by name <> 'register_interval_hh', key desc, name
@@ -20,7 +20,7 @@ SERIES = """
 
 
 def copied_tables(target: psycopg.Connection) -> list[str]:
-    """Return the tables of schema flows that are copied, in order; `target` knows its series."""
+    """Return the tables of schema flows to copy, in order; the series are read from `target`."""
     return [*CONFIGURATION, *(row[0] for row in target.execute(SERIES))]
 
 
@@ -29,8 +29,8 @@ def copy_database(
 ) -> dict[str, int]:
     """Stream every table of schema flows from one server to the other; return rows per table.
 
-    All or nothing: one snapshot is read and one transaction is written. Columns that either side
-    lacks are left out; `progress` hears of each table and the rows so far.
+    It reads one snapshot and writes one transaction, so it copies all or nothing. Columns that
+    either side lacks are left out. `progress` is called with a table and its rows so far.
     """
     copied: dict[str, int] = {}
     with psycopg.connect(source_url) as source, psycopg.connect(target_url) as target:
@@ -61,7 +61,7 @@ def _copy(
 ) -> int:
     listed = sql.SQL(", ").join(map(sql.Identifier, columns))
     names = {"columns": listed, "table": sql.Identifier("flows", table)}
-    # A query, not the table: a hypertable's rows are in its chunks.
+    # COPY of a query, not of the table, because a hypertable's rows are in its chunks.
     read = sql.SQL("copy (select {columns} from {table}) to stdout").format(**names)
     write = sql.SQL("copy {table} ({columns}) from stdin").format(**names)
     rows = 0

@@ -1,4 +1,4 @@
-"""The upkeep of the database: what no policy of the engine does by itself."""
+"""Maintenance of the database that the engine does not do by itself."""
 
 from collections.abc import Callable
 
@@ -6,9 +6,9 @@ import psycopg
 
 
 def maintain(admin_url: str) -> list[tuple[str, int]]:
-    """Make partitions ahead, remove what is past its retention; return (task, how much) done.
+    """Create future partitions and remove rows older than their retention; return (task, count).
 
-    On TimescaleDB its policies do most of this; there it only tidies the log of changes.
+    On TimescaleDB policies do most of this, and only the log of changes is compacted.
     """
     with psycopg.connect(admin_url) as connection:
         connection.execute("set role flows_owner")
@@ -17,9 +17,10 @@ def maintain(admin_url: str) -> list[tuple[str, int]]:
 
 
 def follow(admin_url: str, progress: Callable[[int], None] = lambda changes: None) -> int:
-    """Bring the aggregates behind every change now, not within a minute; return how many.
+    """Update the aggregates for all changes now; return the number of changes.
 
-    `progress` hears how many changes there are before the work begins.
+    Without it, this happens within a minute. `progress` is called with the number of changes before
+    the work starts.
     """
     # TimescaleDB commits each month of a refresh, so this must not be one transaction.
     with psycopg.connect(admin_url, autocommit=True) as connection:

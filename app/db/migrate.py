@@ -1,8 +1,9 @@
-"""Brings a database to the schema that sql/ describes; gives login roles their password.
+"""Migration of a database to the schema in sql/, and passwords of the login roles.
 
-sql/migrations holds what keeps data: each file is applied once, in a transaction of its own, and
-never edited after that. sql/objects holds what can be replaced: all of it is applied again, in one
-transaction, whenever its text changed. docs/adr/0001-schema-upgrades.md says why.
+sql/migrations contains the objects that keep data: each file is applied once, in a transaction of
+its own, and never edited afterwards. sql/objects contains the objects that can be replaced: when
+their text has changed, all of them are applied again in one transaction. The reasons are in
+docs/adr/0001-schema-upgrades.md.
 """
 
 import time
@@ -18,15 +19,15 @@ from app import __version__
 from app.db.baseline import BASELINE, missing_from
 from app.db.schema import SQL, Migration, SqlFile, checksum, migrations, objects
 
-LOCK = 7_366_201  # any number; two migrations of one database at a time would meet halfway
-LOCK_TIMEOUT = "800ms"  # less than PostgreSQL waits before it looks for a deadlock
+LOCK = 7_366_201  # an arbitrary number; the advisory lock keeps migrations apart
+LOCK_TIMEOUT = "800ms"  # less than PostgreSQL's deadlock_timeout
 BUSY_SECONDS = 300.0
 PAUSE_SECONDS = 1.0
 
 AdminConnection = psycopg.Connection[tuple[Any, ...]]
 Progress = Callable[[str], None]
 
-# Made with the first migration, since the schema it is in is.
+# Created after the first migration, which creates their schema.
 RECORDS = """
     create table if not exists gateway.schema_migration (
         version integer primary key,
@@ -61,7 +62,7 @@ ROUTINES = """
 
 
 class MigrationError(Exception):
-    """The database cannot be migrated; the message is for a person."""
+    """The database cannot be migrated; the message is for the user."""
 
 
 def migrate(
@@ -73,12 +74,12 @@ def migrate(
 ) -> str:
     """Bring the database up to date and return its engine, `timescale` or `postgres`.
 
-    `logins` are the URLs of the login roles (gateway, PostgREST): each role gets the password its
-    URL carries. `progress` hears a line for each step. Running it again changes nothing; one that
-    was interrupted continues where it was. MigrationError says why it cannot be done.
+    `logins` are the URLs of the login roles (gateway, PostgREST); each role gets the password in
+    its URL. `progress` is called with a line for each step. It is safe to repeat, and continues an
+    interrupted migration. MigrationError if the database cannot be migrated.
     """
     with psycopg.connect(admin_url, autocommit=True) as connection:
-        # The work of one that was killed ends, and its lock goes.
+        # If this process is killed, the server ends its statement and releases its lock.
         connection.execute("set client_connection_check_interval = '1s'")
         _lock(connection, progress)
         engine = _choose_engine(connection)
@@ -96,7 +97,7 @@ def _lock(connection: AdminConnection, progress: Progress) -> None:
 
 
 def _choose_engine(connection: AdminConnection) -> str:
-    """Keep the engine a database began with; a new one gets TimescaleDB where the server has it."""
+    """Return the engine that a database already has; for a new one TimescaleDB if installed."""
     installed, migrated, preloaded = _one(
         connection,
         "select exists (select from pg_extension where extname = 'timescaledb') as installed,"
@@ -116,8 +117,8 @@ def _upgrade(connection: AdminConnection, engine: str, folder: Path, progress: P
         _adopt(connection, engine, [file for file in files if file.version <= BASELINE], progress)
     elif not ours and filled:
         raise MigrationError(
-            "there is a schema flows that `flows db migrate` did not make; use an empty database, "
-            "and `flows db copy` for the rows"
+            "there is a schema flows that was not created by `flows db migrate`; use an empty "
+            "database, and `flows db copy` for the rows"
         )
     applied: dict[int, tuple[str, str]] = {}
     if ours or of_dbmate:
@@ -132,18 +133,18 @@ def _upgrade(connection: AdminConnection, engine: str, folder: Path, progress: P
 
 
 def _compare(files: list[Migration], applied: dict[int, tuple[str, str]]) -> None:
-    """Refuse what cannot be upgraded: an edited file, or a database newer than the program."""
+    """Raise MigrationError for an edited file, or for a database newer than the program."""
     known = {file.version: file for file in files}
     if unknown := [name for number, (name, _) in sorted(applied.items()) if number not in known]:
         raise MigrationError(
             f"the database is newer than this program: its schema has version {max(applied)}, "
-            f"this program knows {max(known)} ({', '.join(unknown)}); install the newer program"
+            f"this program has {max(known)} ({', '.join(unknown)}); install the newer program"
         )
     for number, (name, checked) in sorted(applied.items()):
         if known[number].sha256 != checked:
             raise MigrationError(
                 f"sql/migrations/{known[number].name} was edited after it was applied (as {name}): "
-                "restore it, and put the change into a new file"
+                "restore it and put the change into a new file"
             )
     if late := [file.name for file in files if file.version not in applied]:
         first = next(file.version for file in files if file.version not in applied)
@@ -157,13 +158,13 @@ def _compare(files: list[Migration], applied: dict[int, tuple[str, str]]) -> Non
 def _adopt(
     connection: AdminConnection, engine: str, baseline: list[Migration], progress: Progress
 ) -> None:
-    """Take a database of 0.1, which dbmate made, for what the first migrations make."""
+    """Record the first migrations as applied to a database of 0.1, which dbmate created."""
     progress("comparing this database of 0.1 with the baseline")
     if missing := missing_from(connection, engine):
         raise MigrationError(
-            f"this database was made by an earlier state of 0.1 and lacks {len(missing)} of its "
-            "parts, so it cannot be upgraded. Make a new one with `flows db migrate` and take the "
-            "rows over with `flows db copy`. It lacks:\n  " + "\n  ".join(missing)
+            f"this database was created by an earlier state of 0.1 and lacks {len(missing)} of its "
+            "parts, so it cannot be upgraded. Create a new one with `flows db migrate` and copy "
+            "the rows with `flows db copy`. It lacks:\n  " + "\n  ".join(missing)
         )
     with connection.transaction():
         for file in baseline:
@@ -191,7 +192,7 @@ def _record(connection: AdminConnection, file: Migration) -> None:
 def _apply_objects(
     connection: AdminConnection, files: list[SqlFile], schema_version: int, progress: Progress
 ) -> None:
-    """Apply sql/objects where its text, or the schema below it, is not what was applied last."""
+    """Apply sql/objects if its text, or the version of the schema, has changed since last time."""
     row = connection.execute(
         "select version, sha256, program from gateway.schema_objects"
     ).fetchone()
@@ -200,8 +201,8 @@ def _apply_objects(
         return
     if row is not None and _numbers(row[2]) > _numbers(program):
         raise MigrationError(
-            f"the database is newer than this program: Flows {row[2]} brought it up to date, this "
-            f"is {program}; install the newer program"
+            f"the database is newer than this program: it was migrated by Flows {row[2]}, this is "
+            f"{program}; install the newer program"
         )
     progress("applying sql/objects")
 
@@ -219,15 +220,16 @@ def _apply_objects(
     try:
         _patiently(connection, lambda: replace(keep_routines=True))
     except psycopg.errors.InvalidFunctionDefinition:
-        # A function returns something else, or calls its arguments otherwise, than it did.
+        # The return type or the argument names of a function have changed.
         _patiently(connection, lambda: replace(keep_routines=False))
 
 
 def _replace(connection: AdminConnection, files: list[SqlFile], *, keep_routines: bool) -> None:
-    """Take away what the files made last time, and make what they say now.
+    """Drop the objects that the files created last time, and create those they contain now.
 
-    Routines are replaced where they stand, so that a call under way finds them; what no file made
-    again is dropped. Without `keep_routines` all that nothing depends on are dropped first.
+    Routines are replaced in place, so that running calls still find them; those that no file
+    creates any more are dropped. Without `keep_routines`, routines are dropped first, except those
+    that other objects depend on.
     """
     reset, *others = files
     _run(connection, reset)
@@ -236,14 +238,14 @@ def _replace(connection: AdminConnection, files: list[SqlFile], *, keep_routines
     before = set(connection.execute(ROUTINES).fetchall())
     for file in others:
         _run(connection, file)
-    # A row of the catalogue that is the very same was not written by any file.
+    # A routine whose catalogue row is unchanged was not created again by any file.
     gone = [oid for oid, place in connection.execute(ROUTINES).fetchall() if (oid, place) in before]
     if gone:
         names = connection.execute(
             "select string_agg(oid::regprocedure::text, ', ') from unnest(%s::oid[]) as oid",
             (gone,),
         ).fetchone()
-        assert names is not None  # noqa: S101  (an aggregate)
+        assert names is not None  # noqa: S101  (an aggregate returns exactly one row)
         connection.execute(b"drop routine " + names[0].encode())
 
 
@@ -264,7 +266,7 @@ def _drop_routines(connection: AdminConnection) -> None:
 
 
 def _run(connection: AdminConnection, file: SqlFile) -> None:
-    """Run a file; its name and line are in what an error says."""
+    """Run the statements of a file; MigrationError names the file and the line."""
     try:
         connection.execute(file.text.encode())
     except psycopg.errors.InvalidFunctionDefinition:
@@ -279,7 +281,7 @@ def _run(connection: AdminConnection, file: SqlFile) -> None:
 
 
 def _patiently(connection: AdminConnection, work: Callable[[], None]) -> None:
-    """Do the work once its locks are free, without making others queue behind a long reader."""
+    """Retry `work` until its locks are free, without making others queue behind a long reader."""
     deadline = time.monotonic() + BUSY_SECONDS
     connection.execute(sql.SQL("set lock_timeout = {}").format(LOCK_TIMEOUT))
     while True:
@@ -288,8 +290,8 @@ def _patiently(connection: AdminConnection, work: Callable[[], None]) -> None:
         except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
             if time.monotonic() > deadline:
                 raise MigrationError(
-                    f"the database was busy for {BUSY_SECONDS:.0f} s: some transaction does not "
-                    "end; end it, or run this again later (what was done stays)"
+                    f"the database was busy for {BUSY_SECONDS:.0f} s because of a long "
+                    "transaction; end that, or run this again later (completed steps are kept)"
                 ) from None
             time.sleep(PAUSE_SECONDS)
         else:
@@ -302,7 +304,7 @@ def _numbers(program: str) -> tuple[int, ...]:
 
 def _one(connection: AdminConnection, query: str, *values: object) -> tuple[Any, ...]:
     row = connection.execute(query.encode(), values).fetchone()
-    assert row is not None  # noqa: S101  (one row, always)
+    assert row is not None  # noqa: S101  (these queries return exactly one row)
     return row
 
 
@@ -310,7 +312,7 @@ def _set_password(connection: AdminConnection, login_url: str) -> None:
     login = conninfo_to_dict(login_url)
     if login.get("user") and login.get("password"):
         user, password = str(login["user"]), str(login["password"])
-        # Hashed here: statements end up in the server's log.
+        # Hash it here, because statements end up in the server's log.
         verifier = connection.pgconn.encrypt_password(
             password.encode(), user.encode(), b"scram-sha-256"
         ).decode()

@@ -1,4 +1,4 @@
-"""The caller of one request, as its verified token describes it."""
+"""The caller of a request, as described by its verified token."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -7,9 +7,9 @@ from uuid import UUID
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """A verified caller; `claims` are the token's, as they are handed to the database.
+    """A verified caller; `claims` are the token's claims as passed to the database.
 
-    `tenant` is the ESCO as text, and empty for callers without one.
+    `tenant` is the ESCO as text, empty for callers without one.
     """
 
     role: str
@@ -23,5 +23,5 @@ class Principal:
     tenant: str = field(init=False)
 
     def __post_init__(self) -> None:
-        """Write out the ESCO, which every request asks for."""
+        """Convert the ESCO to text once, because every request needs it."""
         object.__setattr__(self, "tenant", str(self.esco or ""))

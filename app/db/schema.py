@@ -1,4 +1,4 @@
-"""The schema's version: what the program's files hold, and which gateways a database serves."""
+"""Versions of the schema: of the program's files, and of the gateways that a database serves."""
 
 import re
 from dataclasses import dataclass
@@ -10,9 +10,9 @@ import psycopg
 
 SQL = Path(__file__).resolve().parents[2] / "sql"
 OLDEST_GATEWAY = re.compile(r"^-- oldest-gateway: (\d+)$", re.MULTILINE)
-# Read by the gateway's login, which has no right on the tables behind it.
+# Called by the gateway's login, which has no rights on the underlying tables.
 DATABASE_VERSION = "select version, oldest_gateway from gateway.schema_version()"
-# Errors that a database without our schema, or with the one of 0.1, answers that with.
+# The errors of that query on a database without our schema, or with the schema of 0.1.
 NO_VERSION = (
     psycopg.errors.InvalidSchemaName,
     psycopg.errors.InsufficientPrivilege,
@@ -23,71 +23,72 @@ CONNECT_SECONDS = 5
 
 @dataclass(frozen=True)
 class SqlFile:
-    """One file of sql/; `name` says its folder too, where it is one engine's."""
+    """A file of sql/; `name` includes the folder of an engine-specific file."""
 
     path: Path
     name: str
 
     @cached_property
     def text(self) -> str:
-        """Its statements."""
+        """The statements of the file."""
         return self.path.read_text()
 
     @cached_property
     def sha256(self) -> str:
-        """Its checksum, in hexadecimal."""
+        """The SHA-256 checksum of the file in hexadecimal."""
         return sha256(self.text.encode()).hexdigest()
 
 
 @dataclass(frozen=True)
 class Migration(SqlFile):
-    """A file of sql/migrations; its number is the schema's version once it is applied."""
+    """A file of sql/migrations; its number is the version of the schema after it is applied."""
 
     @property
     def version(self) -> int:
-        """The number its name begins with."""
+        """The number at the start of the file's name."""
         return int(self.path.name.split("_")[0])
 
     @property
     def oldest_gateway(self) -> int:
-        """Version of the oldest gateway that still works once it is applied; 0 for all of them.
+        """The version of the oldest gateway that works after it is applied; 0 for all gateways.
 
-        A file that takes away what an older gateway uses says so: `-- oldest-gateway: 7`.
+        A file that removes something used by older gateways declares it: `-- oldest-gateway: 7`.
         """
         found = OLDEST_GATEWAY.search(self.text)
         return int(found[1]) if found else 0
 
 
 def migrations(engine: str, folder: Path = SQL) -> list[Migration]:
-    """Return the files of sql/migrations for an engine, in the order they are applied in."""
+    """Return the files of sql/migrations for an engine, in the order of application."""
     return [Migration(path, name) for name, path in _files(folder / "migrations", engine)]
 
 
 def objects(engine: str, folder: Path = SQL) -> list[SqlFile]:
-    """Return the files of sql/objects for an engine, in the order they are applied in."""
+    """Return the files of sql/objects for an engine, in the order of application."""
     return [SqlFile(path, name) for name, path in _files(folder / "objects", engine)]
 
 
 def checksum(files: list[SqlFile]) -> str:
-    """Return one checksum over names and texts, in hexadecimal."""
+    """Return a checksum over the names and texts of the files, in hexadecimal."""
     lines = (f"{file.sha256}  {file.name}\n" for file in files)
     return sha256("".join(lines).encode()).hexdigest()
 
 
 @cache
 def program_version(folder: Path = SQL) -> int:
-    """Return the schema's version that this program was written for; 0 without any files."""
+    """Return the schema version that this program was written for; 0 without files."""
     numbers = [int(path.name.split("_")[0]) for path in (folder / "migrations").rglob("*.sql")]
     return max(numbers, default=0)
 
 
 def mismatch(database: int, oldest_gateway: int, program: int) -> str | None:
-    """Say why a gateway cannot serve a database, or None where it can.
+    """Return the reason why a gateway cannot serve a database, or None if it can.
 
-    `oldest_gateway` is the database's: the oldest version whose gateways it still serves.
+    `database` and `program` are schema versions; `oldest_gateway` is the oldest version whose
+    gateways the database still serves.
     """
     if not database:
-        return "the database has no schema that this gateway knows: run `flows db migrate`"
+        return "the database has no schema known to this gateway: run `flows db migrate`"
     if database < program:
         return (
             f"the database's schema has version {database}, this gateway needs {program}: "
@@ -96,15 +97,15 @@ def mismatch(database: int, oldest_gateway: int, program: int) -> str | None:
     if program < oldest_gateway:
         return (
             f"the database's schema has version {database} and serves gateways from "
-            f"{oldest_gateway} on, this one is of {program}: install a newer one"
+            f"{oldest_gateway} on, but this one has {program}: install a newer one"
         )
     return None
 
 
 def check_database(url: str) -> str | None:
-    """Ask a database for its version; return why this program's gateway cannot serve it, if so.
+    """Return the reason why this program's gateway cannot serve a database, or None if it can.
 
-    None also where the database does not answer: it may come later, and `/ready` asks again.
+    It is None also if the database does not answer: it may start later, and `/ready` checks again.
     """
     try:
         with psycopg.connect(url, connect_timeout=CONNECT_SECONDS) as connection:
@@ -118,7 +119,7 @@ def check_database(url: str) -> str | None:
 
 
 def _files(folder: Path, engine: str) -> list[tuple[str, Path]]:
-    """Name and path of each file, the engine's own between the shared ones by number."""
+    """Return name and path of each file; the engine's and the shared ones are sorted together."""
     paths = [*folder.glob("*.sql"), *(folder / engine).glob("*.sql")]
     paths.sort(key=lambda path: path.name)
     return [(str(path.relative_to(folder)), path) for path in paths]

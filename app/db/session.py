@@ -1,8 +1,8 @@
 """Connections to PostgreSQL: the pool, and sessions that act as a caller or as the gateway.
 
-The gateway's login role has no rights of its own on data. A session takes the caller's role and
-claims for the length of one transaction, so a connection that goes back to the pool carries nothing
-over, and a statement outside a transaction is refused.
+The gateway's login role itself has no rights on data. A session takes the caller's role and claims
+only for a transaction, so that a connection returned to the pool keeps nothing of the caller, and a
+statement outside a transaction is refused.
 """
 
 from collections.abc import AsyncIterator
@@ -21,14 +21,14 @@ Pool = AsyncConnectionPool[Connection]
 
 
 def database_url(settings: DatabaseSettings) -> str:
-    """The gateway's own login; without one it does not start."""
+    """Return the URL with the gateway's login; SystemExit if it is not set."""
     if settings.url is None:
-        raise SystemExit("FLOWS_DATABASE_URL is not set: the gateway's login, a libpq URL")
+        raise SystemExit("set FLOWS_DATABASE_URL to a libpq URL with the gateway's login")
     return settings.url.get_secret_value()
 
 
 def create_pool(settings: DatabaseSettings) -> Pool:
-    """Return a pool that is not open yet; its connections log in as the gateway's own role."""
+    """Return a pool, not yet open, whose connections log in as the gateway's own role."""
     return AsyncConnectionPool(
         database_url(settings),
         connection_class=AsyncConnection[DictRow],
@@ -40,10 +40,10 @@ def create_pool(settings: DatabaseSettings) -> Pool:
     )
 
 
-# One snapshot: what an answer is tagged with, what it is made of and its rows are of one moment.
+# One snapshot, so that the ETag, the groups and the rows of a response belong together.
 ONE_SNAPSHOT = "set transaction isolation level repeatable read, read only"
-# SET ROLE does not bring a role's own settings along; its time limit holds here as at PostgREST.
-# What a cursor finds is wanted whole, so it must not be planned for its first rows.
+# SET ROLE does not apply a role's settings, so its time limit is set here, as in PostgREST. All
+# rows of a cursor are read, so it must not be planned for its first rows.
 AS_CALLER = """
     select
         set_config('statement_timeout', coalesce((
@@ -60,14 +60,14 @@ AS_CALLER = """
 
 @asynccontextmanager
 async def caller_session(pool: Pool, caller: Principal) -> AsyncIterator[Connection]:
-    """Yield a connection inside one read-only transaction that runs as the caller.
+    """Yield a connection within a read-only transaction that runs as the caller.
 
-    `gateway.authorize()` is the function PostgREST runs before each request too: it refuses a
-    tenant's role without an ESCO and a revoked token, and sets the ESCO that every policy reads.
+    `gateway.authorize()`, which PostgREST runs before each request as well, refuses a tenant's role
+    without an ESCO and a revoked token, and sets the ESCO that the policies read.
     """
     async with pool.connection() as connection:
         claims = orjson.dumps(caller.claims).decode()
-        # One trip to the database, BEGIN included; the pool ends what began.
+        # One round trip including BEGIN; the pool ends the transaction.
         async with connection.pipeline():
             await connection.execute(ONE_SNAPSHOT)
             await connection.execute(AS_CALLER, (caller.role, claims, caller.role))

@@ -1,4 +1,4 @@
-"""What the database holds and does: engine, series, aggregates, jobs, and what the engine lacks."""
+"""Status of the database: engine and its limitations, series, aggregates, jobs."""
 
 from typing import Any
 
@@ -7,11 +7,11 @@ from psycopg.rows import dict_row
 
 from app.db.schema import DATABASE_VERSION, program_version
 
-# What plain PostgreSQL does not have, and what takes its place.
+# Functions of TimescaleDB that plain PostgreSQL lacks, and their replacements.
 LACKS = {
     "postgres": (
         "no columnstore: history is not compressed",
-        "no background refresh: each write brings the aggregates up to date before it commits",
+        "no background refresh: each write updates the aggregates before it commits",
         "retention and new partitions need `flows db maintain` (the timer of `flows up` runs it)",
     ),
     "timescale": (),

@@ -218,7 +218,7 @@ def test_a_schema_of_somebody_else_is_refused(scratch: Callable[[], str]) -> Non
     url = scratch()
     with psycopg.connect(url) as connection:
         connection.execute("create schema flows")
-    with pytest.raises(MigrationError, match="did not make"):
+    with pytest.raises(MigrationError, match="was not created by"):
         migrate(url)
 
 
@@ -296,7 +296,7 @@ def test_a_database_newer_than_the_program_is_refused(
     url = scratch()
     (sources / "migrations" / "0003_next.sql").write_text("select;")
     migrate(url, folder=sources)
-    with pytest.raises(MigrationError, match="version 3, this program knows 2"):
+    with pytest.raises(MigrationError, match="version 3, this program has 2"):
         migrate(url)
 
 
@@ -305,7 +305,7 @@ def test_an_older_program_does_not_bring_older_objects_back(migrated: str) -> No
     [(program, checked)] = ask(migrated, "select program, sha256 from gateway.schema_objects")
     ask(migrated, record, "99.0", "")
     try:
-        with pytest.raises(MigrationError, match=r"Flows 99\.0 brought it up to date"):
+        with pytest.raises(MigrationError, match=r"it was migrated by Flows 99\.0"):
             migrate(migrated)
     finally:
         ask(migrated, record, program, checked)
@@ -453,10 +453,10 @@ def test_a_gateway_one_version_older_serves_until_a_migration_ends_it(sources: P
             component = ready.json()["components"]["schema"]
             assert component["status"] == "down"
             assert (component["database"], component["gateway"]) == (4, 2)
-            assert "serves gateways from 3 on, this one is of 2" in component["detail"]
+            assert "serves gateways from 3 on, but this one has 2" in component["detail"]
         refused = serve(own.home, gateway_url(own, url))
         assert refused.returncode == 1
-        assert "serves gateways from 3 on, this one is of 2" in " ".join(refused.stderr.split())
+        assert "serves gateways from 3 on, but this one has 2" in " ".join(refused.stderr.split())
         done = flows(own, "db", "migrate", check=False)
         assert done.returncode == 1
         assert "the database is newer than this program" in " ".join(done.stderr.split())
