@@ -5,7 +5,7 @@ Random numbers are seeded and ids derived from names, so every demo has the same
 
 import math
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import NAMESPACE_DNS, UUID, uuid5
@@ -18,6 +18,8 @@ DAYS = 90
 ESCOS = {"bfce": ("Brookfield Energy", 3), "hmce": ("Hazelmead Energy", 6),
          "wlce": ("Water Lilies Energy", 12)}  # code → name, homes  # fmt: skip
 NATURES = {"A": "power", "B": "heat"}
+# Nature → the lowest and the highest share of its usual energy that a register counts.
+CHANCES = {"power": (0.6, 1.5), "heat": (0.6, 1.3), "solar": (0.2, 1.0)}
 SERIES = {
     "meter_csq": "csq",
     "meter_voltage": "voltage",
@@ -36,8 +38,14 @@ TARIFF = {
 }
 
 
-def load_demo(connection: psycopg.Connection[Any]) -> None:
-    """Load the communities if missing, and half-hours since the last start, in a transaction."""
+Progress = Callable[[int, int], None]
+
+
+def load_demo(connection: psycopg.Connection[Any], progress: Progress) -> None:
+    """Load the communities if missing, and half-hours since the last start, in a transaction.
+
+    `progress` takes the half-hours loaded so far and their total.
+    """
     now = datetime.now(UTC)
     end = now.replace(minute=30 * (now.minute // 30), second=0, microsecond=0)
     with connection.transaction():
@@ -48,7 +56,7 @@ def load_demo(connection: psycopg.Connection[Any]) -> None:
         newest = connection.execute('select max("timestamp") from flows.register_interval_hh')
         last = (newest.fetchone() or (None,))[0]
         start = max(last + HALF_HOUR, end - timedelta(days=DAYS)) if last else None
-        _load_half_hours(connection, start or end - timedelta(days=DAYS), end)
+        _load_half_hours(connection, start or end - timedelta(days=DAYS), end, progress)
 
 
 def _id(*names: object) -> UUID:
@@ -174,43 +182,63 @@ def _load_state(connection: psycopg.Connection[Any], end: datetime) -> None:
         )
 
 
-def _load_half_hours(connection: psycopg.Connection[Any], start: datetime, end: datetime) -> None:
+def _load_half_hours(
+    connection: psycopg.Connection[Any], start: datetime, end: datetime, progress: Progress
+) -> None:
     registers = connection.execute(
         "select r.register_id, r.nature from flows.meter_registers as r where r.notes is null"
     ).fetchall()
+    times = [start + n * HALF_HOUR for n in range((end - start) // HALF_HOUR)]
+    usual = {nature: [_usual(nature, time) for time in times] for nature in CHANCES}
     columns = '(register_id, "timestamp", import_kwh, export_kwh)'
-    with connection.cursor().copy(f"copy flows.register_interval_hh {columns} from stdin") as copy:
-        for register, nature in registers:
-            for row in _half_hours(register, nature, start, end):
-                copy.write_row(row)
+    for done, (register, nature) in enumerate(registers):
+        progress(done * len(times), len(registers) * len(times))
+        lines = _half_hours(register, nature, times, usual[nature])
+        with connection.cursor().copy(
+            f"copy flows.register_interval_hh {columns} from stdin"
+        ) as copy:
+            copy.write("".join(lines))
+    progress(len(registers) * len(times), len(registers) * len(times))
 
 
 def _half_hours(
-    register: UUID, nature: str, start: datetime, end: datetime
-) -> Iterator[tuple[UUID, datetime, float, float]]:
-    """Yield (register, start of the half-hour, import kWh, export kWh)."""
-    habit = random.Random(register.int)  # noqa: S311  (plausible, not secret)
-    size = habit.uniform(0.7, 1.4)
-    time = start
-    while time < end:
-        chance = random.Random(f"{register}{time}")  # noqa: S311
-        hour = time.hour + time.minute / 60
-        winter = (1 + math.cos(2 * math.pi * (time.timetuple().tm_yday - 15) / 365)) / 2
-        imported = exported = 0.0
+    register: UUID, nature: str, times: Sequence[datetime], usual: Sequence[float]
+) -> list[str]:
+    """Lines for COPY: register, start of the half-hour, import kWh, export kWh.
+
+    A half-hour's chance depends on its day and register alone: a later start goes on as the first
+    would have.
+    """
+    size = random.Random(register.int).uniform(0.7, 1.4)  # noqa: S311  (plausible, not secret)
+    low, high = CHANCES[nature]
+    lines = []
+    day, chances = None, [0.0]
+    for time, energy in zip(times, usual, strict=True):
+        if time.date() != day:
+            day = time.date()
+            draw = random.Random(f"{register}{day}").random  # noqa: S311
+            chances = [low + (high - low) * draw() for _ in range(48)]
+        energy *= chances[2 * time.hour + time.minute // 30]
         if nature == "solar":
-            half_day = 6 - 2 * winter  # hours from noon to dusk
-            height = max(0.0, math.cos((hour - 12.5) / half_day * math.pi / 2))
-            sun = height if abs(hour - 12.5) < half_day else 0.0
-            exported = sun * (1 - 0.6 * winter) * 6 * chance.uniform(0.2, 1)
-        elif nature == "heat":
-            morning, evening = _peak(hour, 6.5, 1.5), _peak(hour, 18.5, 3)
-            imported = size * winter * (0.1 + 0.5 * morning + 0.6 * evening)
-            imported *= chance.uniform(0.6, 1.3)
+            lines.append(f"{register}\t{time}\t0\t{energy:.3f}\n")
         else:
-            imported = size * (0.06 + 0.12 * _peak(hour, 7.5, 1.2) + 0.35 * _peak(hour, 18.5, 2))
-            imported *= chance.uniform(0.6, 1.5)
-        yield register, time, round(imported, 3), round(exported, 3)
-        time += HALF_HOUR
+            lines.append(f"{register}\t{time}\t{size * energy:.3f}\t0\n")
+    return lines
+
+
+def _usual(nature: str, time: datetime) -> float:
+    """Energy of a half-hour that a register of this nature usually counts, kWh."""
+    hour = time.hour + time.minute / 60
+    winter = (1 + math.cos(2 * math.pi * (time.timetuple().tm_yday - 15) / 365)) / 2
+    if nature == "solar":
+        half_day = 6 - 2 * winter  # hours from noon to dusk
+        if abs(hour - 12.5) >= half_day:
+            return 0.0
+        height = max(0.0, math.cos((hour - 12.5) / half_day * math.pi / 2))
+        return height * (1 - 0.6 * winter) * 6
+    if nature == "heat":
+        return winter * (0.1 + 0.5 * _peak(hour, 6.5, 1.5) + 0.6 * _peak(hour, 18.5, 3))
+    return 0.06 + 0.12 * _peak(hour, 7.5, 1.2) + 0.35 * _peak(hour, 18.5, 2)
 
 
 def _peak(hour: float, centre: float, width: float) -> float:

@@ -1,8 +1,6 @@
-"""The demo's clients and tokens, one pair per ESCO, created at each start."""
+"""The demo's data, and a client with tokens per ESCO, created at each start."""
 
 import asyncio
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -16,23 +14,23 @@ from app.auth.keys import load_keys
 from app.auth.tokens import LIFETIME_SECONDS, Grant, issue
 from app.db.maintain import follow
 from app.db.session import Connection
-from app.embedded.demo import load_demo
+from app.embedded.demo import Progress, load_demo
 from app.errors import NotFound
 
 DEMO_TOKEN_SECONDS = 7 * 24 * 3600
 SCOPES = ["read", "write"]
 
-Step = Callable[[str], AbstractContextManager[None]]
+
+def load(admin_url: str, progress: Progress) -> None:
+    """Load the demo's data and have the aggregates follow it."""
+    with psycopg.connect(admin_url) as connection:
+        load_demo(connection, progress)
+    follow(admin_url)
 
 
-def demo_escos(admin_url: str, home: Path, issuer: str, step: Step) -> dict[str, Any]:
-    """Load the demo data; return code → id, client_id, client_secret, read_token, write_token."""
-    with psycopg.connect(admin_url) as connection, step("loading demo data"):
-        load_demo(connection)
-        connection.commit()
-        follow(admin_url)
-    with step("creating clients and tokens"):
-        return asyncio.run(_make_clients(admin_url, home, issuer))
+def make_clients(admin_url: str, home: Path, issuer: str) -> dict[str, Any]:
+    """Return code → id, client_id, client_secret, read_token, write_token of each ESCO."""
+    return asyncio.run(_make_clients(admin_url, home, issuer))
 
 
 async def _make_clients(admin_url: str, home: Path, issuer: str) -> dict[str, Any]:

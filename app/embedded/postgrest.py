@@ -67,10 +67,14 @@ class Postgrest:
         self._child: Child | None = None
 
     def start(self) -> None:
-        """Start the process and wait until its schema cache is loaded."""
+        """Start the process."""
         self._child = Child(
             "PostgREST", [str(self._executable), str(CONFIG)], log=self._log, env=self._env
         )
+
+    def wait(self) -> None:
+        """Wait until the schema cache is loaded."""
+        assert self._child is not None  # noqa: S101  (started before)
         self._child.wait_until(self._answers, seconds=30)
 
     def stop(self) -> None:

@@ -8,8 +8,6 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -19,27 +17,15 @@ from app.auth.keyring import publish_keys
 from app.auth.keys import load_keys
 from app.db.maintain import maintain
 from app.db.migrate import migrate
-from app.embedded.demo_clients import demo_escos
+from app.embedded.demo_clients import load, make_clients
 from app.embedded.postgres import EmbeddedPostgres
 from app.embedded.postgrest import Postgrest
 from app.embedded.process import Child, StackError
+from app.embedded.progress import rows, step
 
 MAINTENANCE_SECONDS = 3600
 # The few callers on one machine measure and test, where the limits for production would interfere.
 WIDE_LIMITS = {"FLOWS_LIMITS_CLIENT": "10000/second", "FLOWS_LIMITS_ESCO": "10000/second"}
-
-
-@contextmanager
-def step(what: str) -> Iterator[None]:
-    """Report a step and its duration on standard error."""
-    started = time.monotonic()
-    print(f"  {what} …", end="", flush=True, file=sys.stderr)  # noqa: T201
-    try:
-        yield
-    except BaseException:
-        print(" failed", file=sys.stderr)  # noqa: T201
-        raise
-    print(f" {time.monotonic() - started:.1f} s", flush=True, file=sys.stderr)  # noqa: T201
 
 
 def hold(home: Path) -> TextIO:
@@ -95,12 +81,15 @@ class Stack:
             port=_free_port(),
             public_url=f"{self.base_url}/rest/v1",
         )
-        with step(f"starting the gateway on {self.base_url}"):
-            self._start_gateway(gateway_url)
+        # Both start while the demo's data is loaded.
+        self._gateway = self._start_gateway(gateway_url)
+        self._postgrest.start()
+        escos = self._load_demo() if demo else {}
         with step("starting PostgREST"):
-            self._postgrest.start()
+            self._postgrest.wait()
+        with step(f"starting the gateway on {self.base_url}"):
+            self._gateway.wait_until(lambda: self._answers("/live"), seconds=30)
         with step("waiting until requests can be served"):
-            assert self._gateway is not None  # noqa: S101  (started above)
             self._gateway.wait_until(lambda: self._answers("/ready"), seconds=30)
         contract: dict[str, Any] = {
             "base_url": self.base_url,
@@ -110,7 +99,7 @@ class Stack:
             "engine": self.engine,
         }
         if demo:
-            contract["escos"] = demo_escos(self.database.admin_url, self.home, self.base_url, step)
+            contract["escos"] = escos
             written = self.home / "demo.json"
             partial = self.home / "demo.json.partial"
             partial.touch(mode=0o600)
@@ -141,6 +130,7 @@ class Stack:
                 raise StackError(f"the gateway stopped: {words} (log: {log})")
             if self._postgrest and not self._postgrest.running:
                 self._postgrest.start()
+                self._postgrest.wait()
 
     def stop(self) -> None:
         """Stop the running parts in reverse order."""
@@ -180,9 +170,15 @@ class Stack:
         passwords: dict[str, str] = json.loads(file.read_text())
         return passwords
 
-    def _start_gateway(self, gateway_url: str) -> None:
+    def _load_demo(self) -> dict[str, Any]:
+        with rows("loading demo data", "half-hours") as progress:
+            load(self.database.admin_url, progress)
+        with step("creating clients and tokens"):
+            return make_clients(self.database.admin_url, self.home, self.base_url)
+
+    def _start_gateway(self, gateway_url: str) -> Child:
         assert self._postgrest is not None  # noqa: S101  (made by start)
-        self._gateway = Child(
+        return Child(
             "the gateway",
             [sys.executable, "-m", "app.cli", "serve"],
             log=self.home / "logs" / "gateway.log",
@@ -197,7 +193,6 @@ class Stack:
             }
             | {name: os.environ.get(name, wide) for name, wide in WIDE_LIMITS.items()},
         )
-        self._gateway.wait_until(lambda: self._answers("/live"), seconds=30)
 
     def _answers(self, path: str) -> bool:
         try:

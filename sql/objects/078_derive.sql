@@ -151,12 +151,29 @@ create or replace function flows.reads_changed() returns trigger
 language plpgsql security definer set search_path = ''
 as $$
 begin
-    -- Two hours on either side: that far a new read changes what lies between its neighbours.
-    perform flows.derive_interval_hh(
-        a.register_id, min(a."timestamp") - interval '2 hours', max(a."timestamp") + interval '2 hours'
-    )
-    from added as a
-    group by a.register_id, date_trunc('week', a."timestamp", 'UTC');
+    -- Two hours on either side: that far a new read changes what lies between its neighbours. One without any
+    -- (a counter read once a day) tells of no half-hour.
+    execute format(
+        $sql$
+            select count(flows.derive_interval_hh(
+                w.register_id, w.first_read - interval '2 hours', w.last_read + interval '2 hours'
+            ))
+            from (
+                select a.register_id, min(a."timestamp") as first_read, max(a."timestamp") as last_read
+                from added as a
+                cross join lateral (
+                    select from flows.%I as r
+                    where r.register_id = a.register_id
+                        and r."timestamp" >= a."timestamp" - interval '2 hours'
+                        and r."timestamp" <= a."timestamp" + interval '2 hours'
+                        and r."timestamp" <> a."timestamp"
+                    limit 1
+                ) as neighbour
+                group by a.register_id, date_trunc('week', a."timestamp", 'UTC')
+            ) as w
+        $sql$,
+        tg_table_name
+    );
     return null;
 end $$;
 comment on function flows.reads_changed() is 'Derives half-hours from new counter reads.';
