@@ -3,8 +3,8 @@
 import statistics
 import time
 
-from tests.bench import load
-from tests.bench.load import Request
+from tests.bench import generator
+from tests.bench.generator import Request
 from tests.bench.report import Report
 from tests.conftest import Stack, running_stack
 
@@ -38,10 +38,10 @@ def run(stack: Stack, report: Report) -> None:
             refused: list[float] = []
             for _ in range(ROUNDS):
                 alone.append(_p99(steady))
-                crowd = load.start(costly, connections=16, seconds=SECONDS + 2)
+                crowd = generator.start(costly, connections=16, seconds=SECONDS + 2)
                 time.sleep(1)
                 beside.append(_p99(steady))
-                counted = load.finish(crowd).require(200, 206, 429).statuses
+                counted = generator.finish(crowd).require(200, 206, 429).statuses
                 refused.append(counted.get("429", 0) / sum(counted.values()))
         report.figure(f"{name}: p99 alone", statistics.median(alone), "ms")
         report.figure(f"{name}: p99 beside costly queries", statistics.median(beside), "ms")
@@ -55,5 +55,5 @@ def run(stack: Stack, report: Report) -> None:
 
 
 def _p99(steady: Request) -> float:
-    latencies = load.measure(steady, **STEADY).require(200).latencies
+    latencies = generator.measure(steady, **STEADY).require(200).latencies
     return statistics.quantiles(latencies, n=100)[-1]

@@ -3,8 +3,8 @@
 import statistics
 import time
 
-from tests.bench import load
-from tests.bench.load import Request
+from tests.bench import generator
+from tests.bench.generator import Request
 from tests.bench.report import Report
 from tests.conftest import Stack, running_stack
 
@@ -39,11 +39,11 @@ def run(stack: Stack, report: Report) -> None:
             for name, measured in latencies.items():
                 flood = None
                 if name in NEIGHBOURS:
-                    flood = load.start(neighbour, seconds=SECONDS + 2, **NEIGHBOURS[name])
+                    flood = generator.start(neighbour, seconds=SECONDS + 2, **NEIGHBOURS[name])
                 time.sleep(1)  # until the generator has started and its first burst is over
-                measured += load.measure(steady, **STEADY).require(200).latencies
+                measured += generator.measure(steady, **STEADY).require(200).latencies
                 if flood:
-                    counted = load.finish(flood).require(200, 429).statuses
+                    counted = generator.finish(flood).require(200, 429).statuses
                     if name == FLOOD:
                         served.append(counted["200"] / (SECONDS + 2))
                         refused.append(counted["429"] / (SECONDS + 2))

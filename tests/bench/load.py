@@ -1,166 +1,244 @@
-"""A closed-loop load generator: each connection sends its next request after each response."""
+"""Loading half-hours: every door beside COPY into a copy of the table without our triggers.
 
-import asyncio
-import json
-import statistics
-import subprocess
-import sys
+FLOWS_BENCH_LOADS (default "10000 100000") lists how many half-hours a load has; add 1000000 for an
+hour's worth. Two copies are the measure: one with the table's indexes and checks, and one with its
+foreign key too, which PostgreSQL checks row by row.
+"""
+
+import os
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any
-from urllib.parse import urlsplit
 
-import httptools
-import uvloop
+import httpx
+import psycopg
+from psycopg.conninfo import make_conninfo
 
+from app.db.copy import copy_database
+from app.db.migrate import migrate
+from app.ingest.load import load
+from app.ingest.rows import HalfHour
+from tests.bench.history import History
+from tests.bench.report import Report
+from tests.conftest import Stack
 
-@dataclass(frozen=True)
-class Request:
-    """The request that every connection repeats."""
+LOADS = [int(rows) for rows in os.environ.get("FLOWS_BENCH_LOADS", "10000 100000").split()]
+REGISTERS = 50
+FILE = 20_000  # half-hours of one import, a little over a year
+REQUEST = 10_000  # rows of one request
+LIMIT = ">= 0.5"
+START = datetime(2022, 1, 1, tzinfo=UTC)
+HALF_HOUR = timedelta(minutes=30)
+COLUMNS = '(register_id, "timestamp", import_kwh, export_kwh)'
+AGGREGATES = ("circuit_interval_hh", "circuit_interval_daily", "circuit_interval_daily_london",
+              "circuit_interval_monthly")  # fmt: skip
+PLAIN_COPY = """
+    drop table if exists flows.{name};
+    create table flows.{name} (like flows.register_interval_hh including all);
+"""
+HYPERTABLE = """
+    select public.create_hypertable('flows.{name}', public.by_range('timestamp', interval '7 days'),
+        create_default_indexes => false);
+    alter table flows.{name} set (timescaledb.enable_columnstore,
+        timescaledb.segmentby = 'register_id', timescaledb.orderby = '"timestamp" desc');
+"""
+PARTITIONED = "select flows.make_time_series('{name}')"
+FOREIGN_KEY = """
+    alter table flows.{name} add foreign key (register_id) references flows.meter_registers
+"""
+JOBS_REST = "select public.alter_job(job_id, scheduled => false) from timescaledb_information.jobs"
 
-    url: str
-    headers: dict[str, str]
-    method: str = "GET"
-    body: str = ""
-
-    def raw(self) -> bytes:
-        """Return the bytes of the request."""
-        url = urlsplit(self.url)
-        target = url.path or "/"
-        if url.query:
-            target += f"?{url.query}"
-        headers = {"Host": url.netloc} | self.headers
-        if self.body:
-            headers |= {"Content-Type": "application/json", "Content-Length": str(len(self.body))}
-        lines = [f"{self.method} {target} HTTP/1.1", *(f"{k}: {v}" for k, v in headers.items())]
-        return ("\r\n".join(lines) + "\r\n\r\n" + self.body).encode()
-
-
-@dataclass(frozen=True)
-class Result:
-    """Requests per second, latencies in milliseconds, and number of responses by status."""
-
-    rate: float
-    latencies: list[float]
-    statuses: dict[str, int]
-
-    @property
-    def p50(self) -> float:
-        """The median latency in milliseconds."""
-        return statistics.median(self.latencies)
-
-    def require(self, *statuses: int) -> "Result":
-        """Fail if there were other statuses than these: errors must not count as figures."""
-        assert {int(status) for status in self.statuses} <= set(statuses), self.statuses
-        return self
+Admin = psycopg.Connection[Any]
+Row = tuple[Any, datetime, float]
 
 
-def start(
-    request: Request, *, connections: int, seconds: float, pause: float = 0
-) -> subprocess.Popen[str]:
-    """Start a run with `pause` seconds between a response and the next request; see `finish`."""
-    order = json.dumps(
-        {"request": asdict(request), "connections": connections, "seconds": seconds, "pause": pause}
-    )
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.bench.load"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdin is not None
-    process.stdin.write(order)
-    process.stdin.close()
-    return process
+def run(stack: Stack, report: Report) -> None:
+    """Measure each door in a database never analysed, and in one that was."""
+    with psycopg.connect(stack.contract["database_url"], autocommit=True) as admin:
+        # No analyze comes in between.
+        admin.execute("alter system set autovacuum = off")
+        admin.execute("select pg_reload_conf()")
+        try:
+            for state in ("never analysed", "analysed"):
+                for rows in LOADS:
+                    _compare(stack, admin, report, state, rows)
+        finally:
+            admin.execute("alter system reset autovacuum")
+            admin.execute("select pg_reload_conf()")
 
 
-def finish(process: subprocess.Popen[str]) -> Result:
-    """Wait for a run to end and return its result."""
-    assert process.stdout is not None
-    with process:
-        result = json.loads(process.stdout.read())
-    return Result(**result)
+def _compare(stack: Stack, admin: Admin, report: Report, state: str, rows: int) -> None:
+    url = make_conninfo(stack.contract["database_url"], dbname="bench_load")
+    source_url = make_conninfo(stack.contract["database_url"], dbname="bench_load_source")
+    try:
+        for name, address in (("bench_load", url), ("bench_load_source", source_url)):
+            admin.execute(f"create database {name}".encode())
+            migrate(address)
+        with (
+            psycopg.connect(url, autocommit=True) as target,
+            psycopg.connect(source_url, autocommit=True) as source,
+        ):
+            times = _times(stack, target, source, state, rows)
+    finally:
+        for name in ("bench_load", "bench_load_source"):
+            admin.execute(f"drop database if exists {name} with (force)".encode())
+    bare, keyed = times.pop("COPY, copy"), times.pop("COPY, copy with foreign key")
+    named = f"{rows:,} rows, {state}"
+    report.figure(f"{named}: COPY into the copy", bare / rows * 1e6, "µs/row")
+    report.ratio(f"{named}: foreign key, COPY without / with", bare, keyed)
+    for door, seconds in times.items():
+        report.ratio(f"{named}: {door}, of COPY with the key", keyed, seconds, limit=LIMIT)
+        report.ratio(f"{named}: {door}, of COPY without", bare, seconds)
 
 
-def measure(request: Request, *, connections: int, seconds: float, pause: float = 0) -> Result:
-    """Start a run, wait for its end and return its result."""
-    return finish(start(request, connections=connections, seconds=seconds, pause=pause))
+def _times(stack: Stack, target: Admin, source: Admin, state: str, rows: int) -> dict[str, float]:
+    """Return door → seconds, the best of two turns (one for a million rows)."""
+    history = History(target, "load", 1, REGISTERS)
+    timescale = stack.contract["engine"] == "timescale"
+    if timescale:
+        target.execute(JOBS_REST)
+    for name, key in (("load_copy", ""), ("load_copy_keyed", FOREIGN_KEY)):
+        made = PLAIN_COPY + (HYPERTABLE if timescale else PARTITIONED) + ";" + key
+        for statement in made.format(name=name).split(";\n"):
+            if statement.strip():
+                target.execute(statement.encode())
+    if state == "analysed":
+        _copy(target, "register_interval_hh", _lines(_made(history, 50_000, 2010)))
+        target.execute("analyze")
+    made = _made(history, rows)
+    lines = _lines(made)
+    _source(source, lines, timescale)
+    doors: dict[str, Callable[[], object]] = {
+        "COPY, copy": lambda: _copy(target, "load_copy", lines),
+        "COPY, copy with foreign key": lambda: _copy(target, "load_copy_keyed", lines),
+        "COPY": lambda: _copy(target, "register_interval_hh", lines),
+        "INSERT of a set": lambda: target.execute(
+            f"insert into flows.register_interval_hh {COLUMNS}"
+            ' select register_id, "timestamp", import_kwh, export_kwh from flows.load_copy'.encode()
+        ),
+        "flows import": lambda: _import(target, made),
+        "flows db copy": lambda: copy_database(
+            source.info.dsn + f" password={source.info.password}",
+            target.info.dsn + f" password={target.info.password}",
+            lambda table, done: None,
+        ),
+    }
+    times: dict[str, float] = {}
+    for _ in range(1 if rows >= 1_000_000 else 2):
+        for table in ("load_copy", "load_copy_keyed"):
+            target.execute(f"truncate flows.{table}".encode())
+        for door, work in doors.items():
+            _empty(target, timescale, door == "flows db copy")
+            seconds = _seconds(work)
+            times[door] = min(seconds, times.get(door, seconds))
+    times["bulk insert by /rest"] = _rest(stack, rows)
+    return times
 
 
-class _Connection(asyncio.Protocol):
-    def __init__(
-        self, raw: bytes, pause: float, latencies: list[float], statuses: dict[int, int]
-    ) -> None:
-        self._raw = raw
-        self._pause = pause
-        self._latencies = latencies
-        self._statuses = statuses
-        self.stopping = False
-        self.closed = asyncio.get_running_loop().create_future()
-
-    def connection_made(self, transport: Any) -> None:
-        self._transport = transport
-        self._ask()
-
-    def data_received(self, data: bytes) -> None:
-        self._parser.feed_data(data)
-
-    def on_message_complete(self) -> None:
-        self._latencies.append(time.perf_counter() - self._started)
-        status = self._parser.get_status_code()
-        self._statuses[status] = self._statuses.get(status, 0) + 1
-        if self.stopping:
-            self._transport.close()
-        elif self._pause:
-            asyncio.get_running_loop().call_later(self._pause, self._ask)
-        else:
-            self._ask()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if not self.stopping:
-            self._statuses[0] = self._statuses.get(0, 0) + 1
-        if not self.closed.done():
-            self.closed.set_result(None)
-
-    def _ask(self) -> None:
-        if self._transport.is_closing():
-            return
-        self._parser = httptools.HttpResponseParser(self)
-        self._started = time.perf_counter()
-        self._transport.write(self._raw)
-
-
-async def _measure(request: Request, connections: int, seconds: float, pause: float) -> Result:
-    url = urlsplit(request.url)
-    loop = asyncio.get_running_loop()
-    raw = request.raw()
-    latencies: list[float] = []
-    statuses: dict[int, int] = {}
-    made = [
-        await loop.create_connection(
-            lambda: _Connection(raw, pause, latencies, statuses), url.hostname, url.port
-        )
-        for _ in range(connections)
+def _made(history: History, rows: int, year: int = START.year) -> list[Row]:
+    """Return rows by register and time."""
+    registers = min(REGISTERS, max(1, rows // FILE))
+    start = START.replace(year=year)
+    return [
+        (history.id("register", 1 + number), start + n * HALF_HOUR, n % 400 / 1000)
+        for number in range(registers)
+        for n in range(rows // registers)
     ]
-    await asyncio.sleep(min(0.5, seconds / 4))  # connections and caches warm up
-    latencies.clear()
-    statuses.clear()
+
+
+def _lines(rows: list[Row]) -> bytes:
+    return "".join(
+        f"{register}\t{start}\t{energy}\t0\n" for register, start, energy in rows
+    ).encode()
+
+
+def _copy(connection: Admin, table: str, lines: bytes) -> None:
+    with connection.cursor().copy(f"copy flows.{table} {COLUMNS} from stdin".encode()) as copy:
+        for begin in range(0, len(lines), 65536):
+            copy.write(lines[begin : begin + 65536])
+
+
+def _source(source: Admin, lines: bytes, timescale: bool) -> None:
+    """Fill the database that `flows db copy` reads."""
+    History(source, "load", 1, REGISTERS)
+    if timescale:
+        source.execute(JOBS_REST)
+    source.execute("set session_replication_role = replica")
+    _copy(source, "register_interval_hh", lines)
+
+
+def _empty(target: Admin, timescale: bool, configuration: bool) -> None:
+    """Take every half-hour away; for a copy of a whole database the communities too."""
+    emptied = ["register_interval_hh", "register_extent", "change"]
+    if not timescale:
+        emptied += AGGREGATES
+    for table in emptied:
+        target.execute(f"truncate flows.{table}".encode())
+    if configuration:
+        target.execute("truncate flows.load_copy_keyed")
+        for table in ("circuit_register", "circuits", "meter_shadows", "meter_registers",
+                      "meter_registry", "escos"):  # fmt: skip
+            target.execute(f"delete from flows.{table}".encode())
+
+
+def _import(target: Admin, rows: list[Row]) -> None:
+    for begin in range(0, len(rows), FILE):
+        file = rows[begin : begin + FILE]
+        energies = (
+            HalfHour(line, at, Decimal(str(energy)), None)
+            for line, (_, at, energy) in enumerate(file, start=2)
+        )
+        assert load(target, file[0][0], energies).written == len(file)
+
+
+def _rest(stack: Stack, rows: int) -> float:
+    """Return the seconds that requests of REQUEST rows each take through the gateway."""
+    esco = stack.contract["escos"]["wlce"]
+    with psycopg.connect(stack.contract["database_url"], autocommit=True) as admin:
+        registers = [
+            str(register)
+            for (register,) in admin.execute(
+                "select r.register_id from flows.meter_registers as r"
+                " join flows.meter_registry as m on m.id = r.meter_id where m.esco = %s",
+                (esco["id"],),
+            )
+        ]
+        start, seconds = datetime(2001, 1, 1, tzinfo=UTC), 0.0
+        headers = {
+            "Authorization": f"Bearer {esco['write_token']}",
+            "Prefer": "resolution=merge-duplicates,return=minimal",
+        }
+        try:
+            with httpx.Client(timeout=120, headers=headers) as client:
+                for body in _bodies(registers, start, rows):
+                    began = time.perf_counter()
+                    answer = client.post(
+                        f"{stack.contract['rest_url']}/register_interval_hh", json=body
+                    )
+                    seconds += time.perf_counter() - began
+                    assert answer.status_code in (200, 201), answer.text
+        finally:
+            admin.execute(
+                'delete from flows.register_interval_hh where "timestamp" < %s',
+                (datetime(2010, 1, 1, tzinfo=UTC),),
+            )
+    return seconds
+
+
+def _bodies(registers: list[str], start: datetime, rows: int) -> Iterator[list[dict[str, Any]]]:
+    for begin in range(0, rows, REQUEST):
+        register = registers[begin // REQUEST % len(registers)]
+        first = start + begin // REQUEST // len(registers) * REQUEST * HALF_HOUR
+        yield [
+            {"register_id": register, "timestamp": (first + n * HALF_HOUR).isoformat(),
+             "import_kwh": n % 400 / 1000, "export_kwh": 0}
+            for n in range(min(REQUEST, rows - begin))
+        ]  # fmt: skip
+
+
+def _seconds(work: Callable[[], object]) -> float:
     started = time.perf_counter()
-    await asyncio.sleep(seconds)
-    elapsed = time.perf_counter() - started
-    done = [latency * 1000 for latency in latencies]
-    for _, protocol in made:
-        protocol.stopping = True
-    await asyncio.wait([protocol.closed for _, protocol in made], timeout=10)
-    assert done, "nothing was answered"
-    return Result(
-        rate=len(done) / elapsed,
-        latencies=done,
-        statuses={str(status): count for status, count in statuses.items()},
-    )
-
-
-if __name__ == "__main__":
-    order = json.load(sys.stdin)
-    order["request"] = Request(**order["request"])
-    print(json.dumps(asdict(uvloop.run(_measure(**order)))))
+    work()
+    return time.perf_counter() - started

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.bench import load
-from tests.bench.load import Request, Result
+from tests.bench import generator
+from tests.bench.generator import Request, Result
 from tests.bench.report import Report
 from tests.conftest import Stack, answers, free_port, wait_until
 
@@ -62,7 +62,7 @@ def _alternate(requests: dict[str, Request], connections: int) -> dict[str, list
     results: dict[str, list[Result]] = {door: [] for door in requests}
     for _ in range(ROUNDS):
         for door, request in requests.items():
-            result = load.measure(request, connections=connections, seconds=SECONDS)
+            result = generator.measure(request, connections=connections, seconds=SECONDS)
             results[door].append(result.require(200, 201))
     return results
 

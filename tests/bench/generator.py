@@ -1,0 +1,166 @@
+"""A closed-loop load generator: each connection sends its next request after each response."""
+
+import asyncio
+import json
+import statistics
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+import httptools
+import uvloop
+
+
+@dataclass(frozen=True)
+class Request:
+    """The request that every connection repeats."""
+
+    url: str
+    headers: dict[str, str]
+    method: str = "GET"
+    body: str = ""
+
+    def raw(self) -> bytes:
+        """Return the bytes of the request."""
+        url = urlsplit(self.url)
+        target = url.path or "/"
+        if url.query:
+            target += f"?{url.query}"
+        headers = {"Host": url.netloc} | self.headers
+        if self.body:
+            headers |= {"Content-Type": "application/json", "Content-Length": str(len(self.body))}
+        lines = [f"{self.method} {target} HTTP/1.1", *(f"{k}: {v}" for k, v in headers.items())]
+        return ("\r\n".join(lines) + "\r\n\r\n" + self.body).encode()
+
+
+@dataclass(frozen=True)
+class Result:
+    """Requests per second, latencies in milliseconds, and number of responses by status."""
+
+    rate: float
+    latencies: list[float]
+    statuses: dict[str, int]
+
+    @property
+    def p50(self) -> float:
+        """The median latency in milliseconds."""
+        return statistics.median(self.latencies)
+
+    def require(self, *statuses: int) -> "Result":
+        """Fail if there were other statuses than these: errors must not count as figures."""
+        assert {int(status) for status in self.statuses} <= set(statuses), self.statuses
+        return self
+
+
+def start(
+    request: Request, *, connections: int, seconds: float, pause: float = 0
+) -> subprocess.Popen[str]:
+    """Start a run with `pause` seconds between a response and the next request; see `finish`."""
+    order = json.dumps(
+        {"request": asdict(request), "connections": connections, "seconds": seconds, "pause": pause}
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.bench.generator"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdin is not None
+    process.stdin.write(order)
+    process.stdin.close()
+    return process
+
+
+def finish(process: subprocess.Popen[str]) -> Result:
+    """Wait for a run to end and return its result."""
+    assert process.stdout is not None
+    with process:
+        result = json.loads(process.stdout.read())
+    return Result(**result)
+
+
+def measure(request: Request, *, connections: int, seconds: float, pause: float = 0) -> Result:
+    """Start a run, wait for its end and return its result."""
+    return finish(start(request, connections=connections, seconds=seconds, pause=pause))
+
+
+class _Connection(asyncio.Protocol):
+    def __init__(
+        self, raw: bytes, pause: float, latencies: list[float], statuses: dict[int, int]
+    ) -> None:
+        self._raw = raw
+        self._pause = pause
+        self._latencies = latencies
+        self._statuses = statuses
+        self.stopping = False
+        self.closed = asyncio.get_running_loop().create_future()
+
+    def connection_made(self, transport: Any) -> None:
+        self._transport = transport
+        self._ask()
+
+    def data_received(self, data: bytes) -> None:
+        self._parser.feed_data(data)
+
+    def on_message_complete(self) -> None:
+        self._latencies.append(time.perf_counter() - self._started)
+        status = self._parser.get_status_code()
+        self._statuses[status] = self._statuses.get(status, 0) + 1
+        if self.stopping:
+            self._transport.close()
+        elif self._pause:
+            asyncio.get_running_loop().call_later(self._pause, self._ask)
+        else:
+            self._ask()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self.stopping:
+            self._statuses[0] = self._statuses.get(0, 0) + 1
+        if not self.closed.done():
+            self.closed.set_result(None)
+
+    def _ask(self) -> None:
+        if self._transport.is_closing():
+            return
+        self._parser = httptools.HttpResponseParser(self)
+        self._started = time.perf_counter()
+        self._transport.write(self._raw)
+
+
+async def _measure(request: Request, connections: int, seconds: float, pause: float) -> Result:
+    url = urlsplit(request.url)
+    loop = asyncio.get_running_loop()
+    raw = request.raw()
+    latencies: list[float] = []
+    statuses: dict[int, int] = {}
+    made = [
+        await loop.create_connection(
+            lambda: _Connection(raw, pause, latencies, statuses), url.hostname, url.port
+        )
+        for _ in range(connections)
+    ]
+    await asyncio.sleep(min(0.5, seconds / 4))  # connections and caches warm up
+    latencies.clear()
+    statuses.clear()
+    started = time.perf_counter()
+    await asyncio.sleep(seconds)
+    elapsed = time.perf_counter() - started
+    done = [latency * 1000 for latency in latencies]
+    for _, protocol in made:
+        protocol.stopping = True
+    await asyncio.wait([protocol.closed for _, protocol in made], timeout=10)
+    assert done, "nothing was answered"
+    return Result(
+        rate=len(done) / elapsed,
+        latencies=done,
+        statuses={str(status): count for status, count in statuses.items()},
+    )
+
+
+if __name__ == "__main__":
+    order = json.load(sys.stdin)
+    order["request"] = Request(**order["request"])
+    print(json.dumps(asdict(uvloop.run(_measure(**order)))))
