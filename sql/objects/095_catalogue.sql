@@ -6,34 +6,19 @@ set local role flows_owner;
 create or replace function gateway.describe_api() returns jsonb
 language sql stable set search_path = ''
 as $$
-    with recursive targets as (
-        -- The rule of a view records the origin of each column that is a plain column of another
-        -- relation. Sub-queries precede the view's own target list, so the last match counts.
-        select
-            rule.ev_class as view, found.entry[2]::smallint as attnum, found.position,
-            found.entry[4]::oid as origin, found.entry[5]::smallint as origin_attnum,
-            found.entry[1] ~ ':varnullingrels \(b [0-9]' as nulled
-        from pg_catalog.pg_rewrite as rule
-        cross join lateral pg_catalog.regexp_matches(
-            rule.ev_action::text,
-            '{TARGETENTRY :expr {VAR ([^{}]*)} :resno (\d+) :resname (\S+) :ressortgroupref \d+'
-            ' :resorigtbl (\d+) :resorigcol (\d+) :resjunk false',
-            'g'
-        ) with ordinality as found (entry, position)
-        inner join pg_catalog.pg_attribute as attribute
-            on attribute.attrelid = rule.ev_class and attribute.attnum = found.entry[2]::smallint
-            and attribute.attname = found.entry[3]
-        where rule.ev_class in (
-            select c.oid from pg_catalog.pg_class as c
-            where c.relkind = 'v' and c.relnamespace in (
-                select n.oid from pg_catalog.pg_namespace as n where n.nspname in ('api', 'flows')
-            )
-        )
-    ),
-    origins as (
-        select distinct on (t.view, t.attnum) t.view, t.attnum, t.origin, t.origin_attnum, t.nulled
-        from targets as t
-        order by t.view, t.attnum, t.position desc
+    with computed (view, base) as (
+        -- A view of api is named after the table in flows whose columns it shows. The views that are not
+        -- are declared here, with the table whose columns they show under the same names.
+        values
+            ('circuit_register_extent', 'circuit_register'),
+            ('meter_csq_latest', 'meter_csq'),
+            ('meter_shadows_tariffs', 'meter_registry'),
+            ('meters_clock_drift', 'meter_registry'),
+            ('meters_low_balance', 'meter_registry'),
+            ('meters_offline_all', 'meter_registry'),
+            ('meters_offline_recently', 'meter_registry'),
+            ('register_interval_hh_latest', 'register_interval_hh'),
+            ('register_interval_hh_missing', 'register_interval_hh')
     ),
     exposed as (
         select
@@ -43,31 +28,23 @@ as $$
         where c.relnamespace = 'api'::regnamespace and c.relkind in ('r', 'v', 'm', 'f', 'p')
             and pg_catalog.has_table_privilege(c.oid, 'select')
     ),
-    -- Leads from each exposed column to the table's column that it shows.
-    lineage as (
-        select e.oid, a.attnum, e.oid as origin, a.attnum as origin_attnum, false as nulled
-        from exposed as e
-        inner join pg_catalog.pg_attribute as a on a.attrelid = e.oid
-        where a.attnum > 0 and not a.attisdropped
-        union
-        select l.oid, l.attnum, o.origin, o.origin_attnum, l.nulled or o.nulled
-        from lineage as l
-        inner join origins as o on o.view = l.origin and o.attnum = l.origin_attnum
-    ),
     bases as (
         select
-            l.oid, l.attnum, b.attnotnull and not l.nulled as not_null,
-            b.atthasdef or b.attidentity <> '' as has_default,
-            b.attgenerated <> '' or b.attidentity = 'a' as generated,
+            e.oid, a.attname, a.attnotnull as not_null,
+            a.atthasdef or a.attidentity <> '' as has_default,
+            a.attgenerated <> '' or a.attidentity = 'a' as generated,
             (
                 select pg_catalog.jsonb_agg(pg_catalog.pg_get_constraintdef(k.oid) order by k.conname)
                 from pg_catalog.pg_constraint as k
-                where k.conrelid = l.origin and k.contype = 'c' and k.conkey = array[l.origin_attnum]
+                where k.conrelid = t.oid and k.contype = 'c' and k.conkey = array[a.attnum]
             ) as checks
-        from lineage as l
-        inner join pg_catalog.pg_class as c on l.origin = c.oid and c.relkind in ('r', 'p', 'f')
-        inner join pg_catalog.pg_attribute as b
-            on l.origin = b.attrelid and l.origin_attnum = b.attnum
+        from exposed as e
+        left join computed as c on e.relname = c.view
+        inner join pg_catalog.pg_class as t
+            on t.relname = coalesce(c.base, e.relname) and t.relnamespace = 'flows'::regnamespace
+            and t.relkind in ('r', 'p')
+        inner join pg_catalog.pg_attribute as a
+            on t.oid = a.attrelid and a.attnum > 0 and not a.attisdropped
     ),
     columns as (
         select
@@ -89,7 +66,7 @@ as $$
             )) as facts
         from exposed as e
         inner join pg_catalog.pg_attribute as a on a.attrelid = e.oid
-        left join bases as b on b.oid = e.oid and b.attnum = a.attnum
+        left join bases as b on b.oid = e.oid and b.attname = a.attname
         where a.attnum > 0 and not a.attisdropped
             and pg_catalog.has_column_privilege(e.oid, a.attnum, 'select')
         group by e.oid

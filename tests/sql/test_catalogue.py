@@ -294,3 +294,15 @@ def test_an_offence_is_reported(
 
 def test_every_rule_has_an_offence() -> None:
     assert {rule for rule, _, _ in OFFENCES} == set(RULES)
+
+
+def test_every_relation_of_api_has_base_columns_in_the_document(admin: Admin) -> None:
+    """A view named after no table must be declared in gateway.describe_api()."""
+    (described,) = admin.execute("select gateway.describe_api()").fetchone() or ({},)
+    nullable = {
+        name
+        for name, facts in described["relations"].items()
+        if not any(column["not_null"] for column in facts["columns"].values())
+    }
+    assert described["relations"]
+    assert nullable == set()
