@@ -1,10 +1,20 @@
 # Everything runs in .venv; state of the demo lives in FLOWS_HOME (default .flows).
+# `make help` prints each target with the words after its `##`.
 PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/.ready
 
-.PHONY: setup demo test fuzz lint bench docs
-setup: $(READY)
+# More than two cores' worth: tests wait for processes to start and for answers.
+WORKERS ?= 3
+XDIST := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+
+.PHONY: help setup demo check test fuzz lint bench docs
+.DEFAULT_GOAL := setup
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
+
+setup: $(READY) ## everything into .venv
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version.split()[0])'
@@ -14,30 +24,33 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 # The demo ends with make, also when make is killed outright: the shell's parent is make.
-demo: $(READY)
+demo: $(READY) ## the whole stack with demo data, until Ctrl-C
 	@exec $(VENV)/bin/flows up --demo --parent $$PPID
 
-test: $(READY)
-	$(VENV)/bin/pytest
+check: $(READY) lint ## lint, and the tests that need no stack: under a minute
+	$(VENV)/bin/pytest -m 'not stack' --durations 5
+
+# Each worker has a stack of its own, a copy of a demo that is loaded once in an hour.
+test: $(READY) ## every test, in WORKERS processes (3); the 20 slowest are named
+	$(VENV)/bin/pytest $(XDIST)
 
 # The fuzzing that `make test` does for half a minute, for as long as FLOWS_FUZZ_SECONDS says.
 fuzz: export FLOWS_FUZZ_SECONDS ?= 600
-fuzz: $(READY)
+fuzz: $(READY) ## schemathesis over the document, for FLOWS_FUZZ_SECONDS (600)
 	$(VENV)/bin/pytest tests/openapi/test_fuzz.py
 
-lint: $(READY)
+lint: $(READY) ## ruff, mypy, the layers of app/, sqlfluff
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports --no-logo
 	$(VENV)/bin/sqlfluff lint sql
 
-# ONLY=rest runs one benchmark, JSON=1 prints JSON.
-bench: $(READY)
+bench: $(READY) ## the benchmarks; ONLY=rest runs one, JSON=1 prints JSON
 	$(VENV)/bin/python -m tests.bench $(if $(ONLY),--only $(ONLY)) $(if $(JSON),--json)
 
 # The generated pages, then the site in site/, which a gateway that starts afterwards serves.
 docs: export NO_MKDOCS_2_WARNING = 1
-docs: $(READY)
+docs: $(READY) ## the site in site/, with its generated pages
 	$(VENV)/bin/python -m docs.generators
 	$(VENV)/bin/python -m mkdocs build --strict --quiet

@@ -1,5 +1,6 @@
 """One real stack for the whole run: its own PostgreSQL, PostgREST and gateway, beside any demo."""
 
+import fcntl
 import json
 import os
 import socket
@@ -7,22 +8,33 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import datetime, timedelta
+from datetime import time as clock_time
+from functools import cache
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import httpx
 import psutil
 import psycopg
 import pytest
+from hypothesis import settings as examples
 
 from app.auth.keys import load_keys
 from app.auth.tokens import Grant, issue
 from tests.demo_home import copy_demo_home
 
 STOP_SECONDS = 60
+PATIENCE_SECONDS = 120
+MIDNIGHT = clock_time()
+# A busy machine takes an example's time several times over: that is no finding.
+examples.register_profile("tests", deadline=None)
+examples.load_profile("tests")
+STACK_FIXTURES = {"stack", "own", "parts", "kept", "large_stack", "fuzzed_stack", "strict"}
 
 
 @dataclass(frozen=True)
@@ -39,6 +51,27 @@ class Stack:
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         return httpx.Client(base_url=self.contract["base_url"], headers=headers, timeout=30)
 
+    def midnight(self, days_ago: int, timezone: str = "Europe/London") -> datetime:
+        """A midnight of that zone, counted back from the end of the demo's half-hours."""
+        day = demo_end(self.contract["database_url"]).astimezone(ZoneInfo(timezone)).date()
+        return datetime.combine(day - timedelta(days=days_ago), MIDNIGHT, ZoneInfo(timezone))
+
+    def period(self, first: int, last: int, timezone: str = "Europe/London") -> dict[str, str]:
+        """The parameters of /v1 for the days between two midnights, so many days ago."""
+        bounds = self.midnight(first, timezone), self.midnight(last, timezone)
+        return dict(zip(("period_from", "period_to"), map(datetime.isoformat, bounds), strict=True))
+
+
+@cache
+def demo_end(database_url: str) -> datetime:
+    """The end of the demo's half-hours; tests add others in the far past or future only."""
+    with psycopg.connect(database_url) as admin:
+        ((last,),) = admin.execute(
+            'select max("timestamp") from flows.register_interval_hh where "timestamp" <= now()'
+        ).fetchall()
+    end: datetime = last + timedelta(minutes=30)
+    return end
+
 
 def free_port() -> int:
     """A port that nobody listens on right now."""
@@ -48,8 +81,11 @@ def free_port() -> int:
         return port
 
 
-def wait_until(condition: Callable[[], Any], seconds: float = 30) -> Any:
-    """Poll until the condition holds, and return what it gave."""
+def wait_until(condition: Callable[[], Any], seconds: float = PATIENCE_SECONDS) -> Any:
+    """Poll until the condition holds, and return what it gave.
+
+    Give `seconds` where they are promised; the default only ends a test that would hang.
+    """
     deadline = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < deadline, "it did not happen in time"
@@ -72,6 +108,7 @@ def running_stack(**settings: str) -> Iterator[Stack]:
 
     The folder begins as a copy of one where the demo is loaded.
     """
+    assert "stack" in current_markers, "`make check` would run this: mark the test with `stack`"
     with tempfile.TemporaryDirectory(prefix="flows-test-", dir="/tmp") as folder:
         home = Path(folder) / "home"
         copy_demo_home(home)
@@ -142,6 +179,37 @@ def admin(stack: Stack) -> Iterator[psycopg.Connection[Any]]:
     with psycopg.connect(stack.contract["database_url"]) as connection:
         yield connection
         connection.rollback()
+
+
+# The markers of the test that runs; outside pytest, in the benchmark, any stack may start.
+current_markers = {"stack"}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what needs a stack by its fixtures; tests that start one themselves say so."""
+    for item in items:
+        if STACK_FIXTURES & set(getattr(item, "fixturenames", ())):
+            item.add_marker("stack")
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Run a test beside those of other workers, or `quiet` ones alone."""
+    current_markers.clear()
+    current_markers.update(marker.name for marker in item.iter_markers())
+    with machine(item.config.cache.mkdir("machine"), alone="quiet" in current_markers):
+        return (yield)
+
+
+@contextmanager
+def machine(folder: Path, *, alone: bool) -> Iterator[None]:
+    """Share the machine with other workers' tests, or have it alone; in the order of asking."""
+    with (folder / "queue").open("w") as queue, (folder / "machine").open("w") as held:
+        fcntl.flock(queue, fcntl.LOCK_EX)  # who waits for all others keeps newcomers waiting
+        fcntl.flock(held, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+        fcntl.flock(queue, fcntl.LOCK_UN)
+        yield
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

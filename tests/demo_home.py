@@ -73,7 +73,7 @@ def _fingerprint() -> str:
 def _files(path: Path) -> list[Path]:
     if path.is_file():
         return [path]
-    return sorted(file for file in path.rglob("*") if file.suffix in {".py", ".sql"})
+    return sorted(file for file in path.rglob("*") if file.is_file() and file.suffix != ".pyc")
 
 
 def _usable(template: Path) -> bool:

@@ -47,6 +47,7 @@ def mine(home: Path) -> list[int]:
     return found
 
 
+@pytest.mark.stack
 def test_nothing_is_left_and_the_state_starts_again(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
@@ -66,6 +67,7 @@ def test_nothing_is_left_and_the_state_starts_again(
             time.sleep(0.1)
 
 
+@pytest.mark.stack
 def test_nothing_is_left_of_a_start_whose_parent_was_killed(tmp_path: Path) -> None:
     # A shell that waits, as make does: killed as soon as there is a server to leave behind.
     shell = subprocess.Popen(
@@ -85,6 +87,7 @@ def test_nothing_is_left_of_a_start_whose_parent_was_killed(tmp_path: Path) -> N
         time.sleep(0.1)
 
 
+@pytest.mark.stack
 def test_a_demo_starts_again_with_the_same_rows_and_new_secrets(tmp_path: Path) -> None:
     seen = []
     for _ in range(2):
@@ -116,6 +119,7 @@ def test_a_demo_starts_again_with_the_same_rows_and_new_secrets(tmp_path: Path) 
     assert first["client_secret"] != again["client_secret"]
 
 
+@pytest.mark.stack
 def test_a_second_stack_in_the_same_folder_is_refused_in_one_line(tmp_path: Path) -> None:
     process = start(tmp_path)
     try:
@@ -134,6 +138,7 @@ def test_a_second_stack_in_the_same_folder_is_refused_in_one_line(tmp_path: Path
     assert second.stderr.count("\n") == 1
 
 
+@pytest.mark.stack
 def test_commands_find_the_stack_of_their_folder(tmp_path: Path) -> None:
     process = start(tmp_path)
     try:
@@ -181,6 +186,7 @@ def test_a_taken_port_is_named() -> None:
     assert "FLOWS_PORT" in refused.stderr
 
 
+@pytest.mark.stack
 def test_a_missing_npm_is_named(tmp_path: Path) -> None:
     # With neither postgrest nor npm to be found, and an empty state folder.
     tools = tmp_path / "bin"

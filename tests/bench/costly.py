@@ -2,6 +2,7 @@
 
 import statistics
 import time
+from typing import Any
 
 from tests.bench import generator
 from tests.bench.generator import Request
@@ -12,7 +13,7 @@ ROUNDS = 3
 SECONDS = 4.0
 # A query that no index helps and that reads every row.
 COSTLY = "register_interval_hh?import_kwh=gt.0&order=import_kwh.desc,export_kwh&limit=1"
-STEADY = {"connections": 4, "pause": 0.045, "seconds": SECONDS}
+STEADY: dict[str, Any] = {"connections": 4, "pause": 0.045, "seconds": SECONDS}
 # FLOWS_LIMITS_CONCURRENT, and the limit for the ratio of the other tenant's p99.
 SHARES = {"no share": ("1000", None), "a share of 6": ("6", None), "a share of 2": ("2", "<= 1.5")}
 

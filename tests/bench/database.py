@@ -160,20 +160,17 @@ def _loading(stack: Stack, admin: Admin, report: Report) -> None:
         " on m.id = r.meter_id where m.esco = %s limit 1",
         (esco["id"],),
     ).fetchone() or (None,)
+    works: dict[str, Callable[[list[Any]], object]] = {
+        "COPY": lambda rows: _copy(stack, rows),
+        "flows import": lambda rows: _import(stack, rows),
+        "PostgREST upsert": lambda rows: _post(
+            stack.contract["postgrest_url"], esco["write_token"], rows
+        ),
+        "gateway upsert": lambda rows: _post(stack.contract["rest_url"], esco["write_token"], rows),
+    }
     times: dict[str, list[float]] = {}
     for turn in range(3):
-        for position, (name, work) in enumerate(
-            {
-                "COPY": lambda rows: _copy(stack, rows),
-                "flows import": lambda rows: _import(stack, rows),
-                "PostgREST upsert": lambda rows: _post(
-                    stack.contract["postgrest_url"], esco["write_token"], rows
-                ),
-                "gateway upsert": lambda rows: _post(
-                    stack.contract["rest_url"], esco["write_token"], rows
-                ),
-            }.items()
-        ):
+        for position, (name, work) in enumerate(works.items()):
             start = datetime(2002 + turn * 4 + position, 1, 1, tzinfo=UTC)
             rows = [(register, start + n * timedelta(minutes=30), 0.25) for n in range(BULK)]
             times.setdefault(name, []).append(_seconds(lambda: work(rows)))  # noqa: B023

@@ -2,6 +2,7 @@
 
 import statistics
 import time
+from typing import Any
 
 from tests.bench import generator
 from tests.bench.generator import Request
@@ -12,10 +13,13 @@ ROUNDS = 8
 SECONDS = 5.0  # about 400 responses in each window
 QUOTAS = {"FLOWS_LIMITS_CLIENT": "100/second", "FLOWS_LIMITS_ESCO": "200/second"}
 # The caller whose requests are measured: about 80 of them a second, some at the same time.
-STEADY = {"connections": 4, "pause": 0.045, "seconds": SECONDS}
+STEADY: dict[str, Any] = {"connections": 4, "pause": 0.045, "seconds": SECONDS}
 # The load of its neighbour: none; as much as its quota allows; as much as it can.
 ALONE, WITHIN, FLOOD = "alone", "beside a caller within its quota", "beside the flood"
-NEIGHBOURS = {WITHIN: {"connections": 4, "pause": 0.04}, FLOOD: {"connections": 200}}
+NEIGHBOURS: dict[str, dict[str, Any]] = {
+    WITHIN: {"connections": 4, "pause": 0.04},
+    FLOOD: {"connections": 200},
+}
 
 
 def run(stack: Stack, report: Report) -> None:

@@ -136,6 +136,8 @@ async def _measure(request: Request, connections: int, seconds: float, pause: fl
     raw = request.raw()
     latencies: list[float] = []
     statuses: dict[int, int] = {}
+    assert url.hostname
+    assert url.port
     made = [
         await loop.create_connection(
             lambda: _Connection(raw, pause, latencies, statuses), url.hostname, url.port

@@ -100,8 +100,8 @@ def _times(stack: Stack, target: Admin, source: Admin, state: str, rows: int) ->
     if timescale:
         target.execute(JOBS_REST)
     for name, key in (("load_copy", ""), ("load_copy_keyed", FOREIGN_KEY)):
-        made = PLAIN_COPY + (HYPERTABLE if timescale else PARTITIONED) + ";" + key
-        for statement in made.format(name=name).split(";\n"):
+        ddl = PLAIN_COPY + (HYPERTABLE if timescale else PARTITIONED) + ";" + key
+        for statement in ddl.format(name=name).split(";\n"):
             if statement.strip():
                 target.execute(statement.encode())
     if state == "analysed":

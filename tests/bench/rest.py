@@ -5,7 +5,7 @@ import shutil
 import statistics
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -43,14 +43,13 @@ def run(stack: Stack, report: Report) -> None:
     with _nginx(stack.contract["postgrest_url"]) as nginx:
         doors = {"direct": stack.contract["postgrest_url"], "gateway": stack.contract["rest_url"]}
         doors |= {"nginx": nginx} if nginx else {}
+        kinds: dict[str, Callable[[str], Request]] = {
+            "small read": lambda url: Request(f"{url}/meter_registry?select=serial&limit=3", read),
+            "1,000 rows": lambda url: Request(f"{url}/register_interval_hh?limit=1000", read),
+            "insert": lambda url: Request(f"{url}/sites_new", write, "POST", row),
+        }
         for connections in (1, 16):
-            for kind, build in {
-                "small read": lambda url: Request(
-                    f"{url}/meter_registry?select=serial&limit=3", read
-                ),
-                "1,000 rows": lambda url: Request(f"{url}/register_interval_hh?limit=1000", read),
-                "insert": lambda url: Request(f"{url}/sites_new", write, "POST", row),
-            }.items():
+            for kind, build in kinds.items():
                 requests = {door: build(url) for door, url in doors.items()}
                 _compare(report, f"{kind}, {connections}", _alternate(requests, connections))
     with stack.client("wlce", "write") as client:

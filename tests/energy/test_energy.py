@@ -1,6 +1,7 @@
 """`/v1/energy`: sums of raw half-hours by local day, isolation of ESCOs, refused parameters."""
 
-from datetime import datetime, timedelta
+import itertools
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -10,6 +11,7 @@ import psycopg
 import pytest
 
 from tests.conftest import Stack
+from tests.energy.conftest import HALF_HOUR, OwnHome
 
 
 def own_circuit(stack: Stack, esco: str) -> str:
@@ -25,12 +27,17 @@ def ask(stack: Stack, esco: str | None, **params: Any) -> httpx.Response:
         return client.get("/v1/energy", params=params)
 
 
+def half_hours(start: datetime, end: datetime) -> int:
+    """The half-hours between two local times."""
+    return (end.astimezone(UTC) - start.astimezone(UTC)) // HALF_HOUR
+
+
 @pytest.mark.parametrize("timezone", ["Europe/London", "Asia/Kathmandu", "Australia/Lord_Howe"])
 def test_days_are_local_days(stack: Stack, admin: psycopg.Connection[Any], timezone: str) -> None:
     circuit = own_circuit(stack, "wlce")
     zone = ZoneInfo(timezone)
-    end = datetime.now(zone).replace(hour=0, minute=0, second=0, microsecond=0)
-    start = end - timedelta(days=60)
+    end = stack.midnight(0, timezone)
+    start = stack.midnight(60, timezone)
     answer = ask(
         stack, "wlce", circuit=circuit, timezone=timezone,
         period_from=start.isoformat(), period_to=end.isoformat(),
@@ -51,9 +58,47 @@ def test_days_are_local_days(stack: Stack, admin: psycopg.Connection[Any], timez
     for day, energies in days.items():
         assert Decimal(str(rows[day]["import_kwh"])) == sum(energies)
         assert rows[day]["present_intervals"] == len(energies)
-    # The clocks of London went back on 25 October 2026, those of Lord Howe forward by half an hour.
-    hours = {row["expected_intervals"] for row in rows.values()}
-    assert hours <= {46, 47, 48, 49, 50}
+        midnight = datetime.fromisoformat(day).replace(tzinfo=zone)
+        expected = half_hours(midnight, midnight + timedelta(days=1))
+        assert rows[day]["expected_intervals"] == expected
+
+
+@pytest.mark.parametrize(
+    ("timezone", "changes"),
+    [
+        ("Europe/London", {"2025-10-26": 50, "2026-03-29": 46}),
+        ("Australia/Lord_Howe", {"2025-10-05": 47, "2026-04-05": 49}),
+        ("Asia/Kathmandu", {"2025-10-26": 48}),
+    ],
+)
+def test_a_day_of_a_clock_change_has_its_own_length(
+    own_home: OwnHome, timezone: str, changes: dict[str, int]
+) -> None:
+    zone = ZoneInfo(timezone)
+    for changed, length in changes.items():
+        middle = datetime.fromisoformat(changed).replace(tzinfo=zone)
+        days = [middle + timedelta(days=n) for n in range(-2, 4)]
+        # A half-hour that runs over midnight, as in Kathmandu, belongs to the day it begins on.
+        first, last = (day.astimezone(UTC) for day in (days[0], days[-1]))
+        own_home.read(first + timedelta(minutes=-first.minute % 30),
+                      last + timedelta(minutes=-last.minute % 30))  # fmt: skip
+        period = {"period_from": days[0].isoformat(), "period_to": days[-1].isoformat()}
+        asked = period | {"timezone": timezone, "granularity": "P1D"}
+        answer = own_home.client.get("/v1/energy", params=asked)
+        assert answer.status_code == 200, answer.text
+        found = [
+            (row["interval_start"][:10], row["expected_intervals"], row["present_intervals"],
+             Decimal(str(row["import_kwh"])))
+            for row in answer.json()["rows"]
+        ]  # fmt: skip
+        lengths = [length if day == middle else 48 for day in days[:-1]]
+        assert [half_hours(day, day + timedelta(days=1)) for day in days[:-1]] == lengths
+        read = iter(range(1, sum(lengths) + 1))  # thousandths of a kWh, as they were inserted
+        assert found == [
+            (f"{day:%Y-%m-%d}", count, count,
+             Decimal(sum(itertools.islice(read, count))) / 1000)
+            for day, count in zip(days[:-1], lengths, strict=True)
+        ]  # fmt: skip
 
 
 def test_a_foreign_circuit_and_an_unknown_one_are_the_same_404(stack: Stack) -> None:

@@ -7,6 +7,7 @@ from collections import defaultdict
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import httpx
 import psycopg
@@ -15,7 +16,7 @@ import pytest
 from tests.conftest import Stack, flows
 
 Admin = psycopg.Connection[Any]
-PERIOD = {"period_from": "2026-10-20T00:00+01:00", "period_to": "2026-10-30T00:00Z"}
+LONDON = ZoneInfo("Europe/London")
 
 # Every half-hour with all of its group keys, read from the tables.
 RAW = """
@@ -41,7 +42,12 @@ def get(stack: Stack, path: str, esco: str = "wlce", **params: Any) -> httpx.Res
     """Send GET with a read token of the ESCO."""
     headers = params.pop("headers", {})
     with stack.client(esco) as client:
-        return client.get(path, params=PERIOD | params, headers=headers)
+        return client.get(path, params=period(stack) | params, headers=headers)
+
+
+def period(stack: Stack) -> dict[str, str]:
+    """Ten days of the demo."""
+    return stack.period(37, 27)
 
 
 def rows_of(answer: httpx.Response) -> list[dict[str, Any]]:
@@ -51,9 +57,9 @@ def rows_of(answer: httpx.Response) -> list[dict[str, Any]]:
     return rows
 
 
-def raw(admin: Admin) -> list[dict[str, Any]]:
+def raw(stack: Stack, admin: Admin) -> list[dict[str, Any]]:
     """Return the half-hours of wlce in the period."""
-    cursor = admin.execute(RAW, PERIOD)
+    cursor = admin.execute(RAW, period(stack))
     names = [column.name for column in cursor.description or ()]
     return [dict(zip(names, row, strict=True)) for row in cursor]
 
@@ -68,13 +74,11 @@ def raw(admin: Admin) -> list[dict[str, Any]]:
 def test_every_grouping_adds_up_to_the_raw_half_hours(
     stack: Stack, admin: Admin, group_by: list[str]
 ) -> None:
-    zone_change = datetime(2026, 10, 25, 1, tzinfo=UTC)
     expected: dict[tuple[Any, ...], list[Any]] = defaultdict(
         lambda: [Decimal(0), Decimal(0), set()]
     )
-    for row in raw(admin):
-        offset = timedelta(hours=1) if row["timestamp"] < zone_change else timedelta()
-        day = (row["timestamp"].astimezone(UTC) + offset).date().isoformat()
+    for row in raw(stack, admin):
+        day = row["timestamp"].astimezone(LONDON).date().isoformat()
         key = (day, *(row[name] for name in group_by))
         expected[key][0] += row["import_kwh"]
         expected[key][1] += row["export_kwh"]
@@ -95,12 +99,13 @@ def test_every_grouping_adds_up_to_the_raw_half_hours(
             exported,
         )
         assert found[key]["meters_reporting"] == len(meters)
-        hours = 50 if key[0] == "2026-10-25" else 48
-        assert found[key]["expected_intervals"] == hours
+        start = datetime.fromisoformat(key[0]).replace(tzinfo=LONDON)
+        length = (start + timedelta(days=1)).astimezone(UTC) - start.astimezone(UTC)
+        assert found[key]["expected_intervals"] == length / timedelta(minutes=30)
 
 
 def test_every_scope_shows_its_own_part(stack: Stack, admin: Admin) -> None:
-    half_hours = raw(admin)
+    half_hours = raw(stack, admin)
     home = next(row for row in half_hours if row["property"])
     for path, name in (
         ("circuits", "circuit"),
@@ -161,7 +166,8 @@ def test_an_unchanged_answer_is_not_sent_again(stack: Stack) -> None:
     assert other.status_code == 200
     with stack.client("wlce", "write") as client:
         # Write a late reading, then restore it.
-        where = {"timestamp": "eq.2026-10-22T12:00:00Z", "limit": "1", "order": "register_id"}
+        noon = stack.midnight(34) + timedelta(hours=12)
+        where = {"timestamp": f"eq.{noon.isoformat()}", "limit": "1", "order": "register_id"}
         (row,) = client.get("/rest/v1/register_interval_hh", params=where).json()
         key = {"timestamp": where["timestamp"], "register_id": f"eq.{row['register_id']}"}
         for energy in (row["import_kwh"] + 1, row["import_kwh"]):
@@ -179,18 +185,18 @@ def test_an_unchanged_answer_is_not_sent_again(stack: Stack) -> None:
 CHANGES = {
     "a late reading": (
         "update flows.register_interval_hh set import_kwh = import_kwh + 1"
-        " where register_id = %(register)s and \"timestamp\" = '2026-10-23T12:00Z'",
+        ' where register_id = %(register)s and "timestamp" = %(noon)s',
         "update flows.register_interval_hh set import_kwh = import_kwh - 1"
-        " where register_id = %(register)s and \"timestamp\" = '2026-10-23T12:00Z'",
+        ' where register_id = %(register)s and "timestamp" = %(noon)s',
     ),
     "a removed reading": (
         "delete from flows.register_interval_hh"
-        " where register_id = %(register)s and \"timestamp\" = '2026-10-23T12:00Z'",
+        ' where register_id = %(register)s and "timestamp" = %(noon)s',
         'insert into flows.register_interval_hh (register_id, "timestamp", import_kwh, export_kwh)'
-        " values (%(register)s, '2026-10-23T12:00Z', 0.5, 0)",
+        " values (%(register)s, %(noon)s, %(import_kwh)s, %(export_kwh)s)",
     ),
     "a mapping that ends": (
-        "update flows.circuit_register set end_time = '2026-10-24T00:00Z'"
+        "update flows.circuit_register set end_time = %(midnight)s"
         " where circuit = %(circuit)s and register = %(register)s",
         "update flows.circuit_register set end_time = null"
         " where circuit = %(circuit)s and register = %(register)s",
@@ -229,13 +235,24 @@ def test_what_changed_since_brings_an_answer_up_to_date(
             " order by 1 limit 1",
             (stack.contract["escos"]["wlce"]["id"],),
         ).fetchone() or (None, None)
+        noon = stack.midnight(34) + timedelta(hours=12)
+        ((imported, exported),) = committed.execute(
+            "select import_kwh, export_kwh from flows.register_interval_hh"
+            ' where register_id = %s and "timestamp" = %s',
+            (home[1], noon),
+        ).fetchall()
+        values = {
+            "circuit": home[0], "register": home[1], "noon": noon, "midnight": stack.midnight(33),
+            "import_kwh": imported, "export_kwh": exported,
+        }  # fmt: skip
+        before = ask()["rows"]
         since = datetime.now(UTC).isoformat()
         kept: dict[str, list[Any]] = defaultdict(list)
-        for row in ask()["rows"]:
+        for row in before:
             kept[row["interval_start"]].append(row)
         assert ask(updated_since=since)["rows"] == []
         for statement in CHANGES[change]:
-            committed.execute(statement, {"circuit": home[0], "register": home[1]})
+            committed.execute(statement, values)
             committed.execute("call flows.follow()")
             changed = ask(updated_since=since)["rows"]
             assert changed
@@ -252,3 +269,4 @@ def test_what_changed_since_brings_an_answer_up_to_date(
             )
             if change in ("a late reading", "a removed reading"):
                 assert len({row["interval_start"] for row in changed}) <= 2
+        assert whole == before  # as it was

@@ -44,14 +44,14 @@ def _id(name: str) -> str:
 
 
 SITES = {"north": _id("north"), "south": _id("south")}
-CIRCUITS = {
+CIRCUITS: dict[str, dict[str, str | None]] = {
     _id("c1"): {"circuit_type": "power", "site": SITES["north"]},
     _id("c2"): {"circuit_type": "heat", "site": SITES["north"]},
     _id("c3"): {"circuit_type": "solar", "site": SITES["south"]},
     _id("c4"): {"circuit_type": "power", "site": None},
 }
 # Meter → its registers and the properties on its service head.
-METERS = {
+METERS: dict[str, tuple[list[str], list[str]]] = {
     "PROP1": (["r1", "r2"], ["p1", "p2"]),
     "PROP2": (["r3", "r4"], ["p2"]),
     "PROP3": (["r5"], []),

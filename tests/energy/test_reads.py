@@ -13,9 +13,9 @@ import psycopg
 import pytest
 
 from tests.conftest import Stack
+from tests.energy.conftest import OwnHome
 
 Admin = psycopg.Connection[Any]
-PERIOD = {"period_from": "2026-10-20T00:00+01:00", "period_to": "2026-10-22T00:00+01:00"}
 WINDOWED = ["energy", "balance", "profile", "peak", "completeness"]
 READS = [*WINDOWED, "latest"]
 
@@ -23,9 +23,13 @@ READS = [*WINDOWED, "latest"]
 def get(stack: Stack, read: str, esco: str = "wlce", **params: Any) -> httpx.Response:
     """Send GET with a read token of the ESCO; `read` may begin with the path of a circuit, …"""
     headers = params.pop("headers", {})
-    period = {} if read.endswith("latest") else PERIOD
     with stack.client(esco) as client:
-        return client.get(f"/v1/{read}", params=period | params, headers=headers)
+        return client.get(f"/v1/{read}", params=period(stack, read) | params, headers=headers)
+
+
+def period(stack: Stack, read: str) -> dict[str, str]:
+    """Two days of the demo, for a read that takes a period."""
+    return {} if read.endswith("latest") else stack.period(37, 35)
 
 
 @pytest.fixture
@@ -75,7 +79,7 @@ def test_nothing_of_another_esco_is_shown(stack: Stack, admin: Admin, read: str)
         assert foreign.json()["detail"] == unknown.json()["detail"]
         assert foreign.json()["code"] == "not_found"
     with stack.client(None) as client:
-        assert client.get(f"/v1/{read}", params=PERIOD).status_code == 401
+        assert client.get(f"/v1/{read}", params=stack.period(37, 35)).status_code == 401
 
 
 @pytest.mark.parametrize("read", READS)
@@ -223,7 +227,7 @@ def test_the_etag_changes_exactly_when_the_data_do(
         " order by m.circuit limit 1)"
     )
     esco = stack.contract["escos"]["wlce"]["id"]
-    end = datetime(2026, 10, 21, tzinfo=UTC)
+    end = stack.midnight(36)
     tag = first.headers["etag"]
     for ends in (end, None):
         committed.execute(f"update flows.circuit_register set end_time = %s {where}", (ends, esco))
@@ -280,9 +284,8 @@ def test_headers_carry_the_metadata_that_lines_cannot(stack: Stack, read: str, f
         assert (told is None) == (shown is None)
         if told:
             assert datetime.fromisoformat(told) == datetime.fromisoformat(shown)
-    period = {} if read == "latest" else PERIOD
     with stack.client("wlce") as client:
-        head = client.head(f"/v1/{read}", params=period | {"format": form})
+        head = client.head(f"/v1/{read}", params=period(stack, read) | {"format": form})
     assert (head.status_code, head.content) == (200, b"")
     ignored = {"date", "x-request-id", "server-timing", "transfer-encoding", "ratelimit"}
     assert {n: v for n, v in head.headers.items() if n not in ignored} == {
@@ -291,7 +294,8 @@ def test_headers_carry_the_metadata_that_lines_cannot(stack: Stack, read: str, f
     if read == "latest":
         return
     with stack.client("wlce") as client:
-        refused = client.head(f"/v1/{read}", params=PERIOD | {"timezone": "Mars/Olympus"})
+        wrong = period(stack, read) | {"timezone": "Mars/Olympus"}
+        refused = client.head(f"/v1/{read}", params=wrong)
     assert (refused.status_code, refused.content) == (422, b"")
 
 
@@ -332,39 +336,45 @@ def test_the_latest_is_the_newest_half_hour_and_the_balance(stack: Stack, admin:
     assert [row["meter"] for row in solar] == ["WLCEPV01"]
 
 
-def test_a_new_balance_shows_at_once(stack: Stack, committed: Admin) -> None:
-    before = get(stack, "latest")
-    meter = before.json()["rows"][0]
-    set_balance = (
-        "update flows.meter_shadows set balance = %s where id ="
-        " (select id from flows.meter_registry where serial = %s)"
-    )
-    try:
-        committed.execute(set_balance, (3.5, meter["meter"]))
-        after = get(stack, "latest", headers={"If-None-Match": before.headers["etag"]})
+def test_a_new_balance_shows_at_once(own_home: OwnHome) -> None:
+    def ask(**headers: str) -> httpx.Response:
+        return own_home.client.get("/v1/latest", headers=headers)
+
+    def balance(answer: httpx.Response) -> float | None:
+        (row,) = answer.json()["rows"]
+        found: float | None = row["balance"]
+        return found
+
+    tag = ""
+    for credit in (7.25, 3.5):
+        own_home.execute(f"update flows.meter_shadows set balance = {credit} where id = %(meter)s")
+        after = ask(**{"If-None-Match": tag})
         assert after.status_code == 200
-        assert after.json()["rows"][0]["balance"] == 3.5
-    finally:
-        committed.execute(set_balance, (meter["balance"], meter["meter"]))
-        committed.execute(
-            "delete from flows.meter_prepay_balance where balance in (3.5, %s)"
-            " and \"timestamp\" > now() - interval '1 minute'"
-            " and meter_id = (select id from flows.meter_registry where serial = %s)",
-            (meter["balance"], meter["meter"]),
-        )
+        assert balance(after) == credit
+        tag = after.headers["etag"]
+    assert ask(**{"If-None-Match": tag}).status_code == 304
 
 
-def test_the_future_has_no_gaps(stack: Stack) -> None:
-    tomorrow = datetime.now(UTC) + timedelta(days=1)
-    since = datetime.now(UTC) - timedelta(days=2)
-    answer = get(
-        stack, "completeness", period_from=since.isoformat(), period_to=tomorrow.isoformat()
-    )
-    ends = [gap["end"] for row in answer.json()["rows"] for gap in row["gaps"]]
-    assert all(datetime.fromisoformat(end) <= datetime.now(UTC) for end in ends)
-    assert {row["expected_intervals"] for row in answer.json()["rows"]} <= {95, 96}
-    to_come = get(
-        stack, "completeness", period_from=tomorrow.isoformat(),
-        period_to=(tomorrow + timedelta(days=1)).isoformat(),
-    )  # fmt: skip
+def test_the_future_has_no_gaps(own_home: OwnHome) -> None:
+    def half_hours_until_now() -> datetime:
+        now = datetime.now(UTC)
+        return now.replace(minute=30 * (now.minute // 30), second=0, microsecond=0)
+
+    # Readings stopped five hours before the last half-hour that has ended.
+    before = half_hours_until_now()
+    since, stopped = before - timedelta(days=2), before - timedelta(hours=5)
+    own_home.read(since, stopped)
+    tomorrow = before + timedelta(days=1)
+    asked = {"period_from": since.isoformat(), "period_to": tomorrow.isoformat()}
+    (row,) = own_home.client.get("/v1/completeness", params=asked).json()["rows"]
+    (gap,) = row["gaps"]
+    # Another half-hour may have ended meanwhile.
+    until = datetime.fromisoformat(gap["end"])
+    assert before <= until <= half_hours_until_now()
+    assert datetime.fromisoformat(gap["start"]) == stopped
+    assert row["expected_intervals"] == (until - since) / timedelta(minutes=30)
+    assert row["present_intervals"] == (stopped - since) / timedelta(minutes=30)
+    day_after = (tomorrow + timedelta(days=1)).isoformat()
+    asked = {"period_from": tomorrow.isoformat(), "period_to": day_after}
+    to_come = own_home.client.get("/v1/completeness", params=asked)
     assert to_come.json()["rows"] == []

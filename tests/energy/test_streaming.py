@@ -89,7 +89,7 @@ def test_a_long_answer_waits_for_its_reader(
 
 
 def test_pages_of_json_are_no_longer_than_they_say(long_reader: httpx.Client) -> None:
-    asked = PERIOD | {"group_by": "circuit", "limit": 90_000}
+    asked: dict[str, str | int] = {**PERIOD, "group_by": "circuit", "limit": 90_000}
     seen = 0
     pages = 0
     cursor: str | None = None

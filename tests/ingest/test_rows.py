@@ -26,7 +26,9 @@ def starts(text: str, **form: object) -> list[str]:
 
 def test_energy_is_exact_and_without_binary_noise() -> None:
     (row,) = read("2011-07-01 01:30,0.48200000000000004,0.0\n", export_column="made")
-    assert row == HalfHour(2, datetime(2011, 6, 30, 15, 30, tzinfo=UTC), Decimal("0.482"), 0)
+    assert row == HalfHour(
+        2, datetime(2011, 6, 30, 15, 30, tzinfo=UTC), Decimal("0.482"), Decimal(0)
+    )
 
 
 @pytest.mark.parametrize(("unit", "kwh"), [("Wh", "0.25"), ("kWh", "250"), ("MWh", "250000")])

@@ -221,7 +221,9 @@ def test_the_document_is_served_while_postgrest_hangs(stack: Stack) -> None:
     (postgrest,) = (
         psutil.Process(connection.pid)
         for connection in psutil.net_connections("tcp")
-        if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port
+        if connection.status == psutil.CONN_LISTEN
+        and connection.laddr
+        and connection.laddr.port == port
     )
     with stack.client(None) as client:
         before = client.get("/openapi.json")

@@ -66,7 +66,7 @@ def environment(stack: Stack) -> dict[str, str]:
 
 def run(*command: Any, **options: Any) -> str:
     """Run a program that must succeed; return what it printed."""
-    done = subprocess.run(
+    done: subprocess.CompletedProcess[str] = subprocess.run(
         [str(word) for word in command],
         capture_output=True,
         text=True,

@@ -2,7 +2,6 @@
 
 import shutil
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -145,9 +144,8 @@ def test_a_wrong_secret_is_reported_and_can_be_retyped(stack: Stack, page: Page)
 def test_a_day_of_energy_is_fetched(stack: Stack, page: Page) -> None:
     energy = open_operation(page, "energy", "getEnergy")
     authorize(page, stack)
-    midnight = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-    fill(energy, "period_from", (midnight - timedelta(days=1)).isoformat())
-    fill(energy, "period_to", midnight.isoformat())
+    for name, value in stack.period(2, 1, "UTC").items():
+        fill(energy, name, value)
     status, _, body = execute(page, energy, "/v1/energy")
     assert status == 200
     assert '"import_kwh"' in body

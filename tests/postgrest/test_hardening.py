@@ -274,6 +274,7 @@ def in_flight(stack: Stack) -> int:
     return int(found[1])
 
 
+@pytest.mark.stack
 def test_slow_clients_are_dropped_and_hold_nothing() -> None:
     waits = ("FLOWS_HTTP_HEAD_SECONDS", "FLOWS_HTTP_BODY_SECONDS", "FLOWS_HTTP_SEND_SECONDS")
     with running_stack(FLOWS_METRICS="open", **dict.fromkeys(waits, "1")) as stack:
@@ -298,6 +299,7 @@ def test_slow_clients_are_dropped_and_hold_nothing() -> None:
             assert client.get("/rest/v1/escos").status_code == 200
 
 
+@pytest.mark.stack
 def test_a_stranger_page_may_not_call_and_a_listed_one_may() -> None:
     origin = "https://app.example.org"
     asked = {

@@ -121,6 +121,7 @@ def test_a_mapping_changes_what_lies_between_its_old_and_its_new_bounds(
     (end,) = admin.execute(
         "select date_trunc('hour', now(), 'UTC') - interval '100 hours'"
     ).fetchone() or (None,)
+    assert end
     changed = (
         "select kind, lower(period), upper(period) from flows.change"
         " where id > %s and kind = 'mapping' order by 2, 3"

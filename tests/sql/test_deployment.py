@@ -111,8 +111,9 @@ def deployed(stack: Stack) -> Iterator[Admin]:
 def one(connection: Admin, query: str, *args: object) -> tuple[Any, ...]:
     """The only row of a query."""
     rows = connection.execute(query, args).fetchall()
-    assert len(rows) == 1, rows
-    return rows[0]
+    (row,) = rows
+    found: tuple[Any, ...] = row
+    return found
 
 
 def test_every_table_of_the_data_model_is_there(deployed: Admin) -> None:

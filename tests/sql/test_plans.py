@@ -79,7 +79,7 @@ class Explained:
     def __init__(self, session: Admin, statement: str, parameters: dict[str, Any]) -> None:
         """Execute it."""
         explain = "explain (analyze, buffers, format json) " + statement
-        (found,) = session.execute(explain.encode(), parameters).fetchone() or ({},)
+        ((found,),) = session.execute(explain.encode(), parameters).fetchall()
         root = found[0]["Plan"]
         scans = [
             node

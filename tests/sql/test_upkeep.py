@@ -121,6 +121,7 @@ def test_a_correction_in_the_columnstore_reaches_the_aggregates(
         (register, at),
     ).fetchone()
     assert before
+    assert at
     for energy in (123, before[0]):
         statuses = []
         for esco in stack.contract["escos"]:
