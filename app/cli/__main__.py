@@ -12,13 +12,14 @@ from app.cli.output import fail
 from app.cli.serve import serve
 from app.cli.tokens import token
 from app.cli.up import up
+from app.cli.version import options
 
 app = typer.Typer(
-    help="The Flows gateway.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="markdown",
 )
+app.callback()(options)
 app.command()(serve)
 app.command()(up)
 app.command("import")(import_file)
