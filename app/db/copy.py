@@ -17,6 +17,20 @@ SERIES = """
     select name from flows.series() where key <> 'circuit_id'
     order by name <> 'register_interval_hh', key desc, name
 """
+# information_schema.columns shows the same, table by table, in ten times the time.
+COLUMNS = """
+    select c.relname, a.attname
+    from pg_catalog.pg_attribute as a
+    join pg_catalog.pg_class as c on c.oid = a.attrelid
+    where c.relnamespace = to_regnamespace('flows') and c.relname = any(%s)
+        and c.relkind in ('r', 'p', 'v', 'f')
+        and a.attnum > 0 and not a.attisdropped and a.attgenerated = ''
+        and (
+            pg_has_role(c.relowner, 'usage')
+            or has_column_privilege(c.oid, a.attnum, 'select, insert, update, references')
+        )
+"""
+BUFFER_BYTES = 65_536
 
 
 def copied_tables(target: psycopg.Connection) -> list[str]:
@@ -36,20 +50,21 @@ def copy_database(
     with psycopg.connect(source_url) as source, psycopg.connect(target_url) as target:
         source.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
         source.read_only = True
-        for table in copied_tables(target):
-            columns = _columns(source, table) & _columns(target, table)
-            if columns:
+        tables = copied_tables(target)
+        there, here = _columns(source, tables), _columns(target, tables)
+        for table in tables:
+            if columns := there[table] & here[table]:
                 copied[table] = _copy(source, target, table, sorted(columns), progress)
     return copied
 
 
-def _columns(connection: psycopg.Connection, table: str) -> set[str]:
-    rows = connection.execute(
-        "select column_name from information_schema.columns"
-        " where table_schema = 'flows' and table_name = %s and is_generated = 'NEVER'",
-        (table,),
-    )
-    return {row[0] for row in rows}
+def _columns(connection: psycopg.Connection, tables: list[str]) -> dict[str, set[str]]:
+    """Return table → columns that rows have values of and that the user may use."""
+    rows = connection.execute(COLUMNS, (tables,))
+    columns: dict[str, set[str]] = {table: set() for table in tables}
+    for table, column in rows:
+        columns[table].add(column)
+    return columns
 
 
 def _copy(
@@ -65,10 +80,22 @@ def _copy(
     read = sql.SQL("copy (select {columns} from {table}) to stdout").format(**names)
     write = sql.SQL("copy {table} ({columns}) from stdin").format(**names)
     rows = 0
+    # A block of COPY is one row: they are handed on by the buffer.
+    buffer = bytearray()
+
+    def hand_on(into: psycopg.Copy) -> None:
+        nonlocal rows
+        into.write(bytes(buffer))
+        rows += buffer.count(b"\n")
+        buffer.clear()
+        progress(table, rows)
+
     with source.cursor().copy(read) as out, target.cursor() as cursor:
         with cursor.copy(write) as into:
             for block in out:
-                into.write(block)
-                rows += bytes(block).count(b"\n")
-                progress(table, rows)
+                buffer += block
+                if len(buffer) >= BUFFER_BYTES:
+                    hand_on(into)
+            if buffer:
+                hand_on(into)
         return cursor.rowcount
