@@ -186,12 +186,12 @@ class PlanError(RestError):
     message = "None of these media types are available: plans are not"
 
 
-def problems() -> list[type[Problem]]:
+def problem_classes() -> list[type[Problem]]:
     """Return all classes of Problem, ordered by status."""
     return sorted((Problem, *Problem.__subclasses__()), key=lambda problem: problem.status)
 
 
-def rest_errors() -> list[type[RestError]]:
+def rest_error_classes() -> list[type[RestError]]:
     """Return all classes of RestError, ordered by status."""
     return sorted(RestError.__subclasses__(), key=lambda error: error.status)
 

@@ -25,7 +25,7 @@ BUSY_SECONDS = 300.0
 PAUSE_SECONDS = 1.0
 
 AdminConnection = psycopg.Connection[tuple[Any, ...]]
-Progress = Callable[[str], None]
+StepProgress = Callable[[str], None]
 
 # Created after the first migration, which creates their schema.
 RECORDS = """
@@ -70,7 +70,7 @@ def migrate(
     *,
     logins: tuple[str, ...] = (),
     folder: Path = SQL,
-    progress: Progress = lambda line: None,
+    progress: StepProgress = lambda line: None,
 ) -> str:
     """Bring the database up to date and return its engine, `timescale` or `postgres`.
 
@@ -90,7 +90,7 @@ def migrate(
     return engine
 
 
-def _lock(connection: AdminConnection, progress: Progress) -> None:
+def _lock(connection: AdminConnection, progress: StepProgress) -> None:
     if not _one(connection, "select pg_try_advisory_lock(%s)", LOCK)[0]:
         progress("waiting for another `flows db migrate` to end")
         connection.execute("select pg_advisory_lock(%s)", (LOCK,))
@@ -110,7 +110,9 @@ def _choose_engine(connection: AdminConnection) -> str:
     return "timescale" if installed else "postgres"
 
 
-def _upgrade(connection: AdminConnection, engine: str, folder: Path, progress: Progress) -> None:
+def _upgrade(
+    connection: AdminConnection, engine: str, folder: Path, progress: StepProgress
+) -> None:
     files = migrations(engine, folder)
     ours, of_dbmate, filled = _one(connection, SCHEMA_STATE)
     if not ours and of_dbmate and filled:
@@ -156,7 +158,7 @@ def _compare(files: list[Migration], applied: dict[int, tuple[str, str]]) -> Non
 
 
 def _adopt(
-    connection: AdminConnection, engine: str, baseline: list[Migration], progress: Progress
+    connection: AdminConnection, engine: str, baseline: list[Migration], progress: StepProgress
 ) -> None:
     """Record the first migrations as applied to a database of 0.1, which dbmate created."""
     progress("comparing this database of 0.1 with the baseline")
@@ -190,7 +192,7 @@ def _record(connection: AdminConnection, file: Migration) -> None:
 
 
 def _apply_objects(
-    connection: AdminConnection, files: list[SqlFile], schema_version: int, progress: Progress
+    connection: AdminConnection, files: list[SqlFile], schema_version: int, progress: StepProgress
 ) -> None:
     """Apply sql/objects if its text, or the version of the schema, has changed since last time."""
     row = connection.execute(

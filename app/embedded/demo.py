@@ -38,10 +38,10 @@ TARIFF = {
 }
 
 
-Progress = Callable[[int, int], None]
+RowProgress = Callable[[int, int], None]
 
 
-def load_demo(connection: psycopg.Connection[Any], progress: Progress) -> None:
+def load_demo(connection: psycopg.Connection[Any], progress: RowProgress) -> None:
     """Load the communities if missing, and half-hours since the last start, in a transaction.
 
     `progress` takes the half-hours loaded so far and their total.
@@ -183,7 +183,7 @@ def _load_state(connection: psycopg.Connection[Any], end: datetime) -> None:
 
 
 def _load_half_hours(
-    connection: psycopg.Connection[Any], start: datetime, end: datetime, progress: Progress
+    connection: psycopg.Connection[Any], start: datetime, end: datetime, progress: RowProgress
 ) -> None:
     registers = connection.execute(
         "select r.register_id, r.nature from flows.meter_registers as r where r.notes is null"

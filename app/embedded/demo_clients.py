@@ -14,14 +14,14 @@ from app.auth.keys import load_keys
 from app.auth.tokens import LIFETIME_SECONDS, Grant, issue
 from app.db.maintain import follow
 from app.db.session import Connection
-from app.embedded.demo import Progress, load_demo
+from app.embedded.demo import RowProgress, load_demo
 from app.errors import NotFound
 
 DEMO_TOKEN_SECONDS = 7 * 24 * 3600
 SCOPES = ["read", "write"]
 
 
-def load(admin_url: str, progress: Progress) -> None:
+def load_and_follow(admin_url: str, progress: RowProgress) -> None:
     """Load the demo's data and have the aggregates follow it."""
     with psycopg.connect(admin_url) as connection:
         load_demo(connection, progress)

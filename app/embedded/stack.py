@@ -17,7 +17,7 @@ from app.auth.keyring import publish_keys
 from app.auth.keys import load_keys
 from app.db.maintain import maintain
 from app.db.migrate import migrate
-from app.embedded.demo_clients import load, make_clients
+from app.embedded.demo_clients import load_and_follow, make_clients
 from app.embedded.postgres import EmbeddedPostgres
 from app.embedded.postgrest import Postgrest
 from app.embedded.process import Child, StackError
@@ -172,7 +172,7 @@ class Stack:
 
     def _load_demo(self) -> dict[str, Any]:
         with rows("loading demo data", "half-hours") as progress:
-            load(self.database.admin_url, progress)
+            load_and_follow(self.database.admin_url, progress)
         with step("creating clients and tokens"):
             return make_clients(self.database.admin_url, self.home, self.base_url)
 

@@ -87,7 +87,7 @@ def _operation(method: str, path: str, operation: dict[str, Any], secured: bool)
     else:
         operation["security"] = []
     body = "requestBody" in operation
-    problems = responses.problems(path, body=body, token=secured)
+    problems = responses.error_responses(path, body=body, token=secured)
     operation["responses"] = dict(sorted((problems | answers).items()))
     return operation
 

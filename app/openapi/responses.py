@@ -23,9 +23,9 @@ from app.errors import (
     UnsupportedMediaType,
     UpstreamTimeout,
     UrlTooLong,
-    rest_errors,
+    problem_classes,
+    rest_error_classes,
 )
-from app.errors import problems as catalogue
 from app.openapi.types import JsonSchema
 
 Response = dict[str, Any]
@@ -42,7 +42,10 @@ SCHEMAS: dict[str, JsonSchema] = {
             "code": {
                 "type": "string",
                 "description": "\n".join(
-                    ["", *(f"- `{problem.code}`: {problem.title}." for problem in catalogue())]
+                    [
+                        "",
+                        *(f"- `{problem.code}`: {problem.title}." for problem in problem_classes()),
+                    ]
                 ),
             },
             "detail": {"type": ["string", "null"]},
@@ -153,7 +156,9 @@ def components() -> dict[str, Response]:
     refused = _by_status(ON_REST)
     for status, (name, description, code, message) in POSTGREST.items():
         examples = {code: message} | {
-            error.code: error.message for error in rest_errors() if str(error.status) == status
+            error.code: error.message
+            for error in rest_error_classes()
+            if str(error.status) == status
         }
         bodies = {
             code: {"code": code, "message": message, "details": None, "hint": None}
@@ -182,7 +187,7 @@ def rest(*statuses: str, body: bool) -> dict[str, Response]:
     return {status: _reference(names[status]) for status in sorted(names)}
 
 
-def problems(path: str, *, body: bool, token: bool) -> dict[str, Response]:
+def error_responses(path: str, *, body: bool, token: bool) -> dict[str, Response]:
     """Return references to the error responses of one of the gateway's own operations."""
     found = {*ANY, *(WITH_BODY if body else ()), *(WITH_TOKEN if token else ())}
     for start, beyond in BY_PATH.items():
@@ -222,7 +227,7 @@ def _reference(name: str) -> Response:
 
 def _by_status(classes: Iterable[type[Problem]]) -> dict[str, list[type[Problem]]]:
     found: dict[str, list[type[Problem]]] = {}
-    for problem in catalogue():
+    for problem in problem_classes():
         if problem in classes:
             found.setdefault(str(problem.status), []).append(problem)
     return found

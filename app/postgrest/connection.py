@@ -31,7 +31,7 @@ class UpstreamUnanswered(UpstreamLost):
     """The connection ended before any byte of the response: it may have been closed while idle."""
 
 
-class State(Enum):
+class ConnectionState(Enum):
     """The state of a connection: between requests, or of the response to the current one."""
 
     IDLE = auto()  # no request is open; incoming bytes would be an error
@@ -54,7 +54,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         self._loop = asyncio.get_running_loop()
         self._buffer = memoryview(bytearray(BUFFER_BYTES))
         self._parser = HttpResponseParser(self)
-        self.state = State.IDLE
+        self.state = ConnectionState.IDLE
         self._loss: UpstreamLost | None = None
         self._change: asyncio.Future[None] | None = None
         self._pieces: list[bytes] = []
@@ -70,22 +70,22 @@ class UpstreamConnection(asyncio.BufferedProtocol):
     @property
     def open(self) -> bool:
         """True until either end closes the connection."""
-        return self.state is not State.CLOSED and not self._transport.is_closing()
+        return self.state is not ConnectionState.CLOSED and not self._transport.is_closing()
 
     @property
     def complete(self) -> bool:
         """True once the whole response has arrived; some of it may not be read yet."""
-        return self.state is State.ANSWERED
+        return self.state is ConnectionState.ANSWERED
 
     @property
     def reusable(self) -> bool:
         """True if the connection can carry another request."""
-        done = self.state is State.ANSWERED and not self._pieces
+        done = self.state is ConnectionState.ANSWERED and not self._pieces
         return done and not self._must_close and self.open
 
     def keep(self, now: float) -> None:
         """Mark the connection as idle since `now`, in seconds of the monotonic clock."""
-        self.state = State.IDLE
+        self.state = ConnectionState.IDLE
         self.idle_since = now
 
     def close(self) -> None:
@@ -106,8 +106,8 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         UpstreamSilent if no response comes in time, UpstreamLost if the connection ends before the
         head is complete, UpstreamUnanswered if it ends before any byte.
         """
-        if self.state is not State.CLOSED:
-            self.state = State.ASKED
+        if self.state is not ConnectionState.CLOSED:
+            self.state = ConnectionState.ASKED
         self._head_only = head_only
         self._must_close = False
         self.status = 0
@@ -125,7 +125,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
             head = b""  # it was sent with the first piece
             while self._writing_paused and not self.status:
                 await self._wait()
-            if self.status or self.state is State.CLOSED:
+            if self.status or self.state is ConnectionState.CLOSED:
                 self._must_close = True  # the body remains incomplete
                 return
         if rest := head + (b"0\r\n\r\n" if chunked else b""):
@@ -137,7 +137,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         UpstreamLost if the connection ends before the body does.
         """
         while not self._pieces:
-            if self.state is State.ANSWERED:
+            if self.state is ConnectionState.ANSWERED:
                 return b""
             await self._wait()
         piece = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
@@ -168,12 +168,12 @@ class UpstreamConnection(asyncio.BufferedProtocol):
 
     def _lose(self) -> None:
         """Record that nothing more will arrive."""
-        if self.state in (State.IDLE, State.ASKED):
+        if self.state in (ConnectionState.IDLE, ConnectionState.ASKED):
             self._loss = UpstreamUnanswered("PostgREST closed the connection.")
-            self.state = State.CLOSED
-        elif self.state is State.ANSWERING:
+            self.state = ConnectionState.CLOSED
+        elif self.state is ConnectionState.ANSWERING:
             self._loss = UpstreamLost("PostgREST closed the connection.")
-            self.state = State.CLOSED
+            self.state = ConnectionState.CLOSED
         self._must_close = True
         self._wake()
 
@@ -184,15 +184,15 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         return self._buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        if self.state is State.ASKED:
-            self.state = State.ANSWERING
+        if self.state is ConnectionState.ASKED:
+            self.state = ConnectionState.ANSWERING
         try:
             self._parser.feed_data(self._buffer[:nbytes])
         except (HttpParserError, HttpParserUpgrade):
             self._transport.abort()
             self._lose()
             return
-        if self._head_only and self.state is State.ANSWERED:
+        if self._head_only and self.state is ConnectionState.ANSWERED:
             self._parser = HttpResponseParser(self)  # the old one expects a body
         if self._unread > UNREAD_BYTES:
             self._transport.pause_reading()
@@ -215,7 +215,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         self._wake()
 
     def on_message_begin(self) -> None:
-        if self.state is not State.ANSWERING:
+        if self.state is not ConnectionState.ANSWERING:
             raise UpstreamLost("PostgREST sent data without a request.")
         self._incoming = []
 
@@ -230,7 +230,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         self._incoming = []  # trailers are not passed on
         if self._head_only:
             self._must_close |= (b"connection", b"close") in self.headers
-            self.state = State.ANSWERED
+            self.state = ConnectionState.ANSWERED
 
     def on_body(self, body: bytes) -> None:
         if not self._head_only:
@@ -240,7 +240,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
     def on_message_complete(self) -> None:
         if self.status and not self._head_only:
             self._must_close |= not self._parser.should_keep_alive()
-            self.state = State.ANSWERED
+            self.state = ConnectionState.ANSWERED
 
 
 def _chunk(piece: bytes) -> bytes:

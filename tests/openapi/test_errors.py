@@ -14,7 +14,7 @@ import pytest
 
 from app.auth.keys import load_keys
 from app.auth.tokens import Grant, issue
-from app.errors import MethodNotAllowed, Problem, RestError, problems, rest_errors
+from app.errors import MethodNotAllowed, Problem, RestError, problem_classes, rest_error_classes
 from tests.conftest import Stack, running_stack, wait_until
 
 Document = dict[str, Any]
@@ -100,24 +100,24 @@ def test_every_class_is_in_the_document(described: Document) -> None:
     shown = {(kind, status, code) for found in codes(described).values()
              for kind, status, code in found}  # fmt: skip
     said = described["components"]["schemas"]["Problem"]["properties"]["code"]["description"]
-    for problem in problems():
+    for problem in problem_classes():
         assert f"- `{problem.code}`: {problem.title}." in said
         # An operation that is described is never refused for its method.
         expected = problem is not MethodNotAllowed
         assert ((PROBLEM_JSON, str(problem.status), problem.code) in shown) == expected
-    for error in rest_errors():
+    for error in rest_error_classes():
         assert ("application/json", str(error.status), error.code) in shown
     # And nothing is shown as problem+json that no class stands for.
     assert {(status, code) for kind, status, code in shown if kind == PROBLEM_JSON} <= {
-        (str(problem.status), problem.code) for problem in problems()
+        (str(problem.status), problem.code) for problem in problem_classes()
     }
 
 
 def test_every_class_is_one_of_a_kind() -> None:
-    codes = [problem.code for problem in problems()]
+    codes = [problem.code for problem in problem_classes()]
     assert len(codes) == len(set(codes))
-    assert all(issubclass(problem, Problem) for problem in problems())
-    assert all(issubclass(error, RestError) for error in rest_errors())
+    assert all(issubclass(problem, Problem) for problem in problem_classes())
+    assert all(issubclass(error, RestError) for error in rest_error_classes())
 
 
 def check(document: Document, operation: str, answer: httpx.Response, code: str) -> None:

@@ -10,7 +10,12 @@ from typing import Any
 
 import pytest
 
-from app.postgrest.connection import State, UpstreamConnection, UpstreamLost, UpstreamSilent
+from app.postgrest.connection import (
+    ConnectionState,
+    UpstreamConnection,
+    UpstreamLost,
+    UpstreamSilent,
+)
 from app.postgrest.pool import Upstream
 from app.settings import PostgrestSettings
 
@@ -349,23 +354,23 @@ def test_a_connection_names_its_state() -> None:
         address = listener.sockets[0].getsockname()
         loop = asyncio.get_running_loop()
         _, connection = await loop.create_connection(lambda: UpstreamConnection(5.0), *address)
-        state: Callable[[], State] = lambda: connection.state  # noqa: E731
-        assert state() is State.IDLE
+        state: Callable[[], ConnectionState] = lambda: connection.state  # noqa: E731
+        assert state() is ConnectionState.IDLE
         request = b"GET / HTTP/1.1\r\n\r\n"
         asking = asyncio.create_task(connection.ask(request, None, chunked=False, head_only=False))
         await asyncio.sleep(0)
-        assert state() is State.ASKED
+        assert state() is ConnectionState.ASKED
         asked.set()
         await asking
-        assert state() is State.ANSWERING
+        assert state() is ConnectionState.ANSWERING
         answered.set()
         assert await body_of(connection) == b"ok"
-        assert state() is State.ANSWERED
+        assert state() is ConnectionState.ANSWERED
         assert connection.reusable
         connection.keep(loop.time())
-        assert state() is State.IDLE
+        assert state() is ConnectionState.IDLE
         ended.set()  # PostgREST closes what it kept long enough
-        while connection.state is not State.CLOSED:  # noqa: ASYNC110  (it has no event to wait for)
+        while connection.state is not ConnectionState.CLOSED:  # noqa: ASYNC110  (it has no event to wait for)
             await asyncio.sleep(0)
         listener.close()
 
