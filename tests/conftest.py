@@ -1,4 +1,4 @@
-"""One real stack for the whole run: its own PostgreSQL, PostgREST and gateway, beside any demo."""
+"""Fixtures: one real stack for the whole run, independent of any running demo."""
 
 import fcntl
 import json
@@ -39,32 +39,32 @@ STACK_FIXTURES = {"stack", "own", "parts", "kept", "large_stack", "fuzzed_stack"
 
 @dataclass(frozen=True)
 class Stack:
-    """A running stack: the contract of demo.json."""
+    """A running stack; `contract` is the content of its demo.json."""
 
     home: Path
     contract: dict[str, Any]
     process: subprocess.Popen[str]
 
     def client(self, esco: str | None, kind: str = "read") -> httpx.Client:
-        """An HTTP client of the gateway with the ESCO's token, or with none."""
+        """Return an HTTP client of the gateway with a token of the ESCO, or without a token."""
         token = self.contract["escos"][esco][f"{kind}_token"] if esco else None
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         return httpx.Client(base_url=self.contract["base_url"], headers=headers, timeout=30)
 
     def midnight(self, days_ago: int, timezone: str = "Europe/London") -> datetime:
-        """A midnight of that zone, counted back from the end of the demo's half-hours."""
+        """Return a midnight of the zone, counted back from the end of the demo's half-hours."""
         day = demo_end(self.contract["database_url"]).astimezone(ZoneInfo(timezone)).date()
         return datetime.combine(day - timedelta(days=days_ago), MIDNIGHT, ZoneInfo(timezone))
 
     def period(self, first: int, last: int, timezone: str = "Europe/London") -> dict[str, str]:
-        """The parameters of /v1 for the days between two midnights, so many days ago."""
+        """Return the parameters of /v1 for a period between two midnights, given in days ago."""
         bounds = self.midnight(first, timezone), self.midnight(last, timezone)
         return dict(zip(("period_from", "period_to"), map(datetime.isoformat, bounds), strict=True))
 
 
 @cache
 def demo_end(database_url: str) -> datetime:
-    """The end of the demo's half-hours; tests add others in the far past or future only."""
+    """Return the end of the demo's half-hours; tests add others only far in past or future."""
     with psycopg.connect(database_url) as admin:
         ((last,),) = admin.execute(
             'select max("timestamp") from flows.register_interval_hh where "timestamp" <= now()'
@@ -74,7 +74,7 @@ def demo_end(database_url: str) -> datetime:
 
 
 def free_port() -> int:
-    """A port that nobody listens on right now."""
+    """Return a port that is free right now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -82,9 +82,9 @@ def free_port() -> int:
 
 
 def wait_until(condition: Callable[[], Any], seconds: float = PATIENCE_SECONDS) -> Any:
-    """Poll until the condition holds, and return what it gave.
+    """Poll until the condition is true; return its value.
 
-    Give `seconds` where they are promised; the default only ends a test that would hang.
+    Give `seconds` if they are promised; the default only ends a test that would hang.
     """
     deadline = time.monotonic() + seconds
     while not (found := condition()):
@@ -94,7 +94,7 @@ def wait_until(condition: Callable[[], Any], seconds: float = PATIENCE_SECONDS) 
 
 
 def answers(url: str, *statuses: int) -> bool:
-    """Whether anything (or one of `statuses`) is answered there."""
+    """Return whether a URL answers, with one of `statuses` if given."""
     try:
         status = httpx.get(url, timeout=5).status_code
     except httpx.HTTPError:
@@ -104,9 +104,9 @@ def answers(url: str, *statuses: int) -> bool:
 
 @contextmanager
 def running_stack(**settings: str) -> Iterator[Stack]:
-    """Run `flows up --demo` on free ports in a folder of its own, with FLOWS_… `settings`.
+    """Run `flows up --demo` on free ports in a new folder, with FLOWS_… `settings`.
 
-    The folder begins as a copy of one where the demo is loaded.
+    The folder is a copy of one in which the demo is loaded already.
     """
     assert "stack" in current_markers, "`make check` would run this: mark the test with `stack`"
     with tempfile.TemporaryDirectory(prefix="flows-test-", dir="/tmp") as folder:
@@ -129,9 +129,9 @@ def running_stack(**settings: str) -> Iterator[Stack]:
 
 
 def process_of(pid: int, name: str, home: Path | None = None) -> psutil.Process:
-    """The process below `pid` that does the work: guards have children, workers have none."""
+    """Return the working process below `pid`: the one without children, as guards have some."""
     for process in psutil.Process(pid).children(recursive=True):
-        # Backends of PostgreSQL come and go meanwhile.
+        # Backends of PostgreSQL may end meanwhile.
         with suppress(psutil.NoSuchProcess):
             named = name in " ".join(process.cmdline()) and not process.children()
             if named and (home is None or process.environ().get("FLOWS_HOME") == str(home)):
@@ -141,13 +141,13 @@ def process_of(pid: int, name: str, home: Path | None = None) -> psutil.Process:
 
 @pytest.fixture(scope="session")
 def stack() -> Iterator[Stack]:
-    """One stack for all tests; each leaves it as it found it."""
+    """The stack shared by all tests; each test leaves it as it was."""
     with running_stack() as running:
         yield running
 
 
 def flows(stack: Stack, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-    """A `flows` command as an operator of the stack types it."""
+    """Run a `flows` command on the stack."""
     done = subprocess.run(
         [sys.executable, "-m", "app.cli", *words],
         env=os.environ | {"FLOWS_HOME": str(stack.home)},
@@ -161,7 +161,7 @@ def flows(stack: Stack, *words: str, check: bool = True) -> subprocess.Completed
 
 @pytest.fixture(scope="session")
 def engine(stack: Stack) -> str:
-    """What keeps the time series: `timescale` or `postgres`."""
+    """The engine that stores the time series: `timescale` or `postgres`."""
     name: str = stack.contract["engine"]
     return name
 
@@ -175,19 +175,19 @@ def monitoring_token(stack: Stack) -> str:
 
 @pytest.fixture
 def admin(stack: Stack) -> Iterator[psycopg.Connection[Any]]:
-    """A superuser's connection, rolled back at the end."""
+    """A superuser's connection that is rolled back at the end."""
     with psycopg.connect(stack.contract["database_url"]) as connection:
         yield connection
         connection.rollback()
 
 
-# The markers of the test that runs; outside pytest, in the benchmark, any stack may start.
+# The markers of the running test; outside pytest, in benchmarks, any stack may start.
 current_markers = {"stack"}
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what needs a stack by its fixtures; tests that start one themselves say so."""
+    """Mark tests with fixtures that need a stack; tests that start one are marked themselves."""
     for item in items:
         if STACK_FIXTURES & set(getattr(item, "fixturenames", ())):
             item.add_marker("stack")
@@ -195,7 +195,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    """Run a test beside those of other workers, or `quiet` ones alone."""
+    """Run a test in parallel with those of other workers, but `quiet` tests alone."""
     current_markers.clear()
     current_markers.update(marker.name for marker in item.iter_markers())
     with machine(item.config.cache.mkdir("machine"), alone="quiet" in current_markers):
@@ -204,16 +204,16 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
 
 @contextmanager
 def machine(folder: Path, *, alone: bool) -> Iterator[None]:
-    """Share the machine with other workers' tests, or have it alone; in the order of asking."""
+    """Share the machine with other workers' tests, or use it alone; first come, first served."""
     with (folder / "queue").open("w") as queue, (folder / "machine").open("w") as held:
-        fcntl.flock(queue, fcntl.LOCK_EX)  # who waits for all others keeps newcomers waiting
+        fcntl.flock(queue, fcntl.LOCK_EX)  # a test that waits for all others blocks newcomers
         fcntl.flock(held, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
         fcntl.flock(queue, fcntl.LOCK_UN)
         yield
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Say which engine the run was on."""
+    """Print the engine of the run."""
     binaries = os.environ.get("FLOWS_POSTGRES_BIN", "the embedded PostgreSQL")
     found = list((Path(binaries).parent / "lib").glob("timescaledb-*.so"))
     kept = "TimescaleDB" if found else "plain PostgreSQL (no TimescaleDB here)"

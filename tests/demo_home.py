@@ -1,8 +1,8 @@
 """The demo's state folder, loaded once: every stack of the tests starts from a copy of it.
 
-The copies come from a template below `.pytest_cache`, one for each engine and for each content of
-what the template is made by. A template is used for an hour: the demo's half-hours are appended up
-to now at each start, its slower series are not.
+The copies are made from a template below `.pytest_cache`, one for each engine and each state of the
+sources that create it. A template is used for an hour, because a start appends the demo's
+half-hours up to now, but not its slower series.
 """
 
 import fcntl
@@ -35,30 +35,30 @@ MADE_BY = (
 )
 CACHE = ROOT / ".pytest_cache" / "d" / "demo-homes"
 BEST_BEFORE_SECONDS = 3600
-KEPT = 4  # templates: two engines, of two states of the sources
+KEPT = 4  # templates to keep: of two engines and two states of the sources
 STOP_SECONDS = 60
-# A test's database outlives no crash of the machine, so it need not wait for the disk.
+# A test's database need not survive a crash of the machine, so it does not wait for the disk.
 SERVER_SETTINGS = "fsync = off\nmin_wal_size = 32MB\n"
 
 
 def copy_demo_home(home: Path) -> None:
-    """Make `home` a stopped stack's state folder with the demo in it; keys and passwords too."""
+    """Create `home` as the state folder of a stopped stack with the demo, keys and passwords."""
     CACHE.mkdir(parents=True, exist_ok=True)
     template = CACHE / _fingerprint()
     with _locked(template) as lock:
         if not _usable(template):
-            # Only one of several runs and workers makes it, and nobody copies the old one then.
+            # Only one of several runs or workers creates it, and none copies it then.
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not _usable(template):
                 _make(template)
                 _prune(template)
             fcntl.flock(lock, fcntl.LOCK_SH)
-        # With owners: as root, PostgreSQL runs as a user of its own.
+        # Keep the owners: if tests run as root, PostgreSQL runs as a separate user.
         subprocess.run(["cp", "-a", str(template), str(home)], check=True)
 
 
 def _fingerprint() -> str:
-    """Name the state of everything that the template depends on."""
+    """Return a digest of everything that the template depends on."""
     sources = [file for name in MADE_BY for file in _files(ROOT / name)]
     engine = [binaries() / "postgres", *(binaries().parent / "lib").glob("timescaledb*.so")]
     digest = hashlib.sha256(str(os.geteuid()).encode())
@@ -95,7 +95,7 @@ def _locked(template: Path, how: int = fcntl.LOCK_SH) -> Iterator[int]:
 
 def _make(template: Path) -> None:
     shutil.rmtree(template, ignore_errors=True)
-    # In /tmp, where every folder above can be walked by PostgreSQL's own user.
+    # In /tmp, because PostgreSQL's own user can enter all folders above it.
     with tempfile.TemporaryDirectory(prefix="flows-test-", dir="/tmp") as folder:
         home = Path(folder) / "home"
         ours = {name: value for name, value in os.environ.items() if not name.startswith("FLOWS_")}
@@ -114,11 +114,11 @@ def _make(template: Path) -> None:
             assert first.startswith("ready http://"), f"the demo did not start: {first!r}"
             contract = json.loads((home / "demo.json").read_text())
             with psycopg.connect(contract["database_url"], autocommit=True) as admin:
-                admin.execute("checkpoint")  # now, as a server that stops has no time for much
+                admin.execute("checkpoint")  # now, because a stopping server has little time
         finally:
             process.terminate()
             process.communicate(timeout=STOP_SECONDS)
-        # Each start writes these anew, with tokens of its own address.
+        # Each start writes it again, with tokens for its own address.
         (home / "demo.json").unlink()
         for log in (home / "logs").iterdir():
             log.unlink()
@@ -133,7 +133,7 @@ def _make(template: Path) -> None:
 
 
 def _trim_wal(data: Path) -> None:
-    """Remove the segments that a start after an orderly stop does not read: half of the size."""
+    """Remove the WAL that a start after a clean stop does not read, half of the size."""
     told = subprocess.run(
         [str(binaries() / "pg_controldata"), str(data)], capture_output=True, text=True, check=True
     ).stdout
@@ -145,7 +145,7 @@ def _trim_wal(data: Path) -> None:
 
 
 def _prune(newest: Path) -> None:
-    """Remove the oldest templates that nobody copies at the moment."""
+    """Remove the oldest templates that are not being copied."""
     there = [path for path in CACHE.iterdir() if path.is_dir() and path != newest]
     there.sort(key=lambda path: path.stat().st_mtime, reverse=True)
     for old in there[KEPT - 1 :]:

@@ -1,4 +1,4 @@
-"""docker-compose.yml is valid, says only what exists, and starts things in order."""
+"""docker-compose.yml is valid, refers only to what exists, and starts services in order."""
 
 import subprocess
 import sys

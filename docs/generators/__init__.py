@@ -1,1 +1,1 @@
-"""Pages that are made from the code and the catalogue, and the diagrams of the site."""
+"""Generators of pages from the code and the catalogue, and of the site's diagrams."""

@@ -1,6 +1,6 @@
 """`python -m docs.generators [PAGE …]`: write the generated pages of docs/reference.
 
-The schema is read from a server that is started for it, migrated, and thrown away.
+The schema is read from a temporary server that is started and migrated for it.
 """
 
 import sys
@@ -18,7 +18,7 @@ REFERENCE = Path(__file__).parents[1] / "reference"
 
 @contextmanager
 def migrated_database() -> Iterator[str]:
-    """Yield the URL of an empty database with the schema of sql/, on a server of its own."""
+    """Yield the URL of an empty database with the schema of sql/, on a temporary server."""
     with tempfile.TemporaryDirectory(prefix="flows-docs-", dir="/tmp") as folder:
         home = Path(folder)
         (home / "logs").mkdir()
@@ -32,7 +32,7 @@ def migrated_database() -> Iterator[str]:
 
 
 def schema_page() -> str:
-    """Return the schema reference, of a database made for it."""
+    """Return the schema reference, generated from a temporary database."""
     with migrated_database() as url:
         return schema.page(url)
 
@@ -45,7 +45,7 @@ PAGES: dict[str, Callable[[], str]] = {
 
 
 def main(names: list[str]) -> None:
-    """Write the named pages, or all of them, where their text changed."""
+    """Write the named pages, or all of them, if their text has changed."""
     for name in names or PAGES:
         file = REFERENCE / f"{name}.md"
         text = PAGES[name]()

@@ -1,4 +1,4 @@
-"""The page of the `flows` commands, from their help by way of `typer utils docs`."""
+"""The page of the `flows` commands, generated from their help by `typer utils docs`."""
 
 import re
 import subprocess
@@ -23,7 +23,7 @@ def page() -> str:
 
 
 def _link_commands(body: str) -> str:
-    """Turn the list of a group's commands, whose help is cut there, into links to sections."""
+    """Replace the list of a group's commands, in which help is cut, by links to their sections."""
     group, lines, listing = "flows", [], False
     for line in body.splitlines():
         if heading := re.match(r"#+ `(.+)`", line):

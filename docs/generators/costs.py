@@ -1,6 +1,6 @@
 """`python -m docs.generators.costs`: measure docs/how-to/query-patterns.md on the running demo.
 
-Each pattern's line `Cost: …` is written anew. Times are of this machine; run it on a calm one.
+The line `Cost: …` of each pattern is replaced. Run it on an idle machine, as it measures times.
 """
 
 import json
@@ -24,7 +24,7 @@ TIMES = 15
 
 
 def main(home: Path) -> None:
-    """Measure every pattern, and write what it costs into the page."""
+    """Measure every pattern and write its cost into the page."""
     contract = json.loads((home / "demo.json").read_text())
     community = contract["escos"]["wlce"]
     page = PAGE.read_text()
@@ -53,7 +53,7 @@ def main(home: Path) -> None:
 
 
 def _paths(code: str) -> Iterator[str]:
-    """Yield what each `get` of the shell code asks for."""
+    """Yield the path of each `get` in the shell code."""
     script = "curl() { printf '%s\\n' \"${@: -1}\" | sed 's,^[^/]*//[^/]*,,'; }\n" + code
     environment = os.environ | {"TOKEN": "", "WRITE_TOKEN": ""}
     said = subprocess.run(
@@ -63,7 +63,7 @@ def _paths(code: str) -> Iterator[str]:
         text=True,
         check=True,
     )
-    # What is written is measured in SQL alone.
+    # Writes are measured only in SQL.
     yield from () if "WRITE_TOKEN" in code else said.stdout.splitlines()
 
 
@@ -75,7 +75,7 @@ def _label(path: str) -> str:
 
 
 def _of_door(client: httpx.Client, path: str) -> float:
-    """Return the shortest time of an answer, in ms: the one that other work disturbed least."""
+    """Return the shortest response time in ms, which other load has affected least."""
     times = []
     for _ in range(TIMES):
         started = time.perf_counter()
@@ -85,7 +85,7 @@ def _of_door(client: httpx.Client, path: str) -> float:
 
 
 def _of_sql(connection: psycopg.Connection[Any], code: str) -> str:
-    """Return a statement's time, rows, buffers and what it reads, as EXPLAIN counts them."""
+    """Return time, rows, buffers and relations of a statement, as counted by EXPLAIN."""
     *before, statement = (part for part in code.strip().rstrip(";").split(";\n"))
     for part in before:
         connection.execute(part)

@@ -1,4 +1,4 @@
-"""Mermaid diagrams, drawn as SVG while the site is built: a page needs no script for them."""
+"""Mermaid diagrams, rendered to SVG when the site is built, so that pages need no script."""
 
 import hashlib
 from typing import Any
@@ -7,7 +7,7 @@ import mermaidx
 
 
 def draw(source: str, language: str, css_class: str, *_: Any, **__: Any) -> str:
-    """Return the HTML of a ```mermaid block; a diagram that cannot be read fails the build."""
+    """Return the HTML of a ```mermaid block; an invalid diagram fails the build."""
     name = f"diagram-{hashlib.sha256(source.encode()).hexdigest()[:8]}"
     svg = mermaidx.render(source).svg().replace("my-svg", name)
     return f'<div class="{css_class}">{svg}</div>'

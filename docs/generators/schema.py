@@ -1,4 +1,4 @@
-"""The schema reference, from the catalogue: relations, columns, units, keys, rights, a picture."""
+"""The schema reference, from the catalogue: relations, columns, units, keys, rights, diagram."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -94,7 +94,7 @@ FUNCTIONS = """
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a relation in `api`, with what its table in `flows` says of it."""
+    """A column of a relation in `api`, with the properties it has in its table in `flows`."""
 
     relation: str
     name: str
@@ -110,7 +110,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Relation:
-    """A relation of `api`: its comment, who may do what, and its columns."""
+    """A relation of `api`: its comment, the rights of roles, and its columns."""
 
     name: str
     comment: str
@@ -119,12 +119,12 @@ class Relation:
 
     @property
     def keys(self) -> list[str]:
-        """The columns of its primary key."""
+        """The names of the columns of its primary key."""
         return [column.name for column in self.columns if column.key]
 
     @property
     def kind(self) -> str:
-        """The section it stands in."""
+        """The section of the page that it belongs to."""
         names = {column.name for column in self.columns}
         series = names & SERIES_KEYS.keys() and names & SERIES_TIMES
         references = [column for column in self.columns if column.key and column.refers_to]
@@ -147,7 +147,7 @@ SECTIONS = {
 
 
 def page(database_url: str) -> str:
-    """Return the page as Markdown, from the catalogue of a migrated database."""
+    """Return the page as Markdown, generated from the catalogue of a migrated database."""
     with psycopg.connect(database_url) as connection:
         relations = list(_read_relations(connection))
         functions = connection.execute(FUNCTIONS, [list(ROLES)]).fetchall()
@@ -175,14 +175,14 @@ def _read_relations(connection: psycopg.Connection[Any]) -> Iterator[Relation]:
 
 
 def _of_aggregate(column: Column) -> Column:
-    """Return a column of an aggregate with its key: it has a constraint on one engine alone."""
+    """Return a column of an aggregate with its key, which has a constraint on one engine only."""
     key = column.name in SERIES_KEYS or column.name in SERIES_TIMES
     to = f"{SERIES_KEYS[column.name]}.id" if column.name in SERIES_KEYS else None
     return replace(column, key=key, required=False, is_unique=False, refers_to=to)
 
 
 def _rights(relations: Iterable[Relation]) -> str:
-    """Return the matrix of relations and roles."""
+    """Return the table of relations and the rights of roles."""
     lines = [
         "`r` reads, `i` inserts, `u` updates, `d` deletes.\n",
         f"| relation | {' | '.join(f'`{role}`' for role in ROLES)} |",
@@ -201,7 +201,7 @@ def _letters(relation: Relation, role: str) -> str:
 
 
 def _links(relations: list[Relation]) -> list[str]:
-    """Return a line of a diagram for each reference between relations that are no series."""
+    """Return a line of the diagram for each reference between relations other than series."""
     lines = []
     for relation in relations:
         if relation.kind in ("Configuration and state", "Junctions"):
@@ -215,7 +215,7 @@ def _links(relations: list[Relation]) -> list[str]:
 
 
 def _series_links(relations: list[Relation]) -> list[str]:
-    """Return a line of a diagram for each series and aggregate, from what it is measured at."""
+    """Return a line of the diagram for each series and aggregate, from the object it belongs to."""
     lines = ["meter_registry ||--o{ meter_registers : meter_id",
              "circuits ||--o{ circuit_register : circuit",
              "meter_registers ||--o{ circuit_register : register"]  # fmt: skip

@@ -1,4 +1,4 @@
-"""The page of the settings, from their descriptions in app/settings.py."""
+"""The page of the settings, generated from their descriptions in app/settings.py."""
 
 import types
 import typing
@@ -65,7 +65,7 @@ def _names(settings: type[BaseSettings], name: str) -> str:
 
 
 def _kind(annotation: Any) -> str:
-    """Return what a value may be, in words."""
+    """Return the type of a setting's values, in words."""
     if typing.get_origin(annotation) in (types.UnionType, typing.Union):
         (annotation,) = (one for one in typing.get_args(annotation) if one is not types.NoneType)
     if typing.get_origin(annotation) is typing.Annotated:

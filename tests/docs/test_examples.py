@@ -1,4 +1,4 @@
-"""The examples of README.md and docs/ run as they are written, page by page."""
+"""The examples of README.md and docs/ run as written, page by page."""
 
 import json
 import os
@@ -26,7 +26,7 @@ BLOCK = re.compile(
 )
 WRITTEN_BASES = ("http://127.0.0.1:8000", "https://api.example.org")
 WRITTEN_BACKUPS = "/backup/flows"
-# An answer that is an error is an error of the example.
+# Makes an example fail if it gets an error response.
 CURL = '#!/bin/sh\nexec "$REAL_CURL" --fail-with-body --silent --show-error "$@"\n'
 BASH = """\
 set -aeuo pipefail
@@ -38,7 +38,7 @@ env -0 > "$VARIABLES"
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block of a page; `reason` says why it is not run."""
+    """A fenced block of a page; `reason` is why it is not run, if so."""
 
     language: str
     code: str
@@ -46,26 +46,26 @@ class Block:
 
 
 def blocks(page: Path) -> list[Block]:
-    """The fenced blocks of a page, from top to bottom."""
+    """Return the fenced blocks of a page, from top to bottom."""
     found = BLOCK.finditer(page.read_text())
     return [Block(one["language"], one["code"], one["reason"]) for one in found]
 
 
 def name(page: Path) -> str:
-    """The page's path in the repository."""
+    """Return the page's path in the repository."""
     return str(page.relative_to(ROOT))
 
 
 @pytest.fixture(scope="module")
 def backups() -> Iterator[Path]:
-    """The folder that stands for the examples' backup folder; PostgreSQL's user can get at it."""
+    """A folder used as the examples' backup folder, which PostgreSQL's user can enter."""
     with tempfile.TemporaryDirectory(prefix="flows-test-", dir="/tmp") as folder:
         yield Path(folder)
 
 
 @pytest.fixture(scope="module")
 def stack(backups: Path) -> Iterator[Stack]:
-    """A stack of the examples' own: they make clients, write readings and take backups."""
+    """A separate stack, because examples create clients, write readings and take backups."""
     with running_stack(FLOWS_BACKUP_FOLDER=str(backups)) as running:
         yield running
 

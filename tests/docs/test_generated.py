@@ -1,4 +1,4 @@
-"""The generated pages of docs/reference say what the code and the catalogue say today."""
+"""The generated pages of docs/reference match the code and the catalogue."""
 
 import pytest
 

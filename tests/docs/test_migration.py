@@ -1,4 +1,4 @@
-"""The migration guide works: a database as deployments have it arrives, with its energy."""
+"""The migration guide works: it migrates a database like those of deployments, with its energy."""
 
 import os
 import re
@@ -20,7 +20,7 @@ DEPLOYED = (Path(__file__).parent / "deployed.sql").read_text()
 
 
 def script(heading: str) -> str:
-    """The first SQL under a heading of the guide."""
+    """Return the first SQL under a heading of the guide."""
     section = GUIDE.read_text().partition(f"{heading}\n")[2]
     found = re.search(r"^```sql\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
     assert found
@@ -48,7 +48,7 @@ def databases(stack: Stack) -> Iterator[tuple[str, str]]:
 
 
 def copy(source: str, target: str) -> subprocess.CompletedProcess[str]:
-    """`flows db copy` as an operator types it."""
+    """Run `flows db copy`."""
     return subprocess.run(
         [sys.executable, "-m", "app.cli", "db", "copy", "--from", source],
         env=os.environ | {"FLOWS_DATABASE_ADMIN_URL": target},

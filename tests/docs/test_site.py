@@ -1,4 +1,4 @@
-"""The documentation site builds without a warning and is whole in itself; the gateway serves it."""
+"""The documentation site builds without warnings or dead links, and the gateway serves it."""
 
 import asyncio
 import base64
@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 
 
 class Page(HTMLParser):
-    """What a page links to and loads, and the anchors that it has."""
+    """The links, loaded resources and anchors of a page."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ class Page(HTMLParser):
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Keep what the tag names."""
+        """Collect the links, resources and anchors of a tag."""
         values = dict(attrs)
         self.anchors |= {value for key, value in attrs if key in ("id", "name") and value}
         if tag == "a" and (href := values.get("href")):
@@ -44,7 +44,7 @@ class Page(HTMLParser):
 
 
 def get(app: FastAPI, path: str) -> httpx.Response:
-    """The application's answer to a GET."""
+    """Return the application's response to a GET."""
 
     async def ask() -> httpx.Response:
         transport = httpx.ASGITransport(app)
@@ -56,7 +56,7 @@ def get(app: FastAPI, path: str) -> httpx.Response:
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The site, built as `make docs` builds it: a warning fails the build."""
+    """The site, built like `make docs`: a warning fails the build."""
     folder = tmp_path_factory.mktemp("site")
     built = subprocess.run(
         [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)],
@@ -72,7 +72,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def pages(site: Path) -> dict[Path, Page]:
-    """Every page of the site, read."""
+    """Return file → parsed page, for all pages of the site."""
     return {file: Page(file.read_text()) for file in site.rglob("*.html")}
 
 

@@ -1,4 +1,4 @@
-"""If-None-Match, as RFC 9110 has it: the rule, and that every tagged resource follows it."""
+"""If-None-Match as in RFC 9110: the rule itself, and its use by all resources with an ETag."""
 
 import pytest
 from starlette.requests import Request

@@ -1,4 +1,4 @@
-"""The server's protocol, and what it relies on inside uvicorn: a new uvicorn fails here first."""
+"""The server's protocol, and the internals of uvicorn it uses: their changes fail here first."""
 
 import ast
 import asyncio
@@ -53,7 +53,7 @@ def test_no_name_of_ours_is_one_of_uvicorns() -> None:
 
 
 def test_uvicorn_uses_no_other_method_of_its_transport() -> None:
-    """`GatheringTransport` holds back `write`: any other way to send would overtake it."""
+    """`GatheringTransport` delays `write`, so any other way to send would overtake it."""
     used = {
         node.attr
         for module in (httptools_impl, flow_control)
@@ -72,7 +72,7 @@ def test_uvicorn_uses_no_other_method_of_its_transport() -> None:
 
 
 class Wire(asyncio.Transport):
-    """A transport that records what is done to it."""
+    """A transport that records all calls."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -95,7 +95,7 @@ class Wire(asyncio.Transport):
 
 
 async def answer(scope: Any, receive: Any, send: Any) -> None:
-    """Answer as the gateway does: a head and a body, and keep the scope for the test."""
+    """Answer like the gateway, with head and body, and keep the scope for the test."""
     del receive
     scope["app"] = answer
     headers = [(b"content-length", b"2")]
@@ -106,7 +106,7 @@ async def answer(scope: Any, receive: Any, send: Any) -> None:
 def connected(
     app: Callable[..., Any] = answer, limits: HttpSettings = LIMITS
 ) -> tuple[HttpToolsProtocol, Wire]:
-    """A protocol that a client has just connected to, and the wire below it."""
+    """Return a protocol with a new connection, and the transport below it."""
     config = uvicorn.Config(app, http=guarded_protocol(limits), ws="none", log_config=None)
     config.load()
     protocol = guarded_protocol(limits)(config, ServerState(), app_state={"kept": 1})

@@ -1,4 +1,4 @@
-"""One request's state: its token is verified once, whichever layers and routes ask for it."""
+"""The state of a request: its token is verified once, however many layers and routes need it."""
 
 import json
 import threading
@@ -20,7 +20,7 @@ from tests.conftest import Stack, free_port, wait_until
 
 @contextmanager
 def second_gateway(stack: Stack) -> Iterator[str]:
-    """A gateway in this process, on the stack's database and PostgREST; its address."""
+    """Run a gateway in this process, with the stack's database and PostgREST; yield its URL."""
     password = json.loads((stack.home / "passwords.json").read_text())["flows_gateway"]
     admin_url = psycopg.conninfo.conninfo_to_dict(stack.contract["database_url"])
     login = admin_url | {"user": "flows_gateway", "password": password}

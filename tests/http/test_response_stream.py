@@ -1,4 +1,4 @@
-"""A request ends when its client leaves, and only then; its own errors go on as they are."""
+"""A request is cancelled only if its client disconnects; its own errors are raised unchanged."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -17,17 +17,17 @@ def watched_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def stay() -> Any:
-    """A client that sends no more and does not leave."""
+    """Act as a client that sends nothing more and stays connected."""
     await asyncio.Event().wait()
 
 
 async def leave() -> Any:
-    """A client that leaves."""
+    """Act as a client that disconnects."""
     return {"type": "http.disconnect"}
 
 
 async def stall() -> Any:
-    """A client whose body does not come on."""
+    """Act as a client whose body stalls."""
     raise TooSlow
 
 
@@ -36,7 +36,7 @@ async def send(message: Any) -> None:
 
 
 async def run(receive: Callable[[], Awaitable[Any]], work: Awaitable[Any]) -> Any:
-    """Do the work of a request while its client does what `receive` does."""
+    """Do the work of a request with a client that acts as `receive`."""
     async with ResponseStream({}, receive, send, 1.0):
         return await work
 
@@ -48,7 +48,7 @@ def test_a_client_that_leaves_ends_the_work_and_cancels_nothing_else() -> None:
         task = asyncio.current_task()
         assert task
         assert task.cancelling() == 0
-        await asyncio.sleep(0.01)  # no cancellation is left over
+        await asyncio.sleep(0.01)  # no cancellation must be pending
         return "done"
 
     assert asyncio.run(request()) == "done"

@@ -1,4 +1,4 @@
-"""Errors are sent as the document says: each class is in it, and each is caused for real here."""
+"""Errors match the document: each class is described in it, and each is provoked here."""
 
 import concurrent.futures
 import http.client
@@ -33,14 +33,14 @@ SITES = "/rest/v1/sites_new"
 
 @pytest.fixture(scope="module")
 def strict() -> Iterator[Stack]:
-    """A stack that waits for nothing long."""
+    """A stack with short time limits."""
     with running_stack(**SETTINGS) as running:
         yield running
 
 
 @pytest.fixture(scope="module")
 def token(strict: Stack) -> str:
-    """A token that reads, writes and administers."""
+    """A token with all scopes."""
     wlce = strict.contract["escos"]["wlce"]
     grant = Grant("flc_errors", "flows", wlce["id"], "wlce", ("read", "write", "admin"))
     return issue(load_keys(strict.home / "keys")[-1], strict.contract["base_url"], grant)
@@ -48,7 +48,7 @@ def token(strict: Stack) -> str:
 
 @pytest.fixture(scope="module")
 def client(strict: Stack, token: str) -> Iterator[httpx.Client]:
-    """A client of the strict stack with the token."""
+    """An HTTP client of the strict stack with the token."""
     headers = {"Authorization": f"Bearer {token}"}
     with httpx.Client(base_url=strict.contract["base_url"], headers=headers, timeout=30) as found:
         wait_until(lambda: found.get("/rest/v1/escos").status_code == 200)
@@ -57,13 +57,13 @@ def client(strict: Stack, token: str) -> Iterator[httpx.Client]:
 
 @pytest.fixture(scope="module")
 def described(client: httpx.Client) -> Document:
-    """The document with everything that there is."""
+    """The document for a token with all scopes."""
     found: Document = client.get("/openapi.json").json()
     return found
 
 
 def response(document: Document, method: str, path: str, status: int) -> dict[str, Any]:
-    """The response of an operation as the document describes it."""
+    """Return the document's description of an operation's response."""
     said = document["paths"][path][method.lower()]["responses"][str(status)]
     name = said.get("$ref", "").rpartition("/")[2]
     found: dict[str, Any] = document["components"]["responses"][name] if name else said
@@ -71,14 +71,14 @@ def response(document: Document, method: str, path: str, status: int) -> dict[st
 
 
 def bodies(content: dict[str, Any]) -> list[dict[str, Any]]:
-    """The examples of a media type."""
+    """Return the examples of a media type."""
     if "example" in content:
         return [content["example"]]
     return [example["value"] for example in content["examples"].values()]
 
 
 def codes(document: Document) -> dict[str, set[tuple[str, str, str]]]:
-    """(media type, status, code) of every error that an operation shows, by its path."""
+    """Return path → (media type, status, code) of all errors that its operations describe."""
     return {
         path: {
             (media_type, status, body["code"])
@@ -102,12 +102,12 @@ def test_every_class_is_in_the_document(described: Document) -> None:
     said = described["components"]["schemas"]["Problem"]["properties"]["code"]["description"]
     for problem in problem_classes():
         assert f"- `{problem.code}`: {problem.title}." in said
-        # An operation that is described is never refused for its method.
+        # No described operation is refused for its method.
         expected = problem is not MethodNotAllowed
         assert ((PROBLEM_JSON, str(problem.status), problem.code) in shown) == expected
     for error in rest_error_classes():
         assert ("application/json", str(error.status), error.code) in shown
-    # And nothing is shown as problem+json that no class stands for.
+    # Conversely, every problem+json error in the document has a class.
     assert {(status, code) for kind, status, code in shown if kind == PROBLEM_JSON} <= {
         (str(problem.status), problem.code) for problem in problem_classes()
     }
@@ -121,7 +121,7 @@ def test_every_class_is_one_of_a_kind() -> None:
 
 
 def check(document: Document, operation: str, answer: httpx.Response, code: str) -> None:
-    """Assert that an answer is as the document describes it for `operation`, `GET /v1/energy`."""
+    """Assert that a response matches the document for `operation`, such as `GET /v1/energy`."""
     method, _, path = operation.partition(" ")
     content = response(document, method, path, answer.status_code)["content"]
     media_type = answer.headers["content-type"].partition(";")[0]
@@ -143,7 +143,7 @@ TWICE = b"11111111-1111-4111-8111-111111111111"
 JSON_BODY = {"Content-Type": "application/json"}
 SITE = b'{"id":"%b","esco":"ESCO","name":"x"}' % TWICE
 PAIR = b"[%b,%b]" % (SITE, SITE)
-# Operation of the document, target, headers, body, and the code of the error.
+# Operation in the document, target, headers, body, and code of the expected error.
 CASES: list[tuple[str, str, dict[str, str], bytes | None, str]] = [
     ("GET /v1/energy", "/v1/energy", {}, None, "invalid_parameter"),
     ("GET /v1/energy", ENERGY, {"Authorization": "Bearer x"}, None, "unauthorized"),
@@ -197,7 +197,7 @@ CASES: list[tuple[str, str, dict[str, str], bytes | None, str]] = [
 
 def send(stack: Stack, token: str, method: str, target: str, headers: dict[str, str],
          body: bytes | None) -> httpx.Response:  # fmt: skip
-    """Send a request as it is, whatever length it claims; return the response."""
+    """Send a request unchanged, whatever Content-Length it claims; return the response."""
     url = urlsplit(stack.contract["base_url"])
     known = {"Host": url.netloc, "Connection": "close", "Authorization": f"Bearer {token}"}
     if body is not None:
@@ -227,7 +227,7 @@ def test_an_error_is_sent_as_it_is_described(
     if name := headers.pop("as", None):
         token = issue(key, url, others[name])
     if name := headers.pop("twice", None):
-        headers[name] = f"Bearer {token}"  # beside Authorization: another spelling, another line
+        headers[name] = f"Bearer {token}"  # a second header, spelled differently from Authorization
     if body:
         body = body.replace(b"ESCO", esco.encode())
     if code == "PT422":
@@ -240,7 +240,7 @@ def test_an_error_is_sent_as_it_is_described(
 
 @contextmanager
 def locked(stack: Stack, table: str) -> Iterator[Callable[[str, int], bool]]:
-    """Make every query of a table wait; yields whether so many of a login do."""
+    """Lock a table; yield a function that tells if a number of a login's queries wait for it."""
     with psycopg.connect(stack.contract["database_url"], autocommit=True) as watcher:
 
         def waiting(login: str, count: int) -> bool:

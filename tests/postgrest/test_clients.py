@@ -1,4 +1,4 @@
-"""The client libraries that Flows' users have work unchanged: supabase-py, postgrest-py, -js."""
+"""Existing client libraries work unchanged: supabase-py, postgrest-py, supabase-js."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from supabase import Client, ClientOptions, create_client
 
 from tests.conftest import Stack
 
-# supabase-py itself builds its parts in a way that they deprecate.
+# supabase-py uses deprecated parameters of its own components.
 pytestmark = pytest.mark.filterwarnings(
     "ignore:The '(timeout|verify)' parameter:DeprecationWarning"
 )
@@ -27,14 +27,14 @@ SCRIPT = Path(__file__).with_name("supabase.mjs")
 
 @pytest.fixture
 def http() -> Iterator[httpx.Client]:
-    """What the Python clients send through; closed at the end."""
+    """The HTTP client that the Python libraries use; closed at the end."""
     with httpx.Client() as client:
         yield client
 
 
 @pytest.fixture
 def supabase(stack: Stack, http: httpx.Client) -> Client:
-    """supabase-py with the write token as its key, asking for the schema `flows`."""
+    """A supabase-py client with the write token as key and the schema `flows`."""
     token = stack.contract["escos"]["wlce"]["write_token"]
     options = ClientOptions(
         schema="flows", auto_refresh_token=False, persist_session=False, httpx_client=http
@@ -44,7 +44,7 @@ def supabase(stack: Stack, http: httpx.Client) -> Client:
 
 @pytest.fixture(autouse=True)
 def nothing_is_left(stack: Stack) -> Iterator[None]:
-    """Delete the sites that a test made."""
+    """Delete the sites that a test created."""
     yield
     with stack.client("wlce", "write") as client:
         client.delete("/rest/v1/sites_new?code=like.py-*").raise_for_status()
@@ -57,7 +57,7 @@ def data(answer: APIResponse) -> Any:
 
 
 def site(stack: Stack, code: str, **columns: Any) -> dict[str, Any]:
-    """A site of wlce."""
+    """Return the columns of a site of wlce."""
     return {"esco": stack.contract["escos"]["wlce"]["id"], "name": "py", "code": code} | columns
 
 
@@ -132,7 +132,7 @@ def test_the_bearer_wins_over_the_apikey(stack: Stack) -> None:
 
 @pytest.fixture(scope="module")
 def supabase_js(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with supabase-js in it, installed through npm."""
+    """A folder with supabase-js, installed by npm."""
     npm = shutil.which("npm")
     if not npm or not shutil.which("node"):
         pytest.skip("npm and node are not installed here")

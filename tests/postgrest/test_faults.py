@@ -1,4 +1,4 @@
-"""Faults caused for real: a clean refusal while they last, recovery by itself, nothing lost."""
+"""Real faults: clean refusals while they last, automatic recovery, nothing lost."""
 
 import collections
 import concurrent.futures
@@ -31,7 +31,7 @@ PERIOD = {"period_from": "2026-01-01T00:00Z", "period_to": "2026-01-02T00:00Z"}
 
 
 class Parts:
-    """A stack whose parts nobody restarts: what dies stays dead until the test starts it."""
+    """A stack whose parts are not restarted: what dies stays dead until the test starts it."""
 
     def __init__(self, stack: Stack | None, contract: dict[str, Any]) -> None:
         self._stack = stack
@@ -39,25 +39,25 @@ class Parts:
 
     @property
     def stack(self) -> Stack:
-        """The stack, where this test may stop its parts."""
+        """The stack, whose parts a test may stop."""
         assert self._stack
         return self._stack
 
     def client(self, kind: str = "read") -> httpx.Client:
-        """A client of the gateway with a token of wlce."""
+        """Return an HTTP client of the gateway with a token of wlce."""
         token = self.contract["escos"]["wlce"][f"{kind}_token"]
         headers = {"Authorization": f"Bearer {token}"}
         return httpx.Client(base_url=self.contract["base_url"], headers=headers, timeout=30)
 
     @contextmanager
     def locked(self, table: str) -> Iterator[psycopg.Connection[Any]]:
-        """Make every query of a table wait."""
+        """Lock a table, so that all queries of it wait."""
         with psycopg.connect(self.contract["database_url"]) as connection:
             connection.execute(f"lock table flows.{table} in access exclusive mode")
             yield connection
 
     def waiting(self, user: str) -> int:
-        """Queries of a login that wait for a lock."""
+        """Return the number of a login's queries that wait for a lock."""
         with psycopg.connect(self.contract["database_url"]) as connection:
             row = connection.execute(
                 "select count(*) from pg_stat_activity"
@@ -69,7 +69,7 @@ class Parts:
         return count
 
     def busy(self, user: str) -> list[int]:
-        """Processes of a login that are at a query, other than keeping up with the tokens."""
+        """Return the processes of a login that run a query, except those that follow tokens."""
         with psycopg.connect(self.contract["database_url"]) as connection:
             rows = connection.execute(
                 "select pid from pg_stat_activity where state <> 'idle' and usename = %s"
@@ -79,7 +79,7 @@ class Parts:
         return [pid for (pid,) in rows]
 
     def in_flight(self) -> int:
-        """Requests that the gateway has at PostgREST."""
+        """Return the number of the gateway's current requests to PostgREST."""
         text = httpx.get(f"{self.contract['base_url']}/metrics").text
         name = 'flows_postgrest_requests{state="in_flight"} '
         return int(float(text.partition(name)[2].split()[0]))
@@ -87,7 +87,7 @@ class Parts:
 
 @pytest.fixture(scope="module")
 def parts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Parts]:
-    """A stack of this module's own."""
+    """A separate stack, whose parts tests may stop."""
     with pytest.MonkeyPatch.context() as environment:
         for name, value in SETTINGS.items():
             environment.setenv(name, value)
@@ -101,7 +101,7 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Parts]:
 
 
 def assert_unavailable(answer: httpx.Response) -> None:
-    """A 503 that says when to come back."""
+    """Assert that a response is a 503 with Retry-After."""
     assert answer.status_code == 503, answer.text
     assert answer.headers["content-type"] == "application/problem+json"
     assert int(answer.headers["retry-after"]) >= 1
@@ -217,7 +217,7 @@ def test_a_database_restart_is_a_503_and_loses_nothing_acknowledged(parts: Parts
 
 
 def timed(client: httpx.Client, path: str, **params: str) -> tuple[httpx.Response, float]:
-    """An answer and the seconds it took."""
+    """Send GET; return the response and the seconds it took."""
     started = time.monotonic()
     answer = client.get(path, params=params)
     return answer, time.monotonic() - started
@@ -229,7 +229,7 @@ def test_an_exhausted_pool_is_a_503_after_a_bounded_wait(parts: Parts) -> None:
         with parts.locked("sites_new"):
             stuck = [pool.submit(client.get, "/rest/v1/sites_new") for _ in range(10)]
             wait_until(lambda: parts.waiting("authenticator") == 10)
-            # PostgREST's pool is used up: two more wait in it, and the gateway sends no others.
+            # PostgREST's pool is used up: two more requests wait, and the gateway sends no others.
             queued = [pool.submit(timed, client, "/rest/v1/regions") for _ in range(2)]
             wait_until(lambda: parts.in_flight() == 12)
             answer, seconds = timed(client, "/rest/v1/regions")
@@ -277,10 +277,10 @@ def test_one_esco_does_not_take_every_connection() -> None:
                 assert refused.status_code == 429
                 assert int(refused.headers["retry-after"]) >= 1
                 assert refused.json()["code"] == "rate_limited"
-                # … for as long as a turn is waited for, and not until the three are done.
+                # … after waiting for a turn, and before the three are done.
                 assert seconds >= turn
                 assert not [request for request in stuck if request.done()]
-                # The fourth of a pool of four is left for the others.
+                # The fourth connection of a pool of four remains for others.
                 theirs = pool.submit(other.get, path, params=params)
                 wait_until(lambda: parts.waiting(user) == 4)  # noqa: B023
                 waiting = pool.submit(greedy.get, path, params=params)
@@ -301,7 +301,7 @@ def test_a_query_that_takes_too_long_is_ended(parts: Parts) -> None:
 
 
 def asks_in_vain(client: httpx.Client) -> bool:
-    """Whether a query that waits is ended by the database within two seconds."""
+    """Return whether the database ends a waiting query within two seconds."""
     try:
         answer = client.get("/rest/v1/regions", timeout=2)
     except httpx.ReadTimeout:
@@ -316,7 +316,7 @@ SLEEPS = " $$ begin perform pg_catalog.pg_sleep(seconds); return next 1; end $$"
 
 @pytest.fixture(scope="module")
 def nap(parts: Parts) -> Iterator[None]:
-    """A function whose call takes as long as one asks, and a site that takes long to change."""
+    """A function whose call takes a given time, and a site that takes long to change."""
     with psycopg.connect(parts.contract["database_url"], autocommit=True) as connection:
         connection.execute(SLOW + SLEEPS)
         connection.execute("grant execute on function api.nap(float) to flows, public_backend")
@@ -330,7 +330,7 @@ def nap(parts: Parts) -> Iterator[None]:
 
 LEAVERS = {
     "a function that sleeps": ("GET", "/rest/v1/rpc/nap?seconds=25", None),
-    # After its body, and after the time that a body may take.
+    # The client leaves after its body, and after the time allowed for a body.
     "a function with a body": ("POST", "/rest/v1/rpc/nap", {"seconds": 25}),
     "a write that waits": ("PATCH", "/rest/v1/sites_new?code=eq.none", {"name": "x"}),
     "a read that waits": ("GET", "/rest/v1/sites_new", None),
@@ -350,7 +350,7 @@ def test_when_the_client_leaves_its_query_ends(parts: Parts, kind: str) -> None:
             client.request(method, path, params=params, json=body, timeout=1.5)
         wait_until(lambda: not parts.busy(user), seconds=10)
         wait_until(lambda: parts.in_flight() == 0, seconds=10)
-    with parts.client() as client:  # the connections are back, and nobody else's query ended
+    with parts.client() as client:  # connections are free again, and no other query was cancelled
         for _ in range(12):
             assert client.get("/rest/v1/escos").status_code == 200
             assert client.get("/v1/energy", params=PERIOD).status_code == 200
@@ -362,7 +362,7 @@ def test_energy_that_is_not_read_on_holds_no_connection(parts: Parts, leaves: bo
     last = first + timedelta(days=30)
     wanted = {"period_from": first.isoformat(), "period_to": last.isoformat(),
               "granularity": "PT30M", "group_by": "circuit", "format": "csv"}  # fmt: skip
-    # More comes than the buffers between the two ends hold.
+    # The response is larger than the buffers between both ends.
     small = httpx.HTTPTransport(socket_options=[(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)])
     url = f"{parts.contract['base_url']}/v1/energy"
     with (
@@ -385,7 +385,7 @@ def test_a_query_whose_client_left_before_it_began_does_not_stay(parts: Parts) -
     with concurrent.futures.ThreadPoolExecutor(12) as pool:
         napping = [pool.submit(leave, "/rest/v1/rpc/nap?seconds=25", 8) for _ in range(10)]
         wait_until(lambda: len(parts.busy("authenticator")) == 10)
-        # PostgREST has no connection for these before the others leave.
+        # PostgREST has no connections for these until the others leave.
         queued = [pool.submit(leave, "/rest/v1/rpc/nap?seconds=24", 0.5) for _ in range(2)]
         for left in (*queued, *napping):
             left.result()

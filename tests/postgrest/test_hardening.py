@@ -1,4 +1,4 @@
-"""What a hostile or careless client sends is refused, bounded, and never reaches further."""
+"""Hostile or malformed requests are refused, limited in size, and not passed on."""
 
 import re
 import socket
@@ -15,14 +15,14 @@ from tests.conftest import Stack, running_stack, wait_until
 
 @contextmanager
 def connection(stack: Stack) -> Iterator[socket.socket]:
-    """A bare connection to the gateway."""
+    """A TCP connection to the gateway."""
     url = urlsplit(stack.contract["base_url"])
     with socket.create_connection((url.hostname, url.port), timeout=10) as bare:
         yield bare
 
 
 def exchange(stack: Stack, raw: str | bytes) -> tuple[bytes, bool]:
-    """Send bytes as they are; return what came back, and whether the gateway then closed."""
+    """Send raw bytes; return the response, and whether the gateway then closed."""
     received = b""
     with connection(stack) as bare:
         bare.sendall(raw if isinstance(raw, bytes) else raw.encode("latin-1"))
@@ -44,7 +44,7 @@ def head(
     method: str = "GET",
     close: bool = True,
 ) -> str:
-    """A request head with the read token of wlce."""
+    """Return a request head with the read token of wlce."""
     token = stack.contract["escos"]["wlce"]["read_token"]
     standard = ["Host: gateway", f"Authorization: Bearer {token}"]
     standard += ["Connection: close"] if close else []
@@ -229,7 +229,7 @@ def test_what_is_too_large_is_refused_before_it_is_read(stack: Stack) -> None:
     received, closed = exchange(stack, start)
     assert received.startswith(b"HTTP/1.1 413")
     assert closed
-    # A head of 64 KB that does not end, and a URL as long, are cut off.
+    # An endless head, and a URL of the same length, are cut off at 64 KB.
     for endless in (
         head(stack).removesuffix("\r\n") + "X: " + "x" * 65_000,
         "GET /" + "x" * 65_000,
@@ -267,7 +267,7 @@ def test_no_token_and_no_filter_reaches_a_log(stack: Stack) -> None:
 
 
 def in_flight(stack: Stack) -> int:
-    """Requests that are at PostgREST now, as /metrics has it."""
+    """Return the number of current requests to PostgREST, from /metrics."""
     text = httpx.get(f"{stack.contract['base_url']}/metrics").text
     found = re.search(r'flows_postgrest_requests\{state="in_flight"\} (\d+)', text)
     assert found
@@ -286,7 +286,7 @@ def test_slow_clients_are_dropped_and_hold_nothing() -> None:
             assert received == b""
         with connection(stack) as bare:
             bare.sendall(head(stack, "Content-Length: 9", method="POST").encode() + b"{")
-            with bare.makefile("rb") as answer:  # to its end: the gateway closes
+            with bare.makefile("rb") as answer:  # read to the end: the gateway closes
                 assert answer.read().startswith(b"HTTP/1.1 408")
         assert time.monotonic() - started < 20
         with connection(stack) as bare:
@@ -294,7 +294,7 @@ def test_slow_clients_are_dropped_and_hold_nothing() -> None:
             bare.sendall(head(stack, target="/rest/v1/register_interval_hh").encode())
             bare.recv(10)
             assert in_flight(stack) == 1
-            wait_until(lambda: in_flight(stack) == 0)  # not read on: given up
+            wait_until(lambda: in_flight(stack) == 0)  # the gateway stops reading
         with stack.client("wlce") as client:
             assert client.get("/rest/v1/escos").status_code == 200
 

@@ -1,4 +1,4 @@
-"""Quotas per client and per ESCO: told on every answer, refused with 429, shared through Redis."""
+"""Quotas per client and per ESCO: in headers, refused with 429, shared through Redis."""
 
 import asyncio
 import itertools
@@ -28,7 +28,7 @@ QUOTAS = {"FLOWS_LIMITS_CLIENT": "6/hour", "FLOWS_LIMITS_ESCO": "10/hour",
 
 
 def ask(stack: Stack, client_id: str, esco: str, path: str = "/rest/v1/escos") -> httpx.Response:
-    """A request of one of several clients of an ESCO."""
+    """Send a request as one of several clients of an ESCO."""
     grant = Grant(client_id, "flows", stack.contract["escos"][esco]["id"], esco, ("read",))
     token = issue(load_keys(stack.home / "keys")[-1], stack.contract["base_url"], grant)
     return httpx.get(
@@ -111,7 +111,7 @@ def test_a_used_up_quota_comes_back_evenly() -> None:
 
 @contextmanager
 def redis(port: int, folder: Path) -> Iterator[None]:
-    """A Redis of our own, killed at the end."""
+    """Run a separate Redis, which is killed at the end."""
     program = shutil.which("redis-server")
     assert program
     process = subprocess.Popen(
@@ -127,7 +127,7 @@ def redis(port: int, folder: Path) -> Iterator[None]:
 
 
 def ping(port: int) -> bytes:
-    """What Redis says to a PING, or nothing."""
+    """Return the response of Redis to a PING, empty without one."""
     asked = subprocess.run(["redis-cli", "-p", str(port), "ping"], capture_output=True, check=False)
     return asked.stdout
 

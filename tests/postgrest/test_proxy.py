@@ -1,4 +1,4 @@
-"""`/rest/v1` is PostgREST to a correct client, and a wall to a wrong one."""
+"""`/rest/v1` behaves like PostgREST for correct clients, and refuses others."""
 
 from typing import Any
 

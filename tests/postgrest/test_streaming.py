@@ -18,10 +18,10 @@ BODY_MB = 50
 
 @pytest.fixture(scope="module")
 def large_stack() -> Iterator[Stack]:
-    """A stack of this module's own, where a million half-hours fit one more register."""
+    """A separate stack, with an additional register that brings it to a million half-hours."""
     with running_stack(FLOWS_HTTP_BODY_SECONDS="60") as stack:
         with psycopg.connect(stack.contract["database_url"]) as connection:
-            # Half-hours back from 2020 until there are a million rows over all own registers.
+            # Add half-hours before 2020 until the ESCO has a million rows.
             connection.execute(
                 "insert into flows.register_interval_hh"
                 ' (register_id, "timestamp", import_kwh, export_kwh)'
@@ -35,7 +35,7 @@ def large_stack() -> Iterator[Stack]:
 
 
 class Memory:
-    """The gateway's resident memory, and the most it grew while it was watched."""
+    """Watches the gateway's resident memory and records its greatest growth."""
 
     def __init__(self, stack: Stack) -> None:
         self._process = process_of(stack.process.pid, "app.cli serve")
@@ -43,13 +43,13 @@ class Memory:
         self.growth_mb = 0.0
 
     def look(self) -> None:
-        """Take the size now."""
+        """Measure the memory now."""
         growth = self._process.memory_info().rss - self._before
         self.growth_mb = max(self.growth_mb, growth / 2**20)
 
 
 def warm_up(client: httpx.Client) -> None:
-    """Imports and pools are not what is measured."""
+    """Send some requests, so that imports and pools are not measured."""
     for _ in range(20):
         client.get("/rest/v1/escos").raise_for_status()
 

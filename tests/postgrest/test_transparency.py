@@ -1,4 +1,4 @@
-"""Several hundred requests, sent to PostgREST and through the gateway: the answers are alike."""
+"""Several hundred requests to PostgREST, directly and through the gateway, get equal responses."""
 
 import itertools
 import json
@@ -23,7 +23,7 @@ SITE = "5fd0c0de-0000-4000-8000-0000000000"  # two digits are added
 
 @dataclass(frozen=True)
 class Case:
-    """One request; the same is sent to both doors."""
+    """A request that is sent to PostgREST and to the gateway."""
 
     target: str
     method: str = "GET"
@@ -31,34 +31,34 @@ class Case:
     body: Any = None
 
 
-# Intended differences: what the gateway makes of a request, and of PostgREST's answer.
+# Intended differences: the gateway's changes of requests and of PostgREST's responses.
 def the_profile_flows_is_api(headers: dict[str, str]) -> None:
-    """Clients of existing deployments ask for the schema by that name."""
+    """Replace the schema `flows`, which existing clients request, by `api`."""
     for name in ("Accept-Profile", "Content-Profile"):
         if headers.get(name) == "flows":
             headers[name] = "api"
 
 
 def addresses_lie_under_rest_v1(headers: dict[str, str]) -> None:
-    """Location and Content-Location are paths of the gateway."""
+    """Put Location and Content-Location under /rest/v1."""
     for name in ("location", "content-location"):
         if name in headers:
             headers[name] = "/rest/v1" + headers[name]
 
 
 def the_schema_is_called_flows(headers: dict[str, str]) -> None:
-    """The answer names the schema as its clients do."""
+    """Replace the schema in the response by `flows`."""
     if "content-profile" in headers:
         headers["content-profile"] = "flows"
 
 
 def small_answers_have_a_length(headers: dict[str, str]) -> None:
-    """Where PostgREST sends one chunk the gateway may send a length: framing, not content."""
+    """Ignore Content-Length, which the gateway may send instead of a single chunk."""
     headers.pop("content-length", None)
 
 
 def errors_tell_nothing_of_others(body: Any) -> Any:
-    """Details and hints that name relations, columns, constraints or rows are removed."""
+    """Remove details and hints that name relations, columns, constraints or rows."""
     if isinstance(body, dict) and {"code", "details", "hint", "message"} == body.keys():
         named = ("PGRST2", "23", "42")
         if body["code"].startswith(named):
@@ -67,7 +67,7 @@ def errors_tell_nothing_of_others(body: Any) -> Any:
 
 
 def operators(kind: str, value: str) -> Iterator[str]:
-    """Filters that suit a column of this type, one of whose values is given."""
+    """Yield filters for a column of this type, given one of its values."""
     yield from (f"eq.{value}", f"neq.{value}", f"in.({value})", f"not.eq.{value}", "is.null")
     yield from ("not.is.null", f"isdistinct.{value}")
     if kind in ("text", "numeric", "timestamp with time zone", "integer", "uuid"):
@@ -78,7 +78,7 @@ def operators(kind: str, value: str) -> Iterator[str]:
         yield from (f'in.("{value}","a,b")', "eq.", "not.like.*e*")
     if kind == "boolean":
         yield from ("is.true", "is.false", "is.unknown")
-    yield "eq.not-a-value"  # an error for every type but text
+    yield "eq.not-a-value"  # an error for all types but text
     yield "nonsense.1"
 
 
@@ -103,7 +103,7 @@ SAMPLES = {
 
 
 def filters() -> Iterator[Case]:
-    """Every operator on a column of every type."""
+    """Yield requests with every operator on a column of every type."""
     for relation, columns in FILTERED.items():
         order = "&order=timestamp,register_id" if relation == "register_interval_hh" else ""
         order = order or (
@@ -121,7 +121,7 @@ def filters() -> Iterator[Case]:
 
 
 def shapes() -> Iterator[Case]:
-    """Columns, ordering, pages, embedding, spreads, media types, counts, ranges."""
+    """Yield requests for columns, order, pages, embedding, spreads, media types, counts, ranges."""
     selects = [
         "*", "serial", "serial,name", "number:serial", "serial::text", "id::text,created_at::date",
         "nope", "serial,,name", "", "*,meter_registers(*)", "serial,meter_registers(element)",
@@ -175,7 +175,7 @@ def shapes() -> Iterator[Case]:
 
 
 def calls() -> Iterator[Case]:
-    """Functions by GET, POST and HEAD."""
+    """Yield calls of functions by GET, POST and HEAD."""
     for method in ("GET", "POST", "HEAD", "OPTIONS", "PUT", "DELETE", "PATCH"):
         yield Case(
             "/rpc/current_esco?select=code,name", method, body={} if method == "POST" else None
@@ -192,7 +192,7 @@ def calls() -> Iterator[Case]:
 
 
 def writes(esco: str, foreign: str) -> Iterator[Case]:
-    """Inserts, upserts, updates, deletes; whatever they make is called `alike`."""
+    """Yield inserts, upserts, updates, deletes; all their rows are named `alike`."""
 
     def row(number: int, **columns: Any) -> dict[str, Any]:
         return {"id": f"{SITE}{number:02}", "esco": esco, "name": "alike"} | columns
@@ -243,7 +243,7 @@ def writes(esco: str, foreign: str) -> Iterator[Case]:
 
 
 def send(client: httpx.Client, base: str, case: Case) -> httpx.Response:
-    """Send a case to one door."""
+    """Send a case to PostgREST or the gateway."""
     body = case.body
     headers = dict(case.headers)
     if body is not None and not isinstance(body, str):
@@ -253,7 +253,7 @@ def send(client: httpx.Client, base: str, case: Case) -> httpx.Response:
 
 
 def seen(answer: httpx.Response) -> tuple[int, dict[str, str], Any]:
-    """Status, headers that clients read, and body."""
+    """Return the status, the headers that clients read, and the body."""
     headers = {name: answer.headers[name] for name in COMPARED if name in answer.headers}
     small_answers_have_a_length(headers)
     try:
@@ -264,7 +264,7 @@ def seen(answer: httpx.Response) -> tuple[int, dict[str, str], Any]:
 
 
 def intended(answer: httpx.Response) -> tuple[int, dict[str, str], Any]:
-    """What the gateway is to make of PostgREST's answer."""
+    """Return the response that the gateway should make from PostgREST's."""
     status, headers, body = seen(answer)
     addresses_lie_under_rest_v1(headers)
     the_schema_is_called_flows(headers)
@@ -272,7 +272,7 @@ def intended(answer: httpx.Response) -> tuple[int, dict[str, str], Any]:
 
 
 def differences(stack: Stack, cases: list[Case], before_each: Any = None) -> list[str]:
-    """Send each case to both doors and name those that are answered differently."""
+    """Send each case to PostgREST and the gateway; return those with different responses."""
     found = []
     with stack.client("wlce", "write") as client:
         for case in cases:

@@ -1,4 +1,4 @@
-"""The connections to PostgREST, against a server that answers, cuts and stalls to the byte."""
+"""Connections to PostgREST, with a scripted server that answers, breaks off and stalls."""
 
 import asyncio
 from asyncio import StreamReader as Reader
@@ -25,14 +25,14 @@ LIMITS: dict[str, Any] = {"answer_seconds": 5.0, "connect_seconds": 5.0, "connec
 
 @dataclass
 class Server:
-    """Counts connections, and plays one script after the other: one for each connection."""
+    """A server that counts connections and plays one script for each of them."""
 
     scripts: list[Callable[[Reader, Writer], Awaitable[None]]]
     heads: list[bytes] = field(default_factory=list)
     connections: int = 0
 
     async def serve(self, reader: Reader, writer: Writer) -> None:
-        """Play the next script, and close."""
+        """Play the next script, then close the connection."""
         script = self.scripts[self.connections]
         self.connections += 1
         try:
@@ -42,7 +42,7 @@ class Server:
 
 
 def answering(*answers: bytes) -> Callable[[Reader, Writer], Awaitable[None]]:
-    """A script that sends one answer for each request's head, and closes after the last."""
+    """Return a script that sends a response to each request head, and closes after the last."""
 
     async def script(reader: Reader, writer: Writer) -> None:
         for answer in answers:
@@ -53,7 +53,7 @@ def answering(*answers: bytes) -> Callable[[Reader, Writer], Awaitable[None]]:
 
 
 async def wait(reader: Reader, writer: Writer) -> None:
-    """A script that takes everything and says nothing."""
+    """Play a script that reads everything and sends nothing."""
     del writer
     while await reader.read(65536):
         pass
@@ -77,7 +77,7 @@ async def upstream(
 
 
 async def body_of(answer: UpstreamConnection) -> bytes:
-    """All that comes."""
+    """Return the whole body of a response."""
     whole = b""
     while piece := await answer.read():
         whole += piece
@@ -85,7 +85,7 @@ async def body_of(answer: UpstreamConnection) -> bytes:
 
 
 async def pieces(*parts: bytes) -> AsyncGenerator[bytes, None]:
-    """A body that comes in parts."""
+    """Yield the parts of a body."""
     for part in parts:
         yield part
 
@@ -149,7 +149,7 @@ def test_an_answer_without_a_body_leaves_the_connection_usable(method: str, head
 
 
 async def answer_once_then_hang_up(reader: Reader, writer: Writer) -> None:
-    """The second request is read, and the connection closed without a byte."""
+    """Answer the first request, read the second, and close without a response."""
     await answering(OK)(reader, writer)
     await reader.readuntil(b"\r\n\r\n")
 
@@ -252,7 +252,7 @@ def test_an_answer_before_the_body_was_sent_ends_the_body() -> None:
         async with upstream(answering(refusal), answering(OK)) as (pool, server):
             answer = await pool.ask("POST", "/", {}, endless())
             assert (answer.status, await body_of(answer)) == (413, b"no")
-            pool.release(answer)  # with the rest of the body missing, nothing may follow on it
+            pool.release(answer)  # the body is incomplete, so the connection must not be reused
             pool.release(await pool.ask("GET", "/", {}))
             assert server.connections == 2
 
@@ -300,7 +300,7 @@ def test_what_nobody_takes_is_not_read() -> None:
         async with upstream(flood) as (pool, _):
             answer = await pool.ask("GET", "/", {})
             before = -1
-            while before != sent:  # until it comes to a stop
+            while before != sent:  # until nothing more is sent
                 before = sent
                 await asyncio.sleep(0.3)
             assert sent < size / 2
@@ -314,7 +314,7 @@ def test_what_nobody_takes_is_not_read() -> None:
 
 
 def test_answers_that_arrive_at_the_same_time_are_never_mixed() -> None:
-    """Each connection has a buffer of its own."""
+    """Each connection has its own buffer."""
 
     async def run() -> None:
         def in_halves(mark: bytes) -> Callable[[Reader, Writer], Awaitable[None]]:

@@ -1,4 +1,4 @@
-"""The names of time series and aggregates, read from the one list of them."""
+"""The names of time series and aggregates, read from the single list of them."""
 
 import re
 

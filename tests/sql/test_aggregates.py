@@ -1,4 +1,4 @@
-"""Aggregates equal the raw sums, and follow readings and the mapping."""
+"""Aggregates equal the sums of raw half-hours, also after changes of readings and mappings."""
 
 import time
 from datetime import timedelta
@@ -31,7 +31,7 @@ LEVELS = {
 
 
 def both(admin: Admin) -> list[tuple[list[Any], list[Any]]]:
-    """Raw sums beside the aggregate, at each level."""
+    """Return (sums of raw half-hours, aggregate) for each level."""
     return [
         (
             admin.execute(RAW.format(bucket=bucket)).fetchall(),
@@ -51,7 +51,7 @@ def test_aggregates_equal_raw_sums(stack: Stack, admin: Admin) -> None:
 
 
 def followed(stack: Stack, admin: Admin) -> list[tuple[list[Any], list[Any]]]:
-    """Commit, let the aggregates follow now instead of within a minute, and compare."""
+    """Commit, update the aggregates now instead of within a minute, and return `both`."""
     admin.commit()
     with psycopg.connect(stack.contract["database_url"], autocommit=True) as follower:
         follower.execute("call flows.follow()")
@@ -83,7 +83,7 @@ def test_aggregates_follow_changed_readings(stack: Stack, admin: Admin) -> None:
 
 
 def test_aggregates_follow_the_mapping(stack: Stack, admin: Admin) -> None:
-    # The mapping ends in the middle of a day, and the register goes on in another circuit.
+    # The mapping ends in the middle of a day, and the register continues in another circuit.
     register, _, other = admin.execute(
         "select m.register, m.circuit, (select min(c.id::text)::uuid from flows.circuits as c"
         " where c.id <> m.circuit) from flows.circuit_register as m order by m.register limit 1"
@@ -109,10 +109,10 @@ def test_aggregates_follow_the_mapping(stack: Stack, admin: Admin) -> None:
         assert aggregate == raw
 
 
-def test_a_mapping_changes_what_lies_between_its_old_and_its_new_bounds(
+def test_a_changed_mapping_affects_only_the_time_between_its_old_and_new_bounds(
     stack: Stack, admin: Admin
 ) -> None:
-    """What was in a circuit and stays there is not made again, and no answer of it moves."""
+    """Half-hours that stay in a circuit are not recomputed, and responses keep ETags."""
     mapping = "where (register, circuit) = (%(register)s, %(circuit)s)"
     register, circuit = admin.execute(
         "select register, circuit from flows.circuit_register order by 1, 2 limit 1"

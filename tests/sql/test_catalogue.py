@@ -1,4 +1,4 @@
-"""The rules of the catalogue: each holds, and each reports the offence it is there for."""
+"""Rules for the catalogue: each of them holds, and each detects a violation."""
 
 from typing import Any
 
@@ -22,7 +22,7 @@ UNITLESS = [
     "register_intervals", "present_intervals", "changes", "version", "oldest_gateway",
 ]  # fmt: skip
 
-# What a caller's role may be, and what every role inherits.
+# The roles of callers, and those whose rights every role inherits.
 CALLERS = "array['public', 'flows', 'public_backend', 'grafanareader', 'authenticator']"
 OURS = "array['flows', 'api', 'gateway']::regnamespace[]"
 GRANTED = f"""
@@ -141,7 +141,7 @@ RULES = {
 
 
 def offenders(admin: Admin, rule: str) -> set[str]:
-    """What breaks a rule."""
+    """Return the objects that violate a rule."""
     admin.execute("reset role")
     names = {"series": SERIES, "unitless": UNITLESS}
     return {row[0] for row in admin.execute(RULES[rule], names)}

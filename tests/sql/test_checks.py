@@ -1,4 +1,4 @@
-"""Values that cannot be are refused on both engines, by a check whose name says what to write."""
+"""Invalid values are refused on both engines, by a check whose name tells what is allowed."""
 
 import pytest
 
@@ -38,6 +38,6 @@ def test_what_cannot_be_is_refused(stack: Stack, engine: str, what: str) -> None
         )
     assert answer.status_code == 400, answer.text
     if engine == "postgres" and check == SINCE_2000:
-        # No partition would take it, which is found first.
+        # It fits no partition, which is checked first.
         check = "no partition"
     assert check in answer.json()["message"]

@@ -1,4 +1,4 @@
-"""Writers at the same time: no half-hour is lost from the aggregates, and none is left behind."""
+"""Concurrent writers: the aggregates miss no half-hour and keep no removed one."""
 
 import threading
 from collections.abc import Iterator
@@ -25,14 +25,14 @@ HALF_HOUR = """
 
 @dataclass(frozen=True)
 class Two:
-    """Two registers and two circuits of one ESCO, and the database they are in."""
+    """Two registers and two circuits of one ESCO, and their database."""
 
     url: str
     registers: list[Any]
     circuits: list[Any]
 
     def background(self, statement: str, *values: object) -> threading.Thread:
-        """Run a statement in a transaction of its own, which may have to wait."""
+        """Run a statement in a separate transaction, in a thread, as it may have to wait."""
 
         def run() -> None:
             with psycopg.connect(self.url) as other:
@@ -45,7 +45,7 @@ class Two:
 
 @pytest.fixture
 def two(stack: Stack, admin: Admin) -> Iterator[Two]:
-    """Both registers measure the first circuit; everything is removed afterwards."""
+    """Two registers mapped to the first of two circuits; all removed afterwards."""
     esco = stack.contract["escos"]["wlce"]["id"]
     rows = admin.execute(
         "select min(m.circuit::text)::uuid, m.register from flows.circuit_register as m"
@@ -73,7 +73,7 @@ def test_two_writers_of_one_half_hour_are_both_in_its_sum(
 ) -> None:
     with psycopg.connect(two.url) as first:
         first.execute(HALF_HOUR, (two.registers[0], START, 1))
-        # It waits for the first, or does not see it: in either case both must be summed.
+        # It waits for the first or does not see it; in either case both must be summed.
         second = two.background(HALF_HOUR, two.registers[1], START, 2)
         first.commit()
     second.join()
@@ -100,7 +100,7 @@ def test_a_reading_is_followed_into_a_mapping_that_changed_meanwhile(
             START,
         )
         if engine == "timescale":
-            # Nobody waits here: the mapping is followed while the reading is still to be committed.
+            # Nothing waits here: the mapping is applied while the reading is not committed yet.
             moved.join()
             followed(stack, admin)
         writer.commit()

@@ -1,4 +1,4 @@
-"""`flows db copy`: the rows of an existing database arrive, with the aggregates over them."""
+"""`flows db copy`: it copies the rows of an existing database and updates the aggregates."""
 
 import os
 import subprocess
@@ -33,7 +33,7 @@ def empty(stack: Stack) -> Iterator[str]:
 
 
 def copy(source: str, target: str) -> subprocess.CompletedProcess[str]:
-    """`flows db copy` as an operator types it."""
+    """Run `flows db copy`."""
     return subprocess.run(
         [sys.executable, "-m", "app.cli", "db", "copy", "--from", source],
         env=os.environ | {"FLOWS_DATABASE_ADMIN_URL": target},

@@ -1,4 +1,4 @@
-"""Rows of an existing deployment load as they are, and what keeps itself keeps itself."""
+"""Rows of an existing deployment can be loaded as they are, and triggers keep derived data."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -19,7 +19,7 @@ ESCO, SITE, PROPERTY, FEEDER, HEAD, METER, CIRCUIT, OTHER = (
 REGISTER_A, REGISTER_B = (f"de000000-0000-4000-8000-0000000000a{n}" for n in range(2))
 NOON = "2024-03-10T12:00Z"
 
-# Every table of the data model with the columns deployments have, and no others.
+# Every table of the data model, with exactly the columns that deployments have.
 ROWS: list[tuple[str, dict[str, Any]]] = [
     ("regions", {"code": "de", "name": "Devon"}),
     ("escos", {"id": ESCO, "code": "dep", "name": "Deployed", "app_url": "https://x", "region": "de"}),
@@ -83,7 +83,7 @@ ROWS: list[tuple[str, dict[str, Any]]] = [
 
 @pytest.fixture(scope="module")
 def deployed(stack: Stack) -> Iterator[Admin]:
-    """A connection to a database that holds the deployment's rows, as its owner; removed after."""
+    """A connection, as owner, to a database with the deployment's rows; removed afterwards."""
     with psycopg.connect(stack.contract["database_url"], autocommit=True) as connection:
         for table, row in ROWS:
             connection.execute(
@@ -109,7 +109,7 @@ def deployed(stack: Stack) -> Iterator[Admin]:
 
 
 def one(connection: Admin, query: str, *args: object) -> tuple[Any, ...]:
-    """The only row of a query."""
+    """Return the only row of a query."""
     rows = connection.execute(query, args).fetchall()
     (row,) = rows
     found: tuple[Any, ...] = row

@@ -1,4 +1,4 @@
-"""Half-hours from counter reads: what is known is derived, and what is not stays empty."""
+"""Half-hours from counter reads: derived where the reads suffice, and empty elsewhere."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -17,7 +17,7 @@ METER, REGISTER = (f"dd000000-0000-4000-8000-00000000000{n}" for n in range(2))
 
 @pytest.fixture
 def register(stack: Stack, admin: Admin) -> Iterator[str]:
-    """A register without readings; everything of a test is rolled back."""
+    """A register without readings; each test is rolled back."""
     admin.execute(
         "insert into flows.meter_registry (id, serial, name, esco) values (%s, 'DERIVE', 'x', %s)",
         (METER, stack.contract["escos"]["wlce"]["id"]),
@@ -41,7 +41,7 @@ def read(admin: Admin, direction: str, *reads: tuple[int, float]) -> None:
 
 
 def half_hours(admin: Admin) -> dict[str, tuple[Decimal | None, Decimal | None, bool]]:
-    """Half-hours of the register: time of day → import, export, derived."""
+    """Return the register's half-hours: time of day → import, export, derived."""
     rows = admin.execute(
         'select "timestamp", import_kwh, export_kwh, derived from flows.register_interval_hh'
         ' where register_id = %s order by "timestamp"',
@@ -52,7 +52,7 @@ def half_hours(admin: Admin) -> dict[str, tuple[Decimal | None, Decimal | None, 
 
 
 def imports(admin: Admin) -> dict[str, float]:
-    """Imported energy by time of day."""
+    """Return the imported energy by time of day."""
     return {at: float(row[0]) for at, row in half_hours(admin).items() if row[0] is not None}
 
 

@@ -1,4 +1,4 @@
-"""The promise: one ESCO never sees, changes or counts another's rows; read from the catalogue."""
+"""Isolation: no ESCO sees, changes or counts another's rows, in any relation of the catalogue."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from tests.sql.series import AGGREGATES, TIME_SERIES
 Admin = psycopg.Connection[Any]
 ESCOS = ("wlce", "hmce")
 SHARED = {"regions", "meter_metrics", "meter_event_log_type"}
-# What these show depends on the state of the meters; who may see it is tested as everywhere.
+# The rows of these depend on the state of the meters; isolation is tested as for all others.
 REPORTS = {
     "meters_low_balance",
     "meters_offline_all",
@@ -21,7 +21,7 @@ REPORTS = {
 
 
 def exposed(admin: Admin) -> list[str]:
-    """Every relation in the schema that PostgREST serves."""
+    """Return all relations in the schema that PostgREST serves."""
     rows = admin.execute(
         "select relname from pg_class where relnamespace = 'api'::regnamespace and relkind = 'v'"
     )
@@ -38,7 +38,7 @@ def become(admin: Admin, role: str, esco: str | None) -> None:
 
 
 def rows_of(admin: Admin, relation: str) -> set[str]:
-    """Every row of a relation that the current role sees, as text."""
+    """Return all rows of a relation that the current role sees, as text."""
     return {row[0] for row in admin.execute(f"select t::text from api.{relation} as t")}
 
 
@@ -148,7 +148,7 @@ def test_a_row_that_points_at_another_esco_is_refused(
 
 
 def test_a_register_of_the_same_transaction_takes_half_hours(stack: Stack, admin: Admin) -> None:
-    """What is the caller's is asked anew in each statement, and after each change of tenant."""
+    """Ownership is determined for each statement, and after each change of tenant."""
     half_hour = (
         'insert into api.register_interval_hh (register_id, "timestamp", import_kwh)'
         " values (%s, %s, 1)"

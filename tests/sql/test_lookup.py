@@ -1,4 +1,4 @@
-"""What the barrier views compare with is what the policies show, and nothing else is looked up."""
+"""The functions behind the barrier views return exactly what the policies show."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The promise as a matrix, generated from the catalogue: relation × verb × tenant × role."""
+"""Isolation as a matrix generated from the catalogue: relation × verb × tenant × role."""
 
 import json
 from collections.abc import Iterator
@@ -16,8 +16,8 @@ Admin = psycopg.Connection[Any]
 ONE_DAY = "where \"timestamp\" between now() - interval '31 days' and now() - interval '30 days'"
 LONG = {"register_interval_hh", "circuit_interval_hh"}
 TENANT_ROLES = ("flows", "public_backend")
-# A view's check option is tested after the key: who names a foreign row by its own key hears that
-# the key is taken, and nothing is written.
+# A view's check option is tested after the key: a caller who uses the key of another's row learns
+# that the key is taken, but nothing is written.
 REFUSED = (
     psycopg.errors.InsufficientPrivilege,
     psycopg.errors.WithCheckOptionViolation,
@@ -27,7 +27,7 @@ REFUSED = (
 
 @dataclass(frozen=True)
 class Relation:
-    """A relation of schema api, with the key of the table behind it (none for read-only views)."""
+    """A relation of schema api, with the key of its base table (none for read-only views)."""
 
     name: str
     columns: list[str]
@@ -35,12 +35,12 @@ class Relation:
 
     @property
     def identifier(self) -> sql.Identifier:
-        """The relation as an identifier."""
+        """The relation as a SQL identifier."""
         return sql.Identifier("api", self.name)
 
     @property
     def sample(self) -> sql.SQL:
-        """The WHERE clause that keeps the test short."""
+        """The WHERE clause that limits long series, to keep the test short."""
         return sql.SQL(ONE_DAY if self.name in LONG else "")
 
     @property
@@ -50,7 +50,7 @@ class Relation:
 
 
 def relations(admin: Admin) -> Iterator[Relation]:
-    """Every exposed relation."""
+    """Yield all exposed relations."""
     for name in exposed(admin):
         columns = admin.execute(
             "select attname from pg_attribute where attrelid = %s::regclass and attnum > 0"
@@ -67,7 +67,7 @@ def relations(admin: Admin) -> Iterator[Relation]:
 
 
 def may(admin: Admin, role: str, relation: Relation, verb: str) -> bool:
-    """Whether a role was granted a verb at all."""
+    """Return whether a role is granted a verb at all."""
     row = admin.execute(
         "select has_table_privilege(%s, %s, %s)", (role, f"api.{relation.name}", verb)
     ).fetchone()
@@ -76,7 +76,7 @@ def may(admin: Admin, role: str, relation: Relation, verb: str) -> bool:
 
 
 def rows(admin: Admin, relation: Relation) -> dict[str, dict[str, Any]]:
-    """What the current role sees: the row as text → the row; of a long series, one day of it.
+    """Return the rows that the current role sees, as text → row; one day of a long series.
 
     The day is a month old, so that on TimescaleDB it may be in the columnstore.
     """
@@ -85,7 +85,7 @@ def rows(admin: Admin, relation: Relation) -> dict[str, dict[str, Any]]:
 
 
 def rolled_back(admin: Admin, statement: sql.Composed, *args: object) -> int | None:
-    """Rows a statement touched, undone again; None when it was refused."""
+    """Run a statement and roll it back; return the number of rows, or None if it was refused."""
     try:
         with admin.transaction(force_rollback=True):
             return admin.execute(statement, args).rowcount
@@ -94,7 +94,7 @@ def rolled_back(admin: Admin, statement: sql.Composed, *args: object) -> int | N
 
 
 def insert(relation: Relation, *, upsert: bool) -> sql.Composed:
-    """INSERT of one JSON row, as PostgREST writes it; with ON CONFLICT when it is an upsert."""
+    """Return the INSERT of a JSON row as PostgREST writes it, with ON CONFLICT for an upsert."""
     statement = sql.SQL(
         "insert into {relation} ({columns}) select {columns}"
         " from jsonb_populate_record(null::{relation}, %s)"
@@ -155,7 +155,7 @@ def test_nothing_of_another_esco_is_written(
         mine = rows(admin, relation)
         granted = may(admin, role, relation, "insert" if verb == "upsert" else verb)
         if granted:
-            # Whoever may write must be a tenant's writer; readers have no such grant anywhere.
+            # Only the role of tenants' writers may write anything.
             assert role == "flows", relation.name
         for esco in (own, None):
             become(admin, role, esco)
@@ -180,9 +180,9 @@ def test_nothing_of_another_esco_is_written(
             try:
                 touched = rolled_back(admin, statement)
             except psycopg.errors.ForeignKeyViolation:
-                touched = len(mine)  # an own row that others of the own ESCO point at
+                touched = len(mine)  # other rows of the same ESCO reference this one
             except psycopg.errors.ObjectNotInPrerequisiteState:
-                touched = None  # a view that cannot be written at all
+                touched = None  # the view cannot be written at all
             tried += 1
             if not granted:
                 assert touched is None, where
@@ -194,7 +194,7 @@ def test_nothing_of_another_esco_is_written(
 
 
 def test_own_rows_can_be_written(stack: Stack, admin: Admin) -> None:
-    """The wall has a door: what is refused above is refused for being another's."""
+    """Writes to own rows succeed, so the refusals above are because the rows are another's."""
     own = stack.contract["escos"]["wlce"]["id"]
     written = 0
     for relation in relations(admin):

@@ -1,4 +1,4 @@
-"""The plans of what tenants ask: only chunks (partitions) of the window and rows of the asked."""
+"""Query plans of tenants: only chunks (partitions) of the period and rows of the caller's."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -24,7 +24,7 @@ MIDNIGHT = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
 DAY = (MIDNIGHT - timedelta(days=40), MIDNIGHT - timedelta(days=39))
 MONTH = (MIDNIGHT - timedelta(days=50), MIDNIGHT - timedelta(days=20))
 EVER = (datetime(2000, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC))
-# As PostgREST writes a read: its filters are parameters.
+# A read as PostgREST writes it, with filters as parameters.
 POSTGREST = """
     with pgrst_source as (
         select api.{relation}.* from api.{relation}
@@ -38,7 +38,7 @@ POSTGREST = """
 
 @pytest.fixture(scope="module", autouse=True)
 def columnstore(stack: Stack, engine: str) -> Iterator[None]:
-    """Have the columnstore hold the day that is asked for, as its policy will."""
+    """Move the queried day to the columnstore, as the policy will do."""
     if engine == "postgres":
         yield
         return
@@ -59,14 +59,14 @@ def columnstore(stack: Stack, engine: str) -> Iterator[None]:
 
 @pytest.fixture
 def tenant(stack: Stack, admin: Admin) -> Admin:
-    """A session of an ESCO, as PostgREST and the gateway have them."""
+    """A session of an ESCO, as PostgREST and the gateway open it."""
     admin.execute("analyze flows.register_interval_hh")
     become(admin, "flows", stack.contract["escos"]["wlce"]["id"])
     return admin
 
 
 def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Every node of a plan that was executed."""
+    """Yield every node of a plan that was executed."""
     if plan.get("Actual Loops"):
         yield plan
     for part in plan.get("Plans", ()):
@@ -74,10 +74,10 @@ def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 class Explained:
-    """What the execution of a statement touched."""
+    """The relations, chunks and rows that the execution of a statement touched."""
 
     def __init__(self, session: Admin, statement: str, parameters: dict[str, Any]) -> None:
-        """Execute it."""
+        """Execute the statement with EXPLAIN ANALYZE."""
         explain = "explain (analyze, buffers, format json) " + statement
         ((found,),) = session.execute(explain.encode(), parameters).fetchall()
         root = found[0]["Plan"]
@@ -100,7 +100,7 @@ class Explained:
 
 
 def parts(admin: Admin, engine: str, series: str, start: datetime, end: datetime) -> set[str]:
-    """The chunks or partitions of a series (or aggregate) that hold rows of a window."""
+    """Return the chunks or partitions of a series (or aggregate) with rows of a period."""
     admin.execute("reset role")
     if engine == "timescale":
         query = (
@@ -117,14 +117,14 @@ def parts(admin: Admin, engine: str, series: str, start: datetime, end: datetime
 
 
 def one(session: Admin, query: str) -> UUID:
-    """The one value of a query."""
+    """Return the single value of a query."""
     (found,) = session.execute(query.encode()).fetchone() or (None,)
     assert isinstance(found, UUID)
     return found
 
 
 def prepared(session: Admin, statement: str, values: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """EXECUTE of the statement, prepared and generically planned."""
+    """Prepare a statement with a generic plan; return its EXECUTE."""
     types = {UUID: "uuid", datetime: "timestamptz", int: "bigint"}
     numbered = {name: f"${number}" for number, name in enumerate(values, start=1)}
     session.execute(
@@ -139,7 +139,7 @@ def prepared(session: Admin, statement: str, values: dict[str, Any]) -> tuple[st
 def asked_of_v1(
     granularity: Granularity, circuits: list[UUID], start: datetime, end: datetime
 ) -> tuple[str, dict[str, Any]]:
-    """The statement behind /v1/energy, by circuit."""
+    """Return the statement of /v1/energy by circuit."""
     first, last = int(start.timestamp()), int(end.timestamp())
     bounds = (
         range(first, last + 1, 1800)
@@ -157,7 +157,7 @@ def asked_of_v1(
 
 @pytest.mark.parametrize("generic", [False, True])
 def test_a_day_of_a_register_reads_its_day(tenant: Admin, engine: str, generic: bool) -> None:
-    """As PostgREST asks; its prepared statements get a generic plan in time."""
+    """The query is PostgREST's, whose prepared statements get a generic plan after some calls."""
     register = one(tenant, "select register_id from api.meter_registers order by 1 limit 1")
     statement = POSTGREST.format(relation="register_interval_hh", key="register_id")
     values = {"key": register, "start": DAY[0], "end": DAY[1], "limit": 1000}
@@ -169,7 +169,7 @@ def test_a_day_of_a_register_reads_its_day(tenant: Admin, engine: str, generic: 
     )
     assert outside
     assert not found.relations & outside
-    # The columnstore reads a register's week at a time (and looks up where it is).
+    # The columnstore reads a whole week of a register, after looking up its position.
     assert found.examined < 2 * 336
     assert found.relations & parts(tenant, engine, "register_interval_hh", *DAY)
 
@@ -191,12 +191,12 @@ def test_energy_reads_its_window(tenant: Admin, engine: str, case: str) -> None:
     rows = len(tenant.execute(statement.encode(), parameters).fetchall())
     found = Explained(tenant, statement, parameters)
     assert rows > 0
-    # Where a chunk is small, reading it all costs less than its index.
+    # A small chunk is read completely, because that costs less than its index.
     assert rows <= found.examined <= 2 * rows
     inside = parts(tenant, engine, series, *window)
     assert found.relations & inside
     assert not found.relations & (parts(tenant, engine, series, *EVER) - inside)
-    # What is summed already is not summed again.
+    # Stored sums are used instead of half-hours.
     assert not found.relations & parts(tenant, engine, "register_interval_hh", *EVER)
 
 
@@ -239,12 +239,12 @@ def test_the_newest_of_a_register_that_stopped_reporting_reads_nobody_elses(
     newest = "select * from api.register_interval_hh_latest where register_id = %(register)s"
     assert len(tenant.execute(newest, {"register": register}).fetchall()) == 1
     found = Explained(tenant, newest, {"register": register})
-    # It and the tables of registers and meters, which are small.
+    # The newest rows, and the small tables of registers and meters.
     assert found.examined < 1000
 
 
 def test_the_latest_of_every_meter_reads_no_history(tenant: Admin, engine: str) -> None:
-    """Half of the chunks is far more than what is newest is in."""
+    """The newest rows are in far fewer than half of the chunks."""
     asked = latest.statement([])
     found = Explained(tenant, asked.sql, asked.parameters)
     half = (MIDNIGHT - timedelta(days=40), EVER[1])

@@ -1,6 +1,6 @@
-"""A database of 0.1 becomes one of today: it equals a fresh one, and nothing in it is lost.
+"""A database of 0.1, upgraded, equals a fresh one and has lost nothing.
 
-`baseline` holds sql/ as 0.1 shipped it, and a part of the demo's rows; neither is ever changed.
+`baseline` contains sql/ as shipped with 0.1, and a part of the demo's rows; neither ever changes.
 """
 
 import gzip
@@ -36,7 +36,7 @@ TABLES = """
     order by 1
 """
 AGGREGATES = ("hh", "daily", "daily_london", "monthly")
-# Where the engine keeps what it does with the series, beside the schema.
+# Queries for the engine's settings of the series that are not part of the schema.
 ENGINE_STATE = {
     "postgres": ("select * from flows.retention order by 1",),
     "timescale": (
@@ -56,7 +56,7 @@ ENGINE_STATE = {
 
 @contextmanager
 def databases(stack: Stack) -> Iterator[Callable[[], str]]:
-    """Yield what makes an empty database beside the stack's; they go at the end."""
+    """Yield a function that creates empty databases, which are dropped at the end."""
     made: list[str] = []
     admin_url = stack.contract["database_url"]
 
@@ -77,14 +77,14 @@ def databases(stack: Stack) -> Iterator[Callable[[], str]]:
 
 @pytest.fixture
 def scratch(stack: Stack) -> Iterator[Callable[[], str]]:
-    """Make empty databases that go with the test."""
+    """A function that creates empty databases for the duration of a test."""
     with databases(stack) as make:
         yield make
 
 
 @pytest.fixture(scope="module")
 def migrated(stack: Stack) -> Iterator[str]:
-    """An up-to-date database for tests that leave it as it is."""
+    """An up-to-date database for tests that do not change it."""
     with databases(stack) as make:
         url = make()
         migrate(url)
@@ -93,12 +93,12 @@ def migrated(stack: Stack) -> Iterator[str]:
 
 @pytest.fixture
 def sources(tmp_path: Path) -> Path:
-    """A copy of sql/, to be added to."""
+    """A copy of sql/ to which a test can add files."""
     return Path(shutil.copytree(SQL, tmp_path / "sql"))
 
 
 def make_baseline(url: str, engine: str) -> None:
-    """Make a database of 0.1, as dbmate did, with rows."""
+    """Create a database of 0.1 with rows, as dbmate did."""
     files = [*BASELINE.glob("*.sql"), *(BASELINE / engine).glob("*.sql")]
     with psycopg.connect(url, autocommit=True) as connection:
         if engine == "timescale":
@@ -115,10 +115,10 @@ def make_baseline(url: str, engine: str) -> None:
 
 
 def dump(url: str) -> list[str]:
-    """The schema, a line each, object by object in the order of their names.
+    """Return the lines of the schema, with its objects sorted by name.
 
-    pg_dump puts a hypertable after its chunks where it has any; a materialized hypertable's number
-    depends on when it was made.
+    They are sorted because pg_dump writes a hypertable after its chunks if it has any. Numbers of
+    materialized hypertables are replaced, because they depend on the order of creation.
     """
     schemas = ("-n", "flows", "-n", "api", "-n", "gateway")
     done = subprocess.run(
@@ -134,7 +134,7 @@ def dump(url: str) -> list[str]:
 
 
 def rows(url: str) -> dict[str, tuple[int, str]]:
-    """Number and checksum of the rows of each table and aggregate."""
+    """Return number and checksum of the rows of each table and aggregate."""
     with psycopg.connect(url) as connection:
         names = [row[0] for row in connection.execute(TABLES)]
         names += [f"flows.circuit_interval_{level}" for level in AGGREGATES]
@@ -147,13 +147,13 @@ def rows(url: str) -> dict[str, tuple[int, str]]:
 
 
 def ask(url: str, query: str, *values: object) -> list[tuple[Any, ...]]:
-    """The rows of one query, each time in a connection of its own."""
+    """Return the rows of a query, run in a new connection."""
     with psycopg.connect(url, autocommit=True) as connection:
         return connection.execute(query.encode(), values).fetchall()
 
 
 def engine_state(url: str, engine: str) -> list[list[tuple[Any, ...]]]:
-    """What the engine keeps of the series beside the schema."""
+    """Return the engine's settings of the series that are not part of the schema."""
     return [sorted(ask(url, query), key=str) for query in ENGINE_STATE[engine]]
 
 
@@ -161,7 +161,7 @@ def test_an_upgraded_database_equals_a_fresh_one(scratch: Callable[[], str], eng
     old, fresh = scratch(), scratch()
     make_baseline(old, engine)
     if engine == "timescale":
-        # Triggers are made anew on chunks in the columnstore too.
+        # Triggers must also be created again on chunks in the columnstore.
         ask(old, "select public.compress_chunk(c) from public.show_chunks(%s) as c",
             "flows.register_interval_hh")  # fmt: skip
     before = rows(old)
@@ -175,7 +175,7 @@ def test_an_upgraded_database_equals_a_fresh_one(scratch: Callable[[], str], eng
     assert engine_state(old, engine) == engine_state(fresh, engine)
     versions = "select version, name, sha256, oldest_gateway from gateway.schema_migration"
     assert ask(old, versions) == ask(fresh, versions)
-    # What follows readings still does.
+    # The aggregates still follow readings.
     (_, circuit) = ask(
         old,
         "insert into flows.register_interval_hh (register_id, timestamp, import_kwh)"
@@ -244,7 +244,7 @@ def test_an_interrupted_upgrade_continues(scratch: Callable[[], str], sources: P
     assert ask(url, "select to_regclass('flows.second')") == [(None,)]
     second.write_text("create table flows.second ();")
     steps: list[str] = []
-    # The server notices that the killed one is gone, and lets its lock go.
+    # The server notices that the process was killed, and releases its lock.
     migrate(url, folder=sources, progress=steps.append)
     assert "applying 0003_first.sql" not in steps
     assert "applying 0004_second.sql" in steps
@@ -332,7 +332,7 @@ def test_an_object_that_leaves_its_file_leaves_the_database(migrated: str, sourc
     """)
     migrate(url, folder=sources)
     assert len(dump(url)) > len(before)
-    # A function that returns something else cannot be replaced: it is made anew.
+    # A function with another return type cannot be replaced, so it is dropped and created.
     changed = extra.read_text().replace("returns integer", "returns bigint")
     extra.write_text(changed)
     migrate(url, folder=sources)
@@ -358,7 +358,7 @@ def test_an_upgrade_waits_for_a_reader_and_nobody_waits_for_it(
         upgraded = pool.submit(upgrade)
         waiting = "select from pg_stat_activity where datname = current_database()"
         wait_until(lambda: ask(url, waiting + " and wait_event_type = 'Lock'"))
-        # Who comes after it waits for less than the reader takes.
+        # Later queries wait less long than the reader takes.
         for _ in range(3):
             with psycopg.connect(url, options="-c statement_timeout=20s") as other:
                 other.execute("select count(*) from api.meter_csq, api.meter_registry")
@@ -397,7 +397,7 @@ PATHS = (
 
 @contextmanager
 def requests_running(stack: Stack) -> Iterator[list[tuple[str, int]]]:
-    """Ask both doors all the while; yield what was answered."""
+    """Send requests to gateway and PostgREST continuously; yield the responses so far."""
     answers: list[tuple[str, int]] = []
     stop = threading.Event()
 
@@ -420,7 +420,7 @@ def test_a_gateway_one_version_older_serves_until_a_migration_ends_it(sources: P
     folder = sources / "migrations"
     with running_stack() as own:
         url = own.contract["database_url"]
-        # Expand: a column, and an object that shows it.
+        # Expand: add a column, and an object that shows it.
         (folder / "0003_expand.sql").write_text("alter table flows.circuits add column note text;")
         (sources / "objects" / "083_notes.sql").write_text(
             "set local role flows_owner;"
@@ -446,7 +446,7 @@ def test_a_gateway_one_version_older_serves_until_a_migration_ends_it(sources: P
         assert "schema version 3 in the database, 2 in this program" in " ".join(
             flows(own, "db", "status").stdout.split()
         )
-        # Contract: what the old gateway was written for goes.
+        # Contract: remove what the old gateway was written for.
         (folder / "0004_contract.sql").write_text("-- oldest-gateway: 3\nselect;\n")
         migrate(url, folder=sources)
         with own.client(None) as client:
@@ -485,13 +485,13 @@ def test_a_gateway_does_not_start_on_an_older_database(
 
 
 def gateway_url(stack: Stack, database_url: str) -> str:
-    """The gateway's own login to a database of the stack's server."""
+    """Return the URL of a database on the stack's server with the gateway's login."""
     password = json.loads((stack.home / "passwords.json").read_text())["flows_gateway"]
     return re.sub(r"//[^@]*@", f"//flows_gateway:{password}@", database_url)
 
 
 def serve(home: Path, database_url: str) -> subprocess.CompletedProcess[str]:
-    """`flows serve`, which is expected to end by itself."""
+    """Run `flows serve`, which is expected to end by itself."""
     return subprocess.run(
         [sys.executable, "-m", "app.cli", "serve"],
         env=os.environ

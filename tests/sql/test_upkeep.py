@@ -1,4 +1,4 @@
-"""What keeps the database well: retention, partitions, the columnstore, the log of changes."""
+"""Maintenance of the database: retention, partitions, the columnstore, the log of changes."""
 
 import json
 import threading
@@ -54,7 +54,7 @@ def test_old_rows_go_and_half_hours_stay(stack: Stack, admin: Admin, engine: str
         'select (now()::date - "timestamp"::date) from flows.meter_event_log'
         " where event_type = 77 order by 1"
     ).fetchall()
-    # A chunk of TimescaleDB goes once all of it is old enough.
+    # TimescaleDB drops a chunk once all of it is old enough.
     assert ages in ([(80,)], [(80,), (91,)]) if engine == "timescale" else ages == [(80,)]
     admin.execute("delete from flows.meter_event_log where event_type = 77")
     admin.commit()
@@ -77,7 +77,7 @@ def test_retention_is_a_setting(stack: Stack, admin: Admin, engine: str) -> None
 
 
 def to_columnstore(stack: Stack) -> None:
-    """What is older than eight days goes into the columnstore, as its policy will have it."""
+    """Move chunks older than eight days to the columnstore, as the policy will do."""
     with psycopg.connect(stack.contract["database_url"], autocommit=True) as owner:
         chunks = owner.execute(
             "select c::text from public.show_chunks('flows.register_interval_hh',"
@@ -100,7 +100,7 @@ def test_one_statement_corrects_every_register_in_the_columnstore(
         " where \"timestamp\" = any(array(select date_trunc('week', now(), 'UTC')"
         " - make_interval(weeks => n) from generate_series(2, 12) as n))"
     ).rowcount
-    # Each unpacks a week of its register; a default of TimescaleDB would end this at 100,000.
+    # Each row decompresses a week of its register; TimescaleDB's default limit is 100,000 rows.
     assert corrected * 336 > 100_000
 
 
@@ -138,7 +138,7 @@ def test_a_correction_in_the_columnstore_reaches_the_aggregates(
                 statuses.append(answer.status_code)
         assert sorted(statuses) in ([200, 403, 403], [201, 403, 403])
         followed = json.loads(flows(stack, "db", "refresh", "--json").stdout)
-        # The job may have been first.
+        # The background job may have come first.
         assert followed["followed"] >= 0
         total = admin.execute(
             "select total_import_kwh from flows.circuit_interval_hh where circuit_id = %s"
@@ -172,7 +172,7 @@ def a_register(admin: Admin) -> str:
 
 
 def extents(admin: Admin, register: str) -> tuple[Any, Any]:
-    """What is kept of a register, and what its half-hours say."""
+    """Return the stored extent of a register, and the extent of its half-hours."""
     kept = admin.execute(
         "select available_from, available_to from flows.register_extent where register_id = %s",
         (register,),
@@ -222,15 +222,15 @@ def test_extents_that_do_not_fit_are_mended(admin: Admin) -> None:
 
 
 def is_blocked(admin: Admin, pid: int) -> bool:
-    """Whether a session waits for another."""
-    admin.rollback()  # within a transaction the answer would stay the same
+    """Return whether a session waits for another."""
+    admin.rollback()  # within a transaction the result would stay the same
     return admin.execute("select pg_blocking_pids(%s) <> '{}'", (pid,)).fetchone() == (True,)
 
 
 def test_a_deletion_and_an_arrival_at_a_time_leave_a_true_extent(
     stack: Stack, admin: Admin
 ) -> None:
-    """Who deletes the last half-hour waits for who extends it, and measures what is there then."""
+    """A deletion of the last half-hour waits for a concurrent insert, then measures again."""
     register = a_register(admin)
     url = stack.contract["database_url"]
     insert = "insert into flows.register_interval_hh values (%s, %s, 1, 1)"
