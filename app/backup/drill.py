@@ -78,9 +78,9 @@ def examine(url: str, schema_version: int) -> DrillReport:
 
 
 def write_table(url: str, table: str, file: Path) -> int:
-    """Write a table of schema flows as CSV with a header; return the number of rows.
+    r"""Write a table of schema flows as CSV with a header; return the number of rows.
 
-    BackupError if the table does not exist. `\\copy` or COPY reads the file back on either engine.
+    BackupError if the table does not exist. `\copy` or COPY reads the file back on either engine.
     """
     with psycopg.connect(url) as connection:
         columns = connection.execute(

@@ -29,6 +29,7 @@ def recovered(
     folder: BackupFolder, into: Path, at: datetime | None, *, archiving: bool = False
 ) -> Iterator[str]:
     """Yield the superuser's URL of a server at `into`, recovered to `at` (None: the end of WAL).
+
     `into` must not exist yet. The server stops when the context ends; its data remain. With
     `archiving` it continues the WAL archive, for a server that replaces the one backed up.
     StackError with PostgreSQL's message if the WAL does not reach `at` or a backup is damaged.

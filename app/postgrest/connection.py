@@ -177,13 +177,18 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         self._must_close = True
         self._wake()
 
+    # The callbacks of asyncio.
+
     def connection_made(self, transport: Any) -> None:
+        """Keep the transport."""
         self._transport = transport
 
     def get_buffer(self, sizehint: int) -> memoryview:
+        """Return the buffer that the next bytes are read into."""
         return self._buffer
 
     def buffer_updated(self, nbytes: int) -> None:
+        """Parse the bytes that were read; pause reading if too much is unread."""
         if self.state is ConnectionState.ASKED:
             self.state = ConnectionState.ANSWERING
         try:
@@ -199,30 +204,38 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         self._wake()
 
     def eof_received(self) -> None:
+        """Record that PostgREST closed the connection."""
         self._lose()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._buffer = (
-            NO_BUFFER  # free it, because the pool may keep a closed connection for a while
-        )
+        """Record that the connection is closed."""
+        # Free the buffer, because the pool may keep a closed connection for a while.
+        self._buffer = NO_BUFFER
         self._lose()
 
     def pause_writing(self) -> None:
+        """Make `ask` wait before it sends more of a body."""
         self._writing_paused = True
 
     def resume_writing(self) -> None:
+        """Let `ask` send more of a body."""
         self._writing_paused = False
         self._wake()
 
+    # The callbacks of httptools' parser.
+
     def on_message_begin(self) -> None:
+        """Start a response; UpstreamLost if there was no request."""
         if self.state is not ConnectionState.ANSWERING:
             raise UpstreamLost("PostgREST sent data without a request.")
         self._incoming = []
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        """Collect a header; names are converted to lower case."""
         self._incoming.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
+        """Set `status` and `headers`; the response to a HEAD is complete."""
         status = self._parser.get_status_code()
         if status < 200:  # 1xx: the final response follows
             return
@@ -233,11 +246,13 @@ class UpstreamConnection(asyncio.BufferedProtocol):
             self.state = ConnectionState.ANSWERED
 
     def on_body(self, body: bytes) -> None:
+        """Queue a piece of the body for `read`."""
         if not self._head_only:
             self._pieces.append(body)
             self._unread += len(body)
 
     def on_message_complete(self) -> None:
+        """Record that the response is complete."""
         if self.status and not self._head_only:
             self._must_close |= not self._parser.should_keep_alive()
             self.state = ConnectionState.ANSWERED

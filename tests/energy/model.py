@@ -106,7 +106,7 @@ def _ways(ways: dict[str, list[str | None]]) -> Iterator[dict[str, str | None]]:
 
 
 def interval(at: datetime, granularity: str, zone: ZoneInfo) -> date | datetime:
-    """Return the interval of a half-hour: itself, or the first local day of its day, week, …"""
+    """Return a half-hour's interval: itself, or the first day of its day, week, month or year."""
     day = at.astimezone(zone).date()
     return {
         "PT30M": at,

@@ -21,7 +21,7 @@ READS = [*WINDOWED, "latest"]
 
 
 def get(stack: Stack, read: str, esco: str = "wlce", **params: Any) -> httpx.Response:
-    """Send GET with a read token of the ESCO; `read` may begin with the path of a circuit, …"""
+    """Send GET with a read token of the ESCO; `read` is the path after /v1/."""
     headers = params.pop("headers", {})
     with stack.client(esco) as client:
         return client.get(f"/v1/{read}", params=period(stack, read) | params, headers=headers)
