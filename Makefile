@@ -1,4 +1,4 @@
-# Everything runs in .venv; state of the demo lives in FLOWS_HOME (default .flows).
+# Everything runs in .venv; the demo keeps its state in FLOWS_HOME (default .flows).
 # `make help` prints each target with the words after its `##`.
 PYTHON ?= python3
 VENV := .venv
@@ -23,7 +23,7 @@ $(READY): pyproject.toml constraints.txt
 	@$(VENV)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
-# The demo ends with make, also when make is killed outright: the shell's parent is make.
+# The demo ends with make, even if make is killed, because it watches the shell's parent, which is make.
 demo: $(READY) ## the whole stack with demo data, until Ctrl-C
 	@exec $(VENV)/bin/flows up --demo --parent $$PPID
 
@@ -34,7 +34,7 @@ check: $(READY) lint ## lint, and the tests that need no stack: under a minute
 test: $(READY) ## every test, in WORKERS processes (3); the 20 slowest are named
 	$(VENV)/bin/pytest $(XDIST)
 
-# The fuzzing that `make test` does for half a minute, for as long as FLOWS_FUZZ_SECONDS says.
+# The fuzzing of `make test`, which runs half a minute there, for FLOWS_FUZZ_SECONDS.
 fuzz: export FLOWS_FUZZ_SECONDS ?= 600
 fuzz: $(READY) ## schemathesis over the document, for FLOWS_FUZZ_SECONDS (600)
 	$(VENV)/bin/pytest tests/openapi/test_fuzz.py
@@ -49,7 +49,7 @@ lint: $(READY) ## ruff, mypy, the layers of app/, sqlfluff
 bench: $(READY) ## the benchmarks; ONLY=rest runs one, JSON=1 prints JSON
 	$(VENV)/bin/python -m tests.bench $(if $(ONLY),--only $(ONLY)) $(if $(JSON),--json)
 
-# The generated pages, then the site in site/, which a gateway that starts afterwards serves.
+# Writes the generated pages and the site in site/, which is served by gateways started afterwards.
 docs: export NO_MKDOCS_2_WARNING = 1
 docs: $(READY) ## the site in site/, with its generated pages
 	$(VENV)/bin/python -m docs.generators

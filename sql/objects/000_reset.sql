@@ -1,4 +1,4 @@
--- What the files of this folder make is taken away first, so that what vanished from them vanishes from
+-- Objects that the files of this folder create are dropped first, so that those removed from them vanish from
 -- the database: triggers, policies, views, comments and the grants of our roles. Functions stay, as
 -- aggregates and constraints may need them: the files replace them, and `flows db migrate` drops those
 -- that no file made.

@@ -1,4 +1,4 @@
--- What the barrier views of api compare with, found from the ESCO by index: the policies say the same
+-- The ids that the barrier views of api compare with, found from the ESCO by index: policies say the same
 -- (a test compares them), but to list by them means to look at every ESCO's rows, in each query. So
 -- these functions run as a role of their own that nobody is a member of, that reads five tables and
 -- has nothing else; they take no argument, and a session plans them once. The ids are in order: every

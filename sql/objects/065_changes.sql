@@ -59,7 +59,7 @@ create or replace function flows.note_configuration() returns trigger
 language plpgsql security definer set search_path = ''
 as $$
 begin
-    -- What a tenant changes is its own (policies see to that); an administrator may change anybody's.
+    -- A tenant can change only its own rows (the policies see to that), an administrator those of all ESCOs.
     insert into flows.change (esco, kind, period, followed_at)
     values (flows.current_esco(), 'configuration', '(,)', clock_timestamp());
     return null;

@@ -7,8 +7,8 @@ alter table flows.derived_register force row level security;
 create policy "maintenance alone knows the derived registers" on flows.derived_register
 to flows_owner, tsdbadmin using (current_user in ('flows_owner', 'tsdbadmin'));
 
--- A measured half-hour takes the place of a derived one, in a plain INSERT too. Rows are looked at one by one
--- only where a register has derived half-hours at all: a statement finds that out once.
+-- A measured half-hour replaces a derived one, also in a plain INSERT. Rows are checked one by one only if
+-- any register has derived half-hours, which each statement finds out once.
 create or replace function flows.look_for_derived() returns trigger
 language plpgsql security definer set search_path = ''
 as $$
@@ -37,10 +37,10 @@ create trigger a_measurement_replaces_a_derived_half_hour before insert on flows
 for each row when (not new.derived and current_setting('flows.derived', true) = 'on')
 execute function flows.give_way_to_a_measurement();
 
--- Energy counted up to each half-hour's start, from the reads of one counter: linear between reads
--- that are near enough to each other. A read below the one before it is a roll-over where the counter
--- stood in the last tenth of its digits (five or more) and restarted in the first; otherwise the
--- counter was replaced, and nothing is known of the time between. chain numbers the stretches that
+-- The energy counted up to each half-hour's start, from the reads of one counter, interpolated linearly
+-- between reads that are close enough to each other. A read below the previous one is a roll-over if the
+-- counter was in the last tenth of its range (five digits or more) and restarted in the first. Otherwise
+-- the counter was replaced, and the energy between is unknown. `chain` numbers the runs of reads that
 -- can be compared.
 create or replace function flows.counted_at_half_hours(
     register uuid, direction text, period_from timestamptz, period_to timestamptz, max_gap interval
@@ -92,7 +92,7 @@ begin atomic
         on c.before_at < h."timestamp" and h."timestamp" <= c."timestamp"
         and c.energy is not null and c."timestamp" - c.before_at <= max_gap
     union all
-    -- The first read of a chain may itself stand on a half-hour.
+    -- The first read of a chain may itself be on a half-hour.
     select c."timestamp", c.chain, c.counted
     from chained as c
     inner join half_hours as h on c."timestamp" = h."timestamp"
@@ -151,7 +151,7 @@ create or replace function flows.reads_changed() returns trigger
 language plpgsql security definer set search_path = ''
 as $$
 begin
-    -- Two hours on either side: that far a new read changes what lies between its neighbours. One without any
+    -- Two hours on either side, because a new read changes the interpolation up to its neighbours. One without any
     -- (a counter read once a day) tells of no half-hour.
     execute format(
         $sql$

@@ -109,8 +109,8 @@ comment on function flows.find_extent(uuid, tstzrange)
 is 'First and last half-hour of one of the caller''s registers in a period.';
 grant execute on function flows.find_extent(uuid, tstzrange) to flows, public_backend, grafanareader, tsdbadmin;
 
--- What there is of a register while it is mapped to a circuit; looked up only where the mapping cuts
--- what there is of the register, by a function: sub-selects would be planned over every chunk each time.
+-- The extent of a register's half-hours while it is mapped to a circuit. It is looked up only where the
+-- mapping cuts the register's own extent, by a function: sub-selects would be planned over every chunk.
 create view flows.circuit_register_extent as
 select
     mapping.circuit, mapping.register, mapping.start_time,

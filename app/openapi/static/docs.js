@@ -1,4 +1,4 @@
-// Swagger UI over /openapi.json; once authorized, over what the token may do.
+// Swagger UI for /openapi.json; once authorized, for the document of the token.
 "use strict";
 
 let ui;
@@ -8,7 +8,7 @@ function token() {
   return authorized.oauth2?.token?.access_token ?? authorized.bearer?.value;
 }
 
-// Follows each change of who is authorized: the document is the token's.
+// Reloads the document after each change of authorization, because it depends on the token.
 const DocumentOfTheToken = () => ({
   statePlugins: {
     auth: {
@@ -26,7 +26,7 @@ const DocumentOfTheToken = () => ({
   },
 });
 
-// Parameters that list choices by comma are ticked here, and still sent as one value.
+// Offers checkboxes for parameters that are comma-separated lists, and sends them as one value.
 function withChoices(document) {
   const operations = Object.values(document.paths).flatMap((item) => Object.values(item));
   for (const parameter of operations.flatMap((operation) => operation.parameters ?? [])) {
@@ -53,7 +53,7 @@ ui = SwaggerUIBundle({
   plugins: [DocumentOfTheToken],
   requestInterceptor: (request) => {
     request.url = withOperators(request.url);
-    // Else the browser answers a wrong secret with a login window of its own, and the page never hears.
+    // Otherwise the browser shows its own login window for a wrong secret, and the page is not told.
     request.credentials = "omit";
     if (request.loadSpec && token()) request.headers = { ...request.headers, Authorization: "Bearer " + token() };
     return request;

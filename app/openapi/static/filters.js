@@ -1,4 +1,4 @@
-// What a person types into a filter, as PostgREST wants it: a value without an operator means `eq.`.
+// Adds the operator that PostgREST expects to filters typed by users: a bare value means `eq.`.
 "use strict";
 
 const REST = "/rest/v1/";
@@ -6,7 +6,7 @@ const OPERATOR =
   /^(not\.)?(eq|neq|gte?|lte?|like|ilike|i?match|in|is|isdistinct|cs|cd|ov|s[lr]|nx[lr]|adj|(pl|ph|w)?fts)(\((any|all|[a-z_]+)\))?\./;
 const NO_FILTERS = new Set(["select", "order", "limit", "offset", "columns", "on_conflict", "and", "or", "not.and", "not.or"]);
 
-/** Return the URL on this page's origin, with `eq.` before every filter that names no operator. */
+/** Return the URL on this page's origin, with `eq.` before every filter without an operator. */
 function withOperators(address) {
   const url = new URL(address, location.origin);
   const here = new URL(url.pathname + url.search, location.origin);

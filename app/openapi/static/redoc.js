@@ -1,7 +1,7 @@
-// ReDoc over /openapi.json: the public surface, to read.
+// ReDoc for the public part of /openapi.json.
 "use strict";
 
-// ReDoc's footer has a logo on a CDN; nothing is fetched from another origin.
+// Removes the logo in ReDoc's footer, which would be loaded from another origin.
 const setAttribute = HTMLImageElement.prototype.setAttribute;
 HTMLImageElement.prototype.setAttribute = function (name, value) {
   if (name === "src" && new URL(value, location).origin !== location.origin) return;
