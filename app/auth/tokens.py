@@ -17,7 +17,7 @@ from app.errors import Forbidden, Unauthorized, Unavailable
 AUDIENCE = "flows"
 TOKEN_TYPE = "at+jwt"  # noqa: S105  (RFC 9068 §2.1)
 LIFETIME_SECONDS = 3600
-CLOCK_SECONDS = 30  # how far the clocks of issuer and verifier may differ
+CLOCK_SECONDS = 30  # greatest difference of the clocks of issuer and verifier
 CACHED_TOKENS = 10_000
 TENANT_ROLES = frozenset({"flows", "public_backend"})
 OPERATOR = "operator"

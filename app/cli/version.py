@@ -21,4 +21,4 @@ def options(
         ),
     ] = False,
 ) -> None:
-    """The Flows gateway."""
+    """Run and administer the Flows gateway."""
