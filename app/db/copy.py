@@ -17,7 +17,7 @@ SERIES = """
     select name from flows.series() where key <> 'circuit_id'
     order by name <> 'register_interval_hh', key desc, name
 """
-# information_schema.columns shows the same, table by table, in ten times the time.
+# Faster than information_schema.columns, which takes ten times as long for the same columns.
 COLUMNS = """
     select c.relname, a.attname
     from pg_catalog.pg_attribute as a
@@ -59,7 +59,7 @@ def copy_database(
 
 
 def _columns(connection: psycopg.Connection, tables: list[str]) -> dict[str, set[str]]:
-    """Return table → columns that rows have values of and that the user may use."""
+    """Return table → columns that store values and that the user has rights on."""
     rows = connection.execute(COLUMNS, (tables,))
     columns: dict[str, set[str]] = {table: set() for table in tables}
     for table, column in rows:
@@ -80,7 +80,7 @@ def _copy(
     read = sql.SQL("copy (select {columns} from {table}) to stdout").format(**names)
     write = sql.SQL("copy {table} ({columns}) from stdin").format(**names)
     rows = 0
-    # A block of COPY is one row: they are handed on by the buffer.
+    # Each block of COPY is one row, so collect them in a buffer.
     buffer = bytearray()
 
     def hand_on(into: psycopg.Copy) -> None:

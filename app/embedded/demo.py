@@ -18,7 +18,7 @@ DAYS = 90
 ESCOS = {"bfce": ("Brookfield Energy", 3), "hmce": ("Hazelmead Energy", 6),
          "wlce": ("Water Lilies Energy", 12)}  # code → name, homes  # fmt: skip
 NATURES = {"A": "power", "B": "heat"}
-# Nature → the lowest and the highest share of its usual energy that a register counts.
+# Nature → the lowest and highest random factor on its usual energy.
 CHANCES = {"power": (0.6, 1.5), "heat": (0.6, 1.3), "solar": (0.2, 1.0)}
 SERIES = {
     "meter_csq": "csq",
@@ -109,7 +109,7 @@ def _load_community(
 def _map(
     connection: psycopg.Connection[Any], circuit: UUID, register: UUID, start: datetime
 ) -> None:
-    """Map a register to its circuit once: a later start of the demo has another `start`."""
+    """Map a register to its circuit, unless it is mapped already from an earlier `start`."""
     connection.execute(
         "insert into flows.circuit_register (circuit, register, start_time) select %(circuit)s,"
         " %(register)s, %(start)s where not exists (select from flows.circuit_register"
@@ -204,10 +204,10 @@ def _load_half_hours(
 def _half_hours(
     register: UUID, nature: str, times: Sequence[datetime], usual: Sequence[float]
 ) -> list[str]:
-    """Lines for COPY: register, start of the half-hour, import kWh, export kWh.
+    """Return lines for COPY: register, start of the half-hour, import kWh, export kWh.
 
-    A half-hour's chance depends on its day and register alone: a later start goes on as the first
-    would have.
+    The random numbers depend only on register and day, so a later start of the demo continues the
+    series as the first would have.
     """
     size = random.Random(register.int).uniform(0.7, 1.4)  # noqa: S311  (plausible, not secret)
     low, high = CHANCES[nature]
@@ -227,7 +227,7 @@ def _half_hours(
 
 
 def _usual(nature: str, time: datetime) -> float:
-    """Energy of a half-hour that a register of this nature usually counts, kWh."""
+    """Return the usual energy of a half-hour for a register of this nature, kWh."""
     hour = time.hour + time.minute / 60
     winter = (1 + math.cos(2 * math.pi * (time.timetuple().tm_yday - 15) / 365)) / 2
     if nature == "solar":

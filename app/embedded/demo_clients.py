@@ -1,4 +1,4 @@
-"""The demo's data, and a client with tokens per ESCO, created at each start."""
+"""Loading of the demo data, and a client with tokens per ESCO, created at each start."""
 
 import asyncio
 from pathlib import Path
@@ -22,7 +22,7 @@ SCOPES = ["read", "write"]
 
 
 def load_and_follow(admin_url: str, progress: RowProgress) -> None:
-    """Load the demo's data and have the aggregates follow it."""
+    """Load the demo data and update the aggregates."""
     with psycopg.connect(admin_url) as connection:
         load_demo(connection, progress)
     follow(admin_url)

@@ -1,4 +1,4 @@
-"""Progress on standard error: a line for each step, and a bar or lines for rows being loaded."""
+"""Progress on standard error: a line per step, and a bar or lines while rows are loaded."""
 
 import sys
 import time
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-LINE_SECONDS = 2.0  # between two lines of progress where there is no terminal
+LINE_SECONDS = 2.0  # time between lines of progress without a terminal
 
 
 @contextmanager
@@ -26,9 +26,9 @@ def step(what: str) -> Iterator[None]:
 
 @contextmanager
 def rows(what: str, unit: str) -> Iterator[Callable[[int, int], None]]:
-    """Show how many rows are in: a bar on a terminal, a line every LINE_SECONDS elsewhere.
+    """Show the number of rows loaded: a bar on a terminal, else a line every LINE_SECONDS.
 
-    Yields a function that takes the rows so far and of how many.
+    It yields a function that takes the rows loaded so far and their total.
     """
     started = time.monotonic()
     console = Console(stderr=True)
