@@ -30,7 +30,7 @@ COLUMNS = """
             or has_column_privilege(c.oid, a.attnum, 'select, insert, update, references')
         )
 """
-BUFFER_BYTES = 65_536
+COPY_BUFFER_BYTES = 65_536
 
 
 def copied_tables(target: psycopg.Connection) -> list[str]:
@@ -94,7 +94,7 @@ def _copy(
         with cursor.copy(write) as into:
             for block in out:
                 buffer += block
-                if len(buffer) >= BUFFER_BYTES:
+                if len(buffer) >= COPY_BUFFER_BYTES:
                     hand_on(into)
             if buffer:
                 hand_on(into)
