@@ -27,8 +27,11 @@ language plpgsql security definer set search_path = ''
 as $$
 begin
     if exists (select from flows.derived_register as d where d.register_id = new.register_id) then
+        -- The half-hour is changed, not removed: the insert reports it, so this delete need not.
+        perform pg_catalog.set_config('flows.replaced', 'on', true);
         delete from flows.register_interval_hh as derived
         where derived.register_id = new.register_id and derived."timestamp" = new."timestamp" and derived.derived;
+        perform pg_catalog.set_config('flows.replaced', 'off', true);
     end if;
     return new;
 end $$;

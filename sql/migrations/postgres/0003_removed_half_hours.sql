@@ -1,0 +1,1 @@
+-- Nothing to do: PostgreSQL passes removed rows to the trigger of a statement.
