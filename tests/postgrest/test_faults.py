@@ -28,6 +28,8 @@ SETTINGS = {
     "FLOWS_DRAIN_SECONDS": "2", "FLOWS_HTTP_BODY_SECONDS": "1", "FLOWS_HTTP_SEND_SECONDS": "3",
 }  # fmt: skip
 PERIOD = {"period_from": "2026-01-01T00:00Z", "period_to": "2026-01-02T00:00Z"}
+# The views of PERIOD's days, whichever tables an engine keeps them in.
+ENERGY = "api.circuit_interval_daily, api.circuit_interval_daily_london"
 
 
 class Parts:
@@ -50,10 +52,10 @@ class Parts:
         return httpx.Client(base_url=self.contract["base_url"], headers=headers, timeout=30)
 
     @contextmanager
-    def locked(self, table: str) -> Iterator[psycopg.Connection[Any]]:
-        """Lock a table, so that all queries of it wait."""
+    def locked(self, relations: str) -> Iterator[psycopg.Connection[Any]]:
+        """Lock relations, so that all queries of them wait."""
         with psycopg.connect(self.contract["database_url"]) as connection:
-            connection.execute(f"lock table flows.{table} in access exclusive mode")
+            connection.execute(f"lock table {relations} in access exclusive mode")
             yield connection
 
     def waiting(self, user: str) -> int:
@@ -226,7 +228,7 @@ def timed(client: httpx.Client, path: str, **params: str) -> tuple[httpx.Respons
 @pytest.mark.quiet
 def test_an_exhausted_pool_is_a_503_after_a_bounded_wait(parts: Parts) -> None:
     with concurrent.futures.ThreadPoolExecutor(20) as pool, parts.client() as client:
-        with parts.locked("sites_new"):
+        with parts.locked("flows.sites_new"):
             stuck = [pool.submit(client.get, "/rest/v1/sites_new") for _ in range(10)]
             wait_until(lambda: parts.waiting("authenticator") == 10)
             # PostgREST's pool is used up: two more requests wait, and the gateway sends no others.
@@ -242,7 +244,7 @@ def test_an_exhausted_pool_is_a_503_after_a_bounded_wait(parts: Parts) -> None:
         assert {waiting.result().status_code for waiting in stuck} == {200}
         assert client.get("/rest/v1/regions").status_code == 200
     with concurrent.futures.ThreadPoolExecutor() as pool, parts.client() as client:
-        with parts.locked("circuits"):
+        with parts.locked(ENERGY):
             slow = [pool.submit(client.get, "/v1/energy", params=PERIOD) for _ in range(2)]
             wait_until(lambda: parts.waiting("flows_gateway") == 2)
             answer, seconds = timed(client, "/v1/energy", **PERIOD)
@@ -255,8 +257,8 @@ def test_an_exhausted_pool_is_a_503_after_a_bounded_wait(parts: Parts) -> None:
 def test_one_esco_does_not_take_every_connection() -> None:
     turn = 3
     limits = {"FLOWS_LIMITS_CONCURRENT": "3", "FLOWS_LIMITS_TURN_SECONDS": str(turn)}
-    doors = {"/rest/v1/sites_new": ("sites_new", "authenticator"),
-             "/v1/energy": ("circuits", "flows_gateway")}  # fmt: skip
+    doors = {"/rest/v1/sites_new": ("flows.sites_new", "authenticator"),
+             "/v1/energy": (ENERGY, "flows_gateway")}  # fmt: skip
     with (
         running_stack(FLOWS_DATABASE_POOL_MAX="4", **limits) as stack,
         concurrent.futures.ThreadPoolExecutor(10) as pool,
@@ -296,7 +298,7 @@ def test_a_query_that_takes_too_long_is_ended(parts: Parts) -> None:
         for limit, works in (("1s", False), ("30s", True)):
             connection.execute(f"alter role public_backend set statement_timeout = '{limit}'")
             connection.execute("notify pgrst, 'reload config'")
-            with parts.client() as client, parts.locked("regions"):
+            with parts.client() as client, parts.locked("flows.regions"):
                 wait_until(lambda: asks_in_vain(client) != works)  # noqa: B023
 
 
@@ -344,7 +346,7 @@ def test_when_the_client_leaves_its_query_ends(parts: Parts, kind: str) -> None:
     method, path, body = LEAVERS[kind]
     user = "flows_gateway" if path.startswith("/v1") else "authenticator"
     params = PERIOD if user == "flows_gateway" else None
-    lock = parts.locked("circuits" if user == "flows_gateway" else "sites_new")
+    lock = parts.locked(ENERGY if user == "flows_gateway" else "flows.sites_new")
     with lock if "nap" not in path else nullcontext():
         with parts.client("write") as client, pytest.raises(httpx.ReadTimeout):
             client.request(method, path, params=params, json=body, timeout=1.5)
@@ -432,7 +434,7 @@ def test_sigterm_drains(parts: Parts) -> None:
     base_url = parts.contract["base_url"]
     gateway = process_of(os.getpid(), "app.cli serve", parts.stack.home)
     with concurrent.futures.ThreadPoolExecutor() as pool, parts.client() as client:
-        with parts.locked("sites_new"):
+        with parts.locked("flows.sites_new"):
             last = pool.submit(client.get, "/rest/v1/sites_new")
             wait_until(lambda: parts.waiting("authenticator") == 1)
             gateway.send_signal(signal.SIGTERM)
