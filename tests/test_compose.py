@@ -84,6 +84,10 @@ def test_no_secret_is_written_down() -> None:
             assert ":?" in str(value) or "@" not in str(value)
 
 
+def test_tls_to_the_database_is_left_to_libpq() -> None:
+    assert "sslmode" not in FILE.read_text()
+
+
 def test_the_gateway_is_of_this_version_and_has_no_server_in_it() -> None:
     assert SERVICES["gateway"]["image"] == f"flows-gateway:{__version__}"
     built = SERVICES["gateway"]["build"]["dockerfile_inline"]

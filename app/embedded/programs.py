@@ -11,6 +11,8 @@ from pathlib import Path
 from app.embedded.process import StackError
 
 SYSTEM_USER = "flows-postgres"
+# Parts of libpq's errors in a program that was built without TLS.
+NEEDS_TLS = ("SSL support is not compiled in", "no encryption")
 
 
 def binaries() -> Path:
@@ -86,4 +88,9 @@ def run_program(
     )
     if check and done.returncode:
         words = (done.stderr or "").strip().splitlines() or [f"exit code {done.returncode}"]
-        raise StackError(f"{program} failed: {words[-1]}")
+        hint = (
+            "; set FLOWS_POSTGRES_BIN to the folder of programs with TLS"
+            if any(part in words[-1] for part in NEEDS_TLS)
+            else ""
+        )
+        raise StackError(f"{program} failed: {words[-1]}{hint}")
