@@ -14,8 +14,10 @@ from app.auth.keys import KeyFolder, SigningKey
 from app.auth.services import AuthServices
 from app.auth.throttle import Throttle
 from app.auth.tokens import TokenVerifier
-from app.db.session import create_pool, database_url
+from app.db.session import Pool, create_pool, database_url
 from app.settings import Settings
+
+PROBE_CONNECTIONS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +25,8 @@ class Services(AuthServices):
     """The long-lived objects that routes share; `request.app.state.services`."""
 
     postgrest: httpx.AsyncClient
+    # For /ready and /metrics alone.
+    probe_pool: Pool
 
 
 @asynccontextmanager
@@ -31,6 +35,9 @@ async def open_services(
 ) -> AsyncIterator[Services]:
     """Open the services of a gateway process; the database may become available later."""
     pool = create_pool(settings.database)
+    # Of their own, so that whoever occupies all connections for data stops neither.
+    token_pool = create_pool(settings.database, settings.database.token_pool_max)
+    probe_pool = create_pool(settings.database, PROBE_CONNECTIONS)
 
     watched = KeyFolder(settings.key_folder)
 
@@ -48,14 +55,20 @@ async def open_services(
         follow_state(database_url(settings.database), private_keys, update)
     )
     async with httpx.AsyncClient(base_url=settings.postgrest.url, timeout=10) as postgrest:
-        await pool.open(wait=False)
+        pools = (pool, token_pool, probe_pool)
+        for each in pools:
+            await each.open(wait=False)
         try:
-            yield Services(settings, pool, keys, verifier, Throttle(), postgrest)
+            throttle = Throttle(settings.limits)
+            yield Services(
+                settings, pool, token_pool, keys, verifier, throttle, postgrest, probe_pool
+            )
         finally:
             follower.cancel()
             with suppress(asyncio.CancelledError):
                 await follower
-            await pool.close()
+            for each in pools:
+                await each.close()
 
 
 async def _services(request: Request) -> Services:

@@ -128,7 +128,15 @@ class DatabaseSettings(Group):
     pool_min: PositiveInt = Field(
         1, description="Connections that each gateway process keeps open."
     )
-    pool_max: PositiveInt = Field(10, description="Most connections that a gateway process opens.")
+    pool_max: PositiveInt = Field(
+        10,
+        description="Most connections that a gateway process opens for data. It opens others for "
+        "/auth (FLOWS_DATABASE_TOKEN_POOL_MAX), two for /ready and /metrics, and one that follows "
+        "keys and revocations.",
+    )
+    token_pool_max: PositiveInt = Field(
+        4, description="Most connections that a gateway process opens for /auth."
+    )
     pool_timeout: PositiveFloat = Field(
         5.0, description="Seconds that a request waits for a connection before it gets a 503."
     )

@@ -249,8 +249,8 @@ async def verify_secret(client: DictRow | None, secret: str) -> AuthenticatedCli
     """Return the authenticated client, or None if it is unknown or the secret is wrong.
 
     Two hashes are always checked, whether the client is known or not, so that the time taken
-    reveals nothing. This needs memory and tens of milliseconds: call it within `Throttle.turn`, and
-    without holding a database connection.
+    reveals nothing. This needs memory and tens of milliseconds: call it within `Throttle.hashing`,
+    and without holding a database connection.
     """
     hashes = [*(client["hashes"] if client else ()), _NOBODY, _NOBODY][:MOST_SECRETS]
     matches = [await asyncio.to_thread(_verify_hash, known, secret) for known in hashes]
@@ -273,6 +273,19 @@ def _verify_hash(known: str, secret: str) -> bool:
         return _hasher.verify(known, secret)
     except (VerificationError, InvalidHashError):
         return False
+
+
+async def record_token(connection: Connection, actor: Actor, token_id: str, scopes: str) -> None:
+    """Record that the acting client gets a token, and the time in `last_used_at`."""
+    # Requests of the same client at the same time need not wait for each other's commits.
+    await connection.execute(
+        "with used as (update gateway.client set last_used_at = now() where id ="
+        " (select c.id from gateway.client as c where c.id = %(actor)s for update skip locked))"
+        " insert into gateway.audit (actor, action, esco, subject, detail, address, outcome)"
+        " values (%(actor)s, 'token.issue', %(esco)s, %(token)s, %(scopes)s, %(address)s, 'done')",
+        {"actor": actor.name, "esco": actor.esco, "token": token_id, "scopes": scopes,
+         "address": actor.address},
+    )  # fmt: skip
 
 
 async def list_escos(connection: Connection) -> list[DictRow]:

@@ -4,9 +4,12 @@ Sources: RFC 6749 §4.4 and §5 (tokens), RFC 7009 (revocation), RFC 7662 (intro
 (metadata), RFC 7517 (keys).
 """
 
+import asyncio
 import base64
 import binascii
 import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Annotated, Any
 from urllib.parse import parse_qsl, unquote_plus
@@ -19,7 +22,7 @@ from app.auth.clients import Actor, AuthenticatedClient
 from app.auth.deps import client_address
 from app.auth.keyring import PUBLISH_SECONDS
 from app.auth.services import AuthServices, AuthServicesDep
-from app.auth.throttle import Throttled
+from app.auth.throttle import Flooded, Throttled
 from app.auth.tokens import issue
 from app.db.principal import Principal
 from app.errors import Problem, Unavailable
@@ -31,6 +34,7 @@ FORM = "application/x-www-form-urlencoded"
 LONGEST_FORM = 16_384
 LONGEST_DETAIL = 200  # characters of an unauthenticated caller's text that the audit log keeps
 WRONG_CREDENTIALS = "The client id or secret is wrong."
+TOO_MANY_REQUESTS = "This client sends too many requests; wait before the next one."
 TOO_MANY_ATTEMPTS = "Too many wrong secrets; try again later."
 
 
@@ -117,33 +121,39 @@ def _credentials(request: Request, form: dict[str, str]) -> tuple[str, str]:
     return client_id, secret
 
 
+@asynccontextmanager
 async def _authenticated(
-    request: Request, services: AuthServicesDep, form: Form
-) -> AuthenticatedClient:
-    """Return the authenticated client; failed attempts are throttled and recorded."""
+    request: Request, services: AuthServices, form: dict[str, str]
+) -> AsyncIterator[AuthenticatedClient]:
+    """Authenticate the client, and hold its turn until the request is done.
+
+    Failed attempts are throttled and recorded; a client with too many requests gets a 429.
+    """
     client_id, secret = _credentials(request, form)
     address = client_address(request, services.settings)
     try:
         async with services.throttle.turn(client_id, address) as attempt:
-            # Release the connection before hashing, or attackers could occupy the whole pool.
-            async with services.pool.connection() as connection:
+            async with services.token_pool.connection() as connection:
                 known = await clients.find_credentials(connection, client_id)
-            client = await clients.verify_secret(known, secret)
+            async with services.throttle.hashing:
+                client = await clients.verify_secret(known, secret)
+            if client is None:
+                # If the client exists, the entry is visible to the admin of its ESCO.
+                actor = Actor(client_id[:64] or "nobody", address, known["esco"] if known else None)
+                async with services.token_pool.connection() as connection:
+                    await clients.record(
+                        connection, actor, "client.authenticate", outcome="wrong credentials"
+                    )
             await attempt.ended(succeeded=client is not None)
+            if client is None:
+                raise OAuthError("invalid_client", WRONG_CREDENTIALS, 401)
+            yield client
+    except Flooded as flooded:
+        # A delay keeps the connections of a flood from returning all at once.
+        await asyncio.sleep(services.settings.limits.refusal_seconds)
+        raise OAuthError("slow_down", TOO_MANY_REQUESTS, 429, flooded.seconds) from None
     except Throttled as throttled:
         raise OAuthError("invalid_client", TOO_MANY_ATTEMPTS, 429, throttled.seconds) from None
-    if client is None:
-        # If the client exists, the entry is visible to the admin of its ESCO.
-        actor = Actor(client_id[:64] or "nobody", address, known["esco"] if known else None)
-        async with services.pool.connection() as connection:
-            await clients.record(
-                connection, actor, "client.authenticate", outcome="wrong credentials"
-            )
-        raise OAuthError("invalid_client", WRONG_CREDENTIALS, 401)
-    return client
-
-
-ClientDep = Annotated[AuthenticatedClient, Depends(_authenticated)]
 
 
 @router.post(
@@ -161,39 +171,35 @@ async def issue_token(request: Request, services: AuthServicesDep, form: Form) -
     if form.get("grant_type") != "client_credentials":
         error = "unsupported_grant_type" if form.get("grant_type") else "invalid_request"
         raise OAuthError(error, "grant_type must be client_credentials.")
-    client = await _authenticated(request, services, form)
-    grant = client.grant
-    actor = Actor(grant.client_id, client_address(request, services.settings), grant.esco)
-    asked = tuple(dict.fromkeys(form.get("scope", "").split())) or grant.scopes
-    token_id = str(uuid.uuid4())
-    seconds = min(client.lifetime_seconds, services.settings.tokens.max_lifetime_seconds)
-    async with services.pool.connection() as connection:
-        if not set(asked) <= set(grant.scopes):
-            await clients.record(
-                connection, actor, "token.issue",
-                detail=" ".join(asked)[:LONGEST_DETAIL], outcome="scope refused",
-            )  # fmt: skip
-        else:
-            await clients.record(
-                connection, actor, "token.issue", subject=token_id, detail=" ".join(asked)
-            )
-            await connection.execute(
-                "update gateway.client set last_used_at = now() where id = %s", (grant.client_id,)
-            )
-    if not set(asked) <= set(grant.scopes):
-        raise OAuthError("invalid_scope", f"The client may ask for: {' '.join(grant.scopes)}.")
-    body: dict[str, Any] = {
-        "access_token": issue(
-            services.keys.current(),
-            services.settings.base_url,
-            replace(grant, scopes=asked),
-            seconds=seconds,
-            token_id=token_id,
-        ),
-        "token_type": "Bearer",
-        "expires_in": seconds,
-        "scope": " ".join(asked),
-    }
+    async with _authenticated(request, services, form) as client:
+        grant = client.grant
+        actor = Actor(grant.client_id, client_address(request, services.settings), grant.esco)
+        asked = tuple(dict.fromkeys(form.get("scope", "").split())) or grant.scopes
+        token_id = str(uuid.uuid4())
+        seconds = min(client.lifetime_seconds, services.settings.tokens.max_lifetime_seconds)
+        allowed = set(asked) <= set(grant.scopes)
+        async with services.token_pool.connection() as connection:
+            if allowed:
+                await clients.record_token(connection, actor, token_id, " ".join(asked))
+            else:
+                await clients.record(
+                    connection, actor, "token.issue",
+                    detail=" ".join(asked)[:LONGEST_DETAIL], outcome="scope refused",
+                )  # fmt: skip
+        if not allowed:
+            raise OAuthError("invalid_scope", f"The client may ask for: {' '.join(grant.scopes)}.")
+        body: dict[str, Any] = {
+            "access_token": issue(
+                services.keys.current(),
+                services.settings.base_url,
+                replace(grant, scopes=asked),
+                seconds=seconds,
+                token_id=token_id,
+            ),
+            "token_type": "Bearer",
+            "expires_in": seconds,
+            "scope": " ".join(asked),
+        }
     return JSONResponse(body, headers=TOKEN_RESPONSE_HEADERS)
 
 
@@ -220,23 +226,22 @@ def _evaluate(services: AuthServices, text: str, client: AuthenticatedClient) ->
     summary="Revoke a token",
     openapi_extra=_schema(["token"], token="The access token."),  # noqa: S106
 )
-async def revoke(
-    request: Request, services: AuthServicesDep, form: Form, client: ClientDep
-) -> Response:
+async def revoke(request: Request, services: AuthServicesDep, form: Form) -> Response:
     """Revoke a token: it stops working within five seconds (RFC 7009).
 
     A client can revoke its own tokens, an ESCO's admin those of the ESCO, an operator all. The
     response is 200 also for a token that is invalid or belongs to others.
     """
-    if "token" not in form:
-        raise OAuthError("invalid_request", "token is missing.")
-    if found := _evaluate(services, form["token"], client):
-        address = client_address(request, services.settings)
-        actor = Actor(client.grant.client_id, address, client.grant.esco)
-        async with services.pool.connection() as connection:
-            await clients.revoke_token(
-                connection, actor, found.token_id, found.expires_at, found.esco
-            )
+    async with _authenticated(request, services, form) as client:
+        if "token" not in form:
+            raise OAuthError("invalid_request", "token is missing.")
+        if found := _evaluate(services, form["token"], client):
+            address = client_address(request, services.settings)
+            actor = Actor(client.grant.client_id, address, client.grant.esco)
+            async with services.token_pool.connection() as connection:
+                await clients.revoke_token(
+                    connection, actor, found.token_id, found.expires_at, found.esco
+                )
     return Response(status_code=200, headers=TOKEN_RESPONSE_HEADERS)
 
 
@@ -245,11 +250,12 @@ async def revoke(
     summary="Introspect a token",
     openapi_extra=_schema(["token"], token="The access token."),  # noqa: S106
 )
-async def introspect(services: AuthServicesDep, form: Form, client: ClientDep) -> JSONResponse:
+async def introspect(request: Request, services: AuthServicesDep, form: Form) -> JSONResponse:
     """Return whether a token is active, and what it allows (RFC 7662)."""
-    if "token" not in form:
-        raise OAuthError("invalid_request", "token is missing.")
-    found = _evaluate(services, form["token"], client)
+    async with _authenticated(request, services, form) as client:
+        if "token" not in form:
+            raise OAuthError("invalid_request", "token is missing.")
+        found = _evaluate(services, form["token"], client)
     body: dict[str, Any] = {"active": found is not None}
     if found:
         named = ("iss", "aud", "sub", "client_id", "scope", "exp", "iat", "nbf", "jti",

@@ -14,10 +14,14 @@ from app.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class AuthServices:
-    """The part of `request.app.state.services` that this package uses; see app/app_state.py."""
+    """The part of `request.app.state.services` that this package uses; see app/app_state.py.
+
+    `token_pool` is for `/auth` alone, so that reading and writing data delays no token.
+    """
 
     settings: Settings
     pool: Pool
+    token_pool: Pool
     keys: Keyring
     verifier: TokenVerifier
     throttle: Throttle

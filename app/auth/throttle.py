@@ -1,4 +1,4 @@
-"""Throttling of attempts to guess secrets, counted per client and per address."""
+"""Throttling at `/auth`: of guesses per client and address, and of each client's own requests."""
 
 import asyncio
 import math
@@ -9,9 +9,12 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address, ip_network
 
-from limits import RateLimitItem, RateLimitItemPerMinute
+from limits import RateLimitItem, RateLimitItemPerMinute, parse
 from limits.aio.storage import MemoryStorage
 from limits.aio.strategies import MovingWindowRateLimiter
+
+from app.settings import LimitsSettings
+from app.turns import NoTurn, Turns
 
 # Wrong secrets count first against client and address together, so that a client cannot be locked
 # out from another address.
@@ -19,7 +22,13 @@ PER_PAIR = RateLimitItemPerMinute(10)
 PER_ADDRESS = RateLimitItemPerMinute(30)
 PER_CLIENT = RateLimitItemPerMinute(100)
 
-AT_A_TIME = 2  # attempts whose secrets are hashed at once
+# Requests that are worked on at a time for each client and address, and that may wait behind them.
+# The bound is per client, so whoever floods waits for itself.
+AT_A_TIME = 2
+MOST_WAITING = 100
+HASHED_AT_A_TIME = 2  # secrets that are checked by Argon2
+# Every refusal takes this long, whatever was checked for it.
+REFUSAL_SECONDS = 0.5
 TRUSTED_PAIRS = 10_000
 HOUSEHOLD_BITS = 64  # of an IPv6 address; whoever has one has all addresses with this prefix
 
@@ -32,26 +41,36 @@ class Throttled(Exception):  # noqa: N818  (an answer, not a fault)
         self.seconds = seconds
 
 
-class Throttle:
-    """Counts failed attempts in this process and limits how many are checked at a time."""
+class Flooded(Throttled):
+    """The client itself sends too many requests, with the right secret or without."""
 
-    def __init__(self) -> None:
+
+class Throttle:
+    """Counts attempts in this process and limits how many of a client are served at a time."""
+
+    def __init__(self, limits: LimitsSettings) -> None:
         self._limiter = MovingWindowRateLimiter(MemoryStorage())
-        self._turns = asyncio.Semaphore(AT_A_TIME)
+        self._quota = parse(limits.client)
+        self.hashing = asyncio.Semaphore(HASHED_AT_A_TIME)
+        self._turns = Turns(AT_A_TIME, MOST_WAITING, limits.turn_seconds)
         self._trusted: OrderedDict[tuple[str, str], None] = OrderedDict()
 
     @asynccontextmanager
     async def turn(self, client_id: str, address: str) -> AsyncIterator["Attempt"]:
-        """Wait for a turn to check a secret; Throttled if there were too many wrong ones.
+        """Hold one of the client's turns for its whole request.
 
-        The limit is checked again when the turn comes, so that a thousand guesses sent at once are
-        not all checked.
+        Throttled if there were too many wrong secrets, Flooded if the client has too many requests
+        at a time. The limit is checked again when the turn comes, so that a thousand guesses sent
+        at once are not all checked.
         """
-        attempt = Attempt(self, client_id, _counted(address))
+        attempt = Attempt(self, client_id, _counted(address), time.monotonic())
         await self._check(attempt)
-        async with self._turns:
-            await self._check(attempt)
-            yield attempt
+        try:
+            async with self._turns.of(f"{client_id} {attempt.address}"):
+                await self._check(attempt)
+                yield attempt
+        except NoTurn:
+            raise Flooded(1) from None
 
     async def _check(self, attempt: "Attempt") -> None:
         waits = []
@@ -63,16 +82,26 @@ class Throttle:
             raise Throttled(max(1, math.ceil(max(waits))))
 
     async def ended(self, attempt: "Attempt", *, succeeded: bool) -> None:
-        """Count a failed attempt, or remember the address of a successful one."""
+        """Count the attempt; remember the address of a successful one, and delay a failed one.
+
+        Flooded if the client has used up its quota of requests. Only successful attempts count
+        against it, so that nobody else can use it up.
+        """
         pair = (attempt.client_id, attempt.address)
         if succeeded:
             self._trusted[pair] = None
             self._trusted.move_to_end(pair)
             if len(self._trusted) > TRUSTED_PAIRS:
                 self._trusted.popitem(last=False)
+            if not await self._limiter.hit(self._quota, "quota", attempt.client_id):
+                window = await self._limiter.get_window_stats(
+                    self._quota, "quota", attempt.client_id
+                )
+                raise Flooded(max(1, math.ceil(window.reset_time - time.time())))
             return
         for item, key in self._counts(attempt):
             await self._limiter.hit(item, *key)
+        await asyncio.sleep(attempt.started + REFUSAL_SECONDS - time.monotonic())
 
     def _counts(self, attempt: "Attempt") -> list[tuple[RateLimitItem, tuple[str, ...]]]:
         client_id, address = attempt.client_id, attempt.address
@@ -88,11 +117,12 @@ class Throttle:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """An attempt to authenticate as a client, from one address."""
+    """An attempt to authenticate as a client, from one address; `started` is monotonic, in s."""
 
     throttle: Throttle
     client_id: str
     address: str
+    started: float
 
     async def ended(self, *, succeeded: bool) -> None:
         """Record the outcome."""

@@ -27,14 +27,18 @@ def database_url(settings: DatabaseSettings) -> str:
     return settings.url.get_secret_value()
 
 
-def create_pool(settings: DatabaseSettings) -> Pool:
-    """Return a pool, not yet open, whose connections log in as the gateway's own role."""
+def create_pool(settings: DatabaseSettings, most: int | None = None) -> Pool:
+    """Return a pool, not yet open, whose connections log in as the gateway's own role.
+
+    `most` is the greatest number of connections, by default that of the settings.
+    """
+    most = most or settings.pool_max
     return AsyncConnectionPool(
         database_url(settings),
         connection_class=AsyncConnection[DictRow],
         kwargs={"row_factory": dict_row, "application_name": "flows-gateway"},
-        min_size=settings.pool_min,
-        max_size=settings.pool_max,
+        min_size=min(settings.pool_min, most),
+        max_size=most,
         timeout=settings.pool_timeout,
         open=False,
     )

@@ -7,15 +7,7 @@ from weakref import WeakValueDictionary
 from app.db.principal import Principal
 from app.errors import TooManyRequests
 from app.settings import LimitsSettings
-
-
-async def acquire_within(semaphore: asyncio.Semaphore, seconds: float) -> None:
-    """Acquire the semaphore, first come, first served; TimeoutError after `seconds`."""
-    if not semaphore.locked():
-        await semaphore.acquire()  # does not wait, so it needs no timer
-        return
-    async with asyncio.timeout(seconds):
-        await semaphore.acquire()
+from app.turns import acquire_within
 
 
 class ConcurrencyLimit:

@@ -88,7 +88,7 @@ async def _database(
 ) -> tuple[Literal["timescale", "postgres"] | None, Component, SchemaComponent]:
     program = program_version()
     try:
-        async with asyncio.timeout(PROBE_SECONDS), services.pool.connection() as connection:
+        async with asyncio.timeout(PROBE_SECONDS), services.probe_pool.connection() as connection:
             version, oldest_gateway = await _version(connection)
             row = await (await connection.execute("select gateway.engine() as engine")).fetchone()
     except (psycopg.Error, PoolTimeout, TimeoutError):

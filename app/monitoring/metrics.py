@@ -41,6 +41,6 @@ async def metrics(request: Request, services: ServicesDep) -> Response:
         if caller.role != "grafanareader":
             raise Forbidden("Metrics need a token with the role grafanareader.")
     counters: Metrics = request.app.state.metrics
-    counters.wal_archive = await _wal_archive(services.pool)
+    counters.wal_archive = await _wal_archive(services.probe_pool)
     text = generate_latest(counters.registry)
     return Response(text, media_type=CONTENT_TYPE_LATEST, headers={"Cache-Control": "no-store"})

@@ -6,9 +6,9 @@ import time
 from collections.abc import AsyncGenerator
 from urllib.parse import urlsplit
 
-from app.http.concurrency import acquire_within
 from app.postgrest.connection import UpstreamConnection, UpstreamLost, UpstreamUnanswered
 from app.settings import PostgrestSettings
+from app.turns import acquire_within
 
 # PostgREST closes idle connections after 30 s; a request sent at that moment would be lost.
 IDLE_SECONDS = 15.0

@@ -22,6 +22,7 @@ class Request:
     headers: dict[str, str]
     method: str = "GET"
     body: str = ""
+    content_type: str = "application/json"
 
     def raw(self) -> bytes:
         """Return the bytes of the request."""
@@ -31,7 +32,7 @@ class Request:
             target += f"?{url.query}"
         headers = {"Host": url.netloc} | self.headers
         if self.body:
-            headers |= {"Content-Type": "application/json", "Content-Length": str(len(self.body))}
+            headers |= {"Content-Type": self.content_type, "Content-Length": str(len(self.body))}
         lines = [f"{self.method} {target} HTTP/1.1", *(f"{k}: {v}" for k, v in headers.items())]
         return ("\r\n".join(lines) + "\r\n\r\n" + self.body).encode()
 

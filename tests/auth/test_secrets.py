@@ -1,0 +1,72 @@
+"""Checks of client secrets: fast, the same for everybody, and no client waits for another's."""
+
+import asyncio
+import statistics
+import time
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from app.auth.throttle import Flooded, Throttle
+from app.settings import LimitsSettings
+from tests.auth.test_clients import ask
+from tests.bench import generator
+from tests.bench.tokens import token_request
+from tests.conftest import Stack, running_stack, wait_until
+
+
+@pytest.fixture(scope="module")
+def own() -> Iterator[Stack]:
+    """A separate stack, so that throttled guessing does not disturb other tests."""
+    with running_stack(FLOWS_LIMITS_REFUSAL_SECONDS="0.1") as stack:
+        yield stack
+
+
+@pytest.mark.quiet
+def test_57_a_flood_of_one_client_makes_no_other_wait(own: Stack) -> None:
+    flooding, victim = (own.contract["escos"][code] for code in ("wlce", "hmce"))
+
+    def seconds() -> float:
+        started = time.perf_counter()
+        answer = ask(own, victim["client_id"], victim["client_secret"])
+        assert answer.status_code == 200, answer.text
+        return time.perf_counter() - started
+
+    seconds()
+    flood = generator.start(token_request(own, "wlce"), connections=200, seconds=5)
+    try:
+
+        def refused() -> httpx.Response | None:
+            answer = ask(own, flooding["client_id"], flooding["client_secret"])
+            return answer if answer.status_code == 429 else None
+
+        refusal = wait_until(refused)
+        waits = [seconds() for _ in range(5)]
+    finally:
+        statuses = generator.finish(flood).require(200, 429).statuses
+    assert statistics.median(waits) < 1, waits
+    assert set(statuses) == {"200", "429"}
+    assert refusal.json()["error"] == "slow_down"
+    assert int(refusal.headers["retry-after"]) >= 1
+
+
+def test_57_a_client_has_a_quota_of_tokens_that_guesses_do_not_use_up() -> None:
+    async def taken(throttle: Throttle, client: str, address: str, *, right: bool) -> bool:
+        try:
+            async with throttle.turn(client, address) as attempt:
+                await attempt.ended(succeeded=right)
+        except Flooded as flooded:
+            return not 1 <= flooded.seconds <= 3600
+        return True
+
+    async def tried() -> None:
+        throttle = Throttle(LimitsSettings(client="5/hour"))
+        await asyncio.gather(*(taken(throttle, "w", f"10.0.0.{n}", right=False) for n in range(9)))
+        assert [await taken(throttle, "w", "192.0.2.1", right=True) for _ in range(6)] == [
+            True, True, True, True, True, False,
+        ]  # fmt: skip
+        assert not await taken(throttle, "w", "192.0.2.2", right=True)
+        assert await taken(throttle, "h", "192.0.2.1", right=True)
+
+    asyncio.run(tried())
