@@ -5,8 +5,11 @@ from collections.abc import Mapping
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
+from urllib.parse import urlsplit
 
 from limits import parse as parse_rate
+from psycopg import ProgrammingError
+from psycopg.conninfo import conninfo_to_dict
 from pydantic import (
     Field,
     NonNegativeFloat,
@@ -112,6 +115,16 @@ class _FormerNames(PydanticBaseSettingsSource):
         return {name: value for name, value in values.items() if value is not None}
 
 
+def _libpq_url(url: SecretStr | None) -> SecretStr | None:
+    """Return the URL; ValueError without its text, which may be secret, if libpq refuses it."""
+    if url:
+        try:
+            conninfo_to_dict(url.get_secret_value())
+        except ProgrammingError:
+            raise ValueError("is not a libpq URL like postgresql://user:…@host/flows") from None
+    return url
+
+
 class DatabaseSettings(Group):
     """`FLOWS_DATABASE_*`: connections of the gateway and its commands to PostgreSQL."""
 
@@ -147,7 +160,7 @@ class DatabaseSettings(Group):
         """Refuse a URL that was copied from documentation without its password being replaced."""
         if url and any(word in url.get_secret_value().lower() for word in PLACEHOLDERS):
             raise ValueError("contains a placeholder; replace it by the real credentials")
-        return url
+        return _libpq_url(url)
 
 
 class PostgrestSettings(Group):
@@ -179,6 +192,21 @@ class PostgrestSettings(Group):
         description="Seconds that PostgREST may take for the next piece of a response before the "
         "request gets a 504.",
     )
+
+    @field_validator("url")
+    @classmethod
+    def check_url(cls, url: str) -> str:
+        """Refuse a URL without a scheme or a host."""
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("is not a URL like http://postgrest:3000")
+        return url
+
+    @field_validator("database_url")
+    @classmethod
+    def check_database_url(cls, url: SecretStr | None) -> SecretStr | None:
+        """Refuse a text that libpq cannot parse."""
+        return _libpq_url(url)
 
 
 class HttpSettings(Group):

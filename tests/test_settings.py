@@ -35,6 +35,10 @@ FORMER = {
             "postgresql://flows_gateway:changeme@db/flows",
             "FLOWS_DATABASE_URL: contains a placeholder",
         ),
+        ("FLOWS_DATABASE_URL", "a-secret", "FLOWS_DATABASE_URL: is not a libpq URL"),
+        ("FLOWS_DATABASE_ADMIN_URL", "a-secret", "FLOWS_DATABASE_ADMIN_URL: is not a libpq URL"),
+        ("FLOWS_POSTGREST_DATABASE_URL", "a-secret", "FLOWS_POSTGREST_DATABASE_URL: is not a lib"),
+        ("FLOWS_POSTGREST_URL", "postgrest:3000", "FLOWS_POSTGREST_URL: is not a URL like http"),
     ],
 )
 def test_a_setting_that_cannot_be_is_named(name: str, value: str, expected: str) -> None:
@@ -49,6 +53,38 @@ def test_a_setting_that_cannot_be_is_named(name: str, value: str, expected: str)
     assert refused.stderr.startswith(f"error: {expected}")
     assert refused.stderr.count("\n") == 1
     assert "changeme" not in refused.stderr
+    assert "a-secret" not in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, "set FLOWS_DATABASE_URL"),
+        (
+            {
+                "FLOWS_DATABASE_URL": "postgresql://flows_gateway@127.0.0.1:1/flows",
+                "FLOWS_HOME": "/proc/flows",
+            },
+            "a key cannot be written to /proc/flows/keys",
+        ),
+    ],
+)
+def test_a_gateway_that_cannot_start_says_so_in_a_line_and_writes_nothing(
+    tmp_path: Path, settings: dict[str, str], expected: str
+) -> None:
+    bare = {name: text for name, text in os.environ.items() if not name.startswith("FLOWS_")}
+    refused = subprocess.run(
+        [Path(sys.executable).parent / "flows", "serve"],
+        env=bare | settings,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert refused.returncode == 1
+    assert refused.stderr.startswith(f"error: {expected}")
+    assert refused.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.fixture

