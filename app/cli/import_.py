@@ -3,11 +3,10 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from enum import StrEnum
+from io import TextIOWrapper
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, TextIO
 from uuid import UUID
-from zoneinfo import ZoneInfo
 
 import psycopg
 import typer
@@ -17,86 +16,72 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from app.cli.admin import admin_url
 from app.cli.output import fail, print_json
 from app.db.maintain import follow
-from app.ingest.load import Summary, UnknownRegister, load
-from app.ingest.rows import CsvFormat, FormatError, read_rows
+from app.ingest.faults import FormatError
+from app.ingest.load import UnknownRegister
+from app.ingest.options import NULL_WORDS, ImportOptions, Interval, Unit, read_options
+from app.ingest.pipeline import import_text
+from app.ingest.summary import ImportSummary
 from app.settings import Settings
 
 REFUSALS_SHOWN = 20
 ENCODING = "utf-8-sig"  # spreadsheets write a byte order mark before the header
 
 
-class Unit(StrEnum):
-    """Units of energy in a file."""
-
-    wh = "Wh"
-    kwh = "kWh"
-    mwh = "MWh"
-
-
-class Point(StrEnum):
-    """Decimal separators of a file."""
-
-    point = "."
-    comma = ","
-
-
-class Label(StrEnum):
-    """Meaning of a file's times: start or end of the half-hour."""
-
-    start = "start"
-    end = "end"
+def _option(field: str, *names: str) -> Any:
+    """Return a command-line option with the description of a field of ImportOptions."""
+    return typer.Option(*names, help=ImportOptions.model_fields[field].description)
 
 
 def import_file(
     file: Annotated[Path, typer.Argument(help="A CSV file with a header; - reads standard input.")],
-    register: Annotated[UUID, typer.Option(help="Id of the register the energy belongs to.")],
-    import_column: Annotated[
-        str | None, typer.Option(help="Column of imported energy (consumption).")
-    ] = None,
-    export_column: Annotated[
-        str | None, typer.Option(help="Column of exported energy (generation).")
-    ] = None,
-    time_column: Annotated[
-        str | None, typer.Option(help="Column of the time; by default the first.")
-    ] = None,
-    unit: Annotated[Unit, typer.Option(help="Unit of the energy.")] = Unit.kwh,
-    timezone: Annotated[
-        str | None, typer.Option(help="Time zone of times without an offset, as Europe/London.")
-    ] = None,
-    label: Annotated[
-        Label, typer.Option(help="Times are the start or the end of half-hours.")
-    ] = Label.start,
-    time_format: Annotated[
-        str | None, typer.Option(help="Format of times, as %d/%m/%Y %H:%M; by default ISO 8601.")
-    ] = None,
-    delimiter: Annotated[
-        str, typer.Option(help="Separator of columns: a character, or \\t for a tab.")
-    ] = ",",
-    decimal: Annotated[Point, typer.Option(help="Decimal separator.")] = Point.point,
+    register: Annotated[UUID | None, _option("register_id")] = None,
+    import_column: Annotated[str | None, _option("import_column")] = None,
+    export_column: Annotated[str | None, _option("export_column")] = None,
+    time_column: Annotated[str | None, _option("time_column")] = None,
+    unit: Annotated[Unit | None, _option("unit")] = None,
+    timezone: Annotated[str | None, _option("timezone")] = None,
+    label: Annotated[Literal["start", "end"] | None, _option("label")] = None,
+    time_format: Annotated[str | None, _option("time_format")] = None,
+    interval: Annotated[Interval | None, _option("interval")] = None,
+    spread: Annotated[Literal["even"] | None, _option("spread")] = None,
+    reads: Annotated[bool | None, _option("reads", "--reads")] = None,
+    delimiter: Annotated[str | None, _option("delimiter")] = None,
+    decimal: Annotated[Literal[".", ","] | None, _option("decimal")] = None,
+    null: Annotated[list[str] | None, _option("null")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
-    """Import half-hourly energy from a CSV file into a register: all rows, or none.
+    """Import energy from a file into a register: all rows, or none.
 
     Importing a file again changes nothing. If rows are refused, they are listed with their lines
-    and nothing is written (exit code 1). When clocks go back, a wall-clock time that is in the file
-    twice is first before and then after the change. When they go forward, a row at a time that does
-    not exist is skipped if it is zero, and refused otherwise.
+    and nothing is written (exit code 1). When clocks go back, the order of the rows, forward or
+    back in time, tells which of two equal wall-clock times is before the change; one that is in the
+    file once is taken as before it. When they go forward, a row at a time that does not exist is
+    skipped if it is zero, and refused otherwise.
     """
-    form = CsvFormat(
-        time_column=time_column,
-        import_column=import_column,
-        export_column=export_column,
-        unit=unit.value,
-        timezone=_zone(timezone),
-        label=label.value,
-        time_format=time_format,
-        delimiter=_separator(delimiter),
-        decimal=decimal.value,
-    )
-    url = admin_url(Settings())
+    settings = Settings()
+    given = {
+        "register_id": register,
+        "import_column": import_column,
+        "export_column": export_column,
+        "time_column": time_column,
+        "unit": unit,
+        "timezone": timezone,
+        "label": label,
+        "time_format": time_format,
+        "interval": interval,
+        "spread": spread,
+        "reads": reads,
+        "delimiter": delimiter,
+        "decimal": decimal,
+        "null": (*NULL_WORDS, *null) if null else None,
+    }
     try:
-        with _lines(file) as lines, psycopg.connect(url) as connection:
-            summary = load(connection, register, read_rows(lines, form))
+        options = read_options(
+            **{name: value for name, value in given.items() if value is not None}
+        )
+        url = admin_url(settings)
+        with _text(file) as text, psycopg.connect(url) as connection:
+            summary = import_text(connection, text, options, largest_kwh=settings.largest_kwh)
         if summary.written:
             follow(url)
     except (FormatError, UnknownRegister) as error:
@@ -115,64 +100,60 @@ def import_file(
         raise typer.Exit(1)
 
 
-def _zone(name: str | None) -> ZoneInfo | None:
-    try:
-        return ZoneInfo(name) if name else None
-    except (KeyError, ValueError, OSError):
-        raise fail(f"{name!r} is not an IANA time zone like Europe/London") from None
-
-
-def _separator(text: str) -> str:
-    text = "\t" if text == "\\t" else text
-    if len(text) != 1 or text in '"\r\n':
-        raise fail(f"--delimiter: {text!r} is not a single character")
-    return text
-
-
 @contextmanager
-def _lines(file: Path) -> Iterator[Iterator[str]]:
-    """Yield the lines of a file; show progress if standard error is a terminal."""
+def _text(file: Path) -> Iterator[TextIO]:
+    """Yield the text of a file; show progress if standard error is a terminal."""
     if str(file) == "-":
-        with open(0, encoding=ENCODING, newline="", closefd=False) as text:
+        with open(0, encoding=ENCODING, closefd=False) as text:
             yield text
         return
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
     console = Console(stderr=True)
+    shown = Progress(
+        *columns, TimeElapsedColumn(), console=console, disable=not console.is_terminal
+    )
     with (
-        file.open(encoding=ENCODING, newline="") as text,
-        Progress(*columns, TimeElapsedColumn(), console=console, disable=not console.is_terminal)
-        as progress,
-    ):  # fmt: skip
-        task = progress.add_task(f"reading {file.name}", total=file.stat().st_size)
-
-        def counted() -> Iterator[str]:
-            for line in text:
-                progress.advance(task, len(line.encode()))
-                yield line
-            progress.update(task, description="writing")
-
-        yield counted()
+        shown as progress,
+        progress.open(file, "rb", description=f"reading {file.name}") as data,
+        TextIOWrapper(data, encoding=ENCODING) as text,
+    ):
+        yield text
 
 
-def _print(summary: Summary) -> None:
+def _print(summary: ImportSummary) -> None:
     if summary.refused:
-        typer.echo(f"nothing was written: {len(summary.refused)} of {summary.read} rows refused")
+        typer.echo(f"nothing was written: {summary.refused_rows} of {summary.read} rows refused")
         for row in summary.refused[:REFUSALS_SHOWN]:
             typer.echo(f"  line {row.line}: {row.reason}")
-        if len(summary.refused) > REFUSALS_SHOWN:
-            more = len(summary.refused) - REFUSALS_SHOWN
-            typer.echo(f"  and {more} more (--json lists all)")
+        if summary.refused_rows > REFUSALS_SHOWN:
+            more = summary.refused_rows - REFUSALS_SHOWN
+            typer.echo(f"  and {more} more (--json lists them)")
         return
-    counts: dict[str, Any] = {
+    always = {
         "rows read": summary.read,
         "written": summary.written,
         "unchanged": summary.unchanged,
         "skipped (a time that does not exist, zero energy)": summary.skipped,
         "missing from the file": summary.missing,
     }
-    for what, count in counts.items():
-        typer.echo(f"{count:>9,}  {what}")
+    sometimes = {
+        "of which the file has only a part, not written": summary.incomplete,
+        "rows with a word for an unknown value": summary.unknown,
+        "once in an hour that clocks repeat, taken as before the change": summary.once,
+        "marked as estimates": summary.estimated,
+        "estimates that did not replace a measurement": summary.kept,
+    }
+    for text, count in (always | {text: n for text, n in sometimes.items() if n}).items():
+        typer.echo(f"{count:>9,}  {text}")
+    if summary.interval:
+        typer.echo(f"interval: {summary.interval}")
     if summary.period_from and summary.period_to:
         typer.echo(
             f"from {summary.period_from:%Y-%m-%d %H:%M} to {summary.period_to:%Y-%m-%d %H:%M} UTC"
+        )
+    if summary.without_circuit:
+        typer.echo(
+            f"note: for {summary.without_circuit:,} half-hours no circuit has the register, so no"
+            " circuit shows them; add the time to circuit_register (circuit, register, start_time,"
+            " end_time), as by POST /rest/v1/circuit_register"
         )

@@ -1,50 +1,130 @@
-"""Loading the half-hours of a file into a register: all or none, and safe to repeat."""
+"""Loading of half-hours, or readings, into registers: all or none, and safe to repeat."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
+import polars as pl
 import psycopg
 
-from app.ingest.rows import HalfHour, Refused, Skipped
+from app.ingest.bounds import LIMITS, describe_energy
+from app.ingest.faults import Refusals
+from app.ingest.summary import ImportSummary, RegisterSummary
+from app.ingest.values import ENERGY_COLUMNS
 
+HALF_HOUR = timedelta(minutes=30)
+# A tick is 0.0000001 kWh; see app.ingest.values.
 STAGE = """
     create temporary table staged (
-        line integer, "timestamp" timestamptz, import_kwh numeric, export_kwh numeric
-    ) on commit drop
+        line integer, key integer, "timestamp" timestamptz,
+        import_ticks bigint, export_ticks bigint, minutes smallint, estimated boolean
+    ) on commit drop;
+    create temporary table targets (key integer primary key, register_id uuid) on commit drop;
 """
+COPY = """
+    copy staged (line, key, "timestamp", import_ticks, export_ticks, minutes, estimated)
+    from stdin (format csv)
+"""
+# `parts` if rows of one half-hour stand for its parts or for its directions.
 DUPLICATES = """
     select s.line, f.first
     from staged as s
     join (
-        select "timestamp", min(line) as first from staged group by 1 having count(*) > 1
-    ) as f using ("timestamp")
+        select key, "timestamp", min(line) as first from staged
+        group by 1, 2
+        having case when %(parts)s then greatest(count(import_ticks), count(export_ticks))
+            else count(*) end > 1
+    ) as f using (key, "timestamp")
     where s.line <> f.first
     order by 1
 """
+GATHER = """
+    create temporary table gathered on commit drop as
+    select
+        min(line) as line, key, date_bin('30 minutes', "timestamp", '2000-01-01Z') as "timestamp",
+        case when sum(minutes) filter (where import_ticks is not null) = 30
+            then sum(import_ticks) end as import_ticks,
+        case when sum(minutes) filter (where export_ticks is not null) = 30
+            then sum(export_ticks) end as export_ticks,
+        bool_or(estimated) as estimated
+    from staged group by key, 3;
+    drop table staged;
+    alter table gathered rename to staged;
+"""
+INCOMPLETE = "delete from staged where import_ticks is null and export_ticks is null"
 OUTSIDE = """
-    select s.line from staged as s, flows.meter_registers as r
-    where r.register_id = %s and (s."timestamp" < r.start_time or s."timestamp" >= r.end_time)
+    select s.line
+    from staged as s
+    join targets as t using (key)
+    join flows.meter_registers as r using (register_id)
+    where s."timestamp" < r.start_time or s."timestamp" >= r.end_time
     order by 1
 """
-# An empty cell says nothing about a value, so it does not overwrite one.
+TOO_MUCH = (
+    f"with limits as ({LIMITS})"
+    + """
+    select s.line, greatest(s.import_ticks, s.export_ticks) * 0.0000001, l.largest_kwh, l.amps
+    from staged as s join limits as l using (key)
+    where greatest(s.import_ticks, s.export_ticks) * 0.0000001 > l.largest_kwh
+    order by 1
+"""
+)
+WITHOUT_CIRCUIT = """
+    select count(*)
+    from staged as s
+    join (
+        select t.key, range_agg(tstzrange(cr.start_time, cr.end_time)) as mapped
+        from targets as t left join flows.circuit_register as cr on cr.register = t.register_id
+        group by t.key
+    ) as m using (key)
+    where m.mapped is null or not m.mapped @> s."timestamp"
+"""
+REGISTERS = """
+    select
+        t.register_id, t.key, count(s.line), trim_scale(sum(s.import_ticks) * 0.0000001),
+        trim_scale(sum(s.export_ticks) * 0.0000001),
+        min(s."timestamp"), max(s."timestamp") + interval '30 minutes'
+    from targets as t left join staged as s using (key) group by 1, 2 order by 2
+"""
+KEPT = """
+    select count(*)
+    from staged as s
+    join targets as t using (key)
+    join flows.register_interval_hh as kept using (register_id, "timestamp")
+    where s.estimated and not kept.derived
+"""
+# An empty cell says nothing about a value, so it does not overwrite one; an estimate does not
+# replace a measurement.
 UPSERT = """
     insert into flows.register_interval_hh as kept
-        (register_id, "timestamp", import_kwh, export_kwh)
-    select %s, s."timestamp", s.import_kwh, s.export_kwh from staged as s order by s."timestamp"
+        (register_id, "timestamp", import_kwh, export_kwh, derived)
+    select t.register_id, s."timestamp", trim_scale(s.import_ticks * 0.0000001),
+        trim_scale(s.export_ticks * 0.0000001), s.estimated
+    from staged as s join targets as t using (key) order by s."timestamp"
     on conflict (register_id, "timestamp") do update set
         import_kwh = coalesce(excluded.import_kwh, kept.import_kwh),
-        export_kwh = coalesce(excluded.export_kwh, kept.export_kwh)
-    where (coalesce(excluded.import_kwh, kept.import_kwh),
-           coalesce(excluded.export_kwh, kept.export_kwh))
-        is distinct from (kept.import_kwh, kept.export_kwh)
+        export_kwh = coalesce(excluded.export_kwh, kept.export_kwh),
+        derived = excluded.derived
+    where (kept.derived or not excluded.derived)
+        and (coalesce(excluded.import_kwh, kept.import_kwh),
+             coalesce(excluded.export_kwh, kept.export_kwh), excluded.derived)
+        is distinct from (kept.import_kwh, kept.export_kwh, kept.derived)
 """
-MISSING = """
-    select (extract(epoch from max("timestamp") - min("timestamp")) / 1800)::bigint + 1 - count(*),
-        min("timestamp"), max("timestamp") + interval '30 minutes'
-    from staged
+NOTE_ESTIMATES = """
+    insert into flows.derived_register (register_id)
+    select t.register_id from targets as t
+    where exists (select from staged as s where s.key = t.key and s.estimated)
+    on conflict do nothing
+"""
+# Readings of one counter; {0} is import or export.
+UPSERT_READS = """
+    insert into flows.register_{0} as kept (register_id, "timestamp", read)
+    select t.register_id, s."timestamp", trim_scale(s.{0}_ticks * 0.0000001)
+    from staged as s join targets as t using (key)
+    where s.{0}_ticks is not null
+    order by s."timestamp"
+    on conflict (register_id, "timestamp") do update set read = excluded.read
+    where kept.read <> excluded.read
 """
 
 
@@ -52,63 +132,111 @@ class UnknownRegister(Exception):  # noqa: N818  (its message is shown to the us
     """There is no register with this id."""
 
 
-@dataclass(slots=True)
-class Summary:
-    """The outcome of an import, counted in rows of the file.
+class Loader:
+    """Stages the half-hours of a file within a transaction, judges them together, and writes them.
 
-    `missing` counts half-hours between the file's first and last that it does not contain;
-    `skipped` counts rows of zeros at wall-clock times that do not exist. If `refused` is not empty,
-    nothing was written.
+    `largest_kwh` is the most energy in half an hour of a register whose ratings are not known.
     """
 
-    read: int = 0
-    written: int = 0
-    unchanged: int = 0
-    skipped: int = 0
-    missing: int = 0
-    period_from: datetime | None = None
-    period_to: datetime | None = None
-    refused: list[Refused] = field(default_factory=list)
-
-
-def load(
-    connection: psycopg.Connection[Any],
-    register: UUID,
-    rows: Iterable[HalfHour | Refused | Skipped],
-) -> Summary:
-    """Write half-hours into a register in one transaction; one refused row rolls it all back.
-
-    Half-hours already stored with the same energy are counted as unchanged and not written again.
-    UnknownRegister if the register does not exist.
-    """
-    summary = Summary()
-    with connection.transaction() as transaction:
-        known = connection.execute(
-            "select from flows.meter_registers where register_id = %s", (register,)
-        )
-        if known.fetchone() is None:
-            raise UnknownRegister(f"there is no register {register}")
+    def __init__(
+        self,
+        connection: psycopg.Connection[Any],
+        refusals: Refusals,
+        *,
+        largest_kwh: float,
+        reads: bool = False,
+        parts: bool = False,
+    ) -> None:
+        self._connection = connection
+        self._refusals = refusals
+        self._largest_kwh = largest_kwh
+        self._reads = reads
+        self._parts = parts
+        self._keys: dict[str | None, int] = {}
+        self.staged = 0
         connection.execute(STAGE)
-        columns = 'staged (line, "timestamp", import_kwh, export_kwh)'
-        with connection.cursor().copy(f"copy {columns} from stdin") as copy:
-            for row in rows:
-                summary.read += 1
-                match row:
-                    case HalfHour():
-                        copy.write_row((row.line, row.start, row.import_kwh, row.export_kwh))
-                    case Skipped():
-                        summary.skipped += 1
-                    case Refused():
-                        summary.refused.append(row)
-        for line, first in connection.execute(DUPLICATES):
-            summary.refused.append(Refused(line, f"is the same half-hour as line {first}"))
-        for (line,) in connection.execute(OUTSIDE, (register,)):
-            summary.refused.append(Refused(line, "is outside the time the register counted"))
-        span = connection.execute(MISSING).fetchone() or (None, None, None)
-        summary.missing, summary.period_from, summary.period_to = span[0] or 0, span[1], span[2]
-        if summary.refused:
-            summary.refused.sort(key=lambda row: row.line)
-            raise psycopg.Rollback(transaction)
-        summary.written = connection.execute(UPSERT, (register,)).rowcount
-        summary.unchanged = summary.read - summary.skipped - summary.written
-    return summary
+
+    @property
+    def keys(self) -> list[str | None]:
+        """The keys that were staged."""
+        return list(self._keys)
+
+    def stage(self, half_hours: pl.DataFrame) -> None:
+        """Copy half-hours with `key`, `line`, `timestamp`, values, `minutes` and `estimated`."""
+        if not half_hours.height:
+            return
+        for key in half_hours["key"].unique():
+            self._keys.setdefault(key, len(self._keys))
+        numbers = pl.DataFrame(
+            {"key": list(self._keys), "number": list(self._keys.values())},
+            schema={"key": pl.String, "number": pl.Int32},
+        )
+        if len(self._keys) == 1:
+            numbered = half_hours.with_columns(number=pl.lit(0))
+        else:
+            numbered = half_hours.join(numbers, on="key", how="left", nulls_equal=True)
+        rows = numbered.select(
+            "line", "number", "timestamp", *ENERGY_COLUMNS,
+            "minutes", "estimated",
+        )  # fmt: skip
+        self.staged += rows.height
+        with self._connection.cursor().copy(COPY) as copy:
+            copy.write(rows.write_csv(include_header=False))
+
+    def judge(self, registers: dict[str | None, UUID], summary: ImportSummary) -> None:
+        """Refuse what only shows when all rows and their registers are known; count the rest."""
+        run = self._connection.execute
+        with self._connection.cursor() as cursor:
+            cursor.executemany(
+                "insert into targets values (%s, %s)",
+                [(self._keys[key], register) for key, register in registers.items()],
+            )
+        run("analyze staged")
+        for line, first in run(DUPLICATES, {"parts": self._parts}):
+            unit = "time" if self._reads or self._parts else "half-hour"
+            self._refusals.add(line, f"is the same {unit} as line {first}")
+        if self._parts and not self._reads:
+            run(GATHER)
+            summary.incomplete = run(INCOMPLETE).rowcount
+        for (line,) in run(OUTSIDE):
+            self._refusals.add(line, "is outside the time the register counted")
+        if not self._reads:
+            for line, kwh, largest, amps in run(TOO_MUCH, {"largest": self._largest_kwh}):
+                self._refusals.add(
+                    line, describe_energy(float(kwh), float(largest), amps and float(amps))
+                )
+            summary.without_circuit = self._count(WITHOUT_CIRCUIT)
+            summary.estimated = self._count("select count(*) from staged where estimated")
+            summary.kept = self._count(KEPT) if summary.estimated else 0
+        names = {number: key for key, number in self._keys.items()}
+        for register, number, count, imported, exported, first, last in run(REGISTERS):
+            found = RegisterSummary(
+                register, names[number], count, period_from=first, period_to=last
+            )
+            if not self._reads:
+                found.import_kwh, found.export_kwh = imported, exported
+            summary.registers.append(found)
+            summary.half_hours += count
+            if count and not self._reads:
+                summary.missing += (last - first) // HALF_HOUR - count
+        starts = [r.period_from for r in summary.registers if r.period_from]
+        stops = [r.period_to for r in summary.registers if r.period_to]
+        summary.period_from = min(starts, default=None)
+        summary.period_to = max(stops, default=None)
+
+    def write(self, summary: ImportSummary) -> None:
+        """Write what was staged; only what is new or different."""
+        if self._reads:
+            for name in ENERGY_COLUMNS:
+                summary.written += self._connection.execute(UPSERT_READS.format(name)).rowcount
+            values = self._count("select count(import_ticks) + count(export_ticks) from staged")
+            summary.unchanged = values - summary.written
+            return
+        if summary.estimated:
+            self._connection.execute(NOTE_ESTIMATES)
+        summary.written = self._connection.execute(UPSERT).rowcount
+        summary.unchanged = summary.half_hours - summary.written
+
+    def _count(self, query: str, parameters: dict[str, Any] | None = None) -> int:
+        (count,) = self._connection.execute(query, parameters).fetchone() or (0,)
+        return int(count)

@@ -10,15 +10,15 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
+from io import StringIO
 from typing import Any
 from uuid import UUID
 
 import httpx
 import psycopg
 
-from app.ingest.load import load
-from app.ingest.rows import HalfHour
+from app.ingest.options import ImportOptions
+from app.ingest.pipeline import import_text
 from tests.bench.history import History
 from tests.bench.report import Report
 from tests.conftest import Stack
@@ -200,11 +200,10 @@ def _copy(stack: Stack, rows: list[tuple[Any, datetime, float]]) -> None:
 
 def _import(stack: Stack, rows: list[tuple[Any, datetime, float]]) -> None:
     with psycopg.connect(stack.contract["database_url"]) as connection:
-        energies = (
-            HalfHour(line, at, Decimal(str(energy)), None)
-            for line, (_, at, energy) in enumerate(rows, start=2)
-        )
-        assert load(connection, rows[0][0], energies).written == BULK
+        text = "time,use\n" + "".join(f"{at.isoformat()},{kwh}\n" for _, at, kwh in rows)
+        options = ImportOptions(register_id=rows[0][0], import_column="use")
+        summary = import_text(connection, StringIO(text), options, largest_kwh=500)
+        assert summary.written == BULK
 
 
 def _post(url: str, token: str, rows: list[tuple[Any, datetime, float]]) -> None:

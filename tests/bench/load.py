@@ -9,7 +9,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
+from io import StringIO
 from typing import Any
 
 import httpx
@@ -18,8 +18,8 @@ from psycopg.conninfo import make_conninfo
 
 from app.db.copy import copy_database
 from app.db.migrate import migrate
-from app.ingest.load import load
-from app.ingest.rows import HalfHour
+from app.ingest.options import ImportOptions
+from app.ingest.pipeline import import_text
 from tests.bench.history import History
 from tests.bench.report import Report
 from tests.conftest import Stack
@@ -108,7 +108,7 @@ def _times(stack: Stack, target: Admin, source: Admin, state: str, rows: int) ->
         _copy(target, "register_interval_hh", _lines(_made(history, 50_000, 2010)))
         target.execute("analyze")
     made = _made(history, rows)
-    lines = _lines(made)
+    lines, files = _lines(made), _files(made)
     _source(source, lines, timescale)
     doors: dict[str, Callable[[], object]] = {
         "COPY, copy": lambda: _copy(target, "load_copy", lines),
@@ -118,7 +118,7 @@ def _times(stack: Stack, target: Admin, source: Admin, state: str, rows: int) ->
             f"insert into flows.register_interval_hh {COLUMNS}"
             ' select register_id, "timestamp", import_kwh, export_kwh from flows.load_copy'.encode()
         ),
-        "flows import": lambda: _import(target, made),
+        "flows import": lambda: _import(target, files),
         "flows db copy": lambda: copy_database(
             source.info.dsn + f" password={source.info.password}",
             target.info.dsn + f" password={target.info.password}",
@@ -183,14 +183,19 @@ def _empty(target: Admin, timescale: bool, configuration: bool) -> None:
             target.execute(f"delete from flows.{table}".encode())
 
 
-def _import(target: Admin, rows: list[Row]) -> None:
-    for begin in range(0, len(rows), FILE):
-        file = rows[begin : begin + FILE]
-        energies = (
-            HalfHour(line, at, Decimal(str(energy)), None)
-            for line, (_, at, energy) in enumerate(file, start=2)
-        )
-        assert load(target, file[0][0], energies).written == len(file)
+def _files(rows: list[Row]) -> list[tuple[Any, str]]:
+    """Return files with the rows of one register each, and their registers."""
+    return [
+        (file[0][0], "time,use\n" + "".join(f"{at.isoformat()},{kwh}\n" for _, at, kwh in file))
+        for file in (rows[begin : begin + FILE] for begin in range(0, len(rows), FILE))
+    ]
+
+
+def _import(target: Admin, files: list[tuple[Any, str]]) -> None:
+    for register, text in files:
+        options = ImportOptions(register_id=register, import_column="use")
+        summary = import_text(target, StringIO(text), options, largest_kwh=500)
+        assert summary.written == summary.read
 
 
 def _rest(stack: Stack, rows: int) -> float:

@@ -185,3 +185,122 @@ def test_a_delimiter_that_separates_nothing_is_one_line(
     assert done.returncode == 1
     assert done.stderr.startswith("error: --delimiter: ")
     assert done.stderr.count("\n") == 1
+
+
+def stored(admin: Admin, register: str, table: str = "register_interval_hh") -> list[Any]:
+    """Return the rows of a register, by time."""
+    columns = "read" if table != "register_interval_hh" else "import_kwh, export_kwh, derived"
+    query = f'select "timestamp", {columns} from flows.{table} where register_id = %s order by 1'
+    return admin.execute(query.encode(), (register,)).fetchall()
+
+
+def test_hours_are_refused_and_then_spread_as_estimates_that_measurements_replace(
+    stack: Stack, home: dict[str, str], admin: Admin, tmp_path: Path
+) -> None:
+    file = tmp_path / "hours.csv"
+    file.write_text("when,use\n2021-06-01T00:00Z,1\n2021-06-01T01:00Z,2\n2021-06-01T02:00Z,1\n")
+    options = ("--import-column", "use")
+    refused = run(stack, file, home["register"], *options)
+    assert (refused.returncode, stored(admin, home["register"])) == (1, [])
+    assert "lines 2 to 4 are 60 minutes apart, not 30 minutes: --interval 60m" in refused.stderr
+    spread = (*options, "--interval", "60m", "--spread", "even", "--json")
+    done = json.loads(run(stack, file, home["register"], *spread).stdout)
+    assert (done["written"], done["estimated"], done["interval"]) == (6, 6, "60m")
+    admin.rollback()
+    assert [row[1:] for row in stored(admin, home["register"])][1:3] == [
+        (Decimal("0.5"), None, True),
+        (Decimal(1), None, True),
+    ]
+    measured = tmp_path / "halves.csv"
+    measured.write_text("when,use\n2021-06-01T00:00Z,0.7\n2021-06-01T00:30Z,0.3\n")
+    assert run(stack, measured, home["register"], *options).returncode == 0
+    again = json.loads(run(stack, file, home["register"], *spread).stdout)
+    assert (again["written"], again["kept"]) == (0, 2)
+    admin.rollback()
+    assert [row[1:] for row in stored(admin, home["register"])][:3] == [
+        (Decimal("0.7"), None, False),
+        (Decimal("0.3"), None, False),
+        (Decimal(1), None, True),
+    ]
+
+
+def test_quarters_are_summed_where_both_are_there(
+    stack: Stack, home: dict[str, str], admin: Admin, tmp_path: Path
+) -> None:
+    file = tmp_path / "quarters.csv"
+    times = ("00:00", "00:15", "00:30", "00:45", "01:15", "01:30", "01:45")
+    rows = [f"2021-06-01T{time}Z,{number}\n" for number, time in enumerate(times, start=1)]
+    file.write_text("when,use\n" + "".join(rows))
+    options = ("--import-column", "use", "--interval", "15m", "--json")
+    done = json.loads(run(stack, file, home["register"], *options).stdout)
+    assert (done["written"], done["incomplete"], done["missing"]) == (3, 1, 1)
+    assert [row[1] for row in stored(admin, home["register"])] == [3, 7, 13]
+    file.write_text("when,use\n" + "".join(rows) + rows[3])
+    again = run(stack, file, home["register"], *options)
+    (refused,) = json.loads(again.stdout)["refused"]
+    assert (again.returncode, refused["line"]) == (1, 9)
+    assert refused["reason"] == "is the same time as line 5"
+
+
+def test_readings_of_a_counter_are_refused_as_energy_and_taken_as_reads(
+    stack: Stack, home: dict[str, str], admin: Admin, tmp_path: Path
+) -> None:
+    file = tmp_path / "counter.csv"
+    rows = (f"2021-06-01T{n // 2:02}:{n % 2 * 30:02}Z,{12345 + n / 4}\n" for n in range(5))
+    file.write_text("when,use\n" + "".join(rows))
+    options = ("--import-column", "use", "--json")
+    refused = run(stack, file, home["register"], *options)
+    assert (refused.returncode, stored(admin, home["register"])) == (1, [])
+    assert "from 12,345 to 12,346 kWh: these are readings of a counter" in refused.stderr
+    try:
+        done = json.loads(run(stack, file, home["register"], *options, "--reads").stdout)
+        assert (done["written"], done["unchanged"]) == (5, 0)
+        again = json.loads(run(stack, file, home["register"], *options, "--reads").stdout)
+        assert (again["written"], again["unchanged"]) == (0, 5)
+        admin.rollback()
+        reads = stored(admin, home["register"], "register_import")
+        assert [row[1] for row in reads][-1] == 12346
+        derived = stored(admin, home["register"])
+        assert [row[1:] for row in derived] == [(Decimal("0.25"), None, True)] * 4
+    finally:
+        admin.rollback()
+        admin.execute(
+            "delete from flows.register_import where register_id = %s", (home["register"],)
+        )
+        admin.commit()
+
+
+def test_values_nobody_believes_are_refused_by_the_rating_or_a_setting(
+    stack: Stack, home: dict[str, str], admin: Admin, tmp_path: Path
+) -> None:
+    file = tmp_path / "large.csv"
+    file.write_text("when,use\n2021-06-01T00:00Z,30\n2021-06-01T00:30Z,501\n")
+    options = ("--import-column", "use")
+    refused = run(stack, file, home["register"], *options)
+    assert "line 3: 501 kWh is more than the 500 kWh believed\n" in refused.stdout
+    assert "line 2:" not in refused.stdout
+    admin.execute("update flows.circuits set rating_amps = 60 where id = %s", (home["circuit"],))
+    admin.commit()
+    rated = run(stack, file, home["register"], *options)
+    assert rated.returncode == refused.returncode == 1
+    assert "line 2: 30 kWh is more than the 25.9 kWh believed at a rating of 60 A" in rated.stdout
+    assert stored(admin, home["register"]) == []
+
+
+def test_half_hours_that_no_circuit_shows_are_told(
+    stack: Stack, home: dict[str, str], admin: Admin, tmp_path: Path
+) -> None:
+    admin.execute(
+        "update flows.circuit_register set start_time = '2021-06-01T01:00Z' where circuit = %s",
+        (home["circuit"],),
+    )
+    admin.commit()
+    file = tmp_path / "early.csv"
+    rows = (f"2021-06-01T{n // 2:02}:{n % 2 * 30:02}Z,0.1\n" for n in range(5))
+    file.write_text("when,use\n" + "".join(rows))
+    done = run(stack, file, home["register"], "--import-column", "use")
+    assert done.returncode == 0
+    assert "for 2 half-hours no circuit has the register" in done.stdout
+    assert "add the time to circuit_register" in done.stdout
+    again = run(stack, file, home["register"], "--import-column", "use", "--json")
+    assert json.loads(again.stdout)["without_circuit"] == 2

@@ -1,0 +1,213 @@
+"""Recognition of files that hold something other than half-hourly energy, by all their rows."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from math import gcd
+
+import polars as pl
+
+from app.ingest.faults import FormatError
+from app.ingest.half_hours import HALF_HOUR_MINUTES, interval_name
+from app.ingest.options import MINUTES, ImportOptions
+from app.ingest.values import ENERGY_COLUMNS, TICKS_PER_KWH
+
+SeriesKey = str | None
+LARGE_KWH = 1000.0  # a column that starts here and only rises is a counter
+LONG = 48  # a column that only rises for so many rows is one too, if it gets to
+MODERATE_KWH = 100.0
+ORDERED = 0.9  # share of steps in one direction in a file in order
+STRETCH = 24  # steps of another length, one after the other, that are no gaps
+
+
+@dataclass(slots=True)
+class Series:
+    """The times and values of one key of the file so far, in the file's order."""
+
+    first_line: int
+    last_line: int
+    steps: Counter[int] = field(default_factory=Counter)  # minutes from a row to the next → rows
+    repeats: Counter[int] = field(default_factory=Counter)  # steps like the one before
+    minutes_of_day: set[int] = field(default_factory=set)
+    counters: dict[str, "Trend"] = field(default_factory=dict)
+
+    @property
+    def ascending(self) -> bool | None:
+        """True if times rise from row to row, False if they fall, None if neither."""
+        up = sum(count for step, count in self.steps.items() if step > 0)
+        down = sum(count for step, count in self.steps.items() if step < 0)
+        if max(up, down) <= ORDERED * (up + down):
+            return None
+        return up > down
+
+    @property
+    def interval(self) -> int | None:
+        """The minutes from one time to the next; None if there are too few times."""
+        lengths: Counter[int] = Counter()
+        for step, count in self.steps.items():
+            lengths[abs(step)] += count
+        if not lengths:
+            return None
+        if self.ascending is None:
+            common = gcd(*(minute - min(self.minutes_of_day) for minute in self.minutes_of_day))
+            return common or min(lengths)
+        return min(lengths, key=lambda length: (-lengths[length], length))
+
+    def stretch_of_other_steps(self, interval: int) -> int | None:
+        """Return a second length of steps that is in use too long for gaps, in minutes."""
+        if self.ascending is None:
+            return None
+        others = (
+            abs(step)
+            for step, count in self.repeats.items()
+            if abs(step) != interval and abs(step) in MINUTES.values() and count >= STRETCH
+        )
+        return next(others, None)
+
+
+@dataclass(slots=True)
+class Trend:
+    """The course of a column: steps up and down in the order of time, least and largest, kWh."""
+
+    count: int = 0
+    up: int = 0
+    down: int = 0
+    least: float = float("inf")
+    largest: float = 0.0
+
+
+class Checks:
+    """Follows the times and values of each key through the file."""
+
+    def __init__(self, options: ImportOptions) -> None:
+        self._options = options
+        self._last: pl.DataFrame | None = None
+        self.series: dict[SeriesKey, Series] = {}
+
+    def observe(self, cells: pl.DataFrame) -> None:
+        """Take note of cells with `key`, `line`, `wall` or `at`, `import` and `export`."""
+        seen = cells.select(
+            "key",
+            "line",
+            *ENERGY_COLUMNS,
+            time=pl.coalesce("wall", pl.col("at").dt.replace_time_zone(None)),
+        )
+        if self._last is not None:
+            seen = pl.concat([self._last.with_columns(line=pl.lit(0, pl.Int64)), seen])
+        alone = seen["key"].n_unique() == 1
+        before = [pl.col(name).shift(1) for name in ("time", *ENERGY_COLUMNS)]
+        if not alone:
+            before = [value.over("key") for value in before]
+        seen = seen.with_columns(
+            before[0].alias("time_before"),
+            *(
+                value.alias(f"{name}_before")
+                for name, value in zip(ENERGY_COLUMNS, before[1:], strict=True)
+            ),
+        )
+        seen = seen.with_columns(
+            step=((pl.col("time") - pl.col("time_before")).dt.total_seconds() / 60)
+            .round()
+            .cast(pl.Int64)
+        )
+        last_columns = ("key", "line", *ENERGY_COLUMNS, "time")
+        self._last = seen.group_by("key").last().select(last_columns)
+        fresh = seen.filter(pl.col("line") > 0)
+        for key, first, last in fresh.group_by("key").agg(
+            first=pl.col("line").min(), last=pl.col("line").max()
+        ).iter_rows():  # fmt: skip
+            known = self.series.setdefault(key, Series(first, last))
+            known.first_line, known.last_line = (
+                min(known.first_line, first),
+                max(known.last_line, last),
+            )
+        again = pl.col("step") == (
+            pl.col("step").shift(1) if alone else pl.col("step").shift(1).over("key")
+        )
+        steps = fresh.with_columns(again=again).filter(pl.col("step") != 0)
+        for key, step, count, repeats in (
+            steps.group_by("key", "step").agg(pl.len(), pl.col("again").sum()).iter_rows()
+        ):
+            self.series[key].steps[step] += count
+            self.series[key].repeats[step] += repeats
+        minute = pl.col("time").dt.hour().cast(pl.Int32) * 60 + pl.col("time").dt.minute()
+        for key, found in fresh.select("key", minute=minute).unique().iter_rows():
+            self.series[key].minutes_of_day.add(found)
+        for name in ENERGY_COLUMNS:
+            self._observe_values(fresh, name)
+
+    def _observe_values(self, fresh: pl.DataFrame, name: str) -> None:
+        change = (pl.col(name) - pl.col(f"{name}_before")).sign() * pl.col("step").sign()
+        kwh = pl.col(name) / TICKS_PER_KWH
+        grouped = fresh.filter(pl.col(name).is_not_null()).group_by("key").agg(
+            count=pl.len(), up=(change > 0).sum(), down=(change < 0).sum(),
+            least=kwh.min(), largest=kwh.max(),
+        )  # fmt: skip
+        for key, count, up, down, least, largest in grouped.iter_rows():
+            trend = self.series[key].counters.setdefault(name, Trend())
+            trend.count += count
+            trend.up += up
+            trend.down += down
+            trend.least, trend.largest = min(trend.least, least), max(trend.largest, largest)
+
+    def finish(self) -> int | None:
+        """Return the interval that was found, minutes; FormatError for a file not to take."""
+        if self._options.reads:
+            return None
+        found = None
+        for key, series in self.series.items():
+            of_key = f" of {key}" if key is not None else ""
+            for name, trend in series.counters.items():
+                self._refuse_counter(name, trend, of_key)
+            found = series.interval or found
+            self._refuse_interval(series, of_key)
+        minutes = self._options.minutes
+        if minutes > HALF_HOUR_MINUTES and self._options.spread is None:
+            raise FormatError(
+                f"rows of {interval_name(minutes)} have no half-hours: --spread even spreads each"
+                " evenly and marks the half-hours as estimates"
+            )
+        return found
+
+    def _refuse_counter(self, name: str, trend: Trend, of_key: str) -> None:
+        rises = trend.down <= trend.up // 1000 and trend.up > 0
+        large = trend.count >= 3 and trend.least >= LARGE_KWH
+        long = trend.up >= LONG and trend.largest >= MODERATE_KWH
+        if rises and (large or long):
+            raise FormatError(
+                f"the {name} column{of_key} only rises, from {trend.least:,.15g} to"
+                f" {trend.largest:,.15g} kWh: these are readings of a counter, not energy;"
+                " --reads takes them as such, and half-hours derive from them"
+            )
+
+    def _refuse_interval(self, series: Series, of_key: str) -> None:
+        found, taken = series.interval, self._options.minutes
+        if found is None:
+            return
+        lines = f"lines {series.first_line} to {series.last_line}{of_key}"
+        if self._options.interval is None and found != taken:
+            name = interval_name(found)
+            known = name in MINUTES
+            advice = (
+                f"--interval {name} takes them as such" if known else "that is no interval known"
+            )
+            raise FormatError(
+                f"{lines} are {_duration(found)} apart, not 30 minutes: {advice}"
+                + (", --interval 30m as half-hours with gaps" if found > taken else "")
+            )
+        if found < taken:
+            raise FormatError(
+                f"{lines} are {_duration(found)} apart, which contradicts --interval"
+                f" {interval_name(taken)}"
+            )
+        other = series.stretch_of_other_steps(taken)
+        if self._options.interval is None and other is not None:
+            raise FormatError(
+                f"{lines} are partly {_duration(taken)} and partly {_duration(other)} apart; split"
+                f" the file, or take them all as such with --interval {interval_name(taken)}"
+            )
+
+
+def _duration(minutes: int) -> str:
+    if minutes % 1440 == 0:
+        return f"{minutes // 1440} day" + ("s" if minutes > 1440 else "")
+    return f"{minutes} minutes"

@@ -1,0 +1,62 @@
+"""Half-hours: parts of them are marked to be summed, longer intervals are spread over them."""
+
+from datetime import UTC, datetime
+
+import polars as pl
+
+from app.ingest.bounds import AHEAD, EARLIEST_TIME, LATEST_TIME, describe_time
+from app.ingest.faults import Refusals
+from app.ingest.options import INTERVAL_NAMES, ImportOptions
+from app.ingest.values import ENERGY_COLUMNS
+
+HALF_HOUR_MINUTES = 30
+
+
+def check_times(cells: pl.DataFrame, options: ImportOptions, refusals: Refusals) -> pl.DataFrame:
+    """Refuse times outside the bounds, and such as are not on the file's interval."""
+    start = pl.col("start")
+    now = pl.lit(_now())
+    outside = (start < EARLIEST_TIME) | (start >= LATEST_TIME) | (start > now + AHEAD)
+    cells = refusals.take(cells, outside, lambda row: describe_time(row["time"], row["start"]))
+    if options.reads:
+        return cells
+    step = min(options.minutes, HALF_HOUR_MINUTES)
+    off = start.dt.epoch("s") % (step * 60) != 0
+    ends = "hour or half-hour" if step == HALF_HOUR_MINUTES else f"interval of {step} minutes"
+    return refusals.take(
+        cells,
+        off | (start.dt.microsecond() != 0),
+        lambda row: f"{row['time']} is not on the {ends}",
+    )
+
+
+def to_half_hours(cells: pl.DataFrame, options: ImportOptions) -> pl.DataFrame:
+    """Return cells of half-hours, or of parts of them that are summed when all are there.
+
+    They have the columns `timestamp`, `import`, `export`, `minutes` and `estimated`.
+    """
+    if options.reads or options.minutes <= HALF_HOUR_MINUTES:
+        return cells.with_columns(timestamp=pl.col("start"), minutes=pl.lit(options.minutes))
+    half_hours = pl.datetime_ranges("start", "stop", "30m", closed="left")
+    spread = cells.with_columns(timestamp=half_hours, minutes=pl.lit(HALF_HOUR_MINUTES))
+    spread = spread.with_columns(
+        count=pl.col("timestamp").list.len().cast(pl.Int64),
+        number=pl.int_ranges(0, pl.col("timestamp").list.len().cast(pl.Int64)),
+    ).explode("timestamp", "number")
+    # The first half-hours get a tick more if the energy does not divide, so that the sum stays.
+    even = (
+        (
+            pl.col(name) // pl.col("count") + (pl.col("number") < pl.col(name) % pl.col("count"))
+        ).alias(name)
+        for name in ENERGY_COLUMNS
+    )
+    return spread.with_columns(*even, estimated=pl.lit(value=True)).drop("count", "number")
+
+
+def interval_name(minutes: int) -> str:
+    """Return an interval as the option names it, or in minutes."""
+    return INTERVAL_NAMES.get(minutes, f"{minutes} minutes")
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

@@ -1,0 +1,132 @@
+"""Rows of a text of separated columns, in frames of a bounded number of rows."""
+
+import csv
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain, islice
+from typing import TextIO
+
+import polars as pl
+
+from app.ingest.faults import FormatError
+
+BLOCK = 4 << 20  # characters that are cut into rows at once
+ROWS = 100_000  # rows with quoted cells that are cut at once
+HEAD = 60  # lines in which the header is looked for
+DELIMITERS = (",", ";", "\t", "|")
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A header, and frames of rows with the columns `line` and `cells` (a list of texts).
+
+    Rows without any text are left out.
+    """
+
+    header: list[str]
+    rows: Iterator[pl.DataFrame]
+
+    @property
+    def width(self) -> int:
+        """The number of columns up to the last named one."""
+        named = [at for at, name in enumerate(self.header, start=1) if name]
+        return max(named, default=0)
+
+    def position(self, column: str) -> int:
+        """Return the index of a column by its name; FormatError if there is not exactly one."""
+        found = [at for at, name in enumerate(self.header) if name == column]
+        found = found or [at for at, name in enumerate(self.header) if _same(name, column)]
+        if len(found) != 1:
+            many = "several columns" if found else "no column"
+            raise FormatError(f"there is {many} {column!r}; the file has: {named(self.header)}")
+        return found[0]
+
+
+def read_table(text: TextIO, delimiter: str | None, wanted: Sequence[str]) -> Table:
+    """Read a table whose header has the wanted columns; FormatError if the text has no such header.
+
+    Lines before the header are passed over. Without `delimiter` it is the one that separates the
+    wanted columns, or that a line like `sep=;` names.
+    """
+    head = list(islice(text, HEAD))
+    if not any(line.strip() for line in head):
+        raise FormatError("the file is empty")
+    for line in head:
+        if delimiter is None and line.lower().startswith("sep=") and len(line.rstrip("\n")) == 5:
+            delimiter = line[4]
+    candidates = (delimiter,) if delimiter else DELIMITERS
+    first_error: FormatError | None = None
+    widest: list[str] = []
+    for begin, line in enumerate(head):
+        if not line.strip() or line.lower().startswith("sep="):
+            continue
+        for separator in candidates:
+            reader = csv.reader(head[begin:], delimiter=separator, strict=True)
+            try:
+                header = [name.strip() for name in next(reader)]
+            except csv.Error as error:
+                first_error = first_error or FormatError(
+                    f"line {begin + reader.line_num} is not CSV: {error}"
+                )
+                continue
+            if all(any(_same(name, column) for name in header) for column in wanted):
+                stop = begin + reader.line_num
+                return Table(header, _rows(head[stop:], text, separator, stop + 1))
+            if len(header) > len(widest):
+                widest = header
+    missing = [name for name in wanted if not any(_same(name, found) for found in widest)]
+    if first_error and not widest:
+        raise first_error
+    column = missing[0] if missing else wanted[0]
+    raise FormatError(f"there is no column {column!r}; the file has: {named(widest)}")
+
+
+def named(header: Sequence[str]) -> str:
+    """Return the names of a header for a message."""
+    return ", ".join(repr(name) for name in header)
+
+
+def _same(name: str, column: str) -> bool:
+    return name == column or name.strip().casefold() == column.strip().casefold()
+
+
+def _rows(head: list[str], text: TextIO, delimiter: str, line: int) -> Iterator[pl.DataFrame]:
+    start = "".join(head)
+    while block := start + text.read(BLOCK) + text.readline():
+        if '"' in block:
+            # Quotes may hold delimiters and line ends, so this takes a true reader of CSV.
+            lines = chain(block.splitlines(keepends=True), text)
+            yield from _quoted_rows(lines, delimiter, line)
+            return
+        rows = pl.DataFrame({"text": [block.removesuffix("\n")]}).select(
+            cells=pl.col("text").str.split("\n").explode().str.split(delimiter)
+        )
+        yield _without_empty(rows.with_row_index("line", line))
+        line += rows.height
+        start = ""
+
+
+def _quoted_rows(lines: Iterator[str], delimiter: str, line: int) -> Iterator[pl.DataFrame]:
+    # Strict, so that a file cut off within quotes is an error.
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
+    before = line - 1
+    while True:
+        numbers, cells = [], []
+        try:
+            for row in islice(reader, ROWS):
+                cells.append(row)
+                numbers.append(before + reader.line_num)
+        except csv.Error as error:
+            raise FormatError(f"line {before + reader.line_num} is not CSV: {error}") from error
+        if not cells:
+            return
+        frame = pl.DataFrame(
+            {"line": numbers, "cells": cells},
+            schema={"line": pl.UInt32, "cells": pl.List(pl.String)},
+        )
+        yield _without_empty(frame)
+
+
+def _without_empty(rows: pl.DataFrame) -> pl.DataFrame:
+    empty = pl.col("cells").list.join("").str.strip_chars() == ""
+    return rows.filter(~empty)
