@@ -44,24 +44,27 @@ class Server:
 
 @contextmanager
 def postgres_server(
-    folder: Path, *, settings: str = "", initdb: tuple[str, ...] = (), port: int | None = None
+    folder: Path,
+    *,
+    settings: str = "",
+    initdb: tuple[str, ...] = ("--locale=C.UTF-8",),
+    owned: tuple[Path, ...] = (),
 ) -> Iterator[Server]:
     """Run a server in `folder`, with lines of `settings` appended to its postgresql.conf.
 
-    Nothing on its command line says how it is configured. `{port}` in `settings` is its port. It
-    has an empty database `flows`.
+    Nothing on its command line says how it is configured. It has an empty database `flows`; the
+    folders in `owned` are its user's.
     """
-    user, port = system_user(), port or free_port()
+    user, port = system_user(), free_port()
     folder.mkdir(parents=True, exist_ok=True)
-    if user:
-        shutil.chown(folder, user, user)
     data = folder / "data"
     secret = folder / "password"
     secret.write_text(PASSWORD)
     if user:
-        shutil.chown(secret, user)
+        for given in (folder, secret, *owned):
+            shutil.chown(given, user, user)
     run_program("initdb", "-D", str(data), "-U", "postgres", "--auth=scram-sha-256", "-E", "UTF8",
-                f"--pwfile={secret}", *(initdb or ("--locale=C.UTF-8",)), user=user)  # fmt: skip
+                f"--pwfile={secret}", *initdb, user=user)  # fmt: skip
     libraries = "pg_stat_statements"
     if list((binaries().parent / "lib").glob("timescaledb-*.so")):
         libraries += ",timescaledb"
@@ -69,8 +72,7 @@ def postgres_server(
         written.write(
             f"port = {port}\nlisten_addresses = '127.0.0.1'\nfsync = off\n"
             f"unix_socket_directories = '{folder}'\nshared_preload_libraries = '{libraries}'\n"
-            "max_locks_per_transaction = 256\ntimescaledb.telemetry_level = off\n"
-            + settings.replace("{port}", str(port))
+            "max_locks_per_transaction = 256\ntimescaledb.telemetry_level = off\n" + settings
         )
     server = Server(data, port, user)
     command = [str(binaries() / "postgres"), "-D", str(data)]

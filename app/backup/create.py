@@ -1,13 +1,32 @@
 """Making base backups with PostgreSQL's own programs, verifying them, and removing old ones."""
 
 import re
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
 import psycopg
+from psycopg.rows import class_row
 
 from app.backup.folder import Backup, BackupError, BackupFolder
 from app.embedded.programs import run_program
+
+# The time is that of the server's clock, which recovery to a point in time uses.
+SERVER = """
+    select clock_timestamp() as time, current_database() as database,
+        (select r.rolname from pg_roles as r where r.rolsuper and r.rolcanlogin
+            order by r.rolname <> current_user, r.oid limit 1) as superuser,
+        (select coalesce(json_agg(json_build_array(t.oid, pg_tablespace_location(t.oid))), '[]')
+            from pg_tablespace as t where pg_tablespace_location(t.oid) ~ '^/') as tablespaces
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Server:
+    time: datetime
+    database: str
+    superuser: str
+    tablespaces: list[tuple[int, str]]
 
 
 def create(folder: BackupFolder, admin_url: str, *, incremental: bool, shown: bool) -> Backup:
@@ -20,10 +39,13 @@ def create(folder: BackupFolder, admin_url: str, *, incremental: bool, shown: bo
         parent = folder.latest() if incremental else None
         label = folder.new()
         data = folder.data(label)
-        started_at = _server_time(admin_url)
+        server = _server(admin_url)
         options = ["--checkpoint=fast", "--manifest-checksums=SHA256", f"--label=flows {label}"]
         if parent:
             options.append(f"--incremental={folder.data(parent.label) / 'backup_manifest'}")
+        for oid, location in server.tablespaces:
+            moved = folder.tablespaces(label) / str(oid)
+            options.append(f"--tablespace-mapping={_escaped(location)}={_escaped(str(moved))}")
         if shown:
             options.append("--progress")
         run_program("pg_basebackup", f"--pgdata={data}", f"--dbname={admin_url}", "--no-password",
@@ -33,10 +55,17 @@ def create(folder: BackupFolder, admin_url: str, *, incremental: bool, shown: bo
             label,
             "incremental" if parent else "full",
             parent.label if parent else None,
-            started_at,
-            _server_time(admin_url),
+            server.time,
+            _server(admin_url).time,
             _first_wal(data),
-            sum(file.stat().st_size for file in data.rglob("*") if file.is_file()),
+            sum(
+                file.stat().st_size
+                for part in (data, folder.tablespaces(label))
+                for file in part.rglob("*")
+                if file.is_file()
+            ),
+            server.database,
+            server.superuser,
         )
         folder.add(backup)
         return backup
@@ -64,13 +93,16 @@ def prune(folder: BackupFolder, now: datetime, keep: timedelta) -> list[Backup]:
         return gone
 
 
-def _server_time(admin_url: str) -> datetime:
-    """Return the time by the server's clock, which recovery to a point in time uses."""
+def _server(admin_url: str) -> _Server:
     with psycopg.connect(admin_url) as connection:
-        row = connection.execute("select clock_timestamp()").fetchone()
+        row = connection.cursor(row_factory=class_row(_Server)).execute(SERVER).fetchone()
     assert row is not None  # noqa: S101  (the query returns exactly one row)
-    at: datetime = row[0]
-    return at
+    return row
+
+
+def _escaped(path: str) -> str:
+    """Return a path for --tablespace-mapping, in which = is special."""
+    return path.replace("=", "\\=")
 
 
 def _first_wal(data: Path) -> str:

@@ -38,11 +38,15 @@ ENERGY = """
 
 @dataclass(slots=True)
 class DrillReport:
-    """The outcome of a drill: rows and newest time of each series, and faults (none: it passed)."""
+    """The outcome of a drill: rows and newest time of each series, and faults (none: it passed).
+
+    `overridden` names the server's settings that do not hold on this machine.
+    """
 
     schema_version: int
     series: list[dict[str, Any]] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
+    overridden: list[str] = field(default_factory=list)
 
 
 def drill(folder: BackupFolder, url: str, at: datetime | None) -> DrillReport:
@@ -50,7 +54,9 @@ def drill(folder: BackupFolder, url: str, at: datetime | None) -> DrillReport:
     with psycopg.connect(url) as live:
         row = live.execute("select max(version) from gateway.schema_migration").fetchone()
     with scratch(folder, at) as restored:
-        return examine(restored, row[0] if row else 0)
+        report = examine(restored.url, row[0] if row else 0)
+        report.overridden = restored.overridden
+        return report
 
 
 def examine(url: str, schema_version: int) -> DrillReport:

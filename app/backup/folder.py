@@ -1,8 +1,9 @@
 """The layout of FLOWS_BACKUP_FOLDER and the chains of backups; needs no server.
 
-base/20261124T120000Z/       a base backup as pg_basebackup writes it, with its manifest
-base/20261124T120000Z.json   its description; written last, so a backup without it is incomplete
-wal/                         the archived WAL segments
+base/20261124T120000Z/              a base backup as pg_basebackup writes it, with its manifest
+base/20261124T120000Z.tablespaces/  a folder for each of the server's tablespaces, named by its oid
+base/20261124T120000Z.json          its description; a backup without it is incomplete
+wal/                                the archived WAL segments
 """
 
 import fcntl
@@ -17,6 +18,7 @@ from typing import Literal
 
 Kind = Literal["full", "incremental"]
 LABEL = "%Y%m%dT%H%M%SZ"
+TABLESPACES = ".tablespaces"
 
 
 class BackupError(Exception):
@@ -25,7 +27,10 @@ class BackupError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Backup:
-    """A complete base backup; `first_wal` is the WAL segment that recovery starts with."""
+    """A complete base backup; `first_wal` is the WAL segment that recovery starts with.
+
+    `database` is the database with the schema flows, `superuser` a role that can log in to it.
+    """
 
     label: str
     kind: Kind
@@ -34,6 +39,8 @@ class Backup:
     ended_at: datetime
     first_wal: str
     bytes: int
+    database: str = "flows"
+    superuser: str = "postgres"
 
 
 class BackupFolder:
@@ -63,6 +70,10 @@ class BackupFolder:
         """Return the folder with the files of a backup."""
         return self._base / label
 
+    def tablespaces(self, label: str) -> Path:
+        """Return the folder with the tablespaces of a backup; it exists if there are any."""
+        return self._base / f"{label}{TABLESPACES}"
+
     def backups(self) -> list[Backup]:
         """Return all complete backups, oldest first."""
         return [_read_backup(file) for file in sorted(self._base.glob("*.json"))]
@@ -72,7 +83,7 @@ class BackupFolder:
         known = {backup.label for backup in self.backups()}
         if self._base.is_dir():
             for left in self._base.iterdir():
-                if left.is_dir() and left.name not in known:
+                if left.is_dir() and left.name.removesuffix(TABLESPACES) not in known:
                     shutil.rmtree(left)
         label = datetime.now(UTC).strftime(LABEL)
         if label in known:
@@ -89,6 +100,7 @@ class BackupFolder:
         """Delete a backup: first its description, then its files."""
         (self._base / f"{backup.label}.json").unlink()
         shutil.rmtree(self.data(backup.label))
+        shutil.rmtree(self.tablespaces(backup.label), ignore_errors=True)
 
     def find(self, label: str) -> Backup:
         """Return the backup with this label; BackupError if there is none."""

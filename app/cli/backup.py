@@ -136,11 +136,13 @@ def backup_restore(
         if into.exists():
             raise fail(f"{into} exists already; name a new folder")
         with backup_errors(), _waiting("recovering"):
-            restore(folder, into.absolute(), moment, archiving=False)
+            overridden = restore(folder, into.absolute(), moment, archiving=False)
+        _tell_overridden(overridden)
         typer.echo(f"restored into {into}; give its server a separate archive folder")
         return
     with backup_errors(), _waiting("recovering"):
-        aside = restore_in_place(folder, settings.home.absolute(), moment)
+        aside, overridden = restore_in_place(folder, settings.home.absolute(), moment)
+    _tell_overridden(overridden)
     typer.echo(f"restored; the previous data are in {aside}")
     typer.echo("start it with `flows up`, then take a backup")
 
@@ -163,6 +165,7 @@ def backup_drill(at: At = None, as_json: Json = False) -> None:
         print_json(asdict(report) | {"seconds": seconds})
     else:
         show(report.series, ("series", "rows", "newest"), as_json=False)
+        _tell_overridden(report.overridden)
         typer.echo(f"recovered and checked in {seconds:.0f} s")
     for fault in report.faults:
         typer.echo(fault, err=True)
@@ -181,8 +184,16 @@ def backup_table(
         raise fail(f"{output} exists already; name a new file")
     moment, folder = _parse_moment(at), _folder(Settings())
     with backup_errors(), _waiting("recovering"), scratch(folder, moment) as restored:
-        rows = write_table(restored, table, output)
+        rows = write_table(restored.url, table, output)
     typer.echo(f"{rows:,} rows of {table} in {output}")
+
+
+def _tell_overridden(settings: list[str]) -> None:
+    """Name the server's settings that a recovery here did without."""
+    if settings:
+        typer.echo("recovered without these settings of the server, which its files keep:")
+    for setting in settings:
+        typer.echo(f"  {setting}")
 
 
 def _waiting(what: str) -> AbstractContextManager[Any]:

@@ -15,6 +15,7 @@ from app.embedded.programs import binaries, give, has_timescale, run_program, sy
 SOCKET_PATH_LIMIT = (
     100  # greatest length of a unix socket's path in bytes, with a margin (Linux: 108)
 )
+PORT = 5432  # part of a socket's name, whatever PGPORT or a restored postgresql.conf say
 ARCHIVE_SECONDS = 60  # greatest loss of data with a disk; segments may fill sooner
 
 
@@ -22,7 +23,10 @@ def server_options(socket_dir: Path) -> dict[str, str]:
     """Return the options common to all servers; none listens on a network address."""
     options = {
         "listen_addresses": "",
+        "port": str(PORT),
         "unix_socket_directories": str(socket_dir),
+        # Of no use on a socket, and fatal in programs that are built without it.
+        "ssl": "off",
         "max_connections": "200",
         # A query over a partitioned year locks every partition.
         "max_locks_per_transaction": "256",
@@ -62,6 +66,12 @@ def private_socket(folder: Path) -> Path:
     return Path(tempfile.gettempdir()) / f"flows-{name}"
 
 
+def socket_url(folder: Path, login: str, database: str) -> str:
+    """Return a libpq URL of a server that listens on a socket in `folder`."""
+    host = quote(str(folder), safe="")
+    return f"postgresql://{login}@/{quote(database, safe='')}?host={host}&port={PORT}"
+
+
 class EmbeddedPostgres:
     """A server that listens on a unix socket and never on a network address."""
 
@@ -76,8 +86,7 @@ class EmbeddedPostgres:
 
     def url(self, user: str, password: str, database: str = "flows") -> str:
         """Return a libpq URL that connects through the unix socket."""
-        host = quote(str(self.socket_dir), safe="")
-        return f"postgresql://{user}:{quote(password, safe='')}@/{database}?host={host}"
+        return socket_url(self.socket_dir, f"{user}:{quote(password, safe='')}", database)
 
     @property
     def admin_url(self) -> str:

@@ -93,6 +93,8 @@ def run_program(
     )
     if check and done.returncode:
         words = (done.stderr or "").strip().splitlines() or [f"exit code {done.returncode}"]
+        # The error may be followed by what the program does about it.
+        words = [line for line in words if "error: " in line][-1:] or words
         hint = (
             "; set FLOWS_POSTGRES_BIN to the folder of programs with TLS"
             if any(part in words[-1] for part in NEEDS_TLS)

@@ -153,11 +153,14 @@ def kept() -> Iterator[Kept]:
 def test_recovery_restores_rows_rights_and_isolation(kept: Kept, tmp_path: Path) -> None:
     kept.archived()
     with (
-        recovered(kept.folder, tmp_path / "then", kept.moment) as url,
-        psycopg.connect(url) as admin,
+        recovered(kept.folder, tmp_path / "then", kept.moment) as server,
+        psycopg.connect(server.url) as admin,
     ):
         assert state(admin) == kept.state
-    with recovered(kept.folder, tmp_path / "now", None) as url, psycopg.connect(url) as admin:
+    with (
+        recovered(kept.folder, tmp_path / "now", None) as server,
+        psycopg.connect(server.url) as admin,
+    ):
         damaged = state(admin)
         assert damaged[0] != kept.state[0]  # rows
         assert damaged[2] != kept.state[2]  # policies
@@ -312,8 +315,8 @@ def test_a_restore_in_place_continues_from_the_recovery_point(kept: Kept, tmp_pa
         with psycopg.connect(kept.stack.contract["database_url"]) as admin:
             written = admin.execute(STATE[0].encode()).fetchone()
         with (
-            recovered(kept.folder, tmp_path / "later", None) as url,
-            psycopg.connect(url) as admin,
+            recovered(kept.folder, tmp_path / "later", None) as server,
+            psycopg.connect(server.url) as admin,
         ):
             assert admin.execute(STATE[0].encode()).fetchone() == written
     finally:
