@@ -120,6 +120,18 @@ class TooManyRequests(Problem):
         super().__init__(detail, headers={"Retry-After": str(retry_after)})
 
 
+class UnsupportedTransferCoding(Problem):
+    """The body has a Transfer-Encoding other than chunked."""
+
+    status, code, title = 501, "unsupported_coding", "This Transfer-Encoding is not available"
+
+
+class UnsupportedVersion(Problem):
+    """The request line names another version of HTTP."""
+
+    status, code, title = 505, "unsupported_version", "This version of HTTP is not available"
+
+
 class Unavailable(Problem):
     """The database or PostgREST does not answer right now."""
 

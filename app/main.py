@@ -32,7 +32,7 @@ def create_app(settings: Settings) -> Gateway:
     canceller = QueryCanceller(settings.database)
     concurrency = ConcurrencyLimits(settings.limits, counters.rate_limited.labels("concurrent").inc)
     upstream = Upstream(settings.postgrest)
-    rest = RestProxy(upstream, settings, counters, canceller, concurrency)
+    rest = RestProxy(upstream, settings, counters, canceller)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -56,7 +56,6 @@ def create_app(settings: Settings) -> Gateway:
         generate_unique_id_function=openapi.name_operation,
     )
     app.state.metrics = counters
-    app.state.concurrency = concurrency
     problems.install(app)
     app.include_router(health.router)
     app.include_router(metrics.router)
@@ -65,4 +64,4 @@ def create_app(settings: Settings) -> Gateway:
     app.include_router(admin.router)
     app.include_router(energy.router)
     openapi.install(app, settings)
-    return Gateway(app, middleware.wrap(app, settings, rest, verifier, counters))
+    return Gateway(app, middleware.wrap(app, settings, rest, verifier, counters, concurrency))

@@ -13,6 +13,7 @@ from psycopg.conninfo import conninfo_to_dict
 from pydantic import (
     Field,
     NonNegativeFloat,
+    NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     SecretStr,
@@ -244,6 +245,15 @@ class HttpSettings(Group):
         description="Seconds that a client may take to accept the next piece of a response before "
         "its connection is closed.",
     )
+    min_bytes_per_second: NonNegativeInt = Field(
+        16 * 2**10,
+        description="Least rate at which a client must send a body or accept a response, in bytes "
+        "a second; below it, 408 or a closed connection.",
+    )
+    rate_seconds: PositiveFloat = Field(
+        10.0,
+        description="Seconds of waiting for the client over which that rate is measured.",
+    )
 
 
 class LimitsSettings(Group):
@@ -255,9 +265,14 @@ class LimitsSettings(Group):
     esco: str = Field("200/second", description="Rate limit of all clients of an ESCO together.")
     concurrent: PositiveInt = Field(
         6,
-        description="Requests of one ESCO that each process runs at a time; keep it below the pool "
-        "sizes (PostgREST's db-pool, FLOWS_DATABASE_POOL_MAX), so that connections remain for "
-        "others.",
+        description="Requests of one ESCO that each process runs at a time, from the first byte of "
+        "a body to the last byte of the response; keep it below the pool sizes (PostgREST's "
+        "db-pool, FLOWS_DATABASE_POOL_MAX), so that connections remain for others.",
+    )
+    waiting: NonNegativeInt = Field(
+        50,
+        description="Requests of one ESCO that wait for their turn beyond that; the next gets a "
+        "429.",
     )
     turn_seconds: PositiveFloat = Field(
         3.0,

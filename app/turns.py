@@ -1,8 +1,6 @@
 """Turns: each key has a number of places, and a bounded queue of those who wait for one."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from weakref import WeakValueDictionary
 
 
@@ -19,37 +17,43 @@ async def acquire_within(semaphore: asyncio.Semaphore, seconds: float) -> None:
         await semaphore.acquire()
 
 
-class _Queue:
-    def __init__(self, places: int) -> None:
-        self.places = asyncio.Semaphore(places)
-        self.waiting = 0
+class Places:
+    """The places of one key: an async context manager that holds one of them.
 
-
-class Turns:
-    """Places per key; a key is forgotten when nobody holds or awaits one of its places."""
+    NoTurn if too many wait already, or if the turn does not come in time.
+    """
 
     def __init__(self, places: int, most_waiting: int, seconds: float) -> None:
-        self._places = places
+        self._free = asyncio.Semaphore(places)
         self._most_waiting = most_waiting
         self._seconds = seconds
-        self._queues: WeakValueDictionary[str, _Queue] = WeakValueDictionary()
+        self._waiting = 0
 
-    @asynccontextmanager
-    async def of(self, key: str) -> AsyncIterator[None]:
-        """Hold one of the key's places; NoTurn if too many wait, or after `seconds` of waiting."""
-        queue = self._queues.get(key)
-        if queue is None:
-            queue = self._queues[key] = _Queue(self._places)
-        if queue.places.locked() and queue.waiting >= self._most_waiting:
+    async def __aenter__(self) -> None:
+        if self._free.locked() and self._waiting >= self._most_waiting:
             raise NoTurn
-        queue.waiting += 1
+        self._waiting += 1
         try:
-            await acquire_within(queue.places, self._seconds)
+            await acquire_within(self._free, self._seconds)
         except TimeoutError:
             raise NoTurn from None
         finally:
-            queue.waiting -= 1
-        try:
-            yield
-        finally:
-            queue.places.release()
+            self._waiting -= 1
+
+    async def __aexit__(self, *_: object) -> None:
+        self._free.release()
+
+
+class Turns:
+    """The places of all keys; a key is forgotten when nobody holds or awaits one of its places."""
+
+    def __init__(self, places: int, most_waiting: int, seconds: float) -> None:
+        self._settings = places, most_waiting, seconds
+        self._known: WeakValueDictionary[str, Places] = WeakValueDictionary()
+
+    def of(self, key: str) -> Places:
+        """Return the places of a key."""
+        places = self._known.get(key)
+        if places is None:
+            places = self._known[key] = Places(*self._settings)
+        return places

@@ -23,7 +23,6 @@ from app.energy.formats import Format
 from app.energy.intervals import Instant, moment
 from app.energy.parameters import Window
 from app.energy.scope import Available
-from app.http.concurrency import ConcurrencyLimits
 from app.http.conditional import is_not_modified
 from app.http.response_stream import ClientGone, ResponseStream
 
@@ -112,9 +111,8 @@ class Answer(Response):
         """Send 304, or 200 with a streamed body; cancel the query when the client disconnects."""
         settings = self._question.services.settings.http
         stream = ResponseStream(scope, receive, send, settings.send_seconds)
-        limits: ConcurrencyLimits = self._question.request.app.state.concurrency
         with suppress(ClientGone):
-            async with stream, limits.of(self._question.caller):
+            async with stream:
                 await self._send(stream)
 
     async def _send(self, stream: ResponseStream) -> None:

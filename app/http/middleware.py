@@ -3,7 +3,6 @@
 It is pure ASGI, so that bodies stream through. Layers share values in app/request_state.py.
 """
 
-import asyncio
 import logging
 import re
 import secrets
@@ -17,16 +16,11 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.auth.tokens import TokenVerifier
-from app.errors import (
-    HeadersTooLarge,
-    Problem,
-    TooLarge,
-    TooSlow,
-    UnsupportedMediaType,
-    UrlTooLong,
-)
+from app.errors import Problem
+from app.http.concurrency import ConcurrencyLimits
 from app.http.problems import respond
-from app.http.rate_limit import RateLimiter, RateLimits
+from app.http.rate_limit import CallerLimits, RateLimiter
+from app.http.request_limits import BodyLimits, HeadLimits, check_head
 from app.monitoring.registry import Metrics
 from app.request_state import RequestState, begin_request
 from app.settings import HttpSettings, Settings
@@ -133,72 +127,6 @@ class RequestTelemetry:
             sys.stderr.buffer.flush()
 
 
-class RequestLimits:
-    """Refuses requests that are too large, too slow or compressed, before they are read."""
-
-    def __init__(self, app: ASGIApp, settings: HttpSettings) -> None:
-        self._app = app
-        self._settings = settings
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on with a limited `receive`, or answer 413, 414, 415 or 431."""
-        if scope["type"] == "http":
-            try:
-                if self._has_body(scope):
-                    receive = self._bounded(receive)
-            except Problem as problem:
-                # The body was not read, so the connection cannot be used for another request.
-                problem.headers["Connection"] = "close"
-                await respond(scope, problem)(scope, receive, send)
-                return
-        await self._app(scope, receive, send)
-
-    def _has_body(self, scope: Scope) -> bool:
-        """Check the head, raising a Problem if it is invalid; return whether a body follows."""
-        limits = self._settings
-        if len(scope["raw_path"]) + len(scope["query_string"]) > limits.max_url_bytes:
-            raise UrlTooLong(f"At most {limits.max_url_bytes} bytes are accepted.")
-        size, has_body = 0, False
-        for name, value in scope["headers"]:
-            size += len(name) + len(value) + 4
-            if name == b"content-length":
-                has_body = value != b"0"
-                # 20 digits are enough to tell that a length is beyond the limit.
-                if int(value[:20]) > limits.max_body_bytes:
-                    raise TooLarge(f"At most {limits.max_body_bytes} bytes are accepted.")
-            elif name == b"transfer-encoding":
-                has_body = True
-            elif name == b"content-encoding" and value.strip().lower() not in (b"", b"identity"):
-                raise UnsupportedMediaType()
-        if size > limits.max_header_bytes:
-            raise HeadersTooLarge(f"At most {limits.max_header_bytes} bytes are accepted.")
-        return has_body
-
-    def _bounded(self, receive: Receive) -> Receive:
-        seen = 0
-        complete = False
-
-        async def receive_bounded() -> Message:
-            nonlocal seen, complete
-            if complete:  # only a disconnect can follow, at any time
-                return await receive()
-            try:
-                async with asyncio.timeout(self._settings.body_seconds):
-                    message = await receive()
-            except TimeoutError:
-                raise TooSlow(headers={"Connection": "close"}) from None
-            seen += len(message.get("body", b""))
-            complete = not message.get("more_body", False)
-            if seen > self._settings.max_body_bytes:
-                raise TooLarge(
-                    f"At most {self._settings.max_body_bytes} bytes are accepted.",
-                    headers={"Connection": "close"},
-                )
-            return message
-
-        return receive_bounded
-
-
 class PrefixDispatch:
     """Passes requests below a path to a separate application, bypassing FastAPI's routing."""
 
@@ -213,30 +141,56 @@ class PrefixDispatch:
         await (self._target if inside else self._app)(scope, receive, send)
 
 
+class CrossOrigin:
+    """CORS, whose answers to preflights are for well-formed requests alone."""
+
+    def __init__(self, app: ASGIApp, origins: tuple[str, ...], settings: HttpSettings) -> None:
+        self._app = app
+        self._settings = settings
+        self._cors = CORSMiddleware(
+            app,
+            allow_origins=origins,
+            allow_methods=["GET", "HEAD", "POST", "PATCH", "PUT", "DELETE"],
+            allow_headers=CORS_REQUEST_HEADERS,
+            expose_headers=CORS_ANSWER_HEADERS,
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a malformed preflight by, and on to the layer that refuses it."""
+        app: ASGIApp = self._cors
+        if scope["type"] == "http" and scope["method"] == "OPTIONS":
+            try:
+                check_head(scope, self._settings)
+            except Problem:
+                app = self._app
+        await app(scope, receive, send)
+
+
 def wrap(
-    routes: ASGIApp, settings: Settings, rest: ASGIApp, verifier: TokenVerifier, metrics: Metrics
+    routes: ASGIApp,
+    settings: Settings,
+    rest: ASGIApp,
+    verifier: TokenVerifier,
+    metrics: Metrics,
+    concurrency: ConcurrencyLimits,
 ) -> ASGIApp:
     """Put the layers around the routes; a request passes the one added last first.
 
     They are outside of FastAPI, because the pass-through bypasses FastAPI's own middleware.
     """
     app: ASGIApp = PrefixDispatch(routes, prefix="/rest/v1/", target=rest)
-    app = RateLimits(
+    app = BodyLimits(app, settings=settings.http)
+    app = CallerLimits(
         app,
         limiter=RateLimiter(settings.limits, metrics),
+        concurrency=concurrency,
         verifier=verifier,
         refusal_seconds=settings.limits.refusal_seconds,
     )
-    app = RequestLimits(app, settings=settings.http)
+    app = HeadLimits(app, settings=settings.http)
     app = RequestTelemetry(app, metrics=metrics, log=settings.access_log)
     if settings.cors_origins:
-        app = CORSMiddleware(
-            app,
-            allow_origins=settings.cors_origins,
-            allow_methods=["GET", "HEAD", "POST", "PATCH", "PUT", "DELETE"],
-            allow_headers=CORS_REQUEST_HEADERS,
-            expose_headers=CORS_ANSWER_HEADERS,
-        )
+        app = CrossOrigin(app, settings.cors_origins, settings.http)
     return app
 
 

@@ -1,10 +1,17 @@
-"""A client's connection: uvicorn's httptools protocol with limits on request heads.
+"""A client's connection: uvicorn's httptools protocol with limits on requests and transfers.
 
 This is the only module that uses internals of uvicorn; tests/http/test_protocol.py fails if those
 change.
 """
 
 import asyncio
+import fcntl
+import socket
+import struct
+import sys
+import termios
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any, ClassVar, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -15,36 +22,76 @@ from app.settings import HttpSettings
 GATHER_BELOW_BYTES = 32 * 2**10
 
 
-class GuardedProtocol(HttpToolsProtocol):
-    """A protocol that limits request heads in size and time.
+# A body may have this much left when its response is complete; beyond it, the connection is closed.
+LEFTOVER_BYTES = 64 * 2**10
+# A client that has finished sending may wait for its response, or be gone: both look alike until
+# something is sent to it. This is the time to the first try, and between tries.
+HALF_CLOSED_SECONDS = 1.0
+INTERIM = b"HTTP/1.1 102 Processing\r\n\r\n"
 
-    The parser itself would collect a head of any size, and wait for it forever. A complete head
-    that is too large is answered in app/http/middleware.py; this class aborts connections whose
-    head never completes.
+
+@dataclass(slots=True)
+class Frames:
+    """Bytes received for a request's body so far, with the sizes and extensions of its chunks."""
+
+    count: int = 0
+
+
+class GuardedProtocol(HttpToolsProtocol):
+    """A protocol that limits what the parser itself does not.
+
+    The parser would collect a head of any size, and wait for it forever; a complete head that is
+    too large is answered in app/http/request_limits.py. It would take trailers for headers, and
+    read the extensions of chunks without end. The state of a request's scope gets `abort`, the
+    `target` as it was sent, and the `frames` of the body.
     """
 
     max_head_bytes: ClassVar[int]
     head_seconds: ClassVar[float]
+    min_bytes_per_second: ClassVar[int]
+    rate_seconds: ClassVar[float]
 
     _head_bytes = 0
     _in_head = True
+    _in_body = False
+    _leftover_bytes = 0
+    _half_closed = False
     _head_timer: asyncio.TimerHandle | None = None
+    _gone_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
         """Start the timer for the first head; put `abort` into the state of requests' scopes."""
-        gathering = GatheringTransport(transport, self.loop)
-        super().connection_made(cast(asyncio.Transport, gathering))
-        self.app_state = self.app_state | {"abort": transport.abort}
+        self._gathering = GatheringTransport(transport, self.loop)
+        super().connection_made(cast(asyncio.Transport, self._gathering))
+        self.app_state = self.app_state | {"abort": self._gathering.abort}
+        self._frames = Frames()
+        self._delivery = Delivery(
+            self._gathering, self.loop, self.min_bytes_per_second, self.rate_seconds
+        )
         self._start_head_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop the timer."""
+        """Stop the timers."""
         self._cancel_head_timer()
+        self._delivery.stop()
+        if self._gone_timer:
+            self._gone_timer.cancel()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Parse the data, and count the bytes of an incomplete head."""
+        """Parse the data, and count the bytes of an incomplete head, of frames and of leftovers."""
+        began_in_body = self._in_body
+        if began_in_body:
+            self._frames.count += len(data)
         super().data_received(data)
+        if self._in_body and began_in_body:
+            if self.cycle.response_complete:
+                self._leftover_bytes += len(data)
+                if self._leftover_bytes > LEFTOVER_BYTES:
+                    self.transport.close()
+            else:
+                # Bytes that are no body wake nobody, but they count.
+                self.cycle.message_event.set()
         if not self._in_head:
             return
         self._head_bytes += len(data)
@@ -53,16 +100,71 @@ class GuardedProtocol(HttpToolsProtocol):
         elif self._head_timer is None:
             self._start_head_timer()
 
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """Keep the connection for the responses of a client that has finished sending."""
+        if self._in_body or self.cycle is None or self.cycle.response_complete:
+            # Nothing is left to answer, or the request will never be complete.
+            self.transport.close()
+        elif not self._half_closed:
+            self._half_closed = True
+            self._gone_timer = self.loop.call_later(HALF_CLOSED_SECONDS, self._try_client)
+        return True
+
+    def _try_client(self) -> None:
+        """Send an interim response, which closes the connection if the client is gone."""
+        error = self.transport.get_extra_info("socket").getsockopt(
+            socket.SOL_SOCKET, socket.SO_ERROR
+        )
+        started = self.cycle.response_started  # then each piece of the response is such a try
+        if error or (self.scope["http_version"] != "1.1" and not started):
+            self.transport.abort()
+            return
+        if not started:
+            self.transport.write(INTERIM)
+        self._gone_timer = self.loop.call_later(HALF_CLOSED_SECONDS, self._try_client)
+
     def on_message_begin(self) -> None:
         """Start counting the bytes of a new head."""
         super().on_message_begin()
-        self._in_head, self._head_bytes = True, 0
+        self._in_head, self._head_bytes, self._leftover_bytes = True, 0, 0
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Collect a header; a trailer, which follows the body, is none."""
+        if self._in_head:
+            super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         """Stop the timer and pass the request to the application."""
-        self._in_head = False
+        self._in_head, self._in_body = False, True
         self._cancel_head_timer()
+        self._frames = Frames()
+        self.scope["state"] |= {"target": self.url, "frames": self._frames}
         super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """Note the end of the request."""
+        self._in_body = False
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """Go on with the next request; close if there will be none, or a body does not end."""
+        is_last = not self.pipeline
+        super().on_response_complete()
+        self._delivery.finish()
+        if is_last and self._half_closed:
+            self.transport.close()
+        elif self._in_body and self._head_timer is None:
+            self._start_head_timer()  # for the rest of the body, which nobody reads
+
+    def pause_writing(self) -> None:
+        """Measure how fast the client takes what was sent."""
+        self._delivery.wait()
+        super().pause_writing()
+
+    def resume_writing(self) -> None:
+        """Stop measuring."""
+        self._delivery.resume()
+        super().resume_writing()
 
     def _start_head_timer(self) -> None:
         self._head_timer = self.loop.call_later(self.head_seconds, self.transport.abort)
@@ -79,8 +181,69 @@ def guarded_protocol(settings: HttpSettings) -> type[GuardedProtocol]:
     class ConfiguredProtocol(GuardedProtocol):
         max_head_bytes = settings.max_header_bytes + settings.max_url_bytes
         head_seconds = settings.head_seconds
+        min_bytes_per_second = settings.min_bytes_per_second
+        rate_seconds = settings.rate_seconds
 
     return ConfiguredProtocol
+
+
+class Delivery:
+    """Aborts a connection whose client accepts responses more slowly than the least rate.
+
+    Only the time counts in which the gateway waits for the client.
+    """
+
+    def __init__(
+        self,
+        transport: "GatheringTransport",
+        loop: asyncio.AbstractEventLoop,
+        min_bytes_per_second: int,
+        rate_seconds: float,
+    ) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._least = min_bytes_per_second * rate_seconds
+        self._seconds = rate_seconds
+        self._left = rate_seconds  # of waiting, until the rate is checked
+        self._waiting_since: float | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._delivered = 0  # when the present measure began
+
+    def wait(self) -> None:
+        """Begin to wait for the client."""
+        if self._least and self._waiting_since is None:
+            self._waiting_since = self._loop.time()
+            if self._left == self._seconds:
+                self._delivered = self._transport.delivered()
+            self._timer = self._loop.call_later(self._left, self._check)
+
+    def resume(self) -> None:
+        """Stop waiting for the client."""
+        if self._waiting_since is not None:
+            self._left -= self._loop.time() - self._waiting_since
+            self.stop()
+
+    def finish(self) -> None:
+        """Wait for what is left of a complete response."""
+        if self._transport.get_write_buffer_size():
+            self.wait()
+
+    def stop(self) -> None:
+        """Cancel the timer."""
+        self._waiting_since = None
+        if self._timer:
+            self._timer.cancel()
+            self._timer = None
+
+    def _check(self) -> None:
+        delivered = self._transport.delivered()
+        pending = self._transport.get_write_buffer_size()
+        self._left, self._waiting_since, self._timer = self._seconds, None, None
+        if pending and delivered - self._delivered < self._least:
+            self._transport.abort()
+            return
+        if pending:
+            self.wait()
 
 
 class GatheringTransport:
@@ -94,6 +257,7 @@ class GatheringTransport:
         self._transport = transport
         self._loop = loop
         self._held: list[bytes] = []
+        self._written = 0
 
     def __getattr__(self, name: str) -> Any:
         """Return any other attribute of the wrapped transport."""
@@ -107,6 +271,14 @@ class GatheringTransport:
         elif len(self._held) == 1:
             self._loop.call_soon(self._flush)
 
+    def abort(self) -> None:
+        """Reset the connection; the kernel would go on sending megabytes to a slow client."""
+        with suppress(AttributeError, OSError):  # the socket may be gone
+            self._transport.get_extra_info("socket").setsockopt(
+                socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+            )
+        self._transport.abort()
+
     def close(self) -> None:
         """Write the collected data, then close."""
         self._flush()
@@ -115,4 +287,14 @@ class GatheringTransport:
     def _flush(self) -> None:
         held, self._held = self._held, []
         if held and not self._transport.is_closing():
+            self._written += sum(map(len, held))
             self._transport.writelines(held)
+
+    def delivered(self) -> int:
+        """Return the number of bytes that the client's machine has acknowledged so far."""
+        queued = bytearray(4)
+        # The kernel takes megabytes for a client that reads nothing, so ask for its queue as well.
+        with suppress(OSError, ValueError):
+            fcntl.ioctl(self._transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, queued)
+        pending = self._transport.get_write_buffer_size()
+        return self._written - pending - int.from_bytes(queued, sys.byteorder)

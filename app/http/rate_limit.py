@@ -1,4 +1,4 @@
-"""Rate limits per client and per ESCO, shared by `/rest/v1` and `/v1`; 429 beyond them.
+"""Rate limits per client and per ESCO, shared by `/rest/v1`, `/v1` and `/admin`; 429 beyond them.
 
 Counts are kept in this process, or in a Redis that several gateways share (`FLOWS_LIMITS_URL`). If
 Redis does not answer, requests are accepted without being counted; this is logged and counted in
@@ -19,6 +19,7 @@ from app.auth.bearer import bearer_token
 from app.auth.tokens import OPERATOR, TokenVerifier
 from app.db.principal import Principal
 from app.errors import Forbidden, Problem, TooManyRequests
+from app.http.concurrency import ConcurrencyLimits
 from app.http.problems import respond
 from app.http.sliding_window import LocalWindow, SharedWindow, SlidingWindow
 from app.monitoring.registry import Metrics
@@ -27,7 +28,8 @@ from app.settings import LimitsSettings
 
 logger = logging.getLogger(__name__)
 
-LIMITED_PREFIXES = ("/rest/v1/", "/v1/")
+ADMIN_PREFIX = "/admin/"
+LIMITED_PREFIXES = ("/rest/v1/", "/v1/", ADMIN_PREFIX)
 STORE_PAUSE_SECONDS = 2.0
 
 Headers = Iterable[tuple[bytes, bytes]]
@@ -86,34 +88,50 @@ class RateLimiter:
         return b'"%b";r=%d;t=%d' % (name.encode(), hit.remaining, seconds)
 
 
-class RateLimits:
-    """ASGI middleware that verifies the token on /rest/v1 and /v1 and counts the request."""
+class CallerLimits:
+    """ASGI middleware that verifies the token on /rest/v1, /v1 and /admin, before any of the body.
+
+    It counts the request against the quotas, and holds one of its ESCO's places from then until the
+    last byte of the response: for the body's upload, the query and the download.
+    """
 
     def __init__(
-        self, app: ASGIApp, limiter: RateLimiter, verifier: TokenVerifier, refusal_seconds: float
+        self,
+        app: ASGIApp,
+        limiter: RateLimiter,
+        concurrency: ConcurrencyLimits,
+        verifier: TokenVerifier,
+        refusal_seconds: float,
     ) -> None:
         self._app = app
         self._limiter = limiter
+        self._concurrency = concurrency
         self._verifier = verifier
         self._refusal_seconds = refusal_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or answer 401, 403 or 429."""
-        if scope["type"] == "http" and scope["path"].startswith(LIMITED_PREFIXES):
-            try:
-                state = request_state(scope)
-                state.token = bearer_token(scope["headers"])
-                state.caller = caller = self._verifier.verify(state.token)
-                if caller.role == OPERATOR:
-                    raise Forbidden("This token is for administration and cannot read data.")
-                state.response_headers.extend(await self._limiter.count(caller))
-            except Problem as problem:
-                if isinstance(problem, TooManyRequests):
-                    # A random delay keeps the connections of a flood from returning all at once.
-                    await asyncio.sleep(self._refusal_seconds * random.uniform(0.5, 1.5))  # noqa: S311
-                await respond(scope, problem)(scope, receive, send)
-                return
-        await self._app(scope, receive, send)
+        if scope["type"] != "http" or not scope["path"].startswith(LIMITED_PREFIXES):
+            await self._app(scope, receive, send)
+            return
+        admitted = False
+        try:
+            state = request_state(scope)
+            state.token = bearer_token(scope["headers"])
+            state.caller = caller = self._verifier.verify(state.token)
+            if caller.role == OPERATOR and not scope["path"].startswith(ADMIN_PREFIX):
+                raise Forbidden("This token is for administration and cannot read data.")
+            state.response_headers.extend(await self._limiter.count(caller))
+            async with self._concurrency.of(caller):
+                admitted = True
+                await self._app(scope, receive, send)
+        except Problem as problem:
+            if admitted:
+                raise
+            if isinstance(problem, TooManyRequests):
+                # A random delay keeps the connections of a flood from returning all at once.
+                await asyncio.sleep(self._refusal_seconds * random.uniform(0.5, 1.5))  # noqa: S311
+            await respond(scope, problem)(scope, receive, send)
 
 
 def _window(name: str, quota: RateLimitItem, settings: LimitsSettings) -> SlidingWindow:

@@ -90,6 +90,7 @@ SCHEMAS: dict[str, JsonSchema] = {
                     "unauthorized_client",
                     "unsupported_grant_type",
                     "invalid_scope",
+                    "slow_down",
                 ],
             },
             "error_description": {"type": "string"},
@@ -130,7 +131,7 @@ WITH_TOKEN: Problems = (BadRequest, Unauthorized, Forbidden, Unavailable)
 # Further errors, by the path of the gateway's own routes.
 BY_PATH: dict[str, Problems] = {
     "/v1/": (NotFound, NotAcceptable, Unprocessable, TooManyRequests, Timeout),
-    "/admin/": (NotFound, Conflict, Unprocessable),
+    "/admin/": (NotFound, Conflict, Unprocessable, TooManyRequests),
     "/auth/": (Unavailable,),
 }
 ON_REST: Problems = (*ANY, *WITH_BODY, *WITH_TOKEN, TooManyRequests, UpstreamTimeout)

@@ -12,7 +12,6 @@ import time
 from starlette.types import Receive, Scope, Send
 
 from app.errors import Problem, RestError, Unavailable, UpstreamTimeout
-from app.http.concurrency import ConcurrencyLimits
 from app.http.problems import respond
 from app.http.response_stream import ClientGone, ResponseStream
 from app.monitoring.registry import Metrics
@@ -40,11 +39,9 @@ class RestProxy:
         settings: Settings,
         metrics: Metrics,
         canceller: QueryCanceller,
-        concurrency: ConcurrencyLimits,
     ) -> None:
         self._upstream = upstream
         self._canceller = canceller
-        self._concurrency = concurrency
         self._send_seconds = settings.http.send_seconds
         self._metrics = metrics
         self._in_flight = 0
@@ -100,10 +97,7 @@ class RestProxy:
         body = stream.body() if has_body else None
         started = time.perf_counter()
         try:
-            # PostgREST responds when it is done with the database; the rest is only transfer.
-            assert state.caller  # noqa: S101  (the rate limits verified the token)
-            async with self._concurrency.of(state.caller):
-                answer = await self._upstream.ask(scope["method"], target, headers, body)
+            answer = await self._upstream.ask(scope["method"], target, headers, body)
         except UpstreamSilent:
             self._metrics.upstream_errors.labels("timeout").inc()
             raise UpstreamTimeout() from None

@@ -33,6 +33,12 @@ def test_the_pinned_uvicorn_is_the_one_that_is_tested() -> None:
         ("data_received", "(self, data)"),
         ("on_message_begin", "(self)"),
         ("on_headers_complete", "(self)"),
+        ("on_header", "(self, name, value)"),
+        ("on_message_complete", "(self)"),
+        ("on_response_complete", "(self)"),
+        ("eof_received", "(self)"),
+        ("pause_writing", "(self)"),
+        ("resume_writing", "(self)"),
     ],
 )
 def test_the_methods_that_are_overridden_are_called_as_before(method: str, signature: str) -> None:
@@ -42,7 +48,9 @@ def test_the_methods_that_are_overridden_are_called_as_before(method: str, signa
 
 
 def test_no_name_of_ours_is_one_of_uvicorns() -> None:
-    ours = {"max_head_bytes", "head_seconds", "_head_bytes", "_in_head", "_head_timer",
+    ours = {"max_head_bytes", "head_seconds", "min_bytes_per_second", "rate_seconds",
+            "_head_bytes", "_in_head", "_in_body", "_leftover_bytes", "_half_closed", "_frames",
+            "_head_timer", "_gone_timer", "_gathering", "_delivery", "_try_client",
             "_start_head_timer", "_cancel_head_timer"}  # fmt: skip
     theirs = dir(HttpToolsProtocol) + [
         node.attr
@@ -80,6 +88,9 @@ class Wire(asyncio.Transport):
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         return default
+
+    def get_write_buffer_size(self) -> int:
+        return 0
 
     def writelines(self, list_of_data: Any) -> None:
         self.calls.append(("write", b"".join(list_of_data)))

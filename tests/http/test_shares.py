@@ -1,0 +1,165 @@
+"""An ESCO's share holds for whole transfers, slow ones end, and nothing else waits for them."""
+
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from urllib.parse import urlsplit
+
+import httpx
+import psycopg
+import pytest
+
+from tests.auth.test_clients import ask
+from tests.conftest import Stack, running_stack, wait_until
+
+LARGE = "/rest/v1/register_interval_hh?select=*"
+SMALL = "/rest/v1/escos?select=code"
+SITES = "/rest/v1/sites_new"
+RATE = 16 * 1024
+STRICT = {
+    "FLOWS_LIMITS_CONCURRENT": "2", "FLOWS_LIMITS_WAITING": "1", "FLOWS_LIMITS_TURN_SECONDS": "1",
+    "FLOWS_LIMITS_REFUSAL_SECONDS": "0", "FLOWS_DATABASE_POOL_MAX": "2",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def own() -> Iterator[Stack]:
+    """A stack with two places for each ESCO and one that waits."""
+    with running_stack(**STRICT) as stack:
+        yield stack
+
+
+@contextmanager
+def request(stack: Stack, target: str, *lines: str, method: str = "GET") -> Iterator[socket.socket]:
+    """Begin a request of wlce; its response is read by nobody and hardly buffered."""
+    url = urlsplit(stack.contract["base_url"])
+    token = stack.contract["escos"]["wlce"]["write_token"]
+    head = [f"{method} {target} HTTP/1.1", "Host: gateway", f"Authorization: Bearer {token}"]
+    with socket.socket() as bare:
+        bare.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        bare.settimeout(20)
+        bare.connect((url.hostname, url.port))
+        bare.sendall("\r\n".join([*head, *lines, "", ""]).encode())
+        yield bare
+
+
+def upload(stack: Stack) -> ExitStack:
+    """Begin two uploads that do not end."""
+    held = ExitStack()
+    for _ in range(2):
+        bare = held.enter_context(request(stack, SITES, "Content-Length: 9", method="POST"))
+        bare.sendall(b"[")
+    return held
+
+
+def download(stack: Stack) -> ExitStack:
+    """Begin two downloads that nobody reads on."""
+    held = ExitStack()
+    for _ in range(2):
+        bare = held.enter_context(request(stack, LARGE))
+        assert bare.recv(12) == b"HTTP/1.1 200"
+    return held
+
+
+@pytest.mark.quiet
+@pytest.mark.parametrize("begin", [upload, download])
+def test_56_a_share_holds_for_whole_transfers(
+    own: Stack, begin: Callable[[Stack], ExitStack]
+) -> None:
+    with own.client("wlce") as client, own.client("hmce") as other, begin(own):
+        wait_until(lambda: client.get(SMALL).status_code == 429)
+        for path in (SMALL, "/v1/latest", "/admin/clients"):
+            refused = client.get(path)
+            assert (refused.status_code, refused.json()["code"]) == (429, "rate_limited")
+            assert int(refused.headers["retry-after"]) >= 1
+        assert other.get(SMALL).status_code == 200
+        assert other.get("/v1/latest").status_code == 200
+    with own.client("wlce") as client:
+        wait_until(lambda: client.get(SMALL).status_code == 200)
+
+
+@pytest.mark.quiet
+def test_56_those_who_wait_are_counted_too(own: Stack) -> None:
+    with own.client("wlce") as client, upload(own):
+        wait_until(lambda: client.get(SMALL).status_code == 429)
+        with request(own, SMALL) as waits:
+            time.sleep(0.2)
+            started = time.monotonic()
+            assert client.get(SMALL).status_code == 429
+            assert time.monotonic() - started < 0.5  # at once, without a second in the queue
+            assert waits.recv(12) == b"HTTP/1.1 429"
+
+
+def test_56_tokens_and_readiness_have_connections_of_their_own(own: Stack) -> None:
+    victim = own.contract["escos"]["hmce"]
+    with psycopg.connect(own.contract["database_url"]) as admin, ExitStack() as held:
+        admin.execute("lock table flows.circuit_register in access exclusive mode")
+        for _ in range(2):
+            held.enter_context(request(own, "/v1/latest"))
+        with own.client("hmce") as client:
+            wait_until(lambda: client.get("/v1/latest").status_code == 503)
+        assert ask(own, victim["client_id"], victim["client_secret"]).status_code == 200
+        assert httpx.get(own.contract["base_url"] + "/ready").status_code == 200
+        admin.rollback()
+
+
+@pytest.fixture(scope="module")
+def timed() -> Iterator[Stack]:
+    """A stack that measures rates over half a second."""
+    with running_stack(FLOWS_HTTP_RATE_SECONDS="0.5") as stack:
+        yield stack
+
+
+def read_for(bare: socket.socket, rate: int, seconds: float) -> bool:
+    """Read a response at `rate` bytes a second; return whether it is still being sent."""
+    bare.settimeout(0.5)
+    started, read = time.monotonic(), 0
+    with suppress(ConnectionError):
+        while time.monotonic() - started < seconds:
+            wanted = int(rate * (time.monotonic() - started)) - read
+            if wanted <= 0:
+                time.sleep(0.05)
+                continue
+            with suppress(TimeoutError):
+                piece = bare.recv(wanted)
+                if not piece:
+                    return False
+                read += len(piece)
+        return True
+    return False
+
+
+@pytest.mark.quiet
+@pytest.mark.stack
+def test_56_a_reader_below_the_least_rate_is_cut_off(timed: Stack) -> None:
+    with request(timed, LARGE) as slow:
+        assert not read_for(slow, RATE // 8, 20)
+    with request(timed, LARGE) as steady:
+        assert read_for(steady, RATE * 6, 4)
+
+
+def write_for(bare: socket.socket, rate: int, seconds: float) -> bool:
+    """Send spaces at `rate` bytes a second, in chunks; return whether no response came."""
+    bare.settimeout(0.05)
+    started = time.monotonic()
+    while time.monotonic() - started < seconds:
+        piece = b" " * (rate // 10)
+        bare.sendall(b"%x\r\n%b\r\n" % (len(piece), piece))
+        time.sleep(0.05)
+        with suppress(TimeoutError):
+            return not bare.recv(12).startswith(b"HTTP/1.1 408")
+    return True
+
+
+@pytest.mark.quiet
+@pytest.mark.stack
+def test_56_a_writer_below_the_least_rate_is_cut_off(timed: Stack) -> None:
+    chunked = ("Transfer-Encoding: chunked", "Content-Type: application/json")
+    with request(timed, SITES, *chunked, method="POST") as slow:
+        assert not write_for(slow, RATE // 4, 10)
+    with request(timed, SITES, *chunked, method="POST") as steady:
+        assert write_for(steady, RATE * 4, 3)
+        steady.sendall(b"2\r\n[]\r\n0\r\n\r\n")
+        steady.settimeout(10)
+        assert steady.recv(12) == b"HTTP/1.1 201"
