@@ -14,6 +14,7 @@ MODULES = sorted(path for room in ("app", "tests") for path in (ROOT / room).rgl
 SHARED_NAMES = {
     "COLUMNS": "the columns of a statement or a table",
     "DAYS": "a number of days",
+    "Direction": "import or export",
     "End": "the last object of an energy answer",
     "Gap": "half-hours that are missing",
     "HALF_HOUR": "thirty minutes",

@@ -3,9 +3,8 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from io import TextIOWrapper
 from pathlib import Path
-from typing import Annotated, Any, Literal, TextIO
+from typing import Annotated, Any, BinaryIO, Literal
 from uuid import UUID
 
 import psycopg
@@ -14,17 +13,14 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 from app.cli.admin import admin_url
+from app.cli.import_output import show_summary
 from app.cli.output import fail, print_json
 from app.db.maintain import follow
 from app.ingest.faults import FormatError
-from app.ingest.load import UnknownRegister
-from app.ingest.options import NULL_WORDS, ImportOptions, Interval, Unit, read_options
-from app.ingest.pipeline import import_text
-from app.ingest.summary import ImportSummary
+from app.ingest.options import NULL_WORDS, Direction, ImportOptions, Interval, Unit, read_options
+from app.ingest.pipeline import import_data
+from app.ingest.registers import UnknownRegister
 from app.settings import Settings
-
-REFUSALS_SHOWN = 20
-ENCODING = "utf-8-sig"  # spreadsheets write a byte order mark before the header
 
 
 def _option(field: str, *names: str) -> Any:
@@ -33,24 +29,47 @@ def _option(field: str, *names: str) -> Any:
 
 
 def import_file(
-    file: Annotated[Path, typer.Argument(help="A CSV file with a header; - reads standard input.")],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            help="A text of separated columns with a header, or a workbook (xlsx), also in gzip or"
+            " zip; - reads standard input."
+        ),
+    ],
     register: Annotated[UUID | None, _option("register_id")] = None,
+    register_column: Annotated[str | None, _option("register_column")] = None,
+    serial_column: Annotated[str | None, _option("serial_column")] = None,
+    map_: Annotated[list[str] | None, _option("map", "--map")] = None,
+    where: Annotated[list[str] | None, _option("where")] = None,
     import_column: Annotated[str | None, _option("import_column")] = None,
     export_column: Annotated[str | None, _option("export_column")] = None,
+    sign: Annotated[Direction | None, _option("sign")] = None,
+    quantity_column: Annotated[str | None, _option("quantity_column")] = None,
+    value_column: Annotated[str | None, _option("value_column")] = None,
+    quantity: Annotated[list[str] | None, _option("quantity")] = None,
+    quality_column: Annotated[str | None, _option("quality_column")] = None,
+    estimated: Annotated[list[str] | None, _option("estimated")] = None,
     time_column: Annotated[str | None, _option("time_column")] = None,
-    unit: Annotated[Unit | None, _option("unit")] = None,
+    date_column: Annotated[str | None, _option("date_column")] = None,
+    time_format: Annotated[str | None, _option("time_format")] = None,
     timezone: Annotated[str | None, _option("timezone")] = None,
     label: Annotated[Literal["start", "end"] | None, _option("label")] = None,
-    time_format: Annotated[str | None, _option("time_format")] = None,
     interval: Annotated[Interval | None, _option("interval")] = None,
     spread: Annotated[Literal["even"] | None, _option("spread")] = None,
     reads: Annotated[bool | None, _option("reads", "--reads")] = None,
+    unit: Annotated[Unit | None, _option("unit")] = None,
     delimiter: Annotated[str | None, _option("delimiter")] = None,
     decimal: Annotated[Literal[".", ","] | None, _option("decimal")] = None,
+    thousands: Annotated[Literal[",", ".", " ", "'"] | None, _option("thousands")] = None,
     null: Annotated[list[str] | None, _option("null")] = None,
+    encoding: Annotated[str | None, _option("encoding")] = None,
+    sheet: Annotated[str | None, _option("sheet")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would be written, and write nothing.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
-    """Import energy from a file into a register: all rows, or none.
+    """Import energy from a file into registers: all rows, or none.
 
     Importing a file again changes nothing. If rows are refused, they are listed with their lines
     and nothing is written (exit code 1). When clocks go back, the order of the rows, forward or
@@ -58,36 +77,52 @@ def import_file(
     file once is taken as before it. When they go forward, a row at a time that does not exist is
     skipped if it is zero, and refused otherwise.
     """
-    settings = Settings()
     given = {
         "register_id": register,
+        "register_column": register_column,
+        "serial_column": serial_column,
+        "map": map_,
+        "where": where,
         "import_column": import_column,
         "export_column": export_column,
+        "sign": sign,
+        "quantity_column": quantity_column,
+        "value_column": value_column,
+        "quantity": quantity,
+        "quality_column": quality_column,
+        "estimated": estimated,
         "time_column": time_column,
-        "unit": unit,
+        "date_column": date_column,
+        "time_format": time_format,
         "timezone": timezone,
         "label": label,
-        "time_format": time_format,
         "interval": interval,
         "spread": spread,
         "reads": reads,
+        "unit": unit,
         "delimiter": delimiter,
         "decimal": decimal,
+        "thousands": thousands,
         "null": (*NULL_WORDS, *null) if null else None,
+        "encoding": encoding,
+        "sheet": sheet,
     }
+    settings = Settings()
     try:
         options = read_options(
             **{name: value for name, value in given.items() if value is not None}
         )
         url = admin_url(settings)
-        with _text(file) as text, psycopg.connect(url) as connection:
-            summary = import_text(connection, text, options, largest_kwh=settings.largest_kwh)
+        with _data(file) as data, psycopg.connect(url) as connection:
+            summary = import_data(
+                connection, data, options, largest_kwh=settings.largest_kwh, dry_run=dry_run
+            )
         if summary.written:
             follow(url)
     except (FormatError, UnknownRegister) as error:
         raise fail(str(error)) from None
-    except UnicodeDecodeError:
-        raise fail(f"{file} is not UTF-8 text") from None
+    except UnicodeDecodeError as error:
+        raise fail(f"{file} is not {error.encoding} text; name its --encoding") from None
     except OSError as error:
         raise fail(f"cannot read {file}: {error.strerror}") from None
     except psycopg.Error as error:
@@ -95,65 +130,22 @@ def import_file(
     if as_json:
         print_json(asdict(summary))
     else:
-        _print(summary)
+        show_summary(summary)
     if summary.refused:
         raise typer.Exit(1)
 
 
 @contextmanager
-def _text(file: Path) -> Iterator[TextIO]:
-    """Yield the text of a file; show progress if standard error is a terminal."""
+def _data(file: Path) -> Iterator[BinaryIO]:
+    """Yield the bytes of a file; show progress if standard error is a terminal."""
     if str(file) == "-":
-        with open(0, encoding=ENCODING, closefd=False) as text:
-            yield text
+        with open(0, "rb", closefd=False) as data:
+            yield data
         return
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
     console = Console(stderr=True)
     shown = Progress(
         *columns, TimeElapsedColumn(), console=console, disable=not console.is_terminal
     )
-    with (
-        shown as progress,
-        progress.open(file, "rb", description=f"reading {file.name}") as data,
-        TextIOWrapper(data, encoding=ENCODING) as text,
-    ):
-        yield text
-
-
-def _print(summary: ImportSummary) -> None:
-    if summary.refused:
-        typer.echo(f"nothing was written: {summary.refused_rows} of {summary.read} rows refused")
-        for row in summary.refused[:REFUSALS_SHOWN]:
-            typer.echo(f"  line {row.line}: {row.reason}")
-        if summary.refused_rows > REFUSALS_SHOWN:
-            more = summary.refused_rows - REFUSALS_SHOWN
-            typer.echo(f"  and {more} more (--json lists them)")
-        return
-    always = {
-        "rows read": summary.read,
-        "written": summary.written,
-        "unchanged": summary.unchanged,
-        "skipped (a time that does not exist, zero energy)": summary.skipped,
-        "missing from the file": summary.missing,
-    }
-    sometimes = {
-        "of which the file has only a part, not written": summary.incomplete,
-        "rows with a word for an unknown value": summary.unknown,
-        "once in an hour that clocks repeat, taken as before the change": summary.once,
-        "marked as estimates": summary.estimated,
-        "estimates that did not replace a measurement": summary.kept,
-    }
-    for text, count in (always | {text: n for text, n in sometimes.items() if n}).items():
-        typer.echo(f"{count:>9,}  {text}")
-    if summary.interval:
-        typer.echo(f"interval: {summary.interval}")
-    if summary.period_from and summary.period_to:
-        typer.echo(
-            f"from {summary.period_from:%Y-%m-%d %H:%M} to {summary.period_to:%Y-%m-%d %H:%M} UTC"
-        )
-    if summary.without_circuit:
-        typer.echo(
-            f"note: for {summary.without_circuit:,} half-hours no circuit has the register, so no"
-            " circuit shows them; add the time to circuit_register (circuit, register, start_time,"
-            " end_time), as by POST /rest/v1/circuit_register"
-        )
+    with shown as progress, progress.open(file, "rb", description=f"reading {file.name}") as data:
+        yield data

@@ -21,7 +21,7 @@ STRETCH = 24  # steps of another length, one after the other, that are no gaps
 
 @dataclass(slots=True)
 class Series:
-    """The times and values of one key of the file so far, in the file's order."""
+    """The times and values of one series of the file so far, in the file's order."""
 
     first_line: int
     last_line: int
@@ -75,79 +75,77 @@ class Trend:
     largest: float = 0.0
 
 
+TIME = pl.coalesce("wall", pl.col("at").dt.replace_time_zone(None))
+STEP = ((pl.col("time") - pl.col("time_before")).dt.total_seconds() / 60).round().cast(pl.Int64)
+
+
+class Follower:
+    """Brings each row together with the one before it of the same series, from frame to frame."""
+
+    def __init__(self, *columns: str) -> None:
+        self._columns = columns
+        self._last: pl.DataFrame | None = None
+
+    def follow(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """Return the rows with the row before in `…_before`, null for the first of a series."""
+        kept = len(self._last) if self._last is not None else 0
+        if self._last is not None:
+            rows = pl.concat([self._last, rows])
+        self._last = rows.group_by("series", maintain_order=True).last()
+        before = (pl.col(name).shift(1).over("series") for name in self._columns)
+        names = (f"{name}_before" for name in self._columns)
+        return rows.with_columns(b.alias(n) for b, n in zip(before, names, strict=True))[kept:]
+
+
 class Checks:
-    """Follows the times and values of each key through the file."""
+    """Follows the times and values of each series through the file."""
 
     def __init__(self, options: ImportOptions) -> None:
         self._options = options
-        self._last: pl.DataFrame | None = None
+        self._times = Follower("time")
+        self._values = Follower("time", *ENERGY_COLUMNS)
         self.series: dict[SeriesKey, Series] = {}
 
-    def observe(self, cells: pl.DataFrame) -> None:
-        """Take note of cells with `key`, `line`, `wall` or `at`, `import` and `export`."""
-        seen = cells.select(
-            "key",
-            "line",
-            *ENERGY_COLUMNS,
-            time=pl.coalesce("wall", pl.col("at").dt.replace_time_zone(None)),
+    def observe_times(self, cells: pl.DataFrame) -> None:
+        """Take note of the times of cells: `series`, `line`, and `wall` or `at`."""
+        fresh = self._times.follow(cells.select("series", "line", time=TIME)).with_columns(
+            step=STEP
         )
-        if self._last is not None:
-            seen = pl.concat([self._last.with_columns(line=pl.lit(0, pl.Int64)), seen])
-        alone = seen["key"].n_unique() == 1
-        before = [pl.col(name).shift(1) for name in ("time", *ENERGY_COLUMNS)]
-        if not alone:
-            before = [value.over("key") for value in before]
-        seen = seen.with_columns(
-            before[0].alias("time_before"),
-            *(
-                value.alias(f"{name}_before")
-                for name, value in zip(ENERGY_COLUMNS, before[1:], strict=True)
-            ),
-        )
-        seen = seen.with_columns(
-            step=((pl.col("time") - pl.col("time_before")).dt.total_seconds() / 60)
-            .round()
-            .cast(pl.Int64)
-        )
-        last_columns = ("key", "line", *ENERGY_COLUMNS, "time")
-        self._last = seen.group_by("key").last().select(last_columns)
-        fresh = seen.filter(pl.col("line") > 0)
-        for key, first, last in fresh.group_by("key").agg(
-            first=pl.col("line").min(), last=pl.col("line").max()
-        ).iter_rows():  # fmt: skip
-            known = self.series.setdefault(key, Series(first, last))
-            known.first_line, known.last_line = (
-                min(known.first_line, first),
-                max(known.last_line, last),
-            )
-        again = pl.col("step") == (
-            pl.col("step").shift(1) if alone else pl.col("step").shift(1).over("key")
-        )
+        by_series = fresh.group_by("series")
+        ends = by_series.agg(first=pl.col("line").min(), last=pl.col("line").max())
+        for name, first, last in ends.iter_rows():
+            known = self.series.setdefault(name, Series(first, last))
+            known.first_line = min(known.first_line, first)
+            known.last_line = max(known.last_line, last)
+        again = pl.col("step") == pl.col("step").shift(1).over("series")
         steps = fresh.with_columns(again=again).filter(pl.col("step") != 0)
-        for key, step, count, repeats in (
-            steps.group_by("key", "step").agg(pl.len(), pl.col("again").sum()).iter_rows()
-        ):
-            self.series[key].steps[step] += count
-            self.series[key].repeats[step] += repeats
+        counted = steps.group_by("series", "step").agg(pl.len(), pl.col("again").sum())
+        for name, step, count, repeats in counted.iter_rows():
+            self.series[name].steps[step] += count
+            self.series[name].repeats[step] += repeats
         minute = pl.col("time").dt.hour().cast(pl.Int32) * 60 + pl.col("time").dt.minute()
-        for key, found in fresh.select("key", minute=minute).unique().iter_rows():
-            self.series[key].minutes_of_day.add(found)
-        for name in ENERGY_COLUMNS:
-            self._observe_values(fresh, name)
+        for name, found in fresh.select("series", minute=minute).unique().iter_rows():
+            self.series[name].minutes_of_day.add(found)
 
-    def _observe_values(self, fresh: pl.DataFrame, name: str) -> None:
-        change = (pl.col(name) - pl.col(f"{name}_before")).sign() * pl.col("step").sign()
-        kwh = pl.col(name) / TICKS_PER_KWH
-        grouped = fresh.filter(pl.col(name).is_not_null()).group_by("key").agg(
-            count=pl.len(), up=(change > 0).sum(), down=(change < 0).sum(),
-            least=kwh.min(), largest=kwh.max(),
-        )  # fmt: skip
-        for key, count, up, down, least, largest in grouped.iter_rows():
-            trend = self.series[key].counters.setdefault(name, Trend())
-            trend.count += count
-            trend.up += up
-            trend.down += down
-            trend.least, trend.largest = min(trend.least, least), max(trend.largest, largest)
+    def observe_values(self, cells: pl.DataFrame) -> None:
+        """Take note of the values of cells that have been observed: `import` and `export`."""
+        seen = cells.select("series", *ENERGY_COLUMNS, time=TIME)
+        fresh = self._values.follow(seen).with_columns(step=STEP)
+        for name in ENERGY_COLUMNS:
+            change = (pl.col(name) - pl.col(f"{name}_before")).sign() * pl.col("step").sign()
+            kwh = pl.col(name) / TICKS_PER_KWH
+            known = fresh.filter(pl.col(name).is_not_null()).group_by("series")
+            trends = known.agg(
+                count=pl.len(), up=(change > 0).sum(), down=(change < 0).sum(),
+                least=kwh.min(), largest=kwh.max(),
+            )  # fmt: skip
+            for series, count, up, down, least, largest in trends.iter_rows():
+                trend = self.series[series].counters.setdefault(name, Trend())
+                trend.count += count
+                trend.up += up
+                trend.down += down
+                trend.least = min(trend.least, least)
+                trend.largest = max(trend.largest, largest)
 
     def finish(self) -> int | None:
         """Return the interval that was found, minutes; FormatError for a file not to take."""

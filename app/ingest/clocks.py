@@ -69,10 +69,10 @@ class Clocks:
         """
         if not self._aside:
             return None
-        aside = pl.concat(self._aside).sort("key", "wall")
+        aside = pl.concat(self._aside).sort("series", "wall")
         instants: dict[int, datetime] = {}
         for group in _near_each_other(aside.iter_rows(named=True)):
-            instants |= self._resolve(group, ascending.get(group[0]["key"]))
+            instants |= self._resolve(group, ascending.get(group[0]["series"]))
         found = pl.DataFrame(
             {"place": list(instants), "instant": list(instants.values())},
             schema={"place": pl.Int64, "instant": pl.Datetime("us", "UTC")},
@@ -227,7 +227,7 @@ def _near_each_other(rows: Iterator[Place]) -> Iterator[list[Place]]:
     group: list[Place] = []
     for row in rows:
         last = group[-1] if group else row
-        if row["key"] != last["key"] or row["wall"] - last["wall"] > timedelta(days=3):
+        if row["series"] != last["series"] or row["wall"] - last["wall"] > timedelta(days=3):
             yield group
             group = []
         group.append(row)

@@ -73,7 +73,10 @@ WITHOUT_CIRCUIT = """
     select count(*)
     from staged as s
     join (
-        select t.key, range_agg(tstzrange(cr.start_time, cr.end_time)) as mapped
+        select
+            t.key,
+            range_agg(tstzrange(cr.start_time, cr.end_time))
+                filter (where cr.register is not null) as mapped
         from targets as t left join flows.circuit_register as cr on cr.register = t.register_id
         group by t.key
     ) as m using (key)
@@ -126,10 +129,6 @@ UPSERT_READS = """
     on conflict (register_id, "timestamp") do update set read = excluded.read
     where kept.read <> excluded.read
 """
-
-
-class UnknownRegister(Exception):  # noqa: N818  (its message is shown to the user)
-    """There is no register with this id."""
 
 
 class Loader:
@@ -186,10 +185,17 @@ class Loader:
     def judge(self, registers: dict[str | None, UUID], summary: ImportSummary) -> None:
         """Refuse what only shows when all rows and their registers are known; count the rest."""
         run = self._connection.execute
+        # Several keys may be one register: its import and its export, say.
+        numbers: dict[UUID, int] = {}
+        for key, register in registers.items():
+            number = numbers.setdefault(register, self._keys[key])
+            if number != self._keys[key]:
+                run("update staged set key = %s where key = %s", (number, self._keys[key]))
+                self._parts = True
         with self._connection.cursor() as cursor:
             cursor.executemany(
                 "insert into targets values (%s, %s)",
-                [(self._keys[key], register) for key, register in registers.items()],
+                [(number, register) for register, number in numbers.items()],
             )
         run("analyze staged")
         for line, first in run(DUPLICATES, {"parts": self._parts}):

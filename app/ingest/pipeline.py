@@ -1,21 +1,25 @@
-"""The way of a file into the database, from its text to the summary."""
+"""The way of a file into the database, from its bytes to the summary."""
 
-from typing import Any, Protocol, TextIO
-from uuid import UUID
+from typing import Any, BinaryIO, Protocol
 
 import polars as pl
 import psycopg
 
 from app.ingest.checks import Checks
 from app.ingest.clocks import Clocks
-from app.ingest.faults import FormatError, Refusals
-from app.ingest.half_hours import check_times, interval_name, to_half_hours
-from app.ingest.layouts import read_rows
-from app.ingest.load import Loader, UnknownRegister
+from app.ingest.faults import Refusals
+from app.ingest.half_hours import HALF_HOUR_MINUTES, check_times, interval_name, to_half_hours
+from app.ingest.layouts import ReadCounts, read_rows
+from app.ingest.load import Loader
 from app.ingest.options import ImportOptions
+from app.ingest.preview import preview_staged
+from app.ingest.registers import check_register, find_registers
+from app.ingest.source import SourceFile, open_source
 from app.ingest.summary import ImportSummary
 from app.ingest.times import read_times
 from app.ingest.values import ENERGY_COLUMNS, read_values
+
+LARGEST_BYTES = 8 << 30  # of a file, decompressed
 
 
 class Stage(Protocol):
@@ -25,54 +29,53 @@ class Stage(Protocol):
         """Take a frame of half-hours."""
 
 
-def import_text(
-    connection: psycopg.Connection[Any], text: TextIO, options: ImportOptions, *, largest_kwh: float
+def import_data(
+    connection: psycopg.Connection[Any],
+    data: BinaryIO,
+    options: ImportOptions,
+    *,
+    largest_kwh: float,
+    dry_run: bool = False,
 ) -> ImportSummary:
-    """Write the energy in a text into registers: all in one transaction, or nothing.
+    """Write the energy in a file into registers: all in one transaction, or nothing.
 
-    Half-hours already stored with the same energy are counted as unchanged and not written again.
-    UnknownRegister if a register does not exist; FormatError if the file does not fit the options.
+    Half-hours already stored with the same energy are counted as unchanged and not written again. A
+    dry run writes nothing, and its summary has a preview. UnknownRegister if a register does not
+    exist; FormatError if the file does not fit the options.
     """
     summary, refusals = ImportSummary(), Refusals()
+    check_register(connection, options)
     with connection.transaction() as transaction:
         loader = Loader(
             connection,
             refusals,
             largest_kwh=largest_kwh,
             reads=options.reads,
-            parts=options.minutes < 30 and not options.reads,
+            parts=options.minutes < HALF_HOUR_MINUTES or options.quantity_column is not None,
         )
-        registers = _registers(connection, options)
-        stage_text(text, options, loader, refusals, summary)
-        loader.judge(dict.fromkeys(loader.keys, registers), summary)
+        with open_source(data, options, largest=LARGEST_BYTES) as source:
+            stage_source(source, options, loader, refusals, summary)
+        loader.judge(find_registers(connection, loader.keys, options), summary)
         summary.refused_rows = refusals.count
         summary.refused = sorted(refusals.rows, key=lambda row: row.line)
         if refusals.count:
+            raise psycopg.Rollback(transaction)
+        if dry_run:
+            summary.preview = preview_staged(connection, options.timezone or "UTC")
             raise psycopg.Rollback(transaction)
         loader.write(summary)
     return summary
 
 
-def _registers(connection: psycopg.Connection[Any], options: ImportOptions) -> UUID:
-    if options.register_id is None:
-        raise FormatError("name the register with --register")
-    known = connection.execute(
-        "select from flows.meter_registers where register_id = %s", (options.register_id,)
-    )
-    if known.fetchone() is None:
-        raise UnknownRegister(f"there is no register {options.register_id}")
-    return options.register_id
-
-
-def stage_text(
-    text: TextIO,
+def stage_source(
+    source: SourceFile,
     options: ImportOptions,
     loader: Stage,
     refusals: Refusals,
     summary: ImportSummary,
 ) -> None:
-    """Read the text frame by frame and stage its half-hours."""
-    checks, clocks = Checks(options), Clocks(options, refusals)
+    """Read a source frame by frame and stage its half-hours."""
+    checks, clocks, counts = Checks(options), Clocks(options, refusals), ReadCounts()
 
     def stage(cells: pl.DataFrame) -> None:
         cells = check_times(cells, options, refusals)
@@ -81,19 +84,19 @@ def stage_text(
         summary.unknown += cells.filter(unknown).height
         loader.stage(to_half_hours(cells.filter(~unknown), options))
 
-    refused = refusals.count
-    for found in read_rows(text, options, refusals):
-        summary.read += found.height + refusals.count - refused
-        cells = found.with_columns(key=pl.lit(None, pl.String), estimated=pl.lit(value=False))
+    for found in read_rows(source, options, refusals, counts):
+        cells = read_times(found, options, refusals)
+        checks.observe_times(cells)
         cells = read_values(cells, options, refusals)
-        cells = read_times(cells, options, refusals)
-        checks.observe(cells)
+        checks.observe_values(cells)
         stage(clocks.place(cells))
-        refused = refusals.count
-    summary.read += refusals.count - refused
     interval = checks.finish()
-    rest = clocks.finish({key: series.ascending for key, series in checks.series.items()})
+    rest = clocks.finish({name: series.ascending for name, series in checks.series.items()})
     if rest is not None:
         stage(rest)
+    summary.found = source.found
+    if interval is not None and not options.reads:
+        summary.found.append(f"interval {interval_name(interval)}")
     summary.interval = interval_name(interval) if interval else None
+    summary.read, summary.ignored = counts.read, counts.ignored
     summary.skipped, summary.once = clocks.skipped, clocks.taken_as_first

@@ -18,13 +18,15 @@ DELIMITERS = (",", ";", "\t", "|")
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A header, and frames of rows with the columns `line` and `cells` (a list of texts).
+    """A header in a line, and frames of rows: `line` and `cells` (a list of texts).
 
     Rows without any text are left out.
     """
 
     header: list[str]
     rows: Iterator[pl.DataFrame]
+    delimiter: str
+    line: int
 
     @property
     def width(self) -> int:
@@ -71,7 +73,8 @@ def read_table(text: TextIO, delimiter: str | None, wanted: Sequence[str]) -> Ta
                 continue
             if all(any(_same(name, column) for name in header) for column in wanted):
                 stop = begin + reader.line_num
-                return Table(header, _rows(head[stop:], text, separator, stop + 1))
+                rows = _rows(head[stop:], text, separator, stop + 1)
+                return Table(header, rows, separator, begin + 1)
             if len(header) > len(widest):
                 widest = header
     missing = [name for name in wanted if not any(_same(name, found) for found in widest)]

@@ -1,10 +1,12 @@
 """Numbers and units: texts become energy in ten-millionths of a kWh, whole numbers."""
 
+import re
+
 import polars as pl
 
 from app.ingest.bounds import LARGEST_READ, describe_energy
 from app.ingest.faults import Refusals
-from app.ingest.options import ImportOptions
+from app.ingest.options import Direction, ImportOptions
 
 KWH_PER_UNIT = {
     "Wh": 1e-3, "kWh": 1.0, "MWh": 1e3,
@@ -42,31 +44,48 @@ def read_values(cells: pl.DataFrame, options: ImportOptions, refusals: Refusals)
         cells = cells.with_columns(
             number=pl.col("plain").cast(pl.Float64, strict=False) * _kwh(options)
         )
+        if options.sign is None:
+            cells = refusals.take(
+                cells,
+                pl.col("number") < 0,
+                lambda row, name=name: (  # type: ignore[misc]
+                    f"{row[name]} is negative; import and export are separate columns, or one"
+                    " that --sign explains"
+                ),
+            )
         cells = refusals.take(
             cells,
-            pl.col("number") < 0,
-            lambda row, name=name: (  # type: ignore[misc]
-                f"{row[name]} is negative; import and export are separate columns"
-            ),
-        )
-        cells = refusals.take(
-            cells,
-            pl.col("number") > LARGEST_READ,
+            pl.col("number").abs() > LARGEST_READ,
             lambda row: describe_energy(row["number"], LARGEST_READ),
         )
         ticks = (pl.col("number") * TICKS_PER_KWH).round().cast(pl.Int64)
         cells = cells.with_columns(ticks.alias(name)).drop("plain", "number")
-    return cells
+    return cells if options.sign is None else _unsigned(cells, options.sign)
 
 
-def _kwh(options: ImportOptions) -> float:
-    """Return the kWh in one of the file's units, over the interval if it is a power."""
-    if options.unit in KW_PER_UNIT:
-        return KW_PER_UNIT[options.unit] * options.minutes / 60
-    return KWH_PER_UNIT[options.unit]
+def _unsigned(cells: pl.DataFrame, sign: Direction) -> pl.DataFrame:
+    """Part a signed column: a half-hour has energy in one direction and none in the other."""
+    signed = pl.coalesce(*ENERGY_COLUMNS)
+    positive, negative = signed.clip(lower_bound=0), (-signed).clip(lower_bound=0)
+    imported, exported = (positive, negative) if sign == "import" else (negative, positive)
+    return cells.with_columns(imported.alias("import"), exported.alias("export"))
+
+
+def _kwh(options: ImportOptions) -> pl.Expr:
+    """Return the kWh in one of each row's units, over the interval if it is a power."""
+    hours = options.minutes / 60
+    factors = KWH_PER_UNIT | {unit: kw * hours for unit, kw in KW_PER_UNIT.items()}
+    own = pl.col("unit").replace_strict(factors, return_dtype=pl.Float64)
+    return own.fill_null(factors[options.unit])
 
 
 def _plain(text: pl.Expr, options: ImportOptions) -> pl.Expr:
+    if options.thousands is not None:
+        # A separator that does not part three digits is a mistake, or a decimal separator.
+        mark = re.escape(options.thousands)
+        grouped = text.str.contains(rf"^[+-]?\d{{1,3}}({mark}\d{{3}})+([^{mark}\d]\d*)?$")
+        apart = text.str.replace_all(options.thousands, "", literal=True)
+        text = pl.when(grouped).then(apart).otherwise(text)
     if options.decimal == ",":
         return text.str.replace_all(".", "?", literal=True).str.replace_all(",", ".", literal=True)
     return text

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from io import StringIO
+from io import BytesIO
 from typing import Any
 from uuid import UUID
 
@@ -18,7 +18,7 @@ import httpx
 import psycopg
 
 from app.ingest.options import ImportOptions
-from app.ingest.pipeline import import_text
+from app.ingest.pipeline import import_data
 from tests.bench.history import History
 from tests.bench.report import Report
 from tests.conftest import Stack
@@ -202,7 +202,7 @@ def _import(stack: Stack, rows: list[tuple[Any, datetime, float]]) -> None:
     with psycopg.connect(stack.contract["database_url"]) as connection:
         text = "time,use\n" + "".join(f"{at.isoformat()},{kwh}\n" for _, at, kwh in rows)
         options = ImportOptions(register_id=rows[0][0], import_column="use")
-        summary = import_text(connection, StringIO(text), options, largest_kwh=500)
+        summary = import_data(connection, BytesIO(text.encode()), options, largest_kwh=500)
         assert summary.written == BULK
 
 

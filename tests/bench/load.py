@@ -9,7 +9,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
-from io import StringIO
+from io import BytesIO
 from typing import Any
 
 import httpx
@@ -19,7 +19,7 @@ from psycopg.conninfo import make_conninfo
 from app.db.copy import copy_database
 from app.db.migrate import migrate
 from app.ingest.options import ImportOptions
-from app.ingest.pipeline import import_text
+from app.ingest.pipeline import import_data
 from tests.bench.history import History
 from tests.bench.report import Report
 from tests.conftest import Stack
@@ -194,7 +194,7 @@ def _files(rows: list[Row]) -> list[tuple[Any, str]]:
 def _import(target: Admin, files: list[tuple[Any, str]]) -> None:
     for register, text in files:
         options = ImportOptions(register_id=register, import_column="use")
-        summary = import_text(target, StringIO(text), options, largest_kwh=500)
+        summary = import_data(target, BytesIO(text.encode()), options, largest_kwh=500)
         assert summary.written == summary.read
 
 

@@ -5,54 +5,17 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import psycopg
 import pytest
 
-from tests.conftest import Stack, flows
+from tests.conftest import Stack
+from tests.ingest.command import Admin, run, stored
 
-Admin = psycopg.Connection[Any]
 AUSGRID = Path(__file__).parents[3] / "shared" / "data" / "ausgrid_customer12_2011-2012.csv"
-
-
-@pytest.fixture
-def home(stack: Stack, admin: Admin) -> Iterator[dict[str, str]]:
-    """A home of wlce with one register and circuit, removed afterwards."""
-    ids = {name: str(uuid4()) for name in ("meter", "register", "circuit")}
-    ids["serial"] = f"IMPORT-{ids['meter'][:8]}"
-    ids["esco"] = stack.contract["escos"]["wlce"]["id"]
-    for statement in (
-        "insert into flows.meter_registry (id, serial, name, esco)"
-        " values (%(meter)s, %(serial)s, 'Import', %(esco)s)",
-        "insert into flows.meter_registers (register_id, meter_id, element)"
-        " values (%(register)s, %(meter)s, 'SINGLE')",
-        "insert into flows.circuits (id, type) values (%(circuit)s, 'power')",
-        "insert into flows.circuit_register (circuit, register, start_time)"
-        " values (%(circuit)s, %(register)s, '2000-01-01Z')",
-    ):
-        admin.execute(statement, ids)
-    admin.commit()
-    yield ids
-    admin.rollback()
-    for statement in (
-        "delete from flows.register_interval_hh where register_id = %(register)s",
-        "delete from flows.circuit_register where circuit = %(circuit)s",
-        "delete from flows.circuits where id = %(circuit)s",
-        "delete from flows.meter_registers where register_id = %(register)s",
-        "delete from flows.meter_registry where id = %(meter)s",
-    ):
-        admin.execute(statement, ids)
-    admin.commit()
-
-
-def run(stack: Stack, file: Path, register: str, *options: str) -> subprocess.CompletedProcess[str]:
-    """Run `flows import` on a file."""
-    return flows(stack, "import", str(file), "--register", register, *options, check=False)
 
 
 def energy(stack: Stack, esco: str, circuit: str, **params: str) -> list[dict[str, Any]]:
@@ -185,13 +148,6 @@ def test_a_delimiter_that_separates_nothing_is_one_line(
     assert done.returncode == 1
     assert done.stderr.startswith("error: --delimiter: ")
     assert done.stderr.count("\n") == 1
-
-
-def stored(admin: Admin, register: str, table: str = "register_interval_hh") -> list[Any]:
-    """Return the rows of a register, by time."""
-    columns = "read" if table != "register_interval_hh" else "import_kwh, export_kwh, derived"
-    query = f'select "timestamp", {columns} from flows.{table} where register_id = %s order by 1'
-    return admin.execute(query.encode(), (register,)).fetchall()
 
 
 def test_hours_are_refused_and_then_spread_as_estimates_that_measurements_replace(

@@ -2,14 +2,15 @@
 
 from dataclasses import dataclass, field
 from datetime import datetime
-from io import StringIO
+from io import BytesIO
 from typing import Any
 
 import polars as pl
 
 from app.ingest.faults import Refusals, Refused
 from app.ingest.options import read_options
-from app.ingest.pipeline import stage_text
+from app.ingest.pipeline import LARGEST_BYTES, stage_source
+from app.ingest.source import open_source
 from app.ingest.summary import ImportSummary
 from app.ingest.values import TICKS_PER_KWH
 
@@ -50,10 +51,12 @@ class Staged:
 COLUMNS = ("key", "line", "timestamp", "import", "export", "minutes", "estimated")
 
 
-def staged(text: str, **given: Any) -> Staged:
-    """Read a text; FormatError if it does not fit the options."""
-    found, refusals = Staged(), Refusals()
-    stage_text(StringIO(text), read_options(**given), found, refusals, found.summary)
+def staged(content: str | bytes, **given: Any) -> Staged:
+    """Read a file's text or bytes; FormatError if it does not fit the options."""
+    found, refusals, options = Staged(), Refusals(), read_options(**given)
+    data = BytesIO(content.encode() if isinstance(content, str) else content)
+    with open_source(data, options, largest=LARGEST_BYTES) as source:
+        stage_source(source, options, found, refusals, found.summary)
     found.refused = sorted(refusals.rows, key=lambda row: row.line)
     return found
 

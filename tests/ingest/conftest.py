@@ -1,0 +1,39 @@
+"""A home to import into."""
+
+from collections.abc import Iterator
+from uuid import uuid4
+
+import pytest
+
+from tests.conftest import Stack
+from tests.ingest.command import Admin
+
+
+@pytest.fixture
+def home(stack: Stack, admin: Admin) -> Iterator[dict[str, str]]:
+    """A home of wlce with one register and circuit, removed afterwards."""
+    ids = {name: str(uuid4()) for name in ("meter", "register", "circuit")}
+    ids["serial"] = f"IMPORT-{ids['meter'][:8]}"
+    ids["esco"] = stack.contract["escos"]["wlce"]["id"]
+    for statement in (
+        "insert into flows.meter_registry (id, serial, name, esco)"
+        " values (%(meter)s, %(serial)s, 'Import', %(esco)s)",
+        "insert into flows.meter_registers (register_id, meter_id, element)"
+        " values (%(register)s, %(meter)s, 'SINGLE')",
+        "insert into flows.circuits (id, type) values (%(circuit)s, 'power')",
+        "insert into flows.circuit_register (circuit, register, start_time)"
+        " values (%(circuit)s, %(register)s, '2000-01-01Z')",
+    ):
+        admin.execute(statement, ids)
+    admin.commit()
+    yield ids
+    admin.rollback()
+    for statement in (
+        "delete from flows.register_interval_hh where register_id = %(register)s",
+        "delete from flows.circuit_register where circuit = %(circuit)s",
+        "delete from flows.circuits where id = %(circuit)s",
+        "delete from flows.meter_registers where register_id = %(register)s",
+        "delete from flows.meter_registry where id = %(meter)s",
+    ):
+        admin.execute(statement, ids)
+    admin.commit()
