@@ -93,7 +93,7 @@ class MissingStretch:
 
 @dataclass(slots=True)
 class Preview:
-    """What would be written: its first and last rows, sums, gaps, and what it changes.
+    """The half-hours to be written: their first and last rows, sums, gaps, and changes.
 
     `timezone` is that of the local times and days. `added` half-hours are new, `changed` ones have
     other energy than those stored.
