@@ -63,7 +63,7 @@ class GuardedProtocol(HttpToolsProtocol):
         """Start the timer for the first head; put `abort` into the state of requests' scopes."""
         self._gathering = GatheringTransport(transport, self.loop)
         super().connection_made(cast(asyncio.Transport, self._gathering))
-        self.app_state = self.app_state | {"abort": self._gathering.abort}
+        self.app_state = self.app_state | {"abort": self._gathering.reset}
         self._frames = Frames()
         self._delivery = Delivery(
             self._gathering, self.loop, self.min_bytes_per_second, self.rate_seconds
@@ -240,7 +240,7 @@ class Delivery:
         pending = self._transport.get_write_buffer_size()
         self._left, self._waiting_since, self._timer = self._seconds, None, None
         if pending and delivered - self._delivered < self._least:
-            self._transport.abort()
+            self._transport.reset()
             return
         if pending:
             self.wait()
@@ -271,8 +271,8 @@ class GatheringTransport:
         elif len(self._held) == 1:
             self._loop.call_soon(self._flush)
 
-    def abort(self) -> None:
-        """Reset the connection; the kernel would go on sending megabytes to a slow client."""
+    def reset(self) -> None:
+        """Abort the connection; the kernel would go on sending megabytes to a slow client."""
         with suppress(AttributeError, OSError):  # the socket may be gone
             self._transport.get_extra_info("socket").setsockopt(
                 socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)

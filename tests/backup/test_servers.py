@@ -25,7 +25,8 @@ summarize_wal = on
 max_connections = 250
 max_prepared_transactions = 7
 """
-# What a server of an operator's may say, written once it runs: this machine could not start it.
+# Settings that an operator's server may have; they are written once it runs, since it would not
+# start with them here.
 ELSEWHERE = """
 ssl = on
 ssl_cert_file = '/etc/ssl/certs/server''s.pem'

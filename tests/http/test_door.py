@@ -258,7 +258,7 @@ CODINGS = {
 def test_74_only_chunked_bodies_are_taken(own: Stack, how: str, target: str) -> None:
     raw = lines(own, *CODINGS[how], target=target, method="POST") + b"0\r\n\r\n"
     status, received, closed = exchange(own, raw)
-    # What the parser itself finds ambiguous is a 400.
+    # The parser itself refuses some of them, as ambiguous.
     assert status in ((400, 501) if "two" in how or "twice" in how else (501,)), received
     assert closed
 
