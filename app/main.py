@@ -15,6 +15,7 @@ from app.energy import routes as energy
 from app.http import middleware, problems
 from app.http.concurrency import ConcurrencyLimits
 from app.http.gateway import Gateway
+from app.http.head import HeadAsGet
 from app.monitoring import health, metrics
 from app.monitoring.registry import Metrics
 from app.openapi import routes as openapi
@@ -64,4 +65,5 @@ def create_app(settings: Settings) -> Gateway:
     app.include_router(admin.router)
     app.include_router(energy.router)
     openapi.install(app, settings)
-    return Gateway(app, middleware.wrap(app, settings, rest, verifier, counters, concurrency))
+    routes = HeadAsGet(app, native="/v1/")
+    return Gateway(app, middleware.wrap(routes, settings, rest, verifier, counters, concurrency))

@@ -5,6 +5,7 @@ import typer
 from app.cli.backup import backup
 from app.cli.clients import client
 from app.cli.db import db
+from app.cli.demo import demo
 from app.cli.escos import esco
 from app.cli.import_ import import_file
 from app.cli.keys import keys
@@ -23,6 +24,7 @@ app.callback()(options)
 app.command()(serve)
 app.command()(up)
 app.command("import")(import_file)
+app.add_typer(demo, name="demo")
 app.add_typer(db, name="db")
 app.add_typer(esco, name="esco")
 app.add_typer(client, name="client")

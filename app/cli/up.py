@@ -1,11 +1,13 @@
 """`flows up`: the whole stack on one machine."""
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from app.backup.folder import BackupFolder
+from app.cli.demo import flows_command
 from app.cli.output import fail
 from app.db.migrate import MigrationError
 from app.embedded.process import StackError, end_with
@@ -31,7 +33,7 @@ def up(
         archive = settings.backup.folder and BackupFolder(settings.backup.folder).wal
         stack = Stack(settings.home, host=settings.host, port=settings.port, archive=archive)
         contract = stack.start(demo=demo)
-        _greet(contract)
+        _greet(contract, settings.home)
         stack.run()
     except (StackError, MigrationError) as error:
         raise fail(str(error)) from None
@@ -42,21 +44,32 @@ def up(
             stack.stop()
 
 
-def _greet(contract: dict[str, Any]) -> None:
-    base_url = contract["base_url"]
+def _greet(contract: dict[str, Any], home: Path) -> None:
+    """Print the ready line, then how to sign in and to ask: twelve lines on a terminal."""
+    base_url, escos = contract["base_url"], contract.get("escos", {})
+    flows = flows_command(home)
     typer.echo(f"ready {base_url}")
-    typer.echo(f"docs: {base_url}/docs")
-    escos = contract.get("escos", {})
-    for code, community in escos.items():
-        typer.echo(f"\n{code} read token:\n{community['read_token']}")
+    typer.echo(f"try   {base_url}/docs")
+    if not escos:
+        typer.echo(f"\nFirst: {flows} esco create CODE NAME, then {flows} client create --help")
+        typer.echo("Ctrl-C stops everything.")
+        return
+    code = "wlce" if "wlce" in escos else next(iter(escos))
+    client = escos[code]
     today = datetime.now(UTC).date()
     week = f"period_from={today - timedelta(days=7)}T00:00Z&period_to={today}T00:00Z"
-    for community in list(escos.values())[:1]:
-        token = f'-H "Authorization: Bearer {community["read_token"]}"'
-        typer.echo(f'\ncurl {token} "{base_url}/rest/v1/meter_registry?select=serial,name&limit=3"')
-        typer.echo(f'curl {token} "{base_url}/v1/energy?group_by=esco&granularity=P1D&{week}"')
-        typer.echo(
-            f"curl -u {community['client_id']}:{community['client_secret']} "
-            f"-d grant_type=client_credentials {base_url}/auth/token\n"
-        )
+    others = ", ".join(other for other in escos if other != code)
+    asked = (
+        "/rest/v1/meter_registry?select=serial,name&limit=3",
+        f"/v1/energy?group_by=esco&granularity=P1D&{week}",
+        "/v1/latest",
+    )
+    typer.echo(
+        f"sign in there (Authorize) as {client['client_id']}, secret {client['client_secret']}"
+    )
+    typer.echo("\nIn a second terminal:")
+    typer.echo(f"  TOKEN=$({flows} demo token {code})")
+    for path in asked:
+        typer.echo(f'  curl -H "Authorization: Bearer $TOKEN" "{base_url}{path}"')
+    typer.echo(f"\nAlso {others}; all ids, secrets and tokens: {home / 'demo.json'}")
     typer.echo("Ctrl-C stops everything.")

@@ -1,6 +1,7 @@
 """Loading of the demo data, and a client with tokens per ESCO, created at each start."""
 
 import asyncio
+import json
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +30,25 @@ def load_and_follow(admin_url: str, progress: RowProgress) -> None:
 
 
 def make_clients(admin_url: str, home: Path, issuer: str) -> dict[str, Any]:
-    """Return code → id, client_id, client_secret, read_token, write_token of each ESCO."""
+    """Return code → id, client_id, client_secret, read_token, write_token of each ESCO.
+
+    A secret in the demo.json of an earlier start is kept as long as it is valid.
+    """
     return asyncio.run(_make_clients(admin_url, home, issuer))
+
+
+def read_contract(home: Path) -> dict[str, Any]:
+    """Return the content of demo.json; {} if there is none."""
+    try:
+        contract: dict[str, Any] = json.loads((home / "demo.json").read_text())
+    except (FileNotFoundError, ValueError):
+        return {}
+    return contract
 
 
 async def _make_clients(admin_url: str, home: Path, issuer: str) -> dict[str, Any]:
     keys = Keyring(load_keys(home / "keys"))
+    earlier = read_contract(home).get("escos", {})
     escos: dict[str, Any] = {}
     async with await psycopg.AsyncConnection.connect(admin_url, row_factory=dict_row) as connection:
         keys.update(await load_state(connection))
@@ -48,15 +62,23 @@ async def _make_clients(admin_url: str, home: Path, issuer: str) -> dict[str, An
             escos[esco["code"]] = {
                 "id": str(esco["id"]),
                 "client_id": client_id,
-                "client_secret": await _secret(connection, client_id, esco),
+                "client_secret": await _secret(
+                    connection, client_id, esco, earlier.get(esco["code"], {})
+                ),
                 "read_token": token("read"),
                 "write_token": token("read", "write"),
             }
     return escos
 
 
-async def _secret(connection: Connection, client_id: str, esco: dict[str, Any]) -> str:
-    """Return a new secret of the ESCO's demo client; create the client at the first start."""
+async def _secret(
+    connection: Connection, client_id: str, esco: dict[str, Any], earlier: dict[str, Any]
+) -> str:
+    """Return the secret of the ESCO's demo client, made at the first start; keep a valid one."""
+    known = await clients.find_credentials(connection, client_id)
+    secret = str(earlier.get("client_secret", ""))
+    if known and secret and await clients.verify_secret(known, secret):
+        return secret
     try:
         return await clients.add_secret(connection, COMMAND_LINE, client_id, replace_oldest=True)
     except NotFound:

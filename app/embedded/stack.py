@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -138,10 +139,21 @@ class Stack:
                 self._postgrest.wait()
 
     def stop(self) -> None:
-        """Stop the running parts in reverse order."""
-        for part in (self._gateway, self._postgrest, self.database):
-            if part:
-                part.stop()
+        """Stop the running parts in reverse order, saying on standard error what is waited for."""
+        parts = (
+            ("the gateway, which finishes running requests", self._gateway),
+            ("PostgREST", self._postgrest),
+            ("PostgreSQL, which writes a checkpoint", self.database),
+        )
+        for name, part in parts:
+            if part is None:
+                continue
+            started, shown = time.monotonic(), part.running
+            if shown:
+                _say(f"  stopping {name} …", end="")
+            part.stop()
+            if shown:
+                _say(f" {time.monotonic() - started:.1f} s")
         self._lock.close()
 
     def _check_port(self, port: int) -> int:
@@ -204,6 +216,12 @@ class Stack:
             return httpx.get(self.base_url + path, timeout=5).status_code == 200
         except httpx.HTTPError:
             return False
+
+
+def _say(text: str, end: str = "\n") -> None:
+    """Print to standard error; a terminal that is gone must not keep the parts from stopping."""
+    with suppress(OSError):
+        print(text, end=end, flush=True, file=sys.stderr)  # noqa: T201
 
 
 def _free_port() -> int:

@@ -9,6 +9,7 @@ class Gateway:
 
     def __init__(self, routes: FastAPI, layers: ASGIApp) -> None:
         self.state = routes.state
+        self.routes = routes.routes
         self._layers = layers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.dependencies.models import Dependant
-from fastapi.responses import FileResponse
+from fastapi.responses import FileResponse, RedirectResponse
 from fastapi.routing import APIRoute, iter_route_contexts
 from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
@@ -68,7 +68,13 @@ def _asks_for_caller(dependant: Dependant) -> bool:
     return dependant.call is authenticate or any(map(_asks_for_caller, dependant.dependencies))
 
 
-@router.api_route("/openapi.json", methods=["GET", "HEAD"])
+@router.get("/")
+async def root() -> RedirectResponse:
+    """Redirect to the page on which the API can be tried."""
+    return RedirectResponse("/docs")
+
+
+@router.get("/openapi.json")
 async def openapi(request: Request, services: ServicesDep) -> Response:
     """Return the OpenAPI document for the caller's token, or for a read client without a token."""
     documents: Documents = request.app.state.documents

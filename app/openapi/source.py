@@ -20,7 +20,7 @@ import psycopg
 from psycopg_pool import PoolTimeout
 
 from app.app_state import Services
-from app.auth.tokens import TENANT_ROLES, Grant, issue
+from app.auth.tokens import OPERATOR, TENANT_ROLES, Grant, issue
 from app.errors import Unavailable
 from app.openapi.document import Frame, build
 from app.openapi.facts import Facts, parse
@@ -33,6 +33,9 @@ TOKEN_SECONDS = 60
 PUBLIC_ROLE = "public_backend"
 # No ESCO has this id: a token for it can read the schema but no rows.
 NO_ESCO = UUID(int=0)
+# Operators have no role in the database, so their document contains the gateway's routes alone.
+NO_SWAGGER = b'{"definitions": {}, "paths": {}}'
+NO_CATALOGUE: Mapping[str, Any] = {"relations": {}, "functions": {}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +84,12 @@ class Documents:
     ) -> None:
         try:
             async with asyncio.timeout(ASK_SECONDS):
-                described, swagger = await asyncio.gather(
-                    _read_catalogue(services, role), _read_swagger(services, role)
+                described, swagger = (
+                    (NO_CATALOGUE, NO_SWAGGER)
+                    if role == OPERATOR
+                    else await asyncio.gather(
+                        _read_catalogue(services, role), _read_swagger(services, role)
+                    )
                 )
         except (psycopg.Error, PoolTimeout, httpx.HTTPError, TimeoutError) as error:
             logger.warning("the API's description is stale: %r", error)

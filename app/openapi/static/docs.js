@@ -2,6 +2,7 @@
 "use strict";
 
 let ui;
+let shown; // the text of the last document
 
 function token() {
   const authorized = ui?.authSelectors.authorized()?.toJS() ?? {};
@@ -59,8 +60,12 @@ ui = SwaggerUIBundle({
     return request;
   },
   responseInterceptor: (response) => {
-    if (response.ok && new URL(response.url, location).pathname === "/openapi.json") {
-      response.text = JSON.stringify(withChoices(JSON.parse(response.text)));
+    if (new URL(response.url, location).pathname !== "/openapi.json") return response;
+    if (response.ok) {
+      shown = response.text = JSON.stringify(withChoices(JSON.parse(response.text)));
+    } else if (shown) {
+      // Keep the page as it is, rather than empty, when the document of a token cannot be had.
+      Object.assign(response, { ok: true, status: 200, text: shown });
     }
     return response;
   },
