@@ -1,9 +1,11 @@
 """The gateway's application: `create_app(settings)` assembles the packages."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
+from fastapi.routing import iter_route_contexts
+from starlette.routing import Mount
 
 from app import __version__
 from app.app_state import open_services
@@ -18,6 +20,7 @@ from app.http.gateway import Gateway
 from app.http.head import HeadAsGet
 from app.monitoring import health, metrics
 from app.monitoring.registry import Metrics
+from app.monitoring.templates import RouteTemplates
 from app.openapi import routes as openapi
 from app.postgrest.cancel import QueryCanceller
 from app.postgrest.pool import Upstream
@@ -65,5 +68,15 @@ def create_app(settings: Settings) -> Gateway:
     app.include_router(admin.router)
     app.include_router(energy.router)
     openapi.install(app, settings)
+    counters.templates = RouteTemplates(_templates(app))
     routes = HeadAsGet(app, native="/v1/")
     return Gateway(app, middleware.wrap(routes, settings, rest, verifier, counters, concurrency))
+
+
+def _templates(app: FastAPI) -> Iterator[str]:
+    """Yield the template of each route, with everything below a mounted folder as one."""
+    for route in iter_route_contexts(app.routes):
+        if isinstance(route.original_route, Mount):
+            yield f"{route.original_route.path}/{{path:path}}"
+        else:
+            yield str(route.path_format)

@@ -21,8 +21,6 @@ class RequestState:
     # Set if the token is verified before routing: on /rest/v1 and /v1.
     token: str | None = None
     caller: Principal | None = None
-    # The route for metrics, if FastAPI's routing does not set it.
-    route_template: str | None = None
     # Seconds until PostgREST's response started.
     upstream_seconds: float | None = None
     # Filters set by the path of a /v1 route: name → values.

@@ -28,11 +28,7 @@ class HeadAsGet:
         # A copy, because the server looks at the method to leave out the body.
         asked = scope["method"] == "HEAD" and not scope["path"].startswith(self._native)
         inner = dict(scope, method="GET") if asked else scope
-        try:
-            await self._app(inner, receive, send_allowing_head)
-        finally:
-            if "route" in inner:
-                scope["route"] = inner["route"]  # for the metrics
+        await self._app(inner, receive, send_allowing_head)
 
 
 def _with_head(name: bytes, value: bytes) -> tuple[bytes, bytes]:

@@ -103,8 +103,7 @@ class RequestTelemetry:
             self._record(scope, state, status or CLIENT_LEFT, time.perf_counter() - started)
 
     def _record(self, scope: Scope, state: RequestState, status: int, seconds: float) -> None:
-        route = _route(scope, state)
-        self._metrics.observe(scope["method"], route, status, seconds)
+        self._metrics.observe(scope["method"], scope["path"], status, seconds)
         if not self._log:
             return
         line: dict[str, Any] = {
@@ -209,9 +208,3 @@ def _server_timing(state: RequestState, total: float) -> bytes:
     if state.upstream_seconds is not None:
         timing = f"upstream;dur={state.upstream_seconds * 1000:.2f}, {timing}"
     return timing.encode()
-
-
-def _route(scope: Scope, state: RequestState) -> str:
-    """Return the template of the matched route: one of few values, whatever callers request."""
-    template: str | None = state.route_template or getattr(scope.get("route"), "path", None)
-    return template or "unmatched"

@@ -4,7 +4,7 @@ import asyncio
 
 import psycopg
 from fastapi import APIRouter, Request, Response
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.exposition import choose_encoder
 from psycopg_pool import PoolTimeout
 
 from app.app_state import ServicesDep
@@ -26,13 +26,17 @@ async def _wal_archive(pool: Pool) -> dict[str, float]:
     except (psycopg.Error, PoolTimeout, TimeoutError):
         return {}
     assert row is not None  # noqa: S101  (the query returns exactly one row)
-    known = {"on": row["on"], "failing": row["failing"], "seconds": row["seconds"]}
-    return {state: float(value) for state, value in known.items() if value is not None}
+    known = {
+        "flows_wal_archive_enabled": row["on"],
+        "flows_wal_archive_failing": row["failing"],
+        "flows_wal_archive_age_seconds": row["seconds"],
+    }
+    return {name: float(value) for name, value in known.items() if value is not None}
 
 
 @router.get("/metrics", summary="Metrics for Prometheus", include_in_schema=False)
 async def metrics(request: Request, services: ServicesDep) -> Response:
-    """Return the metrics in Prometheus' text format; FLOWS_METRICS sets who may read them."""
+    """Return the metrics, in OpenMetrics if accepted; FLOWS_METRICS sets who may read them."""
     access = services.settings.metrics
     if access == "off":
         raise NotFound()
@@ -42,5 +46,6 @@ async def metrics(request: Request, services: ServicesDep) -> Response:
             raise Forbidden("Metrics need a token with the role grafanareader.")
     counters: Metrics = request.app.state.metrics
     counters.wal_archive = await _wal_archive(services.probe_pool)
-    text = generate_latest(counters.registry)
-    return Response(text, media_type=CONTENT_TYPE_LATEST, headers={"Cache-Control": "no-store"})
+    encode, media_type = choose_encoder(request.headers.get("accept", ""))
+    text = encode(counters.registry)
+    return Response(text, media_type=media_type, headers={"Cache-Control": "no-store"})

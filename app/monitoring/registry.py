@@ -1,6 +1,6 @@
 """The metrics of one gateway process: counters, latencies, and gauges read at each scrape."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
@@ -8,16 +8,27 @@ from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from app.db.session import Pool
+from app.monitoring.templates import RouteTemplates
 
 LABELLED_METHODS = frozenset({"GET", "HEAD", "POST", "PATCH", "PUT", "DELETE", "OPTIONS"})
+# Name, help and unit of the gauges of WAL archiving.
+WAL_ARCHIVE = (
+    ("flows_wal_archive_enabled", "1 if the server archives its WAL.", ""),
+    ("flows_wal_archive_failing", "1 if the last attempt to archive a segment failed.", ""),
+    ("flows_wal_archive_age_seconds", "Time since the last segment was archived.", "seconds"),
+)
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
 
 class Metrics:
-    """The metrics of one gateway process. Labels are route templates, never text from a caller."""
+    """The metrics of one gateway process. Labels are route templates, never text from a caller.
+
+    A family has one meaning and one unit, which its name ends in (OpenMetrics).
+    """
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self.templates = RouteTemplates(())
         ProcessCollector(registry=self.registry)
         self._requests = Counter(
             "flows_requests",
@@ -26,9 +37,10 @@ class Metrics:
             registry=self.registry,
         )
         self._seconds = Histogram(
-            "flows_request_seconds",
-            "Seconds from a request's headers to the end of its answer.",
-            ["method", "route"],
+            "flows_request",
+            "Time from a request's headers to the end of its answer.",
+            ["method", "route", "status"],
+            unit="seconds",
             buckets=BUCKETS,
             registry=self.registry,
         )
@@ -49,49 +61,67 @@ class Metrics:
             "Requests let through uncounted because the limiter's store did not answer.",
             registry=self.registry,
         )
-        self.wal_archive: dict[str, float] = {}
-        self.watch(
-            "flows_wal_archive",
-            "WAL archiving: on, failing (1 or 0), seconds since the last segment was archived.",
-            lambda: self.wal_archive,
-        )
+        self.wal_archive: Mapping[str, float] = {}
+        for name, help_text, unit in WAL_ARCHIVE:
+            self.watch(name, help_text, lambda name=name: self.wal_archive.get(name), unit)  # type: ignore[misc]
         # Cache the labelled children, because looking one up takes a lock and builds a tuple.
         self._request_child = lru_cache(maxsize=1024)(self._requests.labels)
         self._seconds_child = lru_cache(maxsize=1024)(self._seconds.labels)
 
-    def observe(self, method: str, route: str, status: int, seconds: float) -> None:
-        """Count one request and its duration."""
+    def observe(self, method: str, path: str, status: int, seconds: float) -> None:
+        """Count one request and its duration, under the template of its path."""
         method = method if method in LABELLED_METHODS else "OTHER"
+        route = self.templates.find(path)
         self._request_child(method, route, str(status)).inc()
-        self._seconds_child(method, route).observe(seconds)
+        self._seconds_child(method, route, str(status)).observe(seconds)
 
     def watch_database(self, pool: Pool) -> None:
         """Add gauges of the pool of database connections."""
 
-        def read() -> dict[str, float]:
-            stats = pool.get_stats()
-            return {
-                "open": stats.get("pool_size", 0),
-                "idle": stats.get("pool_available", 0),
-                "waiting": stats.get("requests_waiting", 0),
-            }
+        def of(name: str) -> int:
+            return pool.get_stats().get(name, 0)
 
-        self.watch("flows_database_connections", "The gateway's own connections.", read)
+        self.watch(
+            "flows_database_connections_idle",
+            "Open connections of the gateway's pool that no request uses.",
+            lambda: of("pool_available"),
+        )
+        self.watch(
+            "flows_database_connections_busy",
+            "Open connections of the gateway's pool that a request uses.",
+            lambda: of("pool_size") - of("pool_available"),
+        )
+        self.watch(
+            "flows_database_connections_limit",
+            "Most connections that the gateway's pool opens (FLOWS_DATABASE_POOL_MAX).",
+            lambda: of("pool_max"),
+        )
+        self.watch(
+            "flows_database_requests_waiting",
+            "Requests that wait for a connection of the gateway's pool.",
+            lambda: of("requests_waiting"),
+        )
 
-    def watch(self, name: str, help_text: str, read: Callable[[], dict[str, float]]) -> None:
-        """Add gauges `name{state=…}` that are read at each scrape."""
-        self.registry.register(_Gauges(name, help_text, read))
+    def watch(
+        self, name: str, help_text: str, read: Callable[[], float | None], unit: str = ""
+    ) -> None:
+        """Add a gauge that is read at each scrape; None leaves it out.
+
+        A name ends in its unit, if it has one.
+        """
+        self.registry.register(_Gauge(name, help_text, read, unit))
 
 
-class _Gauges(Collector):
-    def __init__(self, name: str, help_text: str, read: Callable[[], dict[str, float]]) -> None:
-        self._name, self._help, self._read = name, help_text, read
+class _Gauge(Collector):
+    def __init__(
+        self, name: str, help_text: str, read: Callable[[], float | None], unit: str
+    ) -> None:
+        self._name, self._help, self._read, self._unit = name, help_text, read, unit
 
     def describe(self) -> list[Metric]:
-        return [GaugeMetricFamily(self._name, self._help)]
+        return [GaugeMetricFamily(self._name, self._help, unit=self._unit)]
 
     def collect(self) -> Iterator[Metric]:
-        family = GaugeMetricFamily(self._name, self._help, labels=["state"])
-        for state, value in self._read().items():
-            family.add_metric([state], value)
-        yield family
+        value = self._read()
+        if value is not None:
+            yield GaugeMetricFamily(self._name, self._help, value=value, unit=self._unit)

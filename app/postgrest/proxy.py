@@ -18,7 +18,7 @@ from app.monitoring.registry import Metrics
 from app.postgrest.cancel import QueryCanceller
 from app.postgrest.connection import UpstreamConnection, UpstreamLost, UpstreamSilent
 from app.postgrest.pool import Upstream
-from app.postgrest.request import PREFIX, build_upstream_request, route_template
+from app.postgrest.request import PREFIX, build_upstream_request
 from app.postgrest.response import answer_headers, cleaned_error
 from app.request_state import RequestState, request_state
 from app.settings import Settings
@@ -46,9 +46,14 @@ class RestProxy:
         self._metrics = metrics
         self._in_flight = 0
         metrics.watch(
-            "flows_postgrest_requests",
-            "Current requests to PostgREST, and their greatest number.",
-            lambda: {"in_flight": self._in_flight, "limit": settings.postgrest.connections},
+            "flows_postgrest_requests_in_flight",
+            "Current requests to PostgREST.",
+            lambda: self._in_flight,
+        )
+        metrics.watch(
+            "flows_postgrest_requests_limit",
+            "Most requests to PostgREST at a time (FLOWS_POSTGREST_CONNECTIONS).",
+            lambda: settings.postgrest.connections,
         )
 
     async def close(self) -> None:
@@ -62,7 +67,6 @@ class RestProxy:
         state = request_state(scope)
         try:
             target, headers = build_upstream_request(scope)
-            state.route_template = route_template(target)
             headers["authorization"] = f"Bearer {state.token}"
             headers["x-flows-query"] = query = secrets.token_hex(16)
             self._in_flight += 1

@@ -90,10 +90,3 @@ def _require_utf8(query: bytes) -> None:
         unquote_to_bytes(query).decode()
     except UnicodeDecodeError:
         raise BadRequest("The query is not UTF-8.") from None
-
-
-def route_template(target: str) -> str:
-    """Return the route for metrics, without names of relations and functions."""
-    if target.startswith("/rpc/"):
-        return "/rest/v1/rpc/{function}"
-    return "/rest/v1/{relation}" if len(target) > 1 else "/rest/v1/"

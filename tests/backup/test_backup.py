@@ -243,7 +243,7 @@ def test_a_stalled_archive_is_an_alarm_before_the_disk_is_full(kept: Kept) -> No
     url = kept.stack.contract["base_url"] + "/metrics"
 
     def failing() -> bool:
-        return 'flows_wal_archive{state="failing"} 1.0' in httpx.get(url).text
+        return "flows_wal_archive_failing 1.0" in httpx.get(url).text
 
     kept.archived()
     assert not failing()

@@ -83,7 +83,7 @@ class Parts:
     def in_flight(self) -> int:
         """Return the number of the gateway's current requests to PostgREST."""
         text = httpx.get(f"{self.contract['base_url']}/metrics").text
-        name = 'flows_postgrest_requests{state="in_flight"} '
+        name = "\nflows_postgrest_requests_in_flight "
         return int(float(text.partition(name)[2].split()[0]))
 
 

@@ -1,0 +1,101 @@
+"""Metrics: labels by route template, also of refused requests; one meaning and unit a family."""
+
+import re
+from collections import defaultdict
+
+import httpx
+import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
+
+from app.monitoring.templates import RouteTemplates
+from tests.conftest import Stack, running_stack, wait_until
+
+UNITS = ("bytes", "seconds")
+COUNTED = re.compile(r'^flows_requests_total{.*route="(.*?)",status="(\d+)"}', re.MULTILINE)
+ACCEPT = "application/openmetrics-text; version=1.0.0"
+
+
+def scrape(stack: Stack) -> str:
+    """Return the metrics of a stack on which everybody may read them."""
+    answer = httpx.get(stack.contract["base_url"] + "/metrics", headers={"Accept": ACCEPT})
+    assert answer.headers["content-type"].startswith("application/openmetrics-text")
+    return answer.text
+
+
+@pytest.mark.stack
+def test_requests_are_labelled_by_template_and_status_even_if_refused() -> None:
+    settings = {"FLOWS_METRICS": "open", "FLOWS_LIMITS_CLIENT": "12/hour",
+                "FLOWS_LIMITS_REFUSAL_SECONDS": "0"}  # fmt: skip
+    expected = {
+        ("/v1/energy", "200"), ("/v1/energy", "401"), ("/v1/energy", "429"),
+        ("/v1/escos/{code}/energy", "200"), ("/rest/v1/{relation}", "200"),
+        ("/rest/v1/{relation}", "401"), ("/rest/v1/{relation}", "429"), ("/admin/clients", "403"),
+        ("/metrics", "200"), ("/docs/assets/{path}", "200"), ("/live", "405"),
+        ("unmatched", "404"),
+    }  # fmt: skip
+    with running_stack(**settings) as stack, stack.client("wlce") as client:
+        day = stack.period(2, 1)
+        client.get("/v1/energy", params=day)
+        client.get("/v1/escos/wlce/energy", params=day)
+        client.get("/rest/v1/escos")
+        client.get("/admin/clients")
+        client.get("/docs/assets/docs.js")
+        client.get("/nowhere/wlce")
+        client.delete("/live")
+        with stack.client(None) as stranger:
+            stranger.get("/v1/energy")
+            stranger.get("/rest/v1/escos")
+        for _ in range(15):
+            client.get("/v1/energy", params=day)
+        client.get("/rest/v1/escos")
+        scrape(stack)
+
+        def counted() -> set[tuple[str, str]]:
+            return set(COUNTED.findall(scrape(stack)))
+
+        wait_until(lambda: expected <= counted())
+        for route, status in counted():
+            assert route in {known for known, _ in expected} | {"/ready"}, (route, status)
+
+
+def test_every_family_has_one_meaning_and_its_unit_in_its_name(
+    stack: Stack, monitoring_token: str
+) -> None:
+    answer = httpx.get(
+        stack.contract["base_url"] + "/metrics",
+        headers={"Accept": ACCEPT, "Authorization": f"Bearer {monitoring_token}"},
+    )
+    families = list(text_string_to_metric_families(answer.text))  # type: ignore[no-untyped-call]
+    ours = [family for family in families if family.name.startswith("flows_")]
+    assert len(ours) >= 12
+    labels: defaultdict[str, set[str]] = defaultdict(set)
+    for family in ours:
+        assert family.documentation.endswith(".") or "(" in family.documentation, family.name
+        for sample in family.samples:
+            labels[family.name] |= sample.labels.keys()
+        # A label that says what is measured would give a family several meanings.
+        assert "state" not in labels[family.name], family.name
+        for unit in UNITS:
+            assert (unit in family.name) == (family.unit == unit), family.name
+    assert {"method", "route", "status"} <= labels["flows_request_seconds"]
+
+
+def test_a_template_is_found_for_any_path() -> None:
+    templates = RouteTemplates(
+        [
+            "/",
+            "/v1/energy",
+            "/v1/meters/{serial}/energy",
+            "/admin/clients/{id}",
+            "/files/{path:path}",
+        ]
+    )
+    for path, template in (
+        ("/", "/"), ("/v1/energy", "/v1/energy"), ("/v1/energy/", "unmatched"),
+        ("/v1/meters/A.1+x/energy", "/v1/meters/{serial}/energy"),
+        ("/v1/meters//energy", "unmatched"), ("/v1/meters/a/b/energy", "unmatched"),
+        ("/admin/clients/flc_x", "/admin/clients/{id}"), ("/files/a/b", "/files/{path}"),
+        ("/rest/v1/", "/rest/v1/"), ("/rest/v1/meter_csq", "/rest/v1/{relation}"),
+        ("/rest/v1/rpc/aggregate", "/rest/v1/rpc/{function}"), ("/rest/v2/x", "unmatched"),
+    ):  # fmt: skip
+        assert templates.find(path) == template
