@@ -1,5 +1,6 @@
 """Invalid settings give one line that names the setting and contains no secret."""
 
+import json
 import os
 import subprocess
 import sys
@@ -150,7 +151,7 @@ def test_a_gateway_says_once_which_settings_were_renamed(tmp_path: Path) -> None
     finally:
         gateway.terminate()
         _, rest = gateway.communicate(timeout=30)
-    assert "WARNING" in first
+    assert json.loads(first)["level"] == "warning"
     for name in former:
         assert f"{name} is now {FORMER[name]}" in first
         assert name not in rest

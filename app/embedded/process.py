@@ -1,5 +1,6 @@
 """Child processes that end with this one, and their log files."""
 
+import json
 import os
 import re
 import signal
@@ -79,7 +80,7 @@ class Child:
     def last_words(self) -> str:
         """Return the last line of the child's log that names an error, else its last line."""
         lines = self.log.read_bytes()[self._log_start :].decode(errors="replace").splitlines()
-        lines = [line for line in lines if not line.startswith("{")]  # the access log
+        lines = [text for line in lines if (text := _message(line))]
         errors = [line for line in lines if re.search(r"\b(fatal|panic|error)\b", line, re.I)]
         return (errors or lines or ["its log is empty"])[-1]
 
@@ -88,3 +89,16 @@ class Child:
         if self._guard.stdin and not self._guard.stdin.closed:
             self._guard.stdin.close()
         self._guard.wait()
+
+
+def _message(line: str) -> str:
+    """Return a line of a log as text; "" for a line of JSON below an error, as of a request."""
+    if not line.startswith("{"):
+        return line
+    try:
+        entry = json.loads(line)
+    except ValueError:
+        return ""
+    if entry.get("level") not in ("error", "critical"):
+        return ""
+    return f"{entry['level']}: {entry.get('message', '')}"

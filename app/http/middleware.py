@@ -21,6 +21,7 @@ from app.http.concurrency import ConcurrencyLimits
 from app.http.problems import respond
 from app.http.rate_limit import CallerLimits, RateLimiter
 from app.http.request_limits import BodyLimits, HeadLimits, check_head
+from app.monitoring import logs
 from app.monitoring.registry import Metrics
 from app.request_state import RequestState, begin_request
 from app.settings import HttpSettings, Settings
@@ -107,7 +108,8 @@ class RequestTelemetry:
         if not self._log:
             return
         line: dict[str, Any] = {
-            "time": time.time(),
+            "time": logs.now(),
+            "level": "info",
             "request_id": state.request_id,
             "method": scope["method"],
             "path": scope["path"][

@@ -3,7 +3,6 @@
 import gc
 import logging
 import signal
-import sys
 import time
 from types import FrameType
 
@@ -11,6 +10,7 @@ import uvicorn
 
 from app.http.gateway import Gateway
 from app.http.protocol import guarded_protocol
+from app.monitoring.logs import log_to_stderr
 from app.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -21,7 +21,7 @@ KEEP_ALIVE_SECONDS = 60
 
 def serve(app: Gateway, settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT, then finish running requests and return."""
-    _log_to_stderr()
+    log_to_stderr()
     _report_renamed(settings)
     # Imported objects stay anyway, and requests leave few cycles: collect garbage less often.
     gc.collect()
@@ -77,10 +77,3 @@ def _report_renamed(settings: Settings) -> None:
     if renamed := settings.renamed_variables:
         names = ", ".join(f"{former} is now {present}" for former, present in renamed.items())
         logger.warning("settings were renamed; the former names are still read: %s", names)
-
-
-def _log_to_stderr() -> None:
-    """Send all warnings to standard error, like the access log."""
-    plain = logging.StreamHandler(sys.stderr)
-    plain.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    logging.basicConfig(level=logging.WARNING, handlers=[plain])

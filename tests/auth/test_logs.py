@@ -26,11 +26,11 @@ import logging, sys
 logging.basicConfig(level=logging.DEBUG, stream=sys.stderr)
 from app.cli.__main__ import main
 import app.http.server
-quiet = app.http.server._log_to_stderr
+quiet = app.http.server.log_to_stderr
 def loud():
     quiet()
     logging.getLogger().setLevel(logging.DEBUG)
-app.http.server._log_to_stderr = loud
+app.http.server.log_to_stderr = loud
 sys.argv = ["flows", "serve"]
 main()
 """

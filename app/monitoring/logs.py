@@ -1,0 +1,56 @@
+"""The gateway's log on standard error: a JSON object a line, tracebacks and warnings included."""
+
+import logging
+import sys
+import threading
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any
+
+import orjson
+
+logger = logging.getLogger(__name__)
+
+
+def now() -> str:
+    """Return the present time in ISO 8601, in UTC with milliseconds."""
+    return _iso(datetime.now(UTC))
+
+
+class JsonFormatter(logging.Formatter):
+    """Formats a record as time, level, logger, message and, if there is one, traceback."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return one line, whatever line breaks the message has."""
+        line: dict[str, Any] = {
+            "time": _iso(datetime.fromtimestamp(record.created, UTC)),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return orjson.dumps(line, default=str).decode()
+
+
+def log_to_stderr() -> None:
+    """Send warnings and errors of all libraries, and what ends the process, to standard error."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter())
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    logging.captureWarnings(True)
+    sys.excepthook = _log_uncaught
+    threading.excepthook = lambda crash: _log_uncaught(
+        crash.exc_type, crash.exc_value or crash.exc_type(), crash.exc_traceback
+    )
+
+
+def _log_uncaught(
+    kind: type[BaseException], error: BaseException, traceback: TracebackType | None
+) -> None:
+    if not issubclass(kind, KeyboardInterrupt):
+        logger.critical("crashed: %s", error, exc_info=(kind, error, traceback))
+
+
+def _iso(time: datetime) -> str:
+    return time.isoformat(timespec="milliseconds").replace("+00:00", "Z")

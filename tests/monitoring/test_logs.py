@@ -1,0 +1,89 @@
+"""The gateway's log: one JSON object a line, whatever is logged."""
+
+import json
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from app.embedded.process import Child
+from tests.conftest import running_stack, wait_until
+
+# Everything that a process may log: by a library, by `warnings`, by a thread and by its own crash.
+PROGRAM = """
+import logging, threading, warnings
+from app.monitoring.logs import log_to_stderr
+log_to_stderr()
+logging.getLogger("library").warning("two\\nlines of %s", "text")
+try:
+    1 / 0
+except ZeroDivisionError:
+    logging.getLogger("library").exception("it failed")
+warnings.warn("old")
+def crash():
+    raise KeyError("in a thread")
+thread = threading.Thread(target=crash)
+thread.start(); thread.join()
+raise RuntimeError("at the end")
+"""
+
+
+def entries(text: str) -> list[dict[str, Any]]:
+    """Return the lines of a log; each is JSON with a recent time and a level."""
+    found: list[dict[str, Any]] = [json.loads(line) for line in text.splitlines()]
+    for entry in found:
+        age = datetime.now(UTC) - datetime.fromisoformat(entry["time"])
+        assert timedelta(0) <= age + timedelta(seconds=1) < timedelta(hours=1), entry
+        assert entry["time"].endswith("Z")
+        assert entry["level"] in ("info", "warning", "error", "critical"), entry
+    return found
+
+
+def test_warnings_tracebacks_and_crashes_are_a_line_each() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    logged = entries(done.stderr)
+    assert [entry["level"] for entry in logged] == [
+        "warning", "error", "warning", "critical", "critical",
+    ]  # fmt: skip
+    assert logged[0]["message"] == "two\nlines of text"
+    assert "ZeroDivisionError" in logged[1]["traceback"]
+    assert "old" in logged[2]["message"]
+    assert "in a thread" in logged[3]["traceback"]
+    assert "RuntimeError: at the end" in logged[4]["traceback"]
+
+
+@pytest.mark.stack
+def test_every_line_of_a_gateway_is_json() -> None:
+    with running_stack() as stack, stack.client("wlce") as client:
+        client.get("/rest/v1/escos").raise_for_status()
+        with psycopg.connect(stack.contract["database_url"], autocommit=True) as admin:
+            admin.execute(
+                "select pg_terminate_backend(pid) from pg_stat_activity"
+                " where application_name like 'flows-gateway%'"
+            )
+        log = stack.home / "logs" / "gateway.log"
+        wait_until(lambda: '"level":"warning"' in log.read_text(), 30)
+        logged = entries(log.read_text())
+    requests = [entry for entry in logged if entry.get("path") == "/rest/v1/escos"]
+    assert [entry["status"] for entry in requests] == [200]
+    assert {"info", "warning"} <= {entry["level"] for entry in logged}
+
+
+def test_the_last_words_of_a_child_are_its_last_error(tmp_path: Path) -> None:
+    lines = (
+        {"level": "error", "message": "the port is taken"},
+        {"level": "info", "path": "/ready", "status": 503},
+        {"level": "warning", "message": "an error of another kind"},
+    )
+    program = ";".join(f"print({json.dumps(json.dumps(line))})" for line in lines)
+    child = Child("child", [sys.executable, "-c", program], log=tmp_path / "log")
+    wait_until(lambda: not child.running)
+    child.stop()
+    assert child.last_words() == "error: the port is taken"
