@@ -141,7 +141,7 @@ def _found(folder: Path, secrets: set[str]) -> list[str]:
     assert "gateway.audit" in logs["postgres.log"]
     assert "GET /escos" in logs["postgrest-debug.log"]
     assert '"path":"/auth/token"' in logs["gateway-debug.log"]
-    assert "DEBUG" in logs["gateway-debug.log"]
+    assert '"level":"debug"' in logs["gateway-debug.log"]
     written = {form for secret in secrets for form in forms(secret)}
     patterns = re.compile(r"fls_[\w-]{20}|eyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]{10,}|PRIVATE KEY")
     return [
