@@ -13,6 +13,7 @@ from app.cli.output import fail
 from app.cli.serve import serve
 from app.cli.tokens import token
 from app.cli.up import up
+from app.cli.upkeep import add_upkeep
 from app.cli.version import options
 
 app = typer.Typer(
@@ -25,6 +26,7 @@ app.command()(serve)
 app.command()(up)
 app.command("import")(import_file)
 app.add_typer(demo, name="demo")
+add_upkeep(db)
 app.add_typer(db, name="db")
 app.add_typer(esco, name="esco")
 app.add_typer(client, name="client")
