@@ -56,7 +56,7 @@ def db_reindex(as_json: Json = False) -> None:
 def db_prune(as_json: Json = False) -> None:
     """Remove rows older than their retention (flows.retention), and expired revocations."""
     with database_errors():
-        done = upkeep.prune(admin_url(Settings()))
+        done = upkeep.prune_rows(admin_url(Settings()))
     if as_json:
         print_json([{"task": task, "done": count} for task, count in done])
         return

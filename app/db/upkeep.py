@@ -48,7 +48,7 @@ HYPERTABLES = """
     select format('%I.%I', hypertable_schema, hypertable_name)
     from timescaledb_information.hypertables
 """
-# What an interrupted REINDEX CONCURRENTLY leaves behind.
+# Indexes that an interrupted REINDEX CONCURRENTLY leaves behind.
 UNFINISHED = """
     select n.nspname as schema, c.relname as name
     from pg_index as i join pg_class as c on c.oid = i.indexrelid
@@ -125,7 +125,7 @@ def reindex(admin_url: str, progress: UpkeepProgress) -> list[Upkeep]:
     return _each(admin_url, "reindex table concurrently {}", LEAVES, progress)
 
 
-def prune(admin_url: str) -> list[tuple[str, int]]:
+def prune_rows(admin_url: str) -> list[tuple[str, int]]:
     """Remove rows past their retention and expired revocations; return (task, count)."""
     done = maintain(admin_url)
     with psycopg.connect(admin_url) as connection:
