@@ -17,7 +17,7 @@ from app.cli.import_output import show_summary
 from app.cli.output import fail, print_json
 from app.db.maintain import follow
 from app.ingest.faults import FormatError
-from app.ingest.options import NULL_WORDS, Direction, ImportOptions, Interval, Unit, read_options
+from app.ingest.options import Direction, ImportOptions, Interval, Layout, Unit, read_options
 from app.ingest.pipeline import import_data
 from app.ingest.registers import UnknownRegister
 from app.settings import Settings
@@ -36,6 +36,8 @@ def import_file(
             " zip; - reads standard input."
         ),
     ],
+    profile: Annotated[str | None, _option("profile")] = None,
+    layout: Annotated[Layout | None, _option("layout")] = None,
     register: Annotated[UUID | None, _option("register_id")] = None,
     register_column: Annotated[str | None, _option("register_column")] = None,
     serial_column: Annotated[str | None, _option("serial_column")] = None,
@@ -43,6 +45,7 @@ def import_file(
     where: Annotated[list[str] | None, _option("where")] = None,
     import_column: Annotated[str | None, _option("import_column")] = None,
     export_column: Annotated[str | None, _option("export_column")] = None,
+    direction: Annotated[Direction | None, _option("direction")] = None,
     sign: Annotated[Direction | None, _option("sign")] = None,
     quantity_column: Annotated[str | None, _option("quantity_column")] = None,
     value_column: Annotated[str | None, _option("value_column")] = None,
@@ -51,6 +54,7 @@ def import_file(
     estimated: Annotated[list[str] | None, _option("estimated")] = None,
     time_column: Annotated[str | None, _option("time_column")] = None,
     date_column: Annotated[str | None, _option("date_column")] = None,
+    number_column: Annotated[str | None, _option("number_column")] = None,
     time_format: Annotated[str | None, _option("time_format")] = None,
     timezone: Annotated[str | None, _option("timezone")] = None,
     label: Annotated[Literal["start", "end"] | None, _option("label")] = None,
@@ -78,6 +82,8 @@ def import_file(
     skipped if it is zero, and refused otherwise.
     """
     given = {
+        "profile": profile,
+        "layout": layout,
         "register_id": register,
         "register_column": register_column,
         "serial_column": serial_column,
@@ -85,6 +91,7 @@ def import_file(
         "where": where,
         "import_column": import_column,
         "export_column": export_column,
+        "direction": direction,
         "sign": sign,
         "quantity_column": quantity_column,
         "value_column": value_column,
@@ -93,6 +100,7 @@ def import_file(
         "estimated": estimated,
         "time_column": time_column,
         "date_column": date_column,
+        "number_column": number_column,
         "time_format": time_format,
         "timezone": timezone,
         "label": label,
@@ -103,7 +111,7 @@ def import_file(
         "delimiter": delimiter,
         "decimal": decimal,
         "thousands": thousands,
-        "null": (*NULL_WORDS, *null) if null else None,
+        "null": null,
         "encoding": encoding,
         "sheet": sheet,
     }

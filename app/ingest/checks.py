@@ -9,7 +9,7 @@ import polars as pl
 from app.ingest.faults import FormatError
 from app.ingest.half_hours import HALF_HOUR_MINUTES, interval_name
 from app.ingest.options import MINUTES, ImportOptions
-from app.ingest.values import ENERGY_COLUMNS, TICKS_PER_KWH
+from app.ingest.values import ENERGY_COLUMNS, TICKS_PER_KWH, row_minutes
 
 SeriesKey = str | None
 LARGE_KWH = 1000.0  # a column that starts here and only rises is a counter
@@ -102,12 +102,18 @@ class Checks:
 
     def __init__(self, options: ImportOptions) -> None:
         self._options = options
+        self._longest = 0
+        self._stated: set[SeriesKey] = set()  # series whose interval the file states
         self._times = Follower("time")
         self._values = Follower("time", *ENERGY_COLUMNS)
         self.series: dict[SeriesKey, Series] = {}
 
     def observe_times(self, cells: pl.DataFrame) -> None:
         """Take note of the times of cells: `series`, `line`, and `wall` or `at`."""
+        longest = cells.select(row_minutes(self._options).max()).item()
+        self._longest = max(self._longest, longest or 0)
+        stated = cells.filter(pl.col("minutes").is_not_null())
+        self._stated |= set(stated["series"].unique())
         fresh = self._times.follow(cells.select("series", "line", time=TIME)).with_columns(
             step=STEP
         )
@@ -156,9 +162,10 @@ class Checks:
             of_key = f" of {key}" if key is not None else ""
             for name, trend in series.counters.items():
                 self._refuse_counter(name, trend, of_key)
-            found = series.interval or found
-            self._refuse_interval(series, of_key)
-        minutes = self._options.minutes
+            if key not in self._stated:
+                found = series.interval or found
+                self._refuse_interval(series, of_key)
+        minutes = self._longest
         if minutes > HALF_HOUR_MINUTES and self._options.spread is None:
             raise FormatError(
                 f"rows of {interval_name(minutes)} have no half-hours: --spread even spreads each"

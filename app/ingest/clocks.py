@@ -35,7 +35,7 @@ class Clocks:
     def __init__(self, options: ImportOptions, refusals: Refusals) -> None:
         self._zone = options.zone
         self._name = options.timezone
-        self._end = options.label == "end"
+        self._end = options.label == "end" and not options.reads
         self._span = timedelta(minutes=options.minutes)
         self._refusals = refusals
         self._repeats: dict[date, bool] = {}
@@ -172,7 +172,8 @@ class Clocks:
             )
             other = self._utc(local - span if self._end else local + span)
         else:
-            other = pl.col("instant") - span if self._end else pl.col("instant") + span
+            length = pl.duration(minutes=pl.col("minutes").fill_null(span // timedelta(minutes=1)))
+            other = pl.col("instant") - length if self._end else pl.col("instant") + length
         start, stop = (other, pl.col("instant")) if self._end else (pl.col("instant"), other)
         return cells.with_columns(start=start, stop=stop).drop("instant")
 

@@ -7,7 +7,7 @@ import polars as pl
 from app.ingest.bounds import AHEAD, EARLIEST_TIME, LATEST_TIME, describe_time
 from app.ingest.faults import Refusals
 from app.ingest.options import INTERVAL_NAMES, ImportOptions
-from app.ingest.values import ENERGY_COLUMNS
+from app.ingest.values import ENERGY_COLUMNS, row_minutes
 
 HALF_HOUR_MINUTES = 30
 
@@ -20,14 +20,17 @@ def check_times(cells: pl.DataFrame, options: ImportOptions, refusals: Refusals)
     cells = refusals.take(cells, outside, lambda row: describe_time(row["time"], row["start"]))
     if options.reads:
         return cells
-    step = min(options.minutes, HALF_HOUR_MINUTES)
+    step = pl.min_horizontal(row_minutes(options), HALF_HOUR_MINUTES)
     off = start.dt.epoch("s") % (step * 60) != 0
-    ends = "hour or half-hour" if step == HALF_HOUR_MINUTES else f"interval of {step} minutes"
     return refusals.take(
         cells,
         off | (start.dt.microsecond() != 0),
-        lambda row: f"{row['time']} is not on the {ends}",
+        lambda row: f"{row['time']} is not on the {_grid(row['minutes'] or options.minutes)}",
     )
+
+
+def _grid(minutes: int) -> str:
+    return "hour or half-hour" if minutes >= HALF_HOUR_MINUTES else f"interval of {minutes} minutes"
 
 
 def to_half_hours(cells: pl.DataFrame, options: ImportOptions) -> pl.DataFrame:
@@ -35,22 +38,27 @@ def to_half_hours(cells: pl.DataFrame, options: ImportOptions) -> pl.DataFrame:
 
     They have the columns `timestamp`, `import`, `export`, `minutes` and `estimated`.
     """
-    if options.reads or options.minutes <= HALF_HOUR_MINUTES:
-        return cells.with_columns(timestamp=pl.col("start"), minutes=pl.lit(options.minutes))
+    cells = cells.with_columns(minutes=row_minutes(options))
+    long = pl.col("minutes") > HALF_HOUR_MINUTES
+    if options.reads or not cells.select(long.any()).item():
+        return cells.with_columns(timestamp=pl.col("start"))
+    whole = cells.filter(~long).with_columns(timestamp=pl.col("start"))
+    cells = cells.filter(long)
     half_hours = pl.datetime_ranges("start", "stop", "30m", closed="left")
-    spread = cells.with_columns(timestamp=half_hours, minutes=pl.lit(HALF_HOUR_MINUTES))
+    spread = cells.with_columns(timestamp=half_hours, minutes=pl.lit(HALF_HOUR_MINUTES, pl.Int64))
     spread = spread.with_columns(
         count=pl.col("timestamp").list.len().cast(pl.Int64),
-        number=pl.int_ranges(0, pl.col("timestamp").list.len().cast(pl.Int64)),
-    ).explode("timestamp", "number")
+        part=pl.int_ranges(0, pl.col("timestamp").list.len().cast(pl.Int64)),
+    ).explode("timestamp", "part")
     # The first half-hours get a tick more if the energy does not divide, so that the sum stays.
     even = (
-        (
-            pl.col(name) // pl.col("count") + (pl.col("number") < pl.col(name) % pl.col("count"))
-        ).alias(name)
+        (pl.col(name) // pl.col("count") + (pl.col("part") < pl.col(name) % pl.col("count"))).alias(
+            name
+        )
         for name in ENERGY_COLUMNS
     )
-    return spread.with_columns(*even, estimated=pl.lit(value=True)).drop("count", "number")
+    spread = spread.with_columns(*even, estimated=pl.lit(value=True)).drop("count", "part")
+    return pl.concat([whole, spread.select(whole.columns)])
 
 
 def interval_name(minutes: int) -> str:

@@ -13,6 +13,7 @@ from app.ingest.summary import ImportSummary, RegisterSummary
 from app.ingest.values import ENERGY_COLUMNS
 
 HALF_HOUR = timedelta(minutes=30)
+MINUTE = timedelta(minutes=1)
 # A tick is 0.0000001 kWh; see app.ingest.values.
 STAGE = """
     create temporary table staged (
@@ -164,6 +165,7 @@ class Loader:
         """Copy half-hours with `key`, `line`, `timestamp`, values, `minutes` and `estimated`."""
         if not half_hours.height:
             return
+        self._parts |= bool((half_hours["minutes"] < HALF_HOUR // MINUTE).any())
         for key in half_hours["key"].unique():
             self._keys.setdefault(key, len(self._keys))
         numbers = pl.DataFrame(

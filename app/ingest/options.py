@@ -14,6 +14,7 @@ INTERVAL_NAMES = {minutes: name for name, minutes in MINUTES.items()}
 Interval = Literal["1m", "5m", "10m", "15m", "30m", "60m", "1d"]
 Unit = Literal["Wh", "kWh", "MWh", "W", "kW", "MW", "J", "kJ", "MJ", "GJ"]
 Direction = Literal["import", "export"]
+Layout = Literal["rows", "days", "nem12", "nem13", "espi"]
 NULL_WORDS = ("null", "none", "n/a", "#n/a", "na", "-", "--")
 
 
@@ -33,6 +34,16 @@ class ImportOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    profile: Annotated[
+        str | None,
+        Field(
+            description="Profile of the file's origin, as esb-hdf, or the path of a TOML file;"
+            " found by default."
+        ),
+    ] = None
+    layout: Annotated[
+        Layout, Field(description="A row for each interval, or for each day; or a format's name.")
+    ] = "rows"
     register_id: Annotated[
         UUID | None, Field(description="Register that all energy of the file belongs to.")
     ] = None
@@ -65,6 +76,14 @@ class ImportOptions(BaseModel):
     ] = None
     export_column: Annotated[
         str | None, Field(description="Column of exported energy (generation).")
+    ] = None
+    number_column: Annotated[
+        str | None,
+        Field(description="Column of the interval's number in the day of the time, from 1."),
+    ] = None
+    direction: Annotated[
+        Direction | None,
+        Field(description="Direction of the values, where no column says it; import by default."),
     ] = None
     sign: Annotated[
         Direction | None,
@@ -123,8 +142,9 @@ class ImportOptions(BaseModel):
         Literal[",", ".", " ", "'"] | None, Field(description="Separator of thousands.")
     ] = None
     null: Annotated[
-        tuple[str, ...], Field(description="Words for an unknown value, in either case.")
-    ] = NULL_WORDS
+        tuple[str, ...],
+        Field(description="A further word for an unknown value, in either case; repeatable."),
+    ] = ()
 
     encoding: Annotated[
         str | None,
@@ -200,6 +220,8 @@ class ImportOptions(BaseModel):
             raise ValueError("--quantity-column goes without columns of import and export")
         if self.sign and (self.import_column is None) == (self.export_column is None):
             raise ValueError("--sign needs one column, --import-column or --export-column")
+        if self.interval == "1d" and self.unit in ("W", "kW", "MW"):
+            raise ValueError("--unit: mean power of a day is no energy: days have 23 to 25 hours")
         if self.register_column and self.serial_column:
             raise ValueError("--register-column and --serial-column exclude each other")
         return self
@@ -208,9 +230,9 @@ class ImportOptions(BaseModel):
     def columns(self) -> list[str]:
         """The columns that the header must have."""
         names = (
-            self.time_column, self.date_column, self.import_column, self.export_column,
-            self.quantity_column, self.value_column, self.quality_column, self.register_column,
-            self.serial_column, *(column for column, _ in self.where),
+            self.time_column, self.date_column, self.number_column, self.import_column,
+            self.export_column, self.quantity_column, self.value_column, self.quality_column,
+            self.register_column, self.serial_column, *(column for column, _ in self.where),
         )  # fmt: skip
         return [name for name in names if name is not None]
 

@@ -5,14 +5,16 @@ from typing import Any, BinaryIO, Protocol
 import polars as pl
 import psycopg
 
+from app.ingest.cells import ReadCounts
 from app.ingest.checks import Checks
 from app.ingest.clocks import Clocks
 from app.ingest.faults import Refusals
-from app.ingest.half_hours import HALF_HOUR_MINUTES, check_times, interval_name, to_half_hours
-from app.ingest.layouts import ReadCounts, read_rows
+from app.ingest.half_hours import check_times, interval_name, to_half_hours
+from app.ingest.layouts import LAYOUTS
 from app.ingest.load import Loader
 from app.ingest.options import ImportOptions
 from app.ingest.preview import preview_staged
+from app.ingest.profiles import with_profile
 from app.ingest.registers import check_register, find_registers
 from app.ingest.source import SourceFile, open_source
 from app.ingest.summary import ImportSummary
@@ -44,17 +46,21 @@ def import_data(
     exist; FormatError if the file does not fit the options.
     """
     summary, refusals = ImportSummary(), Refusals()
-    check_register(connection, options)
-    with connection.transaction() as transaction:
+    with (
+        open_source(data, options, largest=LARGEST_BYTES) as source,
+        connection.transaction() as transaction,
+    ):
+        options = with_profile(source, options)
+        check_register(connection, options)
         loader = Loader(
             connection,
             refusals,
             largest_kwh=largest_kwh,
             reads=options.reads,
-            parts=options.minutes < HALF_HOUR_MINUTES or options.quantity_column is not None,
+            # Formats with both directions have a row for each.
+            parts=options.quantity_column is not None or options.layout not in ("rows", "days"),
         )
-        with open_source(data, options, largest=LARGEST_BYTES) as source:
-            stage_source(source, options, loader, refusals, summary)
+        stage_source(source, options, loader, refusals, summary)
         loader.judge(find_registers(connection, loader.keys, options), summary)
         summary.refused_rows = refusals.count
         summary.refused = sorted(refusals.rows, key=lambda row: row.line)
@@ -84,7 +90,7 @@ def stage_source(
         summary.unknown += cells.filter(unknown).height
         loader.stage(to_half_hours(cells.filter(~unknown), options))
 
-    for found in read_rows(source, options, refusals, counts):
+    for found in LAYOUTS[options.layout](source, options, refusals, counts):
         cells = read_times(found, options, refusals)
         checks.observe_times(cells)
         cells = read_values(cells, options, refusals)

@@ -53,35 +53,61 @@ def read_table(text: TextIO, delimiter: str | None, wanted: Sequence[str]) -> Ta
     head = list(islice(text, HEAD))
     if not any(line.strip() for line in head):
         raise FormatError("the file is empty")
+    found = find_header(head, delimiter, wanted)
+    if found is not None:
+        header, separator, begin, stop = found
+        return Table(header, _rows(head[stop:], text, separator, stop + 1), separator, begin + 1)
+    widest, first_error = _widest(head, delimiter)
+    if first_error and not widest:
+        raise first_error
+    missing = [name for name in wanted if not any(_same(name, there) for there in widest)]
+    column = missing[0] if missing else wanted[0]
+    raise FormatError(f"there is no column {column!r}; the file has: {named(widest)}")
+
+
+def find_header(
+    head: Sequence[str], delimiter: str | None, wanted: Sequence[str]
+) -> tuple[list[str], str, int, int] | None:
+    """Return the header of the wanted columns, its delimiter, and where it begins and ends."""
+    for begin, separator, header, length in _headers(head, delimiter):
+        if not isinstance(header, FormatError) and all(
+            any(_same(name, column) for name in header) for column in wanted
+        ):
+            return header, separator, begin, begin + length
+    return None
+
+
+def _headers(
+    head: Sequence[str], delimiter: str | None
+) -> Iterator[tuple[int, str, list[str] | FormatError, int]]:
+    """Yield each line as the header that it would be, with each delimiter."""
     for line in head:
         if delimiter is None and line.lower().startswith("sep=") and len(line.rstrip("\n")) == 5:
             delimiter = line[4]
-    candidates = (delimiter,) if delimiter else DELIMITERS
-    first_error: FormatError | None = None
-    widest: list[str] = []
     for begin, line in enumerate(head):
         if not line.strip() or line.lower().startswith("sep="):
             continue
-        for separator in candidates:
+        for separator in (delimiter,) if delimiter else DELIMITERS:
             reader = csv.reader(head[begin:], delimiter=separator, strict=True)
             try:
                 header = [name.strip() for name in next(reader)]
             except csv.Error as error:
-                first_error = first_error or FormatError(
-                    f"line {begin + reader.line_num} is not CSV: {error}"
-                )
-                continue
-            if all(any(_same(name, column) for name in header) for column in wanted):
-                stop = begin + reader.line_num
-                rows = _rows(head[stop:], text, separator, stop + 1)
-                return Table(header, rows, separator, begin + 1)
-            if len(header) > len(widest):
-                widest = header
-    missing = [name for name in wanted if not any(_same(name, found) for found in widest)]
-    if first_error and not widest:
-        raise first_error
-    column = missing[0] if missing else wanted[0]
-    raise FormatError(f"there is no column {column!r}; the file has: {named(widest)}")
+                at = begin + reader.line_num
+                yield begin, separator, FormatError(f"line {at} is not CSV: {error}"), 0
+            else:
+                yield begin, separator, header, reader.line_num
+
+
+def _widest(head: Sequence[str], delimiter: str | None) -> tuple[list[str], FormatError | None]:
+    """Return the line of most columns, and the first fault."""
+    widest: list[str] = []
+    fault: FormatError | None = None
+    for _, _, header, _ in _headers(head, delimiter):
+        if isinstance(header, FormatError):
+            fault = fault or header
+        elif len(header) > len(widest):
+            widest = header
+    return widest, fault
 
 
 def named(header: Sequence[str]) -> str:

@@ -6,11 +6,12 @@ from datetime import UTC, datetime, timedelta
 import polars as pl
 
 from app.ingest.bounds import EARLIEST_TIME, LATEST_TIME, describe_time
+from app.ingest.cells import INSTANT
 from app.ingest.faults import Refusals
 from app.ingest.options import ImportOptions
+from app.ingest.values import row_minutes
 
 WALL = pl.Datetime("us")
-INSTANT = pl.Datetime("us", "UTC")
 # Tried in this order; Python's own reader, which is slow, takes what is left.
 WALL_FORMATS = ("%Y-%m-%d %H:%M:%S", "%Y-%m-%d %H:%M", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M")
 INSTANT_FORMATS = (
@@ -27,6 +28,8 @@ EARLIEST_SERIAL = 36_526  # the day 2000-01-01
 
 def read_times(cells: pl.DataFrame, options: ImportOptions, refusals: Refusals) -> pl.DataFrame:
     """Add `wall` (wall-clock time) and `at` (UTC), one of which is null; refuse other texts."""
+    if cells["at"].null_count() == 0:
+        return _within_calendar(cells.with_columns(wall=pl.lit(None, WALL)), refusals)
     texts = cells["time"]
     wall = pl.Series(dtype=WALL, values=[None]).extend_constant(None, len(texts))[: len(texts)]
     at = wall.dt.replace_time_zone("UTC")
@@ -55,20 +58,51 @@ def read_times(cells: pl.DataFrame, options: ImportOptions, refusals: Refusals) 
         pl.col("wall").is_null() & pl.col("at").is_null(),
         lambda row: f"{row['time'] or ''!r} is not a time like {expected}",
     )
-    # Those a calendar away are refused before arithmetic with them leaves the calendar.
-    year = pl.coalesce(pl.col("wall").dt.year(), pl.col("at").dt.year())
-    cells = refusals.take(
-        cells,
-        ~year.is_between(EARLIEST_TIME.year - 1, LATEST_TIME.year),
-        lambda row: describe_time(row["time"], None),
-    )
+    cells = _within_calendar(cells, refusals)
     if options.timezone is None:
         cells = refusals.take(
             cells,
             pl.col("wall").is_not_null(),
             lambda row: f"{row['time']} has no offset; give its time zone with --timezone",
         )
+    elif options.number_column is not None or options.layout == "days":
+        cells = _numbered(cells, options, refusals)
     return cells
+
+
+def _numbered(cells: pl.DataFrame, options: ImportOptions, refusals: Refusals) -> pl.DataFrame:
+    """Replace the dates of cells with a `number` by the times of these intervals of the day."""
+    numbered = pl.col("number").is_not_null()
+    zone = options.timezone
+
+    def midnight(day: pl.Expr) -> pl.Expr:
+        local = day.dt.replace_time_zone(zone, ambiguous="earliest", non_existent="null")
+        return local.dt.convert_time_zone("UTC")
+
+    length = pl.duration(minutes=row_minutes(options))
+    start = midnight(pl.col("wall")) + (pl.col("number") - 1) * length
+    stop = midnight(pl.col("wall") + timedelta(days=1))
+    cells = cells.with_columns(begins=start, fits=(pl.col("number") >= 1) & (start < stop))
+    cells = refusals.take(
+        cells,
+        numbered & ~pl.col("fits").fill_null(value=False),
+        lambda row: f"{row['time']} has no interval {row['number']} in {zone}",
+    )
+    label = pl.col("begins") + length if options.label == "end" else pl.col("begins")
+    return cells.with_columns(
+        at=pl.when(numbered).then(label).otherwise(pl.col("at")),
+        wall=pl.when(numbered).then(None).otherwise(pl.col("wall")),
+    ).drop("begins", "fits")
+
+
+def _within_calendar(cells: pl.DataFrame, refusals: Refusals) -> pl.DataFrame:
+    # Those a calendar away are refused before arithmetic with them leaves the calendar.
+    year = pl.coalesce(pl.col("wall").dt.year(), pl.col("at").dt.year())
+    return refusals.take(
+        cells,
+        ~year.is_between(EARLIEST_TIME.year - 1, LATEST_TIME.year),
+        lambda row: describe_time(row["time"], None),
+    )
 
 
 def _parsed(texts: pl.Series, form: str, where: pl.Series) -> pl.Series:

@@ -6,7 +6,7 @@ import polars as pl
 
 from app.ingest.bounds import LARGEST_READ, describe_energy
 from app.ingest.faults import Refusals
-from app.ingest.options import Direction, ImportOptions
+from app.ingest.options import NULL_WORDS, Direction, ImportOptions
 
 KWH_PER_UNIT = {
     "Wh": 1e-3, "kWh": 1.0, "MWh": 1e3,
@@ -25,7 +25,7 @@ def read_values(cells: pl.DataFrame, options: ImportOptions, refusals: Refusals)
     Negative values and texts that are no numbers are refused. Adds `said_unknown`: true for rows in
     which a word for null stands, not just nothing.
     """
-    words = [word.casefold() for word in options.null]
+    words = [word.casefold() for word in (*NULL_WORDS, *options.null)]
     unknown = {name: pl.col(name).str.to_lowercase().is_in(words) for name in ENERGY_COLUMNS}
     cells = cells.with_columns(
         said_unknown=pl.any_horizontal(*unknown.values()).fill_null(value=False)
@@ -73,10 +73,14 @@ def _unsigned(cells: pl.DataFrame, sign: Direction) -> pl.DataFrame:
 
 def _kwh(options: ImportOptions) -> pl.Expr:
     """Return the kWh in one of each row's units, over the interval if it is a power."""
-    hours = options.minutes / 60
-    factors = KWH_PER_UNIT | {unit: kw * hours for unit, kw in KW_PER_UNIT.items()}
-    own = pl.col("unit").replace_strict(factors, return_dtype=pl.Float64)
-    return own.fill_null(factors[options.unit])
+    unit = pl.col("unit").fill_null(options.unit)
+    hours = pl.when(unit.is_in(list(KW_PER_UNIT))).then(row_minutes(options) / 60).otherwise(1.0)
+    return unit.replace_strict(KWH_PER_UNIT | KW_PER_UNIT, return_dtype=pl.Float64) * hours
+
+
+def row_minutes(options: ImportOptions) -> pl.Expr:
+    """Return the minutes of each row's interval: those that the file states, or the options'."""
+    return pl.col("minutes").fill_null(options.minutes)
 
 
 def _plain(text: pl.Expr, options: ImportOptions) -> pl.Expr:

@@ -10,6 +10,7 @@ import polars as pl
 from app.ingest.faults import Refusals, Refused
 from app.ingest.options import read_options
 from app.ingest.pipeline import LARGEST_BYTES, stage_source
+from app.ingest.profiles import with_profile
 from app.ingest.source import open_source
 from app.ingest.summary import ImportSummary
 from app.ingest.values import TICKS_PER_KWH
@@ -56,6 +57,7 @@ def staged(content: str | bytes, **given: Any) -> Staged:
     found, refusals, options = Staged(), Refusals(), read_options(**given)
     data = BytesIO(content.encode() if isinstance(content, str) else content)
     with open_source(data, options, largest=LARGEST_BYTES) as source:
+        options = with_profile(source, options)
         stage_source(source, options, found, refusals, found.summary)
     found.refused = sorted(refusals.rows, key=lambda row: row.line)
     return found
