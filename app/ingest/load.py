@@ -61,8 +61,9 @@ OUTSIDE = """
     where s."timestamp" < r.start_time or s."timestamp" >= r.end_time
     order by 1
 """
+# Materialized, or the limit would be looked up for each staged row.
 TOO_MUCH = (
-    f"with limits as ({LIMITS})"
+    f"with limits as materialized ({LIMITS})"
     + """
     select s.line, greatest(s.import_ticks, s.export_ticks) * 0.0000001, l.largest_kwh, l.amps
     from staged as s join limits as l using (key)
