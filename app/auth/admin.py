@@ -4,7 +4,7 @@ import uuid
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query
 from pydantic import (
     AfterValidator,
     AwareDatetime,
@@ -150,9 +150,6 @@ class AuditEntry(BaseModel):
     outcome: str
 
 
-NO_STORE = {"Cache-Control": "no-store"}
-
-
 @router.get("/clients", summary="List clients")
 async def list_clients(services: AuthServicesDep, actor: Administrator) -> list[Client]:
     """List the clients of the caller's ESCO; for an operator, those of all ESCOs."""
@@ -162,9 +159,12 @@ async def list_clients(services: AuthServicesDep, actor: Administrator) -> list[
 
 @router.post("/clients", summary="Create a client", status_code=201)
 async def create_client(
-    services: AuthServicesDep, actor: Administrator, body: NewClient, response: Response
+    services: AuthServicesDep, actor: Administrator, body: NewClient
 ) -> ClientWithSecret:
-    """Create a client and its first secret, which only this response contains."""
+    """Create a client and its first secret, which only this response contains.
+
+    An ESCO's admin can give no scope that its own token lacks.
+    """
     _check_lifetime(services, body.lifetime_seconds)
     async with services.pool.connection() as connection:
         esco = actor.esco
@@ -187,7 +187,6 @@ async def create_client(
             lifetime_seconds=body.lifetime_seconds,
             expires_at=body.expires_at,
         )
-    response.headers.update(NO_STORE)
     return ClientWithSecret(**client, client_secret=secret)
 
 
@@ -225,13 +224,10 @@ async def disable_client(services: AuthServicesDep, actor: Administrator, client
 
 
 @router.post("/clients/{client_id}/secrets", summary="Create a second secret", status_code=201)
-async def add_secret(
-    services: AuthServicesDep, actor: Administrator, client_id: str, response: Response
-) -> NewSecret:
+async def add_secret(services: AuthServicesDep, actor: Administrator, client_id: str) -> NewSecret:
     """Create a second secret, valid alongside the first, to replace that one without a gap."""
     async with services.pool.connection() as connection:
         secret = await clients.add_secret(connection, actor, client_id)
-    response.headers.update(NO_STORE)
     return NewSecret(client_secret=secret)
 
 

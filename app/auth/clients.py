@@ -8,6 +8,7 @@ import asyncio
 import re
 import secrets
 import uuid
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -19,7 +20,7 @@ from psycopg.rows import DictRow
 
 from app.auth.tokens import Grant
 from app.db.session import Connection
-from app.errors import Conflict, NotFound, Unprocessable
+from app.errors import Conflict, Forbidden, NotFound, Unprocessable
 
 SECRET_PREFIX = "fls_"  # noqa: S105  (lets people and scanners recognise a leaked secret)
 MOST_SECRETS = 2
@@ -42,12 +43,19 @@ CLIENT = """
 class Actor:
     """The person or client that acts, with its address.
 
-    `esco` is the ESCO whose rows it may read and change; None means all ESCOs.
+    `esco` is the ESCO whose rows it may read and change; None means all ESCOs. `scopes` are those
+    that it may give to clients; None means any.
     """
 
     name: str
     address: str | None = None
     esco: uuid.UUID | None = None
+    scopes: frozenset[str] | None = None
+
+    def check_may_give(self, scopes: Iterable[str]) -> None:
+        """Raise Forbidden unless the actor has all of these scopes itself."""
+        if self.scopes is not None and (beyond := set(scopes) - self.scopes):
+            raise Forbidden(f"Your token itself lacks the scope {' '.join(sorted(beyond))}.")
 
 
 COMMAND_LINE = Actor("operator")
@@ -106,8 +114,10 @@ async def create_client(
 ) -> tuple[DictRow, str]:
     """Create a client; return it with its secret, which cannot be read again.
 
-    NotFound if the ESCO does not exist; Conflict if `client_id` is taken.
+    NotFound if the ESCO does not exist; Conflict if `client_id` is taken; Forbidden for scopes that
+    the actor lacks.
     """
+    actor.check_may_give(scopes)
     name = _checked_name(name)
     client_id = client_id or f"flc_{secrets.token_hex(8)}"
     try:
@@ -134,9 +144,10 @@ async def change_client(
 ) -> DictRow:
     """Change columns of a client: name, role, scopes, lifetime_seconds, expires_at, disabled_at.
 
-    NotFound as in `get_client`.
+    NotFound as in `get_client`; Forbidden for scopes that the actor lacks.
     """
     client = await get_client(connection, actor, client_id)
+    actor.check_may_give(changes.get("scopes", ()))
     if "name" in changes:
         changes["name"] = _checked_name(changes["name"])
     for column, value in changes.items():
@@ -170,9 +181,11 @@ async def add_secret(
 ) -> str:
     """Create a second secret for a client, valid alongside the first, and return it.
 
-    A client that already has two is a Conflict, unless `replace_oldest` drops the older one.
+    A client that already has two is a Conflict, unless `replace_oldest` drops the older one. With
+    the secret come the client's scopes, so it is Forbidden for scopes that the actor lacks.
     """
     client = await get_client(connection, actor, client_id)
+    actor.check_may_give(client["scopes"])
     # Lock the client's row: two requests at the same time could otherwise leave three secrets.
     await connection.execute("select from gateway.client where id = %s for update", (client_id,))
     held = (await get_client(connection, actor, client_id))["secrets"]

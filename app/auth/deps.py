@@ -46,7 +46,9 @@ async def _administrator(request: Request, services: AuthServicesDep, caller: Ca
     if "admin" not in caller.scopes or caller.role not in TENANT_ROLES | {OPERATOR}:
         raise Forbidden("This needs a token with the scope admin.")
     address = client_address(request, services.settings)
-    return Actor(caller.client_id, address, None if caller.role == OPERATOR else caller.esco)
+    if caller.role == OPERATOR:
+        return Actor(caller.client_id, address)
+    return Actor(caller.client_id, address, caller.esco, caller.scopes)
 
 
 Administrator = Annotated[Actor, Depends(_administrator)]

@@ -28,7 +28,6 @@ from app.http.response_stream import ClientGone, ResponseStream
 
 # Part of every ETag. Increase it when the same data are written differently.
 REPRESENTATION = 1
-COMMON = {"Cache-Control": "private, no-cache", "Vary": "Authorization, Accept"}
 
 STATE = (
     "select concat_ws('-', s.version, ({beside})) as version, s.as_of, s.remapping"
@@ -156,7 +155,7 @@ def _headers(question: Question, state: State, written: Written) -> dict[str, st
         available.first, available.last, question.fingerprint,
     ]  # fmt: skip
     tag = hashlib.sha256(orjson.dumps(known, default=str)).hexdigest()
-    headers = COMMON | {"ETag": f'"{tag[:32]}"'}
+    headers = {"ETag": f'"{tag[:32]}"'}
     for name, at in (
         ("Data-As-Of", state.as_of),
         ("Available-From", available.first),

@@ -30,6 +30,14 @@ logger = logging.getLogger(__name__)
 
 ADMIN_PREFIX = "/admin/"
 LIMITED_PREFIXES = ("/rest/v1/", "/v1/", ADMIN_PREFIX)
+# Shared caches must not give an ESCO's response to another, nor CSV to who asked for JSON. Secrets
+# are shown by /admin alone.
+VARY = (
+    b"vary",
+    b"Authorization, apikey, Accept, Accept-Profile, Prefer, Range, Range-Unit",
+)
+CACHING = (VARY, (b"cache-control", b"private, no-cache"))
+NO_CACHING = (VARY, (b"cache-control", b"no-store"))
 STORE_PAUSE_SECONDS = 2.0
 
 Headers = Iterable[tuple[bytes, bytes]]
@@ -117,9 +125,11 @@ class CallerLimits:
         admitted = False
         try:
             state = request_state(scope)
+            is_admin = scope["path"].startswith(ADMIN_PREFIX)
+            state.response_headers.extend(NO_CACHING if is_admin else CACHING)
             state.token = bearer_token(scope["headers"])
             state.caller = caller = self._verifier.verify(state.token)
-            if caller.role == OPERATOR and not scope["path"].startswith(ADMIN_PREFIX):
+            if caller.role == OPERATOR and not is_admin:
                 raise Forbidden("This token is for administration and cannot read data.")
             state.response_headers.extend(await self._limiter.count(caller))
             async with self._concurrency.of(caller):

@@ -84,7 +84,7 @@ async def openapi(request: Request, services: ServicesDep) -> Response:
     headers = {
         "ETag": document.etag,
         "Cache-Control": "private, no-cache" if caller else "public, no-cache",
-        "Vary": "Authorization",
+        "Vary": "Authorization, apikey",
     }
     if document.stale:
         headers |= {"Warning": '110 - "Response is Stale"', "X-Flows-Stale": "true"}

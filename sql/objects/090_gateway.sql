@@ -71,7 +71,12 @@ declare
     claims jsonb := nullif(current_setting('request.jwt.claims', true), '')::jsonb;
     uuid_form constant text := '^[0-9a-fA-F]{8}-([0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}$';
     tenant text := '';
-    query text := nullif(current_setting('request.headers', true), '')::json ->> 'x-flows-query';
+    headers json := nullif(current_setting('request.headers', true), '')::json;
+    query text := headers ->> 'x-flows-query';
+    -- A filter reads as much as what it finds; only an insert that returns nothing does not.
+    reads boolean := coalesce(current_setting('request.method', true), '') <> 'POST'
+        or coalesce(current_setting('request.path', true) like '/rpc/%', false)
+        or coalesce(headers ->> 'prefer' ~ 'return *= *representation', false);
 begin
     -- The gateway's name for the request, kept until the transaction ends, for gateway.cancel_queries.
     if query ~ '^[0-9a-f]{32}$' then
@@ -86,6 +91,9 @@ begin
             raise sqlstate 'PT403' using message = 'The token names no ESCO';
         end if;
         tenant := claims ->> 'esco';
+    end if;
+    if reads and not 'read' = any(string_to_array(claims ->> 'scope', ' ')) then
+        raise sqlstate 'PT403' using message = 'The token has no scope read';
     end if;
     if coalesce(claims ->> 'jti', '') = ''
         or exists (select from gateway.revoked_token as r where r.jti = claims ->> 'jti')
