@@ -13,10 +13,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import psycopg
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from cryptography.hazmat.primitives.hashes import SHA256
 from psycopg.rows import DictRow, dict_row
 from psycopg.types.json import Jsonb
 
-from app.auth.keys import SigningKey
+from app.auth.keys import SigningKey, read_public_key
 from app.errors import Unavailable
 
 logger = logging.getLogger(__name__)
@@ -45,6 +49,7 @@ QUERY = """
 class AuthState:
     """A copy of the database's state: public JWKs by kid, revocations, disabled clients and ESCOs.
 
+    `damaged` are the kids of keys whose rows cannot be used; the others are in `keys`.
     `signs_from` is in seconds of this process's monotonic clock. It is computed from the delay that
     the database returns, so that the clocks of machines do not matter.
     """
@@ -52,6 +57,7 @@ class AuthState:
     loaded_at: float
     keys: dict[str, dict[str, Any]] = field(default_factory=dict)
     signs_from: dict[str, float] = field(default_factory=dict)
+    damaged: frozenset[str] = frozenset()
     published: frozenset[str] = frozenset()
     revoked: frozenset[str] = frozenset()
     clients: frozenset[str] = frozenset()
@@ -72,11 +78,14 @@ async def load_state(connection: psycopg.AsyncConnection[DictRow]) -> AuthState:
     row = await (await connection.execute(QUERY)).fetchone()
     assert row is not None  # noqa: S101  (the query returns exactly one row)
     answered = time.monotonic()
+    usable = [key for key in row["keys"] if read_public_key(key["kid"], key["public_jwk"])]
+    keys = {key["kid"]: key["public_jwk"] for key in usable}
     return AuthState(
         loaded_at=now,
-        keys={key["kid"]: key["public_jwk"] for key in row["keys"]},
+        keys=keys,
         # Count from after the query: a key may sign a moment late, but never too early.
-        signs_from={key["kid"]: answered + float(key["signs_in"]) for key in row["keys"]},
+        signs_from={key["kid"]: answered + float(key["signs_in"]) for key in usable},
+        damaged=frozenset(key["kid"] for key in row["keys"]) - keys.keys(),
         published=frozenset(row["published"]),
         revoked=frozenset(row["revoked"]),
         clients=frozenset(row["clients"]),
@@ -92,6 +101,7 @@ async def follow_state(
     Keys of this installation that the database does not know are published. If there are no others,
     they sign at once, else only after every gateway has had time to load them.
     """
+    damaged: frozenset[str] = frozenset()
     while True:
         try:
             async with await psycopg.AsyncConnection.connect(
@@ -109,6 +119,9 @@ async def follow_state(
                         if missing := [k for k in keys() if k.kid not in state.published]:
                             await publish(connection, missing)
                             state = await load_state(connection)
+                    if state.damaged != damaged:
+                        damaged = state.damaged
+                        _report_damage(damaged)
                     update(state)
                     with suppress(TimeoutError):
                         async for _ in connection.notifies(timeout=POLL_SECONDS, stop_after=1):
@@ -116,6 +129,13 @@ async def follow_state(
         except (psycopg.Error, TimeoutError, OSError) as error:
             logger.warning("keys and revocations cannot be read: %s", str(error).strip())
             await asyncio.sleep(POLL_SECONDS)
+
+
+def _report_damage(kids: frozenset[str]) -> None:
+    for kid in sorted(kids):
+        logger.error("the row of the signing key %s is damaged: it is not used until repaired", kid)
+    if not kids:
+        logger.warning("the rows of all signing keys are intact again")
 
 
 async def publish(
@@ -150,6 +170,7 @@ class Keyring:
     def __init__(self, keys: list[SigningKey]) -> None:
         self._keys = {key.kid: key for key in keys}
         self._state = NOTHING_KNOWN
+        self._public: list[RSAPublicKey] = []
 
     def add(self, keys: list[SigningKey]) -> None:
         """Add keys; a key whose file was deleted keeps signing until it is retired."""
@@ -157,7 +178,32 @@ class Keyring:
 
     def update(self, state: AuthState) -> None:
         """Replace the state with a newer copy."""
+        if state.keys != self._state.keys:
+            read = (read_public_key(kid, jwk) for kid, jwk in state.keys.items())
+            self._public = [key for key in read if key]
         self._state = state
+
+    @property
+    def damaged(self) -> frozenset[str]:
+        """The kids of published keys whose rows cannot be used."""
+        return self._state.damaged
+
+    def sign(self, data: bytes) -> bytes:
+        """Return a signature that every gateway can verify; Unavailable as `current`."""
+        return self.current().private.sign(data, PKCS1v15(), SHA256())
+
+    @property
+    def signature_bytes(self) -> set[int]:
+        """The lengths that signatures may have."""
+        return {key.key_size // 8 for key in self._public}
+
+    def verify(self, data: bytes, signature: bytes) -> bool:
+        """Return whether a gateway has signed the data, with a key that still verifies."""
+        for key in self._public:
+            with suppress(InvalidSignature):
+                key.verify(signature, data, PKCS1v15(), SHA256())
+                return True
+        return False
 
     @property
     def private(self) -> list[SigningKey]:

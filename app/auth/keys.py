@@ -15,6 +15,7 @@ from typing import Any
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from jwt.algorithms import RSAAlgorithm
+from jwt.exceptions import InvalidKeyError
 
 logger = logging.getLogger(__name__)
 
@@ -128,10 +129,25 @@ def _parse(pem: bytes, source: str) -> SigningKey:
     if not isinstance(private, rsa.RSAPrivateKey) or private.key_size < RSA_BITS:
         raise SystemExit(f"{source} does not contain an RSA key of {RSA_BITS} bits or more")
     jwk: dict[str, Any] = RSAAlgorithm.to_jwk(private.public_key(), as_dict=True)
-    thumbprint = json.dumps(
-        {name: jwk[name] for name in ("e", "kty", "n")}, separators=(",", ":"), sort_keys=True
-    )
-    digest = hashlib.sha256(thumbprint.encode()).digest()
-    kid = urlsafe_b64encode(digest).rstrip(b"=").decode()
+    kid = _thumbprint(jwk)
     public = {name: jwk[name] for name in ("kty", "n", "e")}
     return SigningKey(kid, private, public | {"kid": kid, "use": "sig", "alg": ALGORITHM})
+
+
+def _thumbprint(jwk: dict[str, Any]) -> str:
+    """Return the RFC 7638 thumbprint of an RSA key."""
+    members = {name: jwk[name] for name in ("e", "kty", "n")}
+    text = json.dumps(members, separators=(",", ":"), sort_keys=True)
+    digest = hashlib.sha256(text.encode()).digest()
+    return urlsafe_b64encode(digest).rstrip(b"=").decode()
+
+
+def read_public_key(kid: str, jwk: Any) -> rsa.RSAPublicKey | None:
+    """Return a published key, or None if its row is damaged: it is not the key that `kid` names."""
+    try:
+        if _thumbprint(jwk) != kid:
+            return None
+        key = RSAAlgorithm.from_jwk(jwk)
+    except (InvalidKeyError, KeyError, TypeError, ValueError):
+        return None
+    return key if isinstance(key, rsa.RSAPublicKey) else None

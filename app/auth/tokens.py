@@ -127,6 +127,8 @@ class TokenVerifier:
             if str(header.get("typ", "")).lower() != TOKEN_TYPE or "crit" in header:
                 raise Unauthorized("This is not an access token of this service.")
             key = self._keys.get(str(header.get("kid")))
+            if key is None and str(header.get("kid")) in self._state.damaged:
+                raise Unavailable("The key of the token cannot be read right now.")
             if key is None:
                 raise Unauthorized("The token is signed with an unknown key.")
             claims: dict[str, Any] = jwt.decode(

@@ -152,7 +152,7 @@ def _headers(question: Question, state: State, written: Written) -> dict[str, st
     available = written.available
     known = [
         REPRESENTATION, state.version, caller.role, caller.esco, question.format.name, page,
-        available.first, available.last, question.fingerprint,
+        available.first, available.last, question.fingerprint, written.following,
     ]  # fmt: skip
     tag = hashlib.sha256(orjson.dumps(known, default=str)).hexdigest()
     headers = {"ETag": f'"{tag[:32]}"'}

@@ -172,7 +172,7 @@ class EnergyReport(Grouped):
         if is_cut:
             index, group = divmod(pages[-1][1] - 1, len(groups))
             position = Position(self.intervals.bounds[index], groups.keys[group])
-            following = cursors.write(position, question.fingerprint)
+            following = cursors.write(position, question.fingerprint, question.services.keys)
         members = {"granularity": self.query.granularity} | self.members(state, available)
         body = self._body(question.format, connection, members, groups, pages, following)
         return Written(body, available, following)

@@ -68,7 +68,7 @@ async def energy(asked: AskedDep, query: Annotated[EnergyQuery, Query()]) -> Res
     question = asked.question("energy", query, parts.first, parts.last, query.granularity)
     after = None
     if query.cursor is not None:
-        after = cursors.read(query.cursor, question.fingerprint)
+        after = cursors.read(query.cursor, question.fingerprint, asked.services.keys)
     limit = query.limit or (MOST_ROWS if question.format.name == "json" else None)
     by = unique(query.group_by)
     return Answer(question, EnergyReport(query, scope, by, parts, after, limit))

@@ -13,6 +13,7 @@ from app.app_state import Services, ServicesDep
 from app.db.schema import DATABASE_VERSION, NO_VERSION, mismatch, program_version
 from app.db.session import Connection
 from app.db.status import LACKS
+from app.errors import Unavailable
 
 router = APIRouter(tags=["operations"])
 
@@ -60,7 +61,7 @@ async def live() -> Live:
     responses={503: {"model": Ready, "description": "A component that requests need is down."}},
 )
 async def ready(request: Request, services: ServicesDep, response: Response) -> Ready:
-    """Check the database, its schema and PostgREST; 503 names the component that is down."""
+    """Check the database, its schema, PostgREST and the keys; 503 names what is down."""
     (engine, database, schema), postgrest = await asyncio.gather(
         _database(services), _postgrest(services)
     )
@@ -68,6 +69,7 @@ async def ready(request: Request, services: ServicesDep, response: Response) -> 
         "database": database,
         "schema": schema,
         "postgrest": postgrest,
+        "keys": _keys(services),
     }
     if getattr(request.app.state, "draining", False):
         components["gateway"] = Component(status="down", detail="is shutting down")
@@ -101,6 +103,20 @@ async def _database(
         status="down" if reason else "ok", detail=reason, database=version, gateway=program
     )
     return (row["engine"] if row else None), Component(status="ok"), schema
+
+
+def _keys(services: Services) -> Component:
+    """Tell whether tokens can be verified and issued; a damaged key beside a good one is told."""
+    if not services.verifier.fresh:
+        return Component(status="down", detail="cannot be read")
+    if not (damaged := services.keys.damaged):
+        return Component(status="ok")
+    detail = f"the row of the key {', '.join(sorted(damaged))} is damaged"
+    try:
+        services.keys.current()
+    except Unavailable:
+        return Component(status="down", detail=detail)
+    return Component(status="ok", detail=detail)
 
 
 async def _version(connection: Connection) -> tuple[int, int]:
