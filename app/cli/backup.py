@@ -18,7 +18,7 @@ from app.backup.drill import drill, write_table
 from app.backup.folder import BackupError, BackupFolder
 from app.backup.recover import restore, restore_in_place, scratch
 from app.cli.admin import admin_url
-from app.cli.output import Json, fail, print_json, show
+from app.cli.output import Json, echo, fail, print_json, show
 from app.db.archiver import archiver
 from app.embedded.process import StackError
 from app.settings import Settings
@@ -68,11 +68,11 @@ def backup_create(
     if as_json:
         print_json(asdict(made))
         return
-    typer.echo(f"{made.kind} backup {made.label}: {decimal(made.bytes)}")
+    echo(f"{made.kind} backup {made.label}: {decimal(made.bytes)}")
     with backup_errors():
         archived = archiver(url).on
     if not archived:
-        typer.echo("WAL is not archived: later changes cannot be recovered", err=True)
+        echo("WAL is not archived: later changes cannot be recovered", err=True)
 
 
 @backup.command("list")
@@ -99,9 +99,9 @@ def backup_check(as_json: Json = False) -> None:
     if as_json:
         print_json({"faults": faults, "archiver": asdict(state)})
     elif not faults:
-        typer.echo(f"ok: newest backup {folder.latest().label}, WAL archived")
+        echo(f"ok: newest backup {folder.latest().label}, WAL archived")
     for fault in [] if as_json else faults:
-        typer.echo(fault, err=True)
+        echo(fault, err=True)
     if faults:
         raise typer.Exit(1)
 
@@ -114,7 +114,7 @@ def backup_prune() -> None:
     with backup_errors():
         removed = prune(folder, datetime.now(UTC), keep)
     for gone in removed:
-        typer.echo(f"removed {gone.label}")
+        echo(f"removed {gone.label}")
 
 
 @backup.command("restore")
@@ -138,13 +138,13 @@ def backup_restore(
         with backup_errors(), _waiting("recovering"):
             overridden = restore(folder, into.absolute(), moment, archiving=False)
         _tell_overridden(overridden)
-        typer.echo(f"restored into {into}; give its server a separate archive folder")
+        echo(f"restored into {into}; give its server a separate archive folder")
         return
     with backup_errors(), _waiting("recovering"):
         aside, overridden = restore_in_place(folder, settings.home.absolute(), moment)
     _tell_overridden(overridden)
-    typer.echo(f"restored; the previous data are in {aside}")
-    typer.echo("start it with `flows up`, then take a backup")
+    echo(f"restored; the previous data are in {aside}")
+    echo("start it with `flows up`, then take a backup")
 
 
 @backup.command("drill")
@@ -166,9 +166,9 @@ def backup_drill(at: At = None, as_json: Json = False) -> None:
     else:
         show(report.series, ("series", "rows", "newest"), as_json=False)
         _tell_overridden(report.overridden)
-        typer.echo(f"recovered and checked in {seconds:.0f} s")
+        echo(f"recovered and checked in {seconds:.0f} s")
     for fault in report.faults:
-        typer.echo(fault, err=True)
+        echo(fault, err=True)
     if report.faults:
         raise typer.Exit(1)
 
@@ -185,15 +185,15 @@ def backup_table(
     moment, folder = _parse_moment(at), _folder(Settings())
     with backup_errors(), _waiting("recovering"), scratch(folder, moment) as restored:
         rows = write_table(restored.url, table, output)
-    typer.echo(f"{rows:,} rows of {table} in {output}")
+    echo(f"{rows:,} rows of {table} in {output}")
 
 
 def _tell_overridden(settings: list[str]) -> None:
     """Name the server's settings that a recovery here did without."""
     if settings:
-        typer.echo("recovered without these settings of the server, which its files keep:")
+        echo("recovered without these settings of the server, which its files keep:")
     for setting in settings:
-        typer.echo(f"  {setting}")
+        echo(f"  {setting}")
 
 
 def _waiting(what: str) -> AbstractContextManager[Any]:

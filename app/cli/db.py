@@ -9,11 +9,12 @@ import typer
 from rich.console import Console
 from rich.filesize import decimal
 from rich.table import Table
+from rich.text import Text
 
 from app.auth.keyring import publish_keys
 from app.auth.keys import load_keys
 from app.cli.admin import admin_url
-from app.cli.output import Json, fail, print_json
+from app.cli.output import Json, cell, echo, escaped, fail, print_json
 from app.db.copy import copy_database
 from app.db.maintain import follow, maintain
 from app.db.migrate import MigrationError, migrate
@@ -64,12 +65,12 @@ def db_migrate() -> None:
         engine = migrate(
             admin_url(settings),
             logins=logins,
-            progress=lambda line: typer.echo(f"  {line}", err=True),
+            progress=lambda line: echo(f"  {line}", err=True),
         )
         publish_keys(admin_url(settings), load_keys(settings.key_folder, settings.signing_key))
     except (MigrationError, psycopg.Error) as error:
         raise fail(str(error).strip()) from None
-    typer.echo(f"up to date ({engine})")
+    echo(f"up to date ({engine})")
 
 
 @db.command("status")
@@ -80,21 +81,20 @@ def db_status(as_json: Json = False) -> None:
     if as_json:
         print_json(status)
         return
-    console = Console(soft_wrap=True)
     extension = f", TimescaleDB {status['timescaledb']}" if status["timescaledb"] else ""
-    console.print(
+    echo(
         f"engine {status['engine']} (PostgreSQL {status['server']}{extension}), "
         f"{decimal(status['database_bytes'])}"
     )
-    console.print(
+    echo(
         f"schema version {status['schema']['database']} in the database, "
         f"{status['schema']['program']} in this program"
     )
     for lack in status["lacks"]:
-        console.print(f"  {lack}")
+        echo(f"  {lack}")
     table = Table("series", "size", "rows", "parts", "columnstore", "kept", box=None)
     for row in status["series"]:
-        table.add_row(
+        values = (
             row["series"],
             decimal(row["bytes"] or 0),
             f"{row['rows_estimated']:,}",
@@ -102,11 +102,13 @@ def db_status(as_json: Json = False) -> None:
             str(row["parts_in_columnstore"]),
             row["keep"] or "forever",
         )
-    console.print(table)
-    console.print(f"changes not yet applied to the aggregates: {status['changes']['pending']}")
+        table.add_row(*map(cell, values))
+    Console(soft_wrap=True).print(table)
+    echo(f"changes not yet applied to the aggregates: {status['changes']['pending']}")
     for job in status["jobs"]:
         if job["last_run_status"] == "Failed":
-            console.print(f"[red]job {job['job']} {job['series']} failed[/red]")
+            failed = escaped(f"job {job['job']} {job['series']} failed")
+            Console(soft_wrap=True).print(Text(failed, style="red"))
 
 
 @db.command("maintain")
@@ -118,7 +120,7 @@ def db_maintain(as_json: Json = False) -> None:
         print_json([{"task": task, "done": count} for task, count in done])
         return
     for task, count in done:
-        typer.echo(f"{task}: {count}")
+        echo(f"{task}: {count}")
 
 
 @db.command("refresh")
@@ -136,7 +138,7 @@ def db_refresh(as_json: Json = False) -> None:
     if as_json:
         print_json({"followed": followed})
         return
-    typer.echo(f"the aggregates are up to date ({followed:,} changes were pending)")
+    echo(f"the aggregates are up to date ({followed:,} changes were pending)")
 
 
 @db.command("copy")
@@ -166,4 +168,4 @@ def db_copy(
     ):
         follow(url)
     for table, rows in copied.items():
-        typer.echo(f"{rows:>12,}  {table}")
+        echo(f"{rows:>12,}  {table}")

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from app.cli.output import fail
+from app.cli.output import echo, fail
 from app.embedded.demo_clients import read_contract
 from app.settings import Settings
 
@@ -31,7 +31,7 @@ def demo_token(
         raise fail(f"there is no demo in {home}: run `flows up --demo`, or set FLOWS_HOME")
     if esco_code not in escos:
         raise fail(f"the demo has no ESCO {esco_code}, but {', '.join(sorted(escos))}")
-    typer.echo(escos[esco_code]["write_token" if write else "read_token"])
+    echo(escos[esco_code]["write_token" if write else "read_token"])
 
 
 def flows_command(home: Path) -> str:

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from app.cli.admin import admin_url
 from app.cli.import_output import show_summary
-from app.cli.output import fail, print_json
+from app.cli.output import escaped, fail, print_json
 from app.db.maintain import follow
 from app.ingest.faults import FormatError
 from app.ingest.options import Direction, ImportOptions, Interval, Layout, Unit, read_options
@@ -150,10 +150,13 @@ def _data(file: Path) -> Iterator[BinaryIO]:
         with open(0, "rb", closefd=False) as data:
             yield data
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn())
     console = Console(stderr=True)
     shown = Progress(
         *columns, TimeElapsedColumn(), console=console, disable=not console.is_terminal
     )
-    with shown as progress, progress.open(file, "rb", description=f"reading {file.name}") as data:
+    with (
+        shown as progress,
+        progress.open(file, "rb", description=f"reading {escaped(file.name)}") as data,
+    ):
         yield data

@@ -3,8 +3,7 @@
 from datetime import UTC, datetime
 from itertools import groupby
 
-import typer
-
+from app.cli.output import echo
 from app.ingest.preview import DaySum, Preview, bars
 from app.ingest.summary import ImportSummary
 
@@ -15,7 +14,7 @@ REGISTERS_SHOWN = 20
 def show_summary(summary: ImportSummary) -> None:
     """Print the outcome of an import for a person."""
     if summary.found:
-        typer.echo(f"found: {', '.join(summary.found)}")
+        echo(f"found: {', '.join(summary.found)}")
     if summary.refused:
         _show_refused(summary)
         return
@@ -36,21 +35,21 @@ def show_summary(summary: ImportSummary) -> None:
         "estimates that did not replace a measurement": summary.kept,
     }
     for text, count in (always | {text: n for text, n in sometimes.items() if n}).items():
-        typer.echo(f"{count:>9,}  {text}")
+        echo(f"{count:>9,}  {text}")
     if len(summary.registers) > 1:
         for register in summary.registers[:REGISTERS_SHOWN]:
             key = f" ({register.key})" if register.key else ""
             sums = _energies(register.import_kwh, register.export_kwh)
-            typer.echo(f"{register.half_hours:>9,}  of {register.register_id}{key}: {sums}")
+            echo(f"{register.half_hours:>9,}  of {register.register_id}{key}: {sums}")
         if len(summary.registers) > REGISTERS_SHOWN:
             more = len(summary.registers) - REGISTERS_SHOWN
-            typer.echo(f"           and of {more} more registers (--json lists them)")
+            echo(f"           and of {more} more registers (--json lists them)")
     if summary.period_from and summary.period_to:
-        typer.echo(f"from {_utc(summary.period_from)} to {_utc(summary.period_to)} UTC")
+        echo(f"from {_utc(summary.period_from)} to {_utc(summary.period_to)} UTC")
     if summary.preview is not None:
         _show_preview(summary.preview)
     if summary.without_circuit:
-        typer.echo(
+        echo(
             f"note: for {summary.without_circuit:,} half-hours no circuit has the register, so no"
             " circuit shows them; add the time to circuit_register (circuit, register, start_time,"
             " end_time), as by POST /rest/v1/circuit_register"
@@ -58,34 +57,34 @@ def show_summary(summary: ImportSummary) -> None:
 
 
 def _show_refused(summary: ImportSummary) -> None:
-    typer.echo(f"nothing was written: {summary.refused_rows} of {summary.read} rows refused")
+    echo(f"nothing was written: {summary.refused_rows} of {summary.read} rows refused")
     for row in summary.refused[:REFUSALS_SHOWN]:
-        typer.echo(f"  line {row.line}: {row.reason}")
+        echo(f"  line {row.line}: {row.reason}")
     if summary.refused_rows > REFUSALS_SHOWN:
         more = summary.refused_rows - REFUSALS_SHOWN
-        typer.echo(f"  and {more} more (--json lists them)")
+        echo(f"  and {more} more (--json lists them)")
 
 
 def _show_preview(preview: Preview) -> None:
-    typer.echo(
+    echo(
         f"would add {preview.added:,} half-hours, change {preview.changed:,}"
         f" and leave {preview.unchanged:,}"
     )
     for register, edges in groupby(preview.edges, key=lambda row: row.register_id):
-        typer.echo(f"\n{register}: first and last rows, UTC and {preview.timezone}")
+        echo(f"\n{register}: first and last rows, UTC and {preview.timezone}")
         for row in edges:
             energies = _energies(row.import_kwh, row.export_kwh)
-            typer.echo(f"  {_utc(row.timestamp)}  {row.local:%Y-%m-%d %H:%M}  {energies}")
+            echo(f"  {_utc(row.timestamp)}  {row.local:%Y-%m-%d %H:%M}  {energies}")
         days = [day for day in preview.days if day.register_id == register]
-        typer.echo(f"months, with a bar for each day of {preview.timezone}")
+        echo(f"months, with a bar for each day of {preview.timezone}")
         for month, of_month in groupby(days, key=lambda day: f"{day.day:%Y-%m}"):
-            typer.echo(f"  {month}  {_month(list(of_month))}")
+            echo(f"  {month}  {_month(list(of_month))}")
     if preview.gap_count:
-        typer.echo(f"\n{preview.gap_count} gaps, UTC")
+        echo(f"\n{preview.gap_count} gaps, UTC")
         for gap in preview.gaps:
-            typer.echo(f"  {_utc(gap.begins)} to {_utc(gap.ends)}  of {gap.register_id}")
+            echo(f"  {_utc(gap.begins)} to {_utc(gap.ends)}  of {gap.register_id}")
         if preview.gap_count > len(preview.gaps):
-            typer.echo(f"  and {preview.gap_count - len(preview.gaps)} more")
+            echo(f"  and {preview.gap_count - len(preview.gaps)} more")
 
 
 def _month(days: list[DaySum]) -> str:

@@ -8,7 +8,7 @@ from app.auth.clients import COMMAND_LINE
 from app.auth.keyring import PUBLISH_SECONDS
 from app.auth.rotation import list_keys, retire_key, rotate_key
 from app.cli.admin import run_as_admin
-from app.cli.output import Json, fail, print_json, show
+from app.cli.output import Json, echo, fail, print_json, show
 from app.settings import Settings
 
 keys = typer.Typer(help="The keys that sign tokens.", no_args_is_help=True)
@@ -52,7 +52,7 @@ def keys_rotate(
     if as_json:
         print_json([made])
     else:
-        typer.echo(f"{made['kid']} signs in {after} seconds")
+        echo(f"{made['kid']} signs in {after} seconds")
 
 
 # A key's id may begin with a dash and must not be taken for an option.

@@ -9,7 +9,7 @@ from app.auth.keys import load_keys
 from app.auth.long_lived import issue_long_lived, list_long_lived, revoke_long_lived
 from app.auth.tokens import TENANT_ROLES
 from app.cli.admin import issuer, run_as_admin
-from app.cli.output import Json, fail, print_json, show
+from app.cli.output import Json, echo, fail, print_json, show
 from app.settings import Settings
 
 token = typer.Typer(help="Long-lived tokens for jobs.", invoke_without_command=True)
@@ -55,7 +55,7 @@ def token_issue(
     if as_json:
         print_json([made])
     else:
-        typer.echo(made["access_token"])
+        echo(made["access_token"])
 
 
 @token.command("list")

@@ -8,7 +8,7 @@ import typer
 
 from app.backup.folder import BackupFolder
 from app.cli.demo import flows_command
-from app.cli.output import fail
+from app.cli.output import echo, fail
 from app.db.migrate import MigrationError
 from app.embedded.process import StackError, end_with
 from app.embedded.stack import Stack
@@ -48,11 +48,11 @@ def _greet(contract: dict[str, Any], home: Path) -> None:
     """Print the ready line, then how to sign in and to ask: twelve lines on a terminal."""
     base_url, escos = contract["base_url"], contract.get("escos", {})
     flows = flows_command(home)
-    typer.echo(f"ready {base_url}")
-    typer.echo(f"try   {base_url}/docs")
+    echo(f"ready {base_url}")
+    echo(f"try   {base_url}/docs")
     if not escos:
-        typer.echo(f"\nFirst: {flows} esco create CODE NAME, then {flows} client create --help")
-        typer.echo("Ctrl-C stops everything.")
+        echo(f"\nFirst: {flows} esco create CODE NAME, then {flows} client create --help")
+        echo("Ctrl-C stops everything.")
         return
     code = "wlce" if "wlce" in escos else next(iter(escos))
     client = escos[code]
@@ -64,12 +64,10 @@ def _greet(contract: dict[str, Any], home: Path) -> None:
         f"/v1/energy?group_by=esco&granularity=P1D&{week}",
         "/v1/latest",
     )
-    typer.echo(
-        f"sign in there (Authorize) as {client['client_id']}, secret {client['client_secret']}"
-    )
-    typer.echo("\nIn a second terminal:")
-    typer.echo(f"  TOKEN=$({flows} demo token {code})")
+    echo(f"sign in there (Authorize) as {client['client_id']}, secret {client['client_secret']}")
+    echo("\nIn a second terminal:")
+    echo(f"  TOKEN=$({flows} demo token {code})")
     for path in asked:
-        typer.echo(f'  curl -H "Authorization: Bearer $TOKEN" "{base_url}{path}"')
-    typer.echo(f"\nAlso {others}; all ids, secrets and tokens: {home / 'demo.json'}")
-    typer.echo("Ctrl-C stops everything.")
+        echo(f'  curl -H "Authorization: Bearer $TOKEN" "{base_url}{path}"')
+    echo(f"\nAlso {others}; all ids, secrets and tokens: {home / 'demo.json'}")
+    echo("Ctrl-C stops everything.")

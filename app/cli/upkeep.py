@@ -9,7 +9,7 @@ from rich.filesize import decimal
 
 from app.cli.admin import admin_url
 from app.cli.db import database_errors
-from app.cli.output import Json, print_json, show
+from app.cli.output import Json, echo, print_json, show
 from app.db import upkeep
 from app.settings import Settings
 
@@ -29,9 +29,9 @@ def _run(work: Callable[[str, upkeep.UpkeepProgress], list[upkeep.Upkeep]], as_j
     for step in steps:
         freed = step.bytes_before - step.bytes_after
         note = f", {decimal(freed)} freed" if freed > 0 else ""
-        typer.echo(f"{step.seconds:8.1f} s  {step.table} ({decimal(step.bytes_after)}{note})")
+        echo(f"{step.seconds:8.1f} s  {step.table} ({decimal(step.bytes_after)}{note})")
     freed = sum(step.bytes_before - step.bytes_after for step in steps)
-    typer.echo(f"{len(steps)} tables, {decimal(max(freed, 0))} freed")
+    echo(f"{len(steps)} tables, {decimal(max(freed, 0))} freed")
 
 
 def db_analyze(as_json: Json = False) -> None:
@@ -61,7 +61,7 @@ def db_prune(as_json: Json = False) -> None:
         print_json([{"task": task, "done": count} for task, count in done])
         return
     for task, count in done:
-        typer.echo(f"{task}: {count}")
+        echo(f"{task}: {count}")
 
 
 def db_sizes(as_json: Json = False) -> None:
@@ -77,7 +77,7 @@ def db_sizes(as_json: Json = False) -> None:
     ]
     columns = ("table", "size", "indexes", "live_rows", "dead_rows", "vacuumed_at", "analyzed_at")
     show(tables, columns, as_json=False)
-    typer.echo(
+    echo(
         f"database {decimal(found['database_bytes'])}, {found['connections']} connections, "
         f"{found['cache_hit_percent']} % of blocks from the cache, oldest transaction "
         f"{found['oldest_transaction_seconds'] or 0:.0f} s, transaction ids aged "

@@ -5,11 +5,12 @@ from typing import Annotated
 import typer
 
 from app import __version__
+from app.cli.output import echo
 
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"flows {__version__}")
+        echo(f"flows {__version__}")
         raise typer.Exit
 
 
