@@ -1,5 +1,8 @@
 """Filtering of PostgREST's responses: allowed headers, and errors that reveal no other data."""
 
+import re
+from typing import Any
+
 import orjson
 
 from app.errors import Unavailable
@@ -29,6 +32,11 @@ CANCELLED = "canceling statement due to user request"
 # that a view's check option refuses, which is a row of another ESCO.
 STATUSES = {"55000": 405, "44000": 403}
 
+# Errors quote the value that they are about, which may be as long as the body.
+MOST_ERROR_BYTES = 64 * 2**10
+MOST_ERROR_CHARACTERS = 1000
+ERROR_CODE = re.compile(rb'"code":"([A-Z0-9]+)"')
+
 
 def answer_headers(answer: UpstreamConnection, prefix: bytes) -> list[tuple[bytes, bytes]]:
     """Return the headers to send; URLs in them start with `prefix`, and the schema is flows."""
@@ -49,8 +57,11 @@ async def cleaned_error(answer: UpstreamConnection) -> tuple[int, bytes]:
     Unavailable if PostgREST itself cannot serve requests.
     """
     raw = b""
-    while piece := await answer.read():
+    while (piece := await answer.read()) and len(raw) <= MOST_ERROR_BYTES:
         raw += piece
+    if len(raw) > MOST_ERROR_BYTES:
+        # The rest is not read: only a value of the caller's own makes an error that long.
+        raw = _shortened(raw)
     try:
         error = orjson.loads(raw)
         code = str(error["code"])
@@ -64,4 +75,25 @@ async def cleaned_error(answer: UpstreamConnection) -> tuple[int, bytes]:
         raise Unavailable("The query was cancelled.")
     if code not in HARMLESS and code != "P0001" and not code.startswith("PT"):
         error |= {"details": None, "hint": None}
+    error |= {name: _cut(error.get(name)) for name in ("message", "details", "hint")}
     return STATUSES.get(code, answer.status), orjson.dumps(error)
+
+
+def _cut(text: Any) -> Any:
+    """Return a text without what is beyond `MOST_ERROR_CHARACTERS`."""
+    if isinstance(text, str) and len(text) > MOST_ERROR_CHARACTERS:
+        return text[:MOST_ERROR_CHARACTERS] + " …"
+    return text
+
+
+def _shortened(raw: bytes) -> bytes:
+    """Return an error of the same code whose message is not the long one."""
+    code = ERROR_CODE.search(raw)
+    return orjson.dumps(
+        {
+            "code": code[1].decode() if code else "22000",
+            "details": None,
+            "hint": None,
+            "message": "A value of the request is invalid, and too long to be shown",
+        }
+    )

@@ -216,6 +216,19 @@ def test_a_violated_constraint_tells_no_value(stack: Stack) -> None:
     assert serial not in answer.text
 
 
+@pytest.mark.parametrize("size", [5_000, 30_000_000])
+def test_68_a_long_value_does_not_come_back(stack: Stack, size: int) -> None:
+    body = {"id": "x" * size, "esco": stack.contract["escos"]["wlce"]["id"], "name": "long"}
+    with stack.client("wlce", "write") as client:
+        answer = client.post("/rest/v1/sites_new", json=body)
+        assert (answer.status_code, answer.json()["code"]) == (400, "22P02")
+        assert set(answer.json()) == {"code", "message", "details", "hint"}
+        assert len(answer.content) < 2_000
+        asked = client.get(f"/rest/v1/sites_new?id=eq.{'x' * 10_000}")
+        assert (asked.status_code, asked.json()["code"]) == (400, "22P02")
+        assert len(asked.content) < 2_000
+
+
 def test_what_is_too_large_is_refused_before_it_is_read(stack: Stack) -> None:
     with stack.client("wlce", "write") as client:
         long_url = client.get("/rest/v1/escos?name=eq." + "x" * 17_000)
