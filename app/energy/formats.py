@@ -21,6 +21,8 @@ MEDIA_TYPES: dict[FormatName, str] = {
     "csv": "text/csv",
     "ndjson": "application/x-ndjson",
 }
+# Characters at which spreadsheets take the content of a cell for a formula.
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +47,11 @@ class Format:
             return self.missing
         if self.name != "csv":
             return orjson.dumps(value).decode()
+        if value.startswith(FORMULA_STARTS):
+            value = "'" + value  # by which a spreadsheet knows a text
         written = io.StringIO()
-        csv.writer(written, lineterminator="").writerow([value])
-        return written.getvalue()
+        csv.writer(written).writerow([value])  # quotes the ends of lines that are its own
+        return written.getvalue().removesuffix("\r\n")
 
     def number(self, value: object) -> str:
         """Return a number unchanged, a decimal as PostgreSQL wrote it; None is a missing value."""
