@@ -10,6 +10,7 @@ import polars as pl
 
 from app.ingest.faults import Refusals
 from app.ingest.options import ImportOptions
+from app.ingest.times import day_in_utc, in_utc
 
 AROUND = timedelta(hours=3)  # further from a clock change than any clock moves
 Place = dict[str, Any]  # a row of a frame
@@ -55,7 +56,7 @@ class Clocks:
             if near.any():
                 self._aside.append(cells.filter(near))
                 cells = cells.filter(~near.fill_null(value=False))
-        cells = cells.with_columns(instant=pl.col("at").fill_null(self._instant("wall")))
+        cells = cells.with_columns(instant=pl.col("at").fill_null(self._utc(pl.col("wall"))))
         if self._end and self._span < timedelta(days=1):
             # The interval that ends as clocks go forward may be labelled with the skipped time.
             before = self._utc(pl.col("wall") - self._span) + self._span
@@ -142,13 +143,9 @@ class Clocks:
                 self._repeats[day] = zone is not None and _goes_back(day, zone)
         return [day for day, repeats in self._repeats.items() if repeats]
 
-    def _instant(self, name: str) -> pl.Expr:
-        return self._utc(pl.col(name))
-
     def _utc(self, wall: pl.Expr) -> pl.Expr:
-        return wall.dt.replace_time_zone(
-            self._name, ambiguous="earliest", non_existent="null"
-        ).dt.convert_time_zone("UTC")
+        of_days = self._span >= timedelta(days=1)
+        return day_in_utc(wall, self._name) if of_days else in_utc(wall, self._name)
 
     def _without_skipped(self, cells: pl.DataFrame) -> pl.DataFrame:
         missing = pl.col("instant").is_null()
@@ -165,11 +162,9 @@ class Clocks:
         """Add `start` and `stop`: a day is one of the zone, with 23 to 25 hours."""
         span = self._span
         if self._zone is not None and span >= timedelta(days=1):
-            local = (
-                pl.col("instant")
-                .dt.convert_time_zone(self._name or "UTC")
-                .dt.replace_time_zone(None)
-            )
+            # A day that begins at 01:00, its midnight being skipped, ends at 24:00 all the same.
+            shown = pl.col("instant").dt.convert_time_zone(self._name or "UTC")
+            local = pl.col("wall").fill_null(shown.dt.replace_time_zone(None))
             other = self._utc(local - span if self._end else local + span)
         else:
             length = pl.duration(minutes=pl.col("minutes").fill_null(span // timedelta(minutes=1)))

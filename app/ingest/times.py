@@ -74,14 +74,9 @@ def _numbered(cells: pl.DataFrame, options: ImportOptions, refusals: Refusals) -
     """Replace the dates of cells with a `number` by the times of these intervals of the day."""
     numbered = pl.col("number").is_not_null()
     zone = options.timezone
-
-    def midnight(day: pl.Expr) -> pl.Expr:
-        local = day.dt.replace_time_zone(zone, ambiguous="earliest", non_existent="null")
-        return local.dt.convert_time_zone("UTC")
-
     length = pl.duration(minutes=row_minutes(options))
-    start = midnight(pl.col("wall")) + (pl.col("number") - 1) * length
-    stop = midnight(pl.col("wall") + timedelta(days=1))
+    start = day_in_utc(pl.col("wall"), zone) + (pl.col("number") - 1) * length
+    stop = day_in_utc(pl.col("wall") + timedelta(days=1), zone)
     cells = cells.with_columns(begins=start, fits=(pl.col("number") >= 1) & (start < stop))
     cells = refusals.take(
         cells,
@@ -93,6 +88,18 @@ def _numbered(cells: pl.DataFrame, options: ImportOptions, refusals: Refusals) -
         at=pl.when(numbered).then(label).otherwise(pl.col("at")),
         wall=pl.when(numbered).then(None).otherwise(pl.col("wall")),
     ).drop("begins", "fits")
+
+
+def in_utc(wall: pl.Expr, zone: str | None) -> pl.Expr:
+    """Return wall-clock times in UTC: null if skipped, the first of the two if repeated."""
+    local = wall.dt.replace_time_zone(zone, ambiguous="earliest", non_existent="null")
+    return local.dt.convert_time_zone("UTC")
+
+
+def day_in_utc(start: pl.Expr, zone: str | None) -> pl.Expr:
+    """Return the starts of days in UTC; where a clock skips one, the moment at which it does."""
+    second = timedelta(seconds=1)
+    return in_utc(start, zone).fill_null(in_utc(start - second, zone) + second)
 
 
 def _within_calendar(cells: pl.DataFrame, refusals: Refusals) -> pl.DataFrame:

@@ -92,6 +92,18 @@ def test_hours_are_spread_only_when_told_and_are_estimates() -> None:
     assert all(row["estimated"] for row in found.rows)
 
 
+def test_a_day_whose_midnight_a_clock_change_skips_begins_at_the_change() -> None:
+    days = "".join(f"2024-03-{day:02},{day}\n" for day in range(9, 12))
+    found = read(f"time,use\n{days}", timezone="America/Havana", interval="1d", spread="even")
+    assert found.refused == []
+    assert [round(sum(row["import"] for row in found.rows if row["line"] == line), 6)
+            for line in (2, 3, 4)] == [9, 10, 11]  # fmt: skip
+    starts = [at for at in found.starts if at.endswith(" 05:00")]
+    assert starts == ["03-09 05:00", "03-10 05:00", "03-11 05:00"]
+    assert len(found.rows) == 48 + 46 + 48
+    assert len(set(found.starts)) == len(found.rows)
+
+
 @pytest.mark.parametrize(("day", "halves"), [("03-31", 46), ("06-01", 48), ("10-27", 50)])
 def test_a_day_is_spread_over_its_half_hours_without_losing_a_watt_hour(
     day: str, halves: int
