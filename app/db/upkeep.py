@@ -105,12 +105,12 @@ class Upkeep:
 
 def analyze(admin_url: str, progress: UpkeepProgress) -> list[Upkeep]:
     """Collect the planner's statistics of each table; readers and writers go on."""
-    return _each(admin_url, "analyze {}", TABLES, progress)
+    return _each_table(admin_url, "analyze {}", progress)
 
 
 def vacuum(admin_url: str, progress: UpkeepProgress) -> list[Upkeep]:
     """Free the space of deleted rows of each table, and analyze it; readers and writers go on."""
-    return _each(admin_url, "vacuum (analyze) {}", TABLES, progress)
+    return _each_table(admin_url, "vacuum (analyze) {}", progress)
 
 
 def reindex(admin_url: str, progress: UpkeepProgress) -> list[Upkeep]:
@@ -122,7 +122,12 @@ def reindex(admin_url: str, progress: UpkeepProgress) -> list[Upkeep]:
         for left in connection.execute(UNFINISHED).fetchall():
             name = sql.Identifier(left["schema"], left["name"])
             connection.execute(sql.SQL("drop index concurrently if exists {}").format(name))
-    return _each(admin_url, "reindex table concurrently {}", LEAVES, progress)
+        installed = connection.execute(
+            "select from pg_extension where extname = 'timescaledb'"
+        ).fetchone()
+        found = connection.execute(HYPERTABLES).fetchall() if installed is not None else []
+        tables = connection.execute(LEAVES.encode(), ([row["format"] for row in found],)).fetchall()
+        return list(_steps(connection, "reindex table concurrently {}", tables, progress))
 
 
 def prune_rows(admin_url: str) -> list[tuple[str, int]]:
@@ -142,25 +147,18 @@ def sizes(admin_url: str) -> dict[str, Any]:
         return health | {"tables": connection.execute(SIZES).fetchall()}
 
 
-def _each(admin_url: str, statement: str, query: str, progress: UpkeepProgress) -> list[Upkeep]:
+def _each_table(admin_url: str, statement: str, progress: UpkeepProgress) -> list[Upkeep]:
     with psycopg.connect(admin_url, autocommit=True, row_factory=dict_row) as connection:
-        return list(_steps(connection, statement, query, progress))
+        tables = connection.execute(TABLES).fetchall()
+        return list(_steps(connection, statement, tables, progress))
 
 
 def _steps(
     connection: psycopg.Connection[dict[str, Any]],
     statement: str,
-    query: str,
+    tables: list[dict[str, Any]],
     progress: UpkeepProgress,
 ) -> Iterator[Upkeep]:
-    parameters: tuple[Any, ...] = ()
-    if "%s" in query:
-        installed = connection.execute(
-            "select from pg_extension where extname = 'timescaledb'"
-        ).fetchone()
-        found = connection.execute(HYPERTABLES).fetchall() if installed is not None else []
-        parameters = ([row["format"] for row in found],)
-    tables = connection.execute(query.encode(), parameters).fetchall()
     for done, table in enumerate(tables):
         name = f"{table['schema']}.{table['name']}"
         progress(name, done, len(tables))
