@@ -1,8 +1,9 @@
 """Route templates for the metrics' labels: one of few values, whatever callers request."""
 
-import re
 from collections.abc import Iterable
 from functools import lru_cache
+
+from starlette.routing import compile_path
 
 REST = "/rest/v1/"
 UNMATCHED = "unmatched"
@@ -16,7 +17,7 @@ class RouteTemplates:
         """Take templates as of FastAPI: `/admin/clients/{id}`, `{rest:path}` for several parts."""
         found = list(dict.fromkeys(templates))
         self._exact = {template: template for template in found if "{" not in template}
-        self._patterns = [(_pattern(text), _without_kind(text)) for text in found if "{" in text]
+        self._patterns = [compile_path(template)[:2] for template in found if "{" in template]
         # Without the cache a path with an id costs a comparison with each pattern.
         self.find = lru_cache(maxsize=CACHED_PATHS)(self._find)
 
@@ -36,15 +37,3 @@ def _of_postgrest(target: str) -> str:
     if target.startswith("rpc/"):
         return f"{REST}rpc/{{function}}"
     return f"{REST}{{relation}}" if target else REST
-
-
-def _pattern(template: str) -> re.Pattern[str]:
-    parts = re.split(r"\{\w+(:path)?\}", template)
-    text = re.escape(parts[0])
-    for kind, literal in zip(parts[1::2], parts[2::2], strict=True):
-        text += (".*" if kind else "[^/]+") + re.escape(literal)
-    return re.compile(text)
-
-
-def _without_kind(template: str) -> str:
-    return template.replace(":path}", "}")
