@@ -15,8 +15,8 @@ HALF_HOUR_MINUTES = 30
 def check_times(cells: pl.DataFrame, options: ImportOptions, refusals: Refusals) -> pl.DataFrame:
     """Refuse times outside the bounds, and such as are not on the file's interval."""
     start = pl.col("start")
-    now = pl.lit(_now())
-    outside = (start < EARLIEST_TIME) | (start >= LATEST_TIME) | (start > now + AHEAD)
+    latest = datetime.now(UTC) + AHEAD
+    outside = (start < EARLIEST_TIME) | (start >= LATEST_TIME) | (start > latest)
     cells = refusals.take(cells, outside, lambda row: describe_time(row["time"], row["start"]))
     if options.reads:
         return cells
@@ -64,7 +64,3 @@ def to_half_hours(cells: pl.DataFrame, options: ImportOptions) -> pl.DataFrame:
 def interval_name(minutes: int) -> str:
     """Return an interval as the option names it, or in minutes."""
     return INTERVAL_NAMES.get(minutes, f"{minutes} minutes")
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)

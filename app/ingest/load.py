@@ -169,14 +169,9 @@ class Loader:
         self._parts |= bool((half_hours["minutes"] < HALF_HOUR // MINUTE).any())
         for key in half_hours["key"].unique():
             self._keys.setdefault(key, len(self._keys))
-        numbers = pl.DataFrame(
-            {"key": list(self._keys), "number": list(self._keys.values())},
-            schema={"key": pl.String, "number": pl.Int32},
+        numbered = half_hours.with_columns(
+            number=pl.col("key").replace_strict(self._keys, return_dtype=pl.Int32)
         )
-        if len(self._keys) == 1:
-            numbered = half_hours.with_columns(number=pl.lit(0))
-        else:
-            numbered = half_hours.join(numbers, on="key", how="left", nulls_equal=True)
         rows = numbered.select(
             "line", "number", "timestamp", *ENERGY_COLUMNS,
             "minutes", "estimated",

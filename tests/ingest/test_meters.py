@@ -10,32 +10,16 @@ import pytest
 
 from tests.conftest import Stack
 from tests.ingest.command import Admin, run_import, stored
+from tests.ingest.conftest import new_meter
 
 HEADER = "time,meter,use\n"
 
 
 @pytest.fixture
-def second(stack: Stack, home: dict[str, str], admin: Admin) -> Iterator[dict[str, str]]:
-    """A second meter with a register of the home's ESCO, removed afterwards."""
-    ids = {"meter": str(uuid4()), "register": str(uuid4()), "esco": home["esco"]}
-    ids["serial"] = f"SECOND-{ids['meter'][:8]}"
-    for statement in (
-        "insert into flows.meter_registry (id, serial, name, esco)"
-        " values (%(meter)s, %(serial)s, 'Second', %(esco)s)",
-        "insert into flows.meter_registers (register_id, meter_id, element)"
-        " values (%(register)s, %(meter)s, 'A')",
-    ):
-        admin.execute(statement, ids)
-    admin.commit()
-    yield ids
-    admin.rollback()
-    for statement in (
-        "delete from flows.register_interval_hh where register_id = %(register)s",
-        "delete from flows.meter_registers where meter_id = %(meter)s",
-        "delete from flows.meter_registry where id = %(meter)s",
-    ):
-        admin.execute(statement, ids)
-    admin.commit()
+def second(stack: Stack, admin: Admin) -> Iterator[dict[str, str]]:
+    """A second meter of wlce with a register, removed afterwards."""
+    with new_meter(stack, admin, "Second") as ids:
+        yield ids
 
 
 def rows(meter: str, value: float, hours: int = 2) -> str:
