@@ -214,9 +214,9 @@ def send(stack: Stack, token: str, method: str, target: str, headers: dict[str, 
     raw = "\r\n".join([f"{method} {target} HTTP/1.1", *lines, "", ""]).encode() + (body or b"")
     with socket.create_connection((url.hostname, url.port), timeout=10) as bare:
         bare.sendall(raw)
-        answer = http.client.HTTPResponse(bare, method=method)
-        answer.begin()
-        return httpx.Response(answer.status, headers=answer.getheaders(), content=answer.read())
+        with http.client.HTTPResponse(bare, method=method) as answer:
+            answer.begin()
+            return httpx.Response(answer.status, headers=answer.getheaders(), content=answer.read())
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case[0]} {case[4]}")
