@@ -17,6 +17,7 @@ UNREAD_BYTES = 256 * 2**10
 # With 64 KB a long response costs a third more; sharing one buffer saves nothing measurable.
 BUFFER_BYTES = 256 * 2**10
 NO_BUFFER = memoryview(bytearray())
+FRAMING = frozenset((b"content-length", b"transfer-encoding"))
 
 
 class UpstreamLost(Exception):  # noqa: N818  (callers turn it into a response)
@@ -121,6 +122,8 @@ class UpstreamConnection(asyncio.BufferedProtocol):
 
     async def _send(self, head: bytes, body: AsyncGenerator[bytes, None], *, chunked: bool) -> None:
         async for piece in body:
+            if not self.open:  # closed while the client was sending
+                return
             self._transport.write(head + (_chunk(piece) if chunked else piece))
             head = b""  # it was sent with the first piece
             while self._writing_paused and not self.status:
@@ -128,6 +131,8 @@ class UpstreamConnection(asyncio.BufferedProtocol):
             if self.status or self.state is ConnectionState.CLOSED:
                 self._must_close = True  # the body remains incomplete
                 return
+        if not self.open:
+            return
         if rest := head + (b"0\r\n\r\n" if chunked else b""):
             self._transport.write(rest)
 
@@ -242,7 +247,9 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         self.status, self.headers = status, self._incoming
         self._incoming = []  # trailers are not passed on
         if self._head_only:
-            self._must_close |= (b"connection", b"close") in self.headers
+            # Without a length PostgREST marks the end by closing the connection.
+            framed = any(name in FRAMING for name, _ in self.headers)
+            self._must_close |= (b"connection", b"close") in self.headers or not framed
             self.state = ConnectionState.ANSWERED
 
     def on_body(self, body: bytes) -> None:

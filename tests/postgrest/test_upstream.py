@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+import uvloop
 
 from app.postgrest.connection import (
     ConnectionState,
@@ -129,7 +130,6 @@ def test_every_way_a_body_ends_leaves_the_connection_usable(ending: str) -> None
     [
         ("HEAD", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n"),
         ("HEAD", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"),
-        ("HEAD", b"HTTP/1.1 200 OK\r\n\r\n"),
         ("GET", b"HTTP/1.1 204 No Content\r\n\r\n"),
         ("GET", b"HTTP/1.1 304 Not Modified\r\nContent-Length: 9\r\n\r\n"),
     ],
@@ -146,6 +146,50 @@ def test_an_answer_without_a_body_leaves_the_connection_usable(method: str, head
             assert server.connections == 1
 
     asyncio.run(run())
+
+
+def test_a_connection_that_postgrest_closes_after_a_head_takes_no_other_request() -> None:
+    """It says so with no header, and a write on that connection would be lost."""
+
+    async def run() -> None:
+        head = b"HTTP/1.1 200 OK\r\nContent-Range: */0\r\n\r\n"
+        async with upstream(answering(head, OK), answering(OK)) as (pool, server):
+            pool.release(await pool.ask("HEAD", "/", {}))
+            answer = await pool.ask("POST", "/", {}, pieces(b"ab"))
+            assert await body_of(answer) == b"ok"
+            pool.release(answer)
+            assert server.connections == 2
+
+    asyncio.run(run())
+
+
+def test_a_connection_that_ends_while_a_client_sends_is_lost_and_nothing_crashes() -> None:
+    async def run() -> None:
+        begun, ended = asyncio.Event(), asyncio.Event()
+
+        async def slow() -> AsyncGenerator[bytes, None]:
+            begun.set()
+            await ended.wait()
+            yield b"ab"
+
+        async def end(reader: Reader, writer: Writer) -> None:
+            await answering(OK)(reader, writer)
+            await begun.wait()
+
+        async with upstream(end) as (pool, _):
+            kept = await pool.ask("GET", "/", {})
+            assert await body_of(kept) == b"ok"
+            pool.release(kept)
+            asking = asyncio.create_task(pool.ask("POST", "/", {}, slow()))
+            while kept.open:  # noqa: ASYNC110  (it has no event to wait for)
+                await asyncio.sleep(0)
+            ended.set()
+            with pytest.raises(UpstreamLost):
+                await asking
+
+    # As in the gateway: asyncio's own loop lets a closed transport be written to.
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(asyncio.wait_for(run(), 30))
 
 
 async def answer_once_then_hang_up(reader: Reader, writer: Writer) -> None:
