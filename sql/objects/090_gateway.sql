@@ -136,8 +136,13 @@ begin
     perform set_config(
         'pgrst.jwt_secret',
         (
-            select jsonb_build_object('keys', jsonb_agg(k.public_jwk))::text
-            from gateway.signing_key as k where k.verifies_until is null or k.verifies_until > now()
+            select jsonb_build_object('keys', coalesce(jsonb_agg(k.public_jwk), '[]'))::text
+            from gateway.signing_key as k
+            where (k.verifies_until is null or k.verifies_until > now())
+                -- PostgREST refuses every token where one of the keys cannot be read.
+                and k.public_jwk ->> 'kty' = 'RSA'
+                and k.public_jwk ->> 'n' ~ '^[A-Za-z0-9_-]+$'
+                and k.public_jwk ->> 'e' ~ '^[A-Za-z0-9_-]+$'
         ),
         true
     );

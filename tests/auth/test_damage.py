@@ -83,10 +83,11 @@ def test_70_a_damaged_key_beside_a_good_one_stops_nobody(
     )
     try:
         wait_until(lambda: ready(own)[1]["detail"])
-        status, component = ready(own)
+        status, component = ready(own)  # asked of PostgREST too, with a fresh token
         assert (status, component["status"]) == (200, "ok")
         assert other.kid in component["detail"]
         with own.client("wlce") as reader:
             assert reader.get("/v1/latest").status_code == 200
+            assert reader.get("/rest/v1/escos").status_code == 200
     finally:
         database.execute("delete from gateway.signing_key where kid = %s", (other.kid,))
