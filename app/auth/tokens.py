@@ -22,6 +22,10 @@ CACHED_TOKENS = 10_000
 TENANT_ROLES = frozenset({"flows", "public_backend"})
 OPERATOR = "operator"
 NAMES = ("jti", "client_id", "role")  # claims that must be non-empty text
+# No ESCO has this id: a token for it can read the schema but no rows.
+NO_ESCO = uuid.UUID(int=0)
+OWN_CLIENT = "flows-gateway"
+OWN_SECONDS = 60
 ROLES = TENANT_ROLES | {"grafanareader", OPERATOR}
 
 
@@ -68,6 +72,13 @@ def issue(
         claims |= {"esco": str(grant.esco), "esco_code": grant.esco_code}
     headers = {"kid": key.kid, "typ": TOKEN_TYPE}
     return jwt.encode(claims, key.private, algorithm=ALGORITHM, headers=headers)
+
+
+def issue_own(key: SigningKey, issuer: str, role: str) -> str:
+    """Return a short-lived token with which the gateway itself asks PostgREST; it reads no rows."""
+    esco = NO_ESCO if role in TENANT_ROLES else None
+    grant = Grant(OWN_CLIENT, role, esco, None, ("read", "write"))
+    return issue(key, issuer, grant, seconds=OWN_SECONDS)
 
 
 class TokenVerifier:

@@ -10,6 +10,7 @@ from psycopg_pool import PoolTimeout
 from pydantic import BaseModel
 
 from app.app_state import Services, ServicesDep
+from app.auth.tokens import issue_own
 from app.db.schema import DATABASE_VERSION, NO_VERSION, mismatch, program_version
 from app.db.session import Connection
 from app.db.status import LACKS
@@ -18,6 +19,9 @@ from app.errors import Unavailable
 router = APIRouter(tags=["operations"])
 
 PROBE_SECONDS = 2.0
+# A function that every version of the schema has; it finds no ESCO for the gateway's own token.
+PROBE_PATH = "/rpc/current_esco?select=code"
+PROBE_ROLE = "public_backend"
 
 
 class Live(BaseModel):
@@ -130,7 +134,27 @@ async def _version(connection: Connection) -> tuple[int, int]:
 
 
 async def _postgrest(services: Services) -> Component:
-    # Without a token PostgREST answers 401 once its schema cache is loaded, and 503 before.
+    """Ask PostgREST as a client would: its schema cache, its login and its keys have to work."""
+    settings = services.settings
+    try:
+        token = issue_own(services.keys.current(), settings.base_url, PROBE_ROLE)
+    except Unavailable:
+        return await _postgrest_without_token(services)
+    try:
+        answer = await services.postgrest.head(
+            PROBE_PATH, headers={"Authorization": f"Bearer {token}"}, timeout=PROBE_SECONDS
+        )
+    except httpx.HTTPError:
+        return Component(status="down", detail="does not answer")
+    if answer.status_code == 401:
+        return Component(status="down", detail="refuses a fresh token")
+    if answer.status_code != 200:
+        return Component(status="down", detail=f"answers {answer.status_code}")
+    return Component(status="ok")
+
+
+async def _postgrest_without_token(services: Services) -> Component:
+    """Ask PostgREST while no key signs, which is the state of another component: 401 is well."""
     try:
         answer = await services.postgrest.head("/", timeout=PROBE_SECONDS)
     except httpx.HTTPError:

@@ -12,7 +12,6 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
-from uuid import UUID
 
 import httpx
 import orjson
@@ -20,7 +19,7 @@ import psycopg
 from psycopg_pool import PoolTimeout
 
 from app.app_state import Services
-from app.auth.tokens import OPERATOR, TENANT_ROLES, Grant, issue
+from app.auth.tokens import OPERATOR, issue_own
 from app.errors import Unavailable
 from app.openapi.document import Frame, build
 from app.openapi.facts import Facts, parse
@@ -29,10 +28,7 @@ logger = logging.getLogger(__name__)
 
 REFRESH_SECONDS = 2.0
 ASK_SECONDS = 3.0
-TOKEN_SECONDS = 60
 PUBLIC_ROLE = "public_backend"
-# No ESCO has this id: a token for it can read the schema but no rows.
-NO_ESCO = UUID(int=0)
 # Operators have no role in the database, so their document contains the gateway's routes alone.
 NO_SWAGGER = b'{"definitions": {}, "paths": {}}'
 NO_CATALOGUE: Mapping[str, Any] = {"relations": {}, "functions": {}}
@@ -123,8 +119,6 @@ async def _read_catalogue(services: Services, role: str) -> Mapping[str, Any]:
 
 async def _read_swagger(services: Services, role: str) -> bytes:
     """Fetch PostgREST's Swagger as the role, with a token that is used for nothing else."""
-    esco = NO_ESCO if role in TENANT_ROLES else None
-    grant = Grant("flows-gateway", role, esco, None, ("read", "write"))
-    token = issue(services.keys.current(), services.settings.base_url, grant, seconds=TOKEN_SECONDS)
+    token = issue_own(services.keys.current(), services.settings.base_url, role)
     answer = await services.postgrest.get("/", headers={"Authorization": f"Bearer {token}"})
     return answer.raise_for_status().content

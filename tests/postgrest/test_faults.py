@@ -308,8 +308,54 @@ def asks_in_vain(client: httpx.Client) -> bool:
         answer = client.get("/rest/v1/regions", timeout=2)
     except httpx.ReadTimeout:
         return False
-    assert answer.json()["code"] == "57014"
+    assert (answer.status_code, answer.json()["code"]) == (504, "57014")
     return True
+
+
+def test_a_deadlock_is_a_503_to_be_repeated(parts: Parts) -> None:
+    """Real 40001 may be tried again by PostgREST itself, 40P01 never is."""
+    with psycopg.connect(parts.contract["database_url"], autocommit=True) as connection:
+        connection.execute(
+            "create function api.collides() returns int language plpgsql as $$ begin"
+            " raise sqlstate '40P01'; end $$"
+        )
+        connection.execute("grant execute on function api.collides() to public_backend")
+        connection.execute("notify pgrst, 'reload schema'")
+        try:
+            with parts.client() as client:
+                path = "/rest/v1/rpc/collides"
+                answer = wait_until(lambda: (a := client.post(path)).status_code != 404 and a)
+                assert_unavailable(answer)
+                assert "send it again" in answer.json()["detail"]
+        finally:
+            connection.execute("drop function api.collides()")
+            connection.execute("notify pgrst, 'reload schema'")
+
+
+def postgrest_component(client: httpx.Client) -> tuple[int, str]:
+    """Return the status of /ready, and PostgREST's in it."""
+    answer = client.get("/ready")
+    return answer.status_code, answer.json()["components"]["postgrest"]["status"]
+
+
+def test_ready_knows_whether_postgrest_can_log_in(parts: Parts) -> None:
+    with (
+        psycopg.connect(parts.contract["database_url"], autocommit=True) as connection,
+        parts.client() as client,
+    ):
+        assert postgrest_component(client) == (200, "ok")
+        connection.execute("alter role authenticator nologin")
+        try:
+            connection.execute(
+                "select pg_terminate_backend(pid) from pg_stat_activity"
+                " where usename = 'authenticator'"
+            )
+            wait_until(lambda: postgrest_component(client) == (503, "down"))
+            assert_unavailable(client.get("/rest/v1/escos"))
+        finally:
+            connection.execute("alter role authenticator login")
+        wait_until(lambda: postgrest_component(client) == (200, "ok"))
+        wait_until(lambda: client.get("/rest/v1/escos").status_code == 200)
 
 
 SLOW = "create or replace function api.nap(seconds float) returns setof int language plpgsql as"

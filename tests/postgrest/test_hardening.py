@@ -188,13 +188,18 @@ def test_a_method_that_postgrest_does_not_know_is_refused(stack: Stack, method: 
     assert answer.json()["code"] == "method_not_allowed"
 
 
+NAMES_HINT = "GET /openapi.json with this token lists the names that it may use"
+
+
 def test_a_misspelt_relation_or_column_names_no_other(stack: Stack) -> None:
     misspelt = ("meter_registr", "rpc/current_esc", "escos?select=cod", "escos?select=site(id)",
                 "meter_registry?select=registers(*)")  # fmt: skip
     with stack.client("wlce") as client:
         for target in misspelt:
             error = client.get(f"/rest/v1/{target}").json()
-            assert (error["details"], error["hint"]) == (None, None), target
+            assert error["hint"] == NAMES_HINT, target
+            told = f"{error['message']} {error['details']}"
+            assert not re.search(r"\bapi\b|meter_registry'?\"? instead|current_esco|\bcode\b", told)
         telling = client.get(
             "/rest/v1/escos?code=eq.none", headers={"Accept": "application/vnd.pgrst.object+json"}
         ).json()
@@ -273,6 +278,9 @@ def test_no_token_and_no_filter_reaches_a_log(stack: Stack) -> None:
     token = stack.contract["escos"]["wlce"]["read_token"]
     with stack.client("wlce") as client:
         client.get("/rest/v1/meter_registry?serial=eq.SECRETSERIAL", headers={"apikey": token})
+        # Nor one of those that PostgREST refuses, or fails to answer.
+        for refused in ("serial=no.SECRETSERIAL", "nothing=eq.SECRETSERIAL", "id=eq.SECRETSERIAL"):
+            assert client.get(f"/rest/v1/meter_registry?{refused}").status_code == 400
     for name in ("gateway", "postgrest"):
         log = (stack.home / "logs" / f"{name}.log").read_text()
         assert token not in log
