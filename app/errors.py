@@ -11,6 +11,10 @@ import psycopg
 from psycopg_pool import PoolClosed
 
 PROBLEM_JSON = "application/problem+json"
+# PostgreSQL ended one of two transactions that could not both be carried out: a serialization
+# failure, a deadlock. Nothing of it was done, and it can be repeated.
+COLLISIONS = frozenset({"40001", "40P01"})
+COLLISION = "The request collided with another and changed nothing; send it again."
 
 
 class Problem(Exception):  # noqa: N818  (RFC 9457 calls it a problem)
@@ -159,6 +163,7 @@ class RestError(Exception):
     status: ClassVar[int]
     code: ClassVar[str]
     message: ClassVar[str]
+    hint: ClassVar[str | None] = None
 
     def __init__(self, details: str | None = None) -> None:
         super().__init__(self.message)
@@ -167,7 +172,12 @@ class RestError(Exception):
     @property
     def body(self) -> dict[str, str | None]:
         """The members of the JSON response."""
-        return {"code": self.code, "message": self.message, "details": self.details, "hint": None}
+        return {
+            "code": self.code,
+            "message": self.message,
+            "details": self.details,
+            "hint": self.hint,
+        }
 
 
 class EstimateError(RestError):
@@ -182,6 +192,20 @@ class PreferenceError(RestError):
 
     status, code = 400, "PGRST122"
     message = "Invalid preferences given with handling=strict"
+
+
+class LimitedWriteError(RestError):
+    """A PATCH or DELETE with limit or offset, which PostgREST 13 and later ignore on writes."""
+
+    status, code = 400, "PGRST114"
+    message = "limit and offset are not allowed for PATCH and DELETE"
+    hint = (
+        "Every row that matches the filters would change. Read the keys first, with GET, order and "
+        "limit, and name them: id=in.(…)"
+    )
+
+    def __init__(self) -> None:
+        super().__init__("A write changes all rows that match its filters")
 
 
 class SchemaError(RestError):
@@ -223,6 +247,8 @@ def from_database(error: Exception) -> Problem:
             return Timeout()
         if isinstance(error, psycopg.errors.InsufficientPrivilege):
             return Forbidden()
+        if error.sqlstate in COLLISIONS:
+            return Unavailable(COLLISION)
         if error.sqlstate[:2] in ("08", "53", "57"):  # connection, resources, shutdown
             return Unavailable()
         return Problem()

@@ -3,6 +3,8 @@
 import fcntl
 import json
 import os
+import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -26,7 +28,9 @@ from hypothesis import settings as examples
 
 from app.auth.keys import load_keys
 from app.auth.tokens import Grant, issue
+from app.embedded.postgrest import VERSION, find_postgrest
 from tests.demo_home import copy_demo_home
+from tests.sixteen import sixteen
 
 STOP_SECONDS = 60
 PATIENCE_SECONDS = 120
@@ -34,7 +38,10 @@ MIDNIGHT = clock_time()
 # A busy machine takes an example's time several times over: that is no finding.
 examples.register_profile("tests", deadline=None)
 examples.load_profile("tests")
-STACK_FIXTURES = {"stack", "own", "parts", "kept", "large_stack", "fuzzed_stack", "strict"}
+STACK_FIXTURES = {
+    "stack", "stack_of_16", "either", "own", "parts", "kept", "large_stack", "fuzzed_stack",
+    "strict",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -44,6 +51,12 @@ class Stack:
     home: Path
     contract: dict[str, Any]
     process: subprocess.Popen[str]
+    program: Path  # of its PostgREST
+
+    @property
+    def postgrest(self) -> tuple[int, ...]:
+        """The version of its PostgREST, such as (12, 0, 2)."""
+        return postgrest_version(str(self.program))
 
     def client(self, esco: str | None, kind: str = "read") -> httpx.Client:
         """Return an HTTP client of the gateway with a token of the ESCO, or without a token."""
@@ -122,7 +135,8 @@ def running_stack(**settings: str) -> Iterator[Stack]:
         try:
             first = process.stdout.readline()
             assert first.startswith("ready http://"), f"the stack did not start: {first!r}"
-            yield Stack(home, json.loads((home / "demo.json").read_text()), process)
+            program = Path(settings.get("FLOWS_POSTGREST_BIN") or find_postgrest(home))
+            yield Stack(home, json.loads((home / "demo.json").read_text()), process, program)
         finally:
             process.terminate()
             process.communicate(timeout=STOP_SECONDS)
@@ -144,6 +158,32 @@ def stack() -> Iterator[Stack]:
     """The stack shared by all tests; each test leaves it as it was."""
     with running_stack() as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def stack_of_16(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """A stack in front of whose PostgREST a double speaks as 16."""
+    if "FLOWS_POSTGREST_BIN" in os.environ:
+        pytest.skip("the whole run is on the PostgREST of FLOWS_POSTGREST_BIN")
+    program = sixteen(tmp_path_factory.mktemp("sixteen"), find_postgrest(stack.home))
+    with running_stack(FLOWS_POSTGREST_BIN=str(program)) as running:
+        yield running
+
+
+@pytest.fixture(params=["stack", "stack_of_16"])
+def either(request: pytest.FixtureRequest) -> Stack:
+    """The shared stack, and the one whose PostgREST speaks as 16."""
+    chosen: Stack = request.getfixturevalue(request.param)
+    return chosen
+
+
+@cache
+def postgrest_version(program: str) -> tuple[int, ...]:
+    """Return the version of a PostgREST program, such as (12, 0, 2)."""
+    told = subprocess.run([program, "--version"], capture_output=True, text=True, check=True)
+    found = re.search(r"[0-9]+(\.[0-9]+)+", told.stdout + told.stderr)
+    assert found, told
+    return tuple(int(part) for part in found[0].split("."))
 
 
 def flows(stack: Stack, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
@@ -213,8 +253,13 @@ def machine(folder: Path, *, alone: bool) -> Iterator[None]:
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Print the engine of the run."""
+    """Print the engine and the PostgREST of the run."""
     binaries = os.environ.get("FLOWS_POSTGRES_BIN", "the embedded PostgreSQL")
     found = list((Path(binaries).parent / "lib").glob("timescaledb-*.so"))
     kept = "TimescaleDB" if found else "plain PostgreSQL (no TimescaleDB here)"
     terminalreporter.write_line(f"time series were kept by: {kept}")
+    program = os.environ.get("FLOWS_POSTGREST_BIN") or shutil.which("postgrest")
+    version = (
+        ".".join(map(str, postgrest_version(program))) if program else VERSION.partition("-")[0]
+    )
+    terminalreporter.write_line(f"tables were served by: PostgREST {version}")

@@ -224,6 +224,18 @@ def test_a_missing_npm_is_named_before_anything_starts(tmp_path: Path) -> None:
     assert "npm is not installed" in error_of(refused, tmp_path / "home")
 
 
+@pytest.mark.parametrize("given", ["", "nothing", "folder"])
+def test_a_postgrest_that_is_none_is_named_before_anything_starts(
+    tmp_path: Path, given: str
+) -> None:
+    (tmp_path / "folder").mkdir()
+    program = str(tmp_path / given) if given else ""
+    refused = up_without_postgrest(tmp_path / "home", tmp_path / "bin", FLOWS_POSTGREST_BIN=program)
+    # An empty one is none given, so npm is looked for.
+    told = f"FLOWS_POSTGREST_BIN is no executable file: {program}" if given else "npm is not"
+    assert told in error_of(refused, tmp_path / "home")
+
+
 def test_the_reason_is_npms_own(tmp_path: Path) -> None:
     npm = shutil.which("npm")
     assert npm

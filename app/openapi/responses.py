@@ -119,7 +119,8 @@ POSTGREST: dict[str, tuple[str, str, str, str]] = {
             "PGRST103", "Requested range not satisfiable"),
     "422": ("Unprocessable", "An argument has a value that is not allowed.",
             "PT422", "max_gap: must be more than 0 and at most 1 day"),
-    "500": ("InternalError", "The query took too long, or something failed.",
+    "500": ("InternalError", "Something failed.", "XX000", "internal error"),
+    "504": ("Timeout", "The query took too long; ask for less.",
             "57014", "canceling statement due to statement timeout"),
 }  # fmt: skip
 

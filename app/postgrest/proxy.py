@@ -19,11 +19,14 @@ from app.postgrest.cancel import QueryCanceller
 from app.postgrest.connection import UpstreamConnection, UpstreamLost, UpstreamSilent
 from app.postgrest.pool import Upstream
 from app.postgrest.request import PREFIX, build_upstream_request
-from app.postgrest.response import answer_headers, cleaned_error
+from app.postgrest.response import answer_headers, cleaned_error, error_headers
 from app.request_state import RequestState, request_state
 from app.settings import Settings
 
 logger = logging.getLogger(__name__)
+
+# PostgREST's status for an error: several relations or functions fit the request.
+AMBIGUOUS = 300
 
 
 class UpstreamCut(Exception):  # noqa: N818  (breaks off the transfer on purpose)
@@ -112,10 +115,12 @@ class RestProxy:
         state.upstream_seconds = time.perf_counter() - started
         try:
             pairs = answer_headers(answer, PREFIX)
-            if answer.status >= 400:
-                status, cleaned = await cleaned_error(answer)
-                await stream.answer(status, pairs, cleaned)
+            if answer.status >= 400 or answer.status == AMBIGUOUS:
+                refusal = await cleaned_error(answer)
+                pairs = error_headers(pairs, refusal.code)
+                await stream.answer(refusal.status, pairs, refusal.body)
             else:
+                _keep_cache_control(state, pairs)
                 await self._stream(stream, answer, pairs)
         except Unavailable:
             self._metrics.upstream_errors.labels("unavailable").inc()
@@ -146,3 +151,10 @@ class RestProxy:
             await stream.write(piece)
             piece = await answer.read()
         await stream.end()
+
+
+def _keep_cache_control(state: RequestState, pairs: list[tuple[bytes, bytes]]) -> None:
+    """Let a Cache-Control that SQL has set stand instead of the gateway's own."""
+    if any(name == b"cache-control" for name, _ in pairs):
+        own = state.response_headers
+        own[:] = [pair for pair in own if pair[0] != b"cache-control"]

@@ -2,13 +2,14 @@
 
 import re
 from functools import lru_cache
-from urllib.parse import unquote_to_bytes
+from urllib.parse import unquote_plus, unquote_to_bytes
 
 from starlette.types import Scope
 
 from app.errors import (
     BadRequest,
     EstimateError,
+    LimitedWriteError,
     MethodNotAllowed,
     PlanError,
     PreferenceError,
@@ -24,11 +25,17 @@ PROFILES = {b"flows": "api", b"api": "api"}
 # Dot and empty segments, encoded slashes and dots, parameters, backslashes, control characters.
 HOSTILE_PATH = re.compile(rb"//|/\.\.?(/|$)|%2e|%2f|%5c|%25|%00|[;\\\x00-\x20]", re.IGNORECASE)
 BEYOND_ASCII = re.compile(rb"%[89a-f]", re.IGNORECASE)
+# The preferences of PostgREST 12 to 16, which pass as they are written: a version that does not
+# know one refuses the request before it writes if `handling=strict` is set, and else ignores it.
 PREFERENCE = re.compile(
-    r"return=(representation|minimal|headers-only|none)|count=(exact|none)"
-    r"|resolution=(merge-duplicates|ignore-duplicates)|missing=default|params=single-object"
-    r"|handling=(strict|lenient)|timezone=[A-Za-z0-9_+/-]+|max-affected=[0-9]+|tx=(commit|rollback)"
+    r"return=(representation|minimal|headers-only)|count=(exact|none)"
+    r"|resolution=(merge-duplicates|ignore-duplicates)|missing=(default|null)|params=single-object"
+    r"|handling=(strict|lenient)|timezone=[A-Za-z0-9_+/:.-]+|max-affected=-?[0-9]+"
+    r"|tx=(commit|rollback)"
 )
+LIMITED_WRITES = frozenset({"PATCH", "DELETE"})
+# PostgREST splits a query at both.
+SEPARATORS = re.compile(rb"[&;]")
 ESTIMATE = re.compile(r"count\s*=\s*(planned|estimated)", re.IGNORECASE)
 
 
@@ -64,6 +71,8 @@ def build_upstream_request(scope: Scope) -> tuple[str, dict[str, str]]:
     if query := scope["query_string"]:
         if BEYOND_ASCII.search(query):
             _require_utf8(query)
+        if scope["method"] in LIMITED_WRITES:
+            _require_no_limit(query)
         target += "?" + query.decode("latin-1")
     return target, headers
 
@@ -78,7 +87,8 @@ def allowed_preferences(prefer: str) -> str:
         raise EstimateError()
     asked = [word.strip() for word in prefer.split(",") if word.strip()]
     known = [word for word in asked if PREFERENCE.fullmatch(word)]
-    if "handling=strict" in known and len(known) < len(asked):
+    handling = next((word for word in known if word.startswith("handling=")), None)
+    if handling == "handling=strict" and len(known) < len(asked):
         unknown = ", ".join(word for word in asked if word not in known)
         raise PreferenceError(f"Invalid preferences: {unknown}")
     return ", ".join(known)
@@ -90,3 +100,10 @@ def _require_utf8(query: bytes) -> None:
         unquote_to_bytes(query).decode()
     except UnicodeDecodeError:
         raise BadRequest("The query is not UTF-8.") from None
+
+
+def _require_no_limit(query: bytes) -> None:
+    """Raise LimitedWriteError for a query that limits the rows to change, not those embedded."""
+    for pair in SEPARATORS.split(query):
+        if unquote_plus(pair.partition(b"=")[0].decode("latin-1")) in ("limit", "offset"):
+            raise LimitedWriteError()

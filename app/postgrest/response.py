@@ -1,25 +1,44 @@
 """Filtering of PostgREST's responses: allowed headers, and errors that reveal no other data."""
 
 import re
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
-from app.errors import Unavailable
+from app.errors import COLLISION, COLLISIONS, Unavailable
 from app.postgrest.connection import UpstreamConnection
 
+# PostgREST's Vary is not among them: the gateway's own (app/http/rate_limit.py) lists all it names.
 RETURNED_HEADERS = frozenset(
-    b"allow content-length content-range content-type etag preference-applied retry-after"
-    b" www-authenticate".split()
+    b"allow content-length content-range content-type etag preference-applied proxy-status"
+    b" retry-after warning www-authenticate".split()
 )
+# Headers that only SQL sets (`response.headers`); any others of its, cookies above all, never pass.
+SQL_HEADERS = frozenset(b"content-disposition content-language last-modified link".split())
+# Directives of a Cache-Control that would let others have a response to a token.
+SHARED = re.compile(rb"^(public|private|s-maxage\b.*|proxy-revalidate)$", re.IGNORECASE)
 # Errors whose details and hint describe only the request: its syntax, its range or its number of
-# rows. With any other code they may name other relations, constraints or rows.
-# Source: https://docs.postgrest.org/en/v12/references/errors.html
+# rows, or the foreign keys and functions among which it has to choose. With any other code they may
+# name other relations, constraints or rows.
+# Source: https://docs.postgrest.org/en/v16/references/errors.html
 HARMLESS = {
     f"PGRST{number}"
-    for number in (*range(100, 104), 105, 108, 111, 112, *range(114, 121), 122, 123, 124, 126, 128,
-                   *range(301, 304))
+    for number in (*range(100, 104), 105, *range(108, 113), *range(114, 121), 122, 123, 124, 126,
+                   128, 201, 203, *range(301, 304))
 }  # fmt: skip
+# Errors of which one member repeats the request or is a fixed advice, while the other names what
+# the caller may not know: the most similar relation, or the candidates.
+HARMLESS_DETAILS = {"PGRST200", "PGRST202"}
+HARMLESS_HINTS = {"42883", "42725"}
+# The advice for a name that does not exist, instead of a hint that may name what others use. The
+# codes differ by version: 12 asks PostgreSQL for tables and columns that later ones look up.
+UNKNOWN_NAMES = {"42P01", "42703", "PGRST200", "PGRST202", "PGRST204", "PGRST205"}
+NAMES_HINT = "GET /openapi.json with this token lists the names that it may use"
+TIMEOUT_HINT = "Ask for less: a narrower filter, fewer columns or a shorter period"
+# Errors whose texts name the schema in which the relations are; clients know it as flows.
+NAMING = re.compile("PGRST|42|55|0A")
+INNER_SCHEMA = re.compile(r"(?<![\w.])api\.(?=[\w\"])|(?<=schema )(['\"]?)api\1(?!\w)")
 # Outages for which PostgREST does not answer 503: no free connection in its pool (504), keys not
 # reloaded from a lost database (500), connection lost during a query (400 without a code).
 OUTAGES = {"PGRST003", "PGRST300", ""}
@@ -28,31 +47,57 @@ OUTAGES = {"PGRST003", "PGRST300", ""}
 # signal for an abandoned query came too late. Nothing was done, and the request can be repeated.
 CANCELLED = "canceling statement due to user request"
 
-# Corrected statuses: PostgREST answers 500 for a view that cannot be written, and 400 for a row
-# that a view's check option refuses, which is a row of another ESCO.
-STATUSES = {"55000": 405, "44000": 403}
+# Corrected statuses: PostgREST answers 500 for a view that cannot be written and for a query that
+# takes too long, and 400 for a row that a view's check option refuses, which is a row of another
+# ESCO.
+STATUSES = {"55000": 405, "57014": 504, "44000": 403}
 
 # Errors quote the value that they are about, which may be as long as the body.
 MOST_ERROR_BYTES = 64 * 2**10
 MOST_ERROR_CHARACTERS = 1000
+SAFE_CODE = re.compile("[A-Za-z0-9]{1,32}")
 ERROR_CODE = re.compile(rb'"code":"([A-Z0-9]+)"')
 
 
+@dataclass(frozen=True, slots=True)
+class CleanedError:
+    """An error of PostgREST as it is sent; `code` is empty if neither body nor header tells it."""
+
+    status: int
+    code: str
+    body: bytes
+
+
 def answer_headers(answer: UpstreamConnection, prefix: bytes) -> list[tuple[bytes, bytes]]:
-    """Return the headers to send; URLs in them start with `prefix`, and the schema is flows."""
+    """Return the headers to send; paths in them start with `prefix`, and the schema is flows."""
     pairs = []
     for name, value in answer.headers:
-        if name in RETURNED_HEADERS:
+        if name in RETURNED_HEADERS or name in SQL_HEADERS:
             pairs.append((name, value))
         elif name in (b"location", b"content-location"):
-            pairs.append((name, prefix + value))
+            pairs.append((name, prefix + value if value.startswith(b"/") else value))
         elif name == b"content-profile":
             pairs.append((name, b"flows"))
+        elif name == b"cache-control":
+            pairs.append((name, _private(value)))
     return pairs
 
 
-async def cleaned_error(answer: UpstreamConnection) -> tuple[int, bytes]:
-    """Read PostgREST's error; return its status, and its body without others' data.
+def error_headers(pairs: list[tuple[bytes, bytes]], code: str) -> list[tuple[bytes, bytes]]:
+    """Return the headers of an error, with the Proxy-Status that PostgREST sends since 16."""
+    if SAFE_CODE.fullmatch(code) and not any(name == b"proxy-status" for name, _ in pairs):
+        return [*pairs, (b"proxy-status", f"PostgREST; error={code}".encode())]
+    return pairs
+
+
+def _private(cache_control: bytes) -> bytes:
+    """Return a Cache-Control of SQL for the caller alone."""
+    directives = [one.strip() for one in cache_control.split(b",")]
+    return b", ".join([b"private", *(one for one in directives if not SHARED.match(one))])
+
+
+async def cleaned_error(answer: UpstreamConnection) -> CleanedError:
+    """Read PostgREST's error; return it without others' data.
 
     Unavailable if PostgREST itself cannot serve requests.
     """
@@ -66,17 +111,57 @@ async def cleaned_error(answer: UpstreamConnection) -> tuple[int, bytes]:
         error = orjson.loads(raw)
         code = str(error["code"])
     except (orjson.JSONDecodeError, TypeError, KeyError):
-        if answer.status >= 500:
+        # Responses to HEAD and OPTIONS have no body; since 16 a header names the error.
+        code = _named_code(answer.headers)
+        if answer.status >= 500 and code not in STATUSES:
+            _raise_if_repeatable(answer.status, code or None)
             raise Unavailable("PostgREST cannot serve right now.") from None
-        return answer.status, raw  # responses to HEAD and OPTIONS have no body to clean
-    if answer.status == 503 or code in OUTAGES:
-        raise Unavailable("PostgREST has no connection to the database right now.")
+        return CleanedError(STATUSES.get(code, answer.status), code, raw)
+    _raise_if_repeatable(answer.status, code)
     if error.get("message") == CANCELLED:
         raise Unavailable("The query was cancelled.")
     if code not in HARMLESS and code != "P0001" and not code.startswith("PT"):
-        error |= {"details": None, "hint": None}
-    error |= {name: _cut(error.get(name)) for name in ("message", "details", "hint")}
-    return STATUSES.get(code, answer.status), orjson.dumps(error)
+        error |= {
+            "details": error.get("details") if code in HARMLESS_DETAILS else None,
+            "hint": error.get("hint") if code in HARMLESS_HINTS else _own_hint(code),
+        }
+    error |= {name: _shown(error.get(name), code) for name in ("message", "details", "hint")}
+    return CleanedError(STATUSES.get(code, answer.status), code, orjson.dumps(error))
+
+
+def _raise_if_repeatable(status: int, code: str | None) -> None:
+    """Raise Unavailable for an error after which the same request may succeed."""
+    if code in COLLISIONS:
+        raise Unavailable(COLLISION, retry_after=1)
+    if status == 503 or code in OUTAGES:
+        raise Unavailable("PostgREST has no connection to the database right now.")
+
+
+def _named_code(headers: list[tuple[bytes, bytes]]) -> str:
+    """Return the code in a Proxy-Status header (RFC 9209), or an empty text."""
+    named = next((value for name, value in headers if name == b"proxy-status"), b"")
+    return named.partition(b"error=")[2].partition(b";")[0].decode("latin-1")
+
+
+def _own_hint(code: str) -> str | None:
+    """Return the gateway's own advice for an error whose hint is not shown."""
+    if code in UNKNOWN_NAMES:
+        return NAMES_HINT
+    return TIMEOUT_HINT if code == "57014" else None
+
+
+def _shown(text: Any, code: str) -> Any:
+    """Return a text of an error without the inner schema's name, and not too long."""
+    if not isinstance(text, str):
+        return text
+    if NAMING.match(code):
+        text = INNER_SCHEMA.sub(_as_flows, text)
+    return _cut(text)
+
+
+def _as_flows(found: re.Match[str]) -> str:
+    quote = found[1]
+    return "flows." if quote is None else f"{quote}flows{quote}"
 
 
 def _cut(text: Any) -> Any:

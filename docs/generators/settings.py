@@ -23,7 +23,8 @@ that a setting had before (*was*) is still read.
 
 Outside these, `FLOWS_POSTGRES_BIN` names the folder of the PostgreSQL programs (`initdb`,
 `pg_basebackup`, …) that `flows up`, `flows backup` and the tests run, instead of those of the extra
-`embedded`.
+`embedded`; and `FLOWS_POSTGREST_BIN` the PostgREST program that `flows up` and the tests run,
+instead of one on PATH or npm's.
 """
 HEADER = "| setting | value | default | meaning |\n|---|---|---|---|\n"
 TYPES = {int: "integer", float: "number", bool: "true or false", str: "text", Path: "path",

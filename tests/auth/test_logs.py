@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote
 
@@ -72,7 +73,7 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
             wait_until(lambda: answers(urls[1]))
             contract = {"base_url": urls[0], "rest_url": f"{urls[0]}/rest/v1"}
             loud = stack.contract | contract | {"postgrest_url": urls[1]}
-            yield Stack(stack.home, loud, stack.process)
+            yield replace(stack, contract=loud)
         finally:
             for process in processes:
                 process.kill()

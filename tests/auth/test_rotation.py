@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,7 @@ def second_gateway(stack: Stack, **settings: str) -> Iterator[tuple[Stack, subpr
     try:
         wait_until(lambda: answers(f"{base_url}/ready", 200))
         urls = {"base_url": base_url, "rest_url": f"{base_url}/rest/v1"}
-        yield Stack(stack.home, stack.contract | urls, process), process
+        yield replace(stack, contract=stack.contract | urls, process=process), process
     finally:
         process.kill()
         process.communicate()
