@@ -16,7 +16,7 @@ NOTE = re.compile(r"\s*Note:\n.*", re.DOTALL)
 
 def value_schema(name: str, swagger: dict[str, Any], facts: ColumnFacts) -> JsonSchema:
     """Return the schema of the column's values, null excluded."""
-    schema = json_schema(str(swagger.get("format", "text")))
+    schema = json_schema(facts.type)
     if allowed := swagger.get("enum"):
         schema["enum"] = allowed
     if longest := swagger.get("maxLength"):

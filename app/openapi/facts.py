@@ -9,6 +9,7 @@ from typing import Any
 class ColumnFacts:
     """A column of an exposed relation, with the properties it has in its base table."""
 
+    type: str
     not_null: bool
     has_default: bool
     insert: bool
@@ -33,13 +34,17 @@ class RelationFacts:
 
 @dataclass(frozen=True, slots=True)
 class FunctionFacts:
-    """A function's result: rows of `relation`, rows of `columns` (name → type), or a `type`."""
+    """A function's result: rows of `relation`, rows of `columns` (name → type), or a `type`.
+
+    `arguments` maps the names of its arguments to their types.
+    """
 
     volatile: bool
     returns_set: bool
     relation: str | None
     columns: Mapping[str, str]
     type: str
+    arguments: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +63,9 @@ def parse(described: Mapping[str, Any]) -> Facts:
             update=relation["update"],
             delete=relation["delete"],
             columns={
-                column: ColumnFacts(**(facts | {"checks": tuple(facts["checks"])}))
+                column: ColumnFacts(
+                    **(facts | {"checks": tuple(facts["checks"])}), type=relation["types"][column]
+                )
                 for column, facts in relation["columns"].items()
             },
         )
@@ -71,6 +78,7 @@ def parse(described: Mapping[str, Any]) -> Facts:
             relation=function["relation"],
             columns=function["columns"] or {},
             type=function["type"],
+            arguments=function["arguments"] or {},
         )
         for name, function in described["functions"].items()
     }

@@ -27,7 +27,7 @@ def _path_item(
         (p["schema"] for p in swagger["post"].get("parameters", []) if p.get("in") == "body"), {}
     )
     arguments = {
-        argument: _argument(argument, described)
+        argument: _argument(argument, described, facts.arguments[argument])
         for argument, described in body.get("properties", {}).items()
     }
     required = list(body.get("required", []))
@@ -80,8 +80,8 @@ def _operation(
     return operation | {"responses": answers | refusals}
 
 
-def _argument(name: str, swagger: dict[str, Any]) -> JsonSchema:
-    schema = json_schema(str(swagger.get("format", "text")))
+def _argument(name: str, swagger: dict[str, Any], kind: str) -> JsonSchema:
+    schema = json_schema(kind)
     if about := swagger.get("description"):
         schema["description"] = about
     return schema | {"examples": [examples.value(name, schema)]}

@@ -63,9 +63,14 @@ as $$
                 and pg_catalog.pg_column_is_updatable(e.oid, a.attnum, true)
                 and pg_catalog.has_column_privilege(e.oid, a.attnum, 'update'),
                 'checks', coalesce(b.checks, '[]')
-            )) as facts
+            )) as facts,
+            -- Not PostgREST's formats: since 14.8 those of integers are no types of PostgreSQL.
+            pg_catalog.jsonb_object_agg(
+                a.attname, pg_catalog.format_type(coalesce(nullif(t.typbasetype, 0), t.oid), null)
+            ) as types
         from exposed as e
         inner join pg_catalog.pg_attribute as a on a.attrelid = e.oid
+        inner join pg_catalog.pg_type as t on a.atttypid = t.oid
         left join bases as b on b.oid = e.oid and b.attname = a.attname
         where a.attnum > 0 and not a.attisdropped
             and pg_catalog.has_column_privilege(e.oid, a.attnum, 'select')
@@ -77,7 +82,8 @@ as $$
                 'insert', e.verbs & 8 > 0 and pg_catalog.has_any_column_privilege(e.oid, 'insert'),
                 'update', e.verbs & 4 > 0 and pg_catalog.has_any_column_privilege(e.oid, 'update'),
                 'delete', e.verbs & 16 > 0 and pg_catalog.has_table_privilege(e.oid, 'delete'),
-                'columns', c.facts
+                'columns', c.facts,
+                'types', c.types
             ))
             from exposed as e inner join columns as c on e.oid = c.oid
         ), '{}'),
@@ -87,6 +93,14 @@ as $$
                 'set', p.proretset,
                 'relation', r.relname,
                 'type', pg_catalog.format_type(p.prorettype, null),
+                'arguments', (
+                    select pg_catalog.jsonb_object_agg(
+                        p.proargnames[n],
+                        pg_catalog.format_type(coalesce(p.proallargtypes[n], p.proargtypes[n - 1]), null)
+                    )
+                    from pg_catalog.generate_subscripts(p.proargnames, 1) as n
+                    where coalesce(p.proargmodes[n], 'i') in ('i', 'b', 'v') and p.proargnames[n] <> ''
+                ),
                 'columns', (
                     select pg_catalog.jsonb_object_agg(
                         p.proargnames[n], pg_catalog.format_type(p.proallargtypes[n], null)

@@ -58,25 +58,34 @@ def test_a_constraint_says_what_is_allowed(check: str, found: dict[str, Any]) ->
     assert keywords("c", (check,)) == found
 
 
-FACTS = ColumnFacts(not_null=True, has_default=False, insert=True, update=True, checks=())
+FACTS = ColumnFacts(
+    type="uuid", not_null=True, has_default=False, insert=True, update=True, checks=()
+)
 
 
 def test_keys_and_comments_become_sentences() -> None:
     described = {
-        "format": "uuid",
+        "format": "text",
         "description": "The meter.\n\nNote:\nThis is a Foreign Key to `meter_registry.id`."
         "<fk table='meter_registry' column='id'/>",
     }
     schema = columns.property_schema("meter", described, FACTS)
+    assert schema["format"] == "uuid"
     assert schema["description"] == "The meter. Refers to `meter_registry.id`."
     assert columns.refers_to(described) == "meter_registry"
     assert not columns.is_key(described)
 
 
 def test_a_generated_column_is_read_only_and_never_asked_for() -> None:
-    free = ColumnFacts(not_null=True, has_default=False, insert=True, update=True, checks=())
-    made = ColumnFacts(not_null=True, has_default=True, insert=False, update=False, checks=())
-    fixed = ColumnFacts(not_null=True, has_default=True, insert=True, update=False, checks=())
+    free = ColumnFacts(
+        type="text", not_null=True, has_default=False, insert=True, update=True, checks=()
+    )
+    made = ColumnFacts(
+        type="text", not_null=True, has_default=True, insert=False, update=False, checks=()
+    )
+    fixed = ColumnFacts(
+        type="text", not_null=True, has_default=True, insert=True, update=False, checks=()
+    )
     relation = RelationFacts(True, True, False, {"free": free, "made": made, "fixed": fixed})
     swagger = {"properties": {name: {"format": "text"} for name in relation.columns}}
     schemas = columns.row_schemas("r", swagger, relation)
