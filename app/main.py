@@ -14,7 +14,7 @@ from app.auth.keyring import Keyring
 from app.auth.keys import load_keys
 from app.auth.tokens import TokenVerifier
 from app.energy import routes as energy
-from app.http import middleware, problems
+from app.http import middleware, problems, supabase
 from app.http.concurrency import ConcurrencyLimits
 from app.http.gateway import Gateway
 from app.http.head import HeadAsGet
@@ -67,6 +67,7 @@ def create_app(settings: Settings) -> Gateway:
     app.add_exception_handler(oauth.OAuthError, oauth.respond_with_error)
     app.include_router(admin.router)
     app.include_router(energy.router)
+    app.include_router(supabase.router)
     openapi.install(app, settings)
     counters.templates = RouteTemplates(_templates(app))
     routes = HeadAsGet(app, native="/v1/")

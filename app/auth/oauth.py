@@ -23,7 +23,7 @@ from app.auth.deps import client_address
 from app.auth.keyring import PUBLISH_SECONDS
 from app.auth.services import AuthServices, AuthServicesDep
 from app.auth.throttle import Flooded, Throttled
-from app.auth.tokens import issue
+from app.auth.tokens import AUDIENCE, issue
 from app.db.principal import Principal
 from app.errors import Problem, Unavailable
 
@@ -160,7 +160,11 @@ async def _authenticated(
     "/auth/token",
     summary="Get an access token",
     openapi_extra=_schema(
-        ["grant_type"], grant_type="client_credentials", scope="Separated by spaces; default: all."
+        ["grant_type"],
+        grant_type="client_credentials",
+        scope="Separated by spaces; default: all.",
+        resource="The gateway's URL or one below it, if given (RFC 8707).",
+        audience="The same, or `flows`.",
     ),
 )
 async def issue_token(request: Request, services: AuthServicesDep, form: Form) -> JSONResponse:
@@ -171,6 +175,7 @@ async def issue_token(request: Request, services: AuthServicesDep, form: Form) -
     if form.get("grant_type") != "client_credentials":
         error = "unsupported_grant_type" if form.get("grant_type") else "invalid_request"
         raise OAuthError(error, "grant_type must be client_credentials.")
+    _require_own_target(form, services.settings.base_url)
     async with _authenticated(request, services, form) as client:
         grant = client.grant
         actor = Actor(grant.client_id, client_address(request, services.settings), grant.esco)
@@ -201,6 +206,14 @@ async def issue_token(request: Request, services: AuthServicesDep, form: Form) -
             "scope": " ".join(asked),
         }
     return JSONResponse(body, headers=TOKEN_RESPONSE_HEADERS)
+
+
+def _require_own_target(form: dict[str, str], base_url: str) -> None:
+    """Refuse to issue a token for another service (RFC 8707 §2)."""
+    for name, own in (("resource", {base_url}), ("audience", {base_url, AUDIENCE})):
+        target = form.get(name, base_url)
+        if target not in own and not target.startswith(f"{base_url}/"):
+            raise OAuthError("invalid_target", f"{name} is not of this service.")
 
 
 def _evaluate(services: AuthServices, text: str, client: AuthenticatedClient) -> Principal | None:
@@ -286,7 +299,8 @@ async def metadata(services: AuthServicesDep) -> JSONResponse:
         "introspection_endpoint": f"{base}/auth/introspect",
         "jwks_uri": f"{base}/.well-known/jwks.json",
         "grant_types_supported": ["client_credentials"],
-        "response_types_supported": [],
+        # There is no authorization endpoint, but RFC 8414 requires the list and clients a value.
+        "response_types_supported": ["none"],
         "scopes_supported": ["read", "write", "admin"],
         "token_endpoint_auth_methods_supported": methods,
         "revocation_endpoint_auth_methods_supported": methods,

@@ -90,6 +90,7 @@ SCHEMAS: dict[str, JsonSchema] = {
                     "unauthorized_client",
                     "unsupported_grant_type",
                     "invalid_scope",
+                    "invalid_target",
                     "slow_down",
                 ],
             },

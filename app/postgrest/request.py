@@ -21,7 +21,8 @@ ALLOWED_METHODS = frozenset({"GET", "HEAD", "POST", "PATCH", "PUT", "DELETE", "O
 FORWARDED_HEADERS = frozenset(
     b"accept content-length content-type range range-unit if-none-match".split()
 )
-PROFILES = {b"flows": "api", b"api": "api"}
+# Supabase's clients name the schema `public` unless they are told another.
+PROFILES = {b"flows": "api", b"public": "api", b"api": "api"}
 # Dot and empty segments, encoded slashes and dots, parameters, backslashes, control characters.
 HOSTILE_PATH = re.compile(rb"//|/\.\.?(/|$)|%2e|%2f|%5c|%25|%00|[;\\\x00-\x20]", re.IGNORECASE)
 BEYOND_ASCII = re.compile(rb"%[89a-f]", re.IGNORECASE)

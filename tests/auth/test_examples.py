@@ -1,5 +1,6 @@
 """The examples of docs/how-to/tokens.md run as written and achieve their purpose."""
 
+import json
 import os
 import re
 import shutil
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from authlib.oauth2.rfc8414 import AuthorizationServerMetadata
 
 from app.auth.oauth import router
 from tests.conftest import Stack, flows
@@ -112,7 +114,7 @@ def test_the_metadata_is_what_rfc_8414_asks_for_and_names_every_endpoint(stack: 
     told = answer.json()
     assert told["issuer"] == base
     assert told["grant_types_supported"] == ["client_credentials"]
-    assert told["response_types_supported"] == []
+    assert told["response_types_supported"] == ["none"]
     named = {url.removeprefix(base) for name, url in told.items()
              if name.endswith(("_endpoint", "_uri"))}  # fmt: skip
     there = {getattr(route, "path", "") for route in router.routes}
@@ -120,3 +122,39 @@ def test_the_metadata_is_what_rfc_8414_asks_for_and_names_every_endpoint(stack: 
     for method in ("token", "revocation", "introspection"):
         methods = told[f"{method}_endpoint_auth_methods_supported"]
         assert methods == ["client_secret_basic", "client_secret_post"]
+
+
+def test_the_metadata_pass_a_strict_validator(stack: Stack) -> None:
+    url = stack.contract["base_url"]
+    text = httpx.get(f"{url}/.well-known/oauth-authorization-server").text
+    # The validator takes HTTPS alone, which a proxy adds in production.
+    told = AuthorizationServerMetadata(json.loads(text.replace(url, WRITTEN_BASE)))
+    told.validate()
+    assert told["response_types_supported"], "it is never empty (RFC 8414 §2)"
+
+
+@pytest.mark.parametrize(
+    ("fields", "status"),
+    [
+        ({}, 200),
+        ({"resource": "URL"}, 200),
+        ({"resource": "URL/rest/v1"}, 200),
+        ({"audience": "flows"}, 200),
+        ({"audience": "URL", "resource": "URL"}, 200),
+        ({"resource": "https://other.example"}, 400),
+        ({"resource": "URL.other.example"}, 400),
+        ({"resource": "flows"}, 400),
+        ({"resource": ""}, 400),
+        ({"audience": "other"}, 400),
+    ],
+)
+def test_a_token_for_another_service_is_refused(
+    stack: Stack, fields: dict[str, str], status: int
+) -> None:
+    url = stack.contract["base_url"]
+    form = {name: text.replace("URL", url) for name, text in fields.items()}
+    form["grant_type"] = "client_credentials"
+    answer = httpx.post(f"{url}/auth/token", data=form, auth=credentials(stack))
+    assert answer.status_code == status, answer.text
+    if status == 400:
+        assert answer.json()["error"] == "invalid_target"

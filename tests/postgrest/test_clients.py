@@ -93,6 +93,41 @@ def test_supabase_py_writes(either: Stack, supabase: Client) -> None:
     assert {row["code"] for row in data(deleted)} == {"py-1", "py-2"}
 
 
+def test_supabase_py_needs_no_schema(either: Stack) -> None:
+    token = either.contract["escos"]["wlce"]["read_token"]
+    with either.client("wlce") as client:
+        paths = client.get("/openapi.json").json()["paths"]
+    tables = [path.removeprefix("/rest/v1/") for path in paths
+              if path.startswith("/rest/v1/") and "/rpc/" not in path]  # fmt: skip
+    assert len(tables) >= 30
+    with httpx.Client() as http:
+        plain = create_client(either.contract["base_url"], token, ClientOptions(httpx_client=http))
+        for table in tables:
+            assert isinstance(data(plain.table(table).select("*").limit(1).execute()), list)
+        assert data(plain.rpc("current_esco", {}).execute())[0]["code"] == "wlce"
+
+
+ABSENT = {
+    "auth": ("POST", "/auth/v1/token?grant_type=password"),
+    "realtime": ("GET", "/realtime/v1/websocket?vsn=1.0.0"),
+    "storage": ("PUT", "/storage/v1/object/files/x"),
+    "functions": ("POST", "/functions/v1/anything"),
+    "graphql": ("POST", "/graphql/v1"),
+}
+
+
+@pytest.mark.parametrize("part", ABSENT)
+@pytest.mark.parametrize("esco", ["wlce", None])
+def test_what_of_supabase_is_not_here_says_so(stack: Stack, part: str, esco: str | None) -> None:
+    method, path = ABSENT[part]
+    upgrade = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
+    with stack.client(esco) as client:
+        answer = client.request(method, path, headers=upgrade if part == "realtime" else {})
+    assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert f"Supabase's {part} is not part of this service. " in answer.json()["detail"]
+
+
 def test_supabase_py_calls_functions(supabase: Client) -> None:
     assert data(supabase.rpc("current_esco", {}).execute())[0]["code"] == "wlce"
     assert data(supabase.rpc("current_esco", get=True).execute())[0]["code"] == "wlce"
@@ -168,4 +203,4 @@ def test_supabase_js_works_unchanged(either: Stack, supabase_js: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == {"checks": 15}
+    assert json.loads(done.stdout) == {"checks": 21}

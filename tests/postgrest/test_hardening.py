@@ -343,6 +343,8 @@ def test_a_stranger_page_may_not_call_and_a_listed_one_may() -> None:
             assert (refused.status_code, refused.headers["access-control-allow-origin"]) == (
                 401, origin,
             )  # fmt: skip
+            exposed = refused.headers["access-control-expose-headers"].lower()
+            assert {"www-authenticate", "proxy-status", "warning"} <= {*exposed.split(", ")}
         with stack.client("wlce") as client:
             answer = client.get("/rest/v1/escos", headers={"Origin": origin})
             assert answer.headers["access-control-allow-origin"] == origin

@@ -74,7 +74,8 @@ def test_a_foreign_esco_is_refused_and_nothing_is_told(stack: Stack) -> None:
     ("headers", "status"),
     [
         ({"Accept-Profile": "gateway"}, 406),
-        ({"Accept-Profile": "public"}, 406),
+        ({"Accept-Profile": "auth"}, 406),
+        ({"Accept-Profile": "Public"}, 406),
         ({"Prefer": "count=planned"}, 400),
         ({"Prefer": "count=estimated"}, 400),
         ({"Accept": "application/vnd.pgrst.plan+json"}, 406),
