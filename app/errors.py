@@ -72,6 +72,9 @@ class MethodNotAllowed(Problem):
 
     status, code, title = 405, "method_not_allowed", "This method is not available here"
 
+    def __init__(self, detail: str | None = None, *, allowed: str = "") -> None:
+        super().__init__(detail, headers={"Allow": allowed} if allowed else None)
+
 
 class NotAcceptable(Problem):
     """The resource is not available in any format that the Accept header allows."""

@@ -1,5 +1,6 @@
 """The gateway's state of an HTTP request, kept in the ASGI scope from the first layer on."""
 
+import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -25,6 +26,11 @@ class RequestState:
     upstream_seconds: float | None = None
     # Filters set by the path of a /v1 route: name → values.
     path_filters: dict[str, list[str]] = field(default_factory=dict)
+
+
+def new_request_id() -> str:
+    """Return an id for a request that brought none."""
+    return secrets.token_hex(12)
 
 
 def begin_request(scope: Scope, request_id: str) -> RequestState:

@@ -5,13 +5,9 @@ It is pure ASGI, so that bodies stream through. Layers share values in app/reque
 
 import logging
 import re
-import secrets
-import sys
 import time
-from contextlib import suppress
 from typing import Any
 
-import orjson
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -23,7 +19,7 @@ from app.http.rate_limit import CallerLimits, RateLimiter
 from app.http.request_limits import BodyLimits, HeadLimits, check_head
 from app.monitoring import logs
 from app.monitoring.registry import Metrics
-from app.request_state import RequestState, begin_request
+from app.request_state import RequestState, begin_request, new_request_id
 from app.settings import HttpSettings, Settings
 
 logger = logging.getLogger(__name__)
@@ -124,11 +120,7 @@ class RequestTelemetry:
         }
         if caller := state.caller:
             line |= {"client_id": caller.client_id, "esco": caller.esco_code}
-        # Not with `logging`, whose records cost several times as much. The reader of standard error
-        # may be gone.
-        with suppress(OSError):
-            sys.stderr.buffer.write(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
-            sys.stderr.buffer.flush()
+        logs.write_request(line)
 
 
 class PrefixDispatch:
@@ -204,7 +196,7 @@ def _request_id(scope: Scope) -> bytes:
         if name == b"x-request-id" and REQUEST_ID.fullmatch(value):
             given: bytes = value
             return given
-    return secrets.token_hex(12).encode()
+    return new_request_id().encode()
 
 
 def _server_timing(state: RequestState, total: float) -> bytes:

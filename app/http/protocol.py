@@ -14,8 +14,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, ClassVar, cast
 
+import orjson
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from app.errors import PROBLEM_JSON, BadRequest
+from app.monitoring import logs
+from app.request_state import new_request_id
 from app.settings import HttpSettings
 
 # Writes of at least this many bytes are sent at once instead of together with others.
@@ -46,6 +50,7 @@ class GuardedProtocol(HttpToolsProtocol):
     `target` as it was sent, and the `frames` of the body.
     """
 
+    logs_requests: ClassVar[bool]
     max_head_bytes: ClassVar[int]
     head_seconds: ClassVar[float]
     min_bytes_per_second: ClassVar[int]
@@ -156,6 +161,35 @@ class GuardedProtocol(HttpToolsProtocol):
         elif self._in_body and self._head_timer is None:
             self._start_head_timer()  # for the rest of the body, which nobody reads
 
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no HTTP, as the application answers errors, and close the connection."""
+        if self.cycle and self.cycle.response_started and not self.cycle.response_complete:
+            self.transport.close()  # two responses would be mixed
+            return
+        request_id = new_request_id()
+        body = orjson.dumps(
+            {
+                "type": "about:blank",
+                "title": BadRequest.title,
+                "status": BadRequest.status,
+                "code": BadRequest.code,
+                "detail": msg,
+                "request_id": request_id,
+            }
+        )
+        lines = (
+            "HTTP/1.1 400 Bad Request", f"content-type: {PROBLEM_JSON}",
+            f"content-length: {len(body)}", f"x-request-id: {request_id}", "connection: close",
+        )  # fmt: skip
+        self.transport.write("\r\n".join((*lines, "", "")).encode() + body)
+        self.transport.close()
+        if self.logs_requests:
+            logs.write_request(
+                {"time": logs.now(), "level": "info", "request_id": request_id, "method": None,
+                 "path": None, "status": BadRequest.status, "seconds": 0.0,
+                 "upstream_seconds": None}
+            )  # fmt: skip
+
     def pause_writing(self) -> None:
         """Measure how fast the client takes what was sent."""
         self._delivery.wait()
@@ -175,10 +209,11 @@ class GuardedProtocol(HttpToolsProtocol):
             self._head_timer = None
 
 
-def guarded_protocol(settings: HttpSettings) -> type[GuardedProtocol]:
+def guarded_protocol(settings: HttpSettings, *, writes_log: bool = False) -> type[GuardedProtocol]:
     """Return a protocol class with the limits in `settings`, for `uvicorn.Config(http=…)`."""
 
     class ConfiguredProtocol(GuardedProtocol):
+        logs_requests = writes_log
         max_head_bytes = settings.max_header_bytes + settings.max_url_bytes
         head_seconds = settings.head_seconds
         min_bytes_per_second = settings.min_bytes_per_second

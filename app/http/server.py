@@ -34,7 +34,7 @@ def serve(app: Gateway, settings: Settings) -> None:
             port=settings.port,
             loop="uvloop",
             # Refuses request smuggling (two lengths, bad chunks, bare CR or LF), unlike h11.
-            http=guarded_protocol(settings.http),
+            http=guarded_protocol(settings.http, writes_log=settings.access_log),
             ws="none",
             log_config=None,
             access_log=False,  # written by app/http/middleware.py

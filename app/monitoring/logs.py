@@ -3,6 +3,7 @@
 import logging
 import sys
 import threading
+from contextlib import suppress
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any
@@ -15,6 +16,16 @@ logger = logging.getLogger(__name__)
 def now() -> str:
     """Return the present time in ISO 8601, in UTC with milliseconds."""
     return _iso(datetime.now(UTC))
+
+
+def write_request(line: dict[str, Any]) -> None:
+    """Write a line of the access log.
+
+    Not with `logging`, whose records cost several times as much.
+    """
+    with suppress(OSError):  # the reader of standard error may be gone
+        sys.stderr.buffer.write(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
+        sys.stderr.buffer.flush()
 
 
 class JsonFormatter(logging.Formatter):

@@ -19,7 +19,7 @@ from app.postgrest.cancel import QueryCanceller
 from app.postgrest.connection import UpstreamConnection, UpstreamLost, UpstreamSilent
 from app.postgrest.pool import Upstream
 from app.postgrest.request import PREFIX, build_upstream_request
-from app.postgrest.response import answer_headers, cleaned_error, error_headers
+from app.postgrest.response import allow_header, answer_headers, cleaned_error, error_headers
 from app.request_state import RequestState, request_state
 from app.settings import Settings
 
@@ -118,6 +118,8 @@ class RestProxy:
             if answer.status >= 400 or answer.status == AMBIGUOUS:
                 refusal = await cleaned_error(answer)
                 pairs = error_headers(pairs, refusal.code)
+                if refusal.status == 405:
+                    pairs.append(allow_header(scope["path"], refusal.code))
                 await stream.answer(refusal.status, pairs, refusal.body)
             else:
                 _keep_cache_control(state, pairs)

@@ -46,7 +46,7 @@ def build_upstream_request(scope: Scope) -> tuple[str, dict[str, str]]:
     RestError or BadRequest if the request is not allowed.
     """
     if scope["method"] not in ALLOWED_METHODS:
-        raise MethodNotAllowed()
+        raise MethodNotAllowed(allowed=", ".join(sorted(ALLOWED_METHODS)))
     path: bytes = scope["raw_path"].split(b"?", 1)[0].removeprefix(PREFIX)
     if not path.startswith(b"/") or HOSTILE_PATH.search(path):
         raise BadRequest("The path contains characters that no relation or function has.")

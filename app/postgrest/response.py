@@ -50,7 +50,12 @@ CANCELLED = "canceling statement due to user request"
 # Corrected statuses: PostgREST answers 500 for a view that cannot be written and for a query that
 # takes too long, and 400 for a row that a view's check option refuses, which is a row of another
 # ESCO.
-STATUSES = {"55000": 405, "57014": 504, "44000": 403}
+NOT_WRITABLE, READ_ONLY = "55000", "25006"
+STATUSES = {NOT_WRITABLE: 405, "57014": 504, "44000": 403}
+
+# The methods of a function, of one that writes, of a view that cannot be written, and of a table.
+CALLS, CHANGING_CALLS = b"GET, HEAD, OPTIONS, POST", b"OPTIONS, POST"
+READS, WRITES = b"GET, HEAD, OPTIONS", b"DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT"
 
 # Errors quote the value that they are about, which may be as long as the body.
 MOST_ERROR_BYTES = 64 * 2**10
@@ -88,6 +93,16 @@ def error_headers(pairs: list[tuple[bytes, bytes]], code: str) -> list[tuple[byt
     if SAFE_CODE.fullmatch(code) and not any(name == b"proxy-status" for name, _ in pairs):
         return [*pairs, (b"proxy-status", f"PostgREST; error={code}".encode())]
     return pairs
+
+
+def allow_header(path: str, code: str) -> tuple[bytes, bytes]:
+    """Return the Allow of a 405 (RFC 9110 §15.5.6), which PostgREST does not send.
+
+    `path` is that of the request, and `code` the error's.
+    """
+    if path.startswith("/rest/v1/rpc/"):
+        return b"allow", CHANGING_CALLS if code == READ_ONLY else CALLS
+    return b"allow", READS if code == NOT_WRITABLE else WRITES
 
 
 def _private(cache_control: bytes) -> bytes:

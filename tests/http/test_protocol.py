@@ -37,6 +37,7 @@ def test_the_pinned_uvicorn_is_the_one_that_is_tested() -> None:
         ("on_message_complete", "(self)"),
         ("on_response_complete", "(self)"),
         ("eof_received", "(self)"),
+        ("send_400_response", "(self, msg)"),
         ("pause_writing", "(self)"),
         ("resume_writing", "(self)"),
     ],
@@ -48,7 +49,8 @@ def test_the_methods_that_are_overridden_are_called_as_before(method: str, signa
 
 
 def test_no_name_of_ours_is_one_of_uvicorns() -> None:
-    ours = {"max_head_bytes", "head_seconds", "min_bytes_per_second", "rate_seconds",
+    ours = {"logs_requests", "max_head_bytes", "head_seconds", "min_bytes_per_second",
+            "rate_seconds",
             "_head_bytes", "_in_head", "_in_body", "_leftover_bytes", "_half_closed", "_frames",
             "_head_timer", "_gone_timer", "_gathering", "_delivery", "_try_client",
             "_start_head_timer", "_cancel_head_timer"}  # fmt: skip

@@ -1,5 +1,6 @@
 """Hostile or malformed requests are refused, limited in size, and not passed on."""
 
+import json
 import re
 import socket
 import time
@@ -186,6 +187,45 @@ def test_a_method_that_postgrest_does_not_know_is_refused(stack: Stack, method: 
         answer = client.request(method, "/rest/v1/escos")
     assert answer.status_code == 405
     assert answer.json()["code"] == "method_not_allowed"
+    assert answer.headers["allow"] == "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT"
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "allowed"),
+    [
+        ("POST", "meters_offline_all", "GET, HEAD, OPTIONS"),
+        ("DELETE", "meters_offline_all?serial=eq.none", "GET, HEAD, OPTIONS"),
+        ("DELETE", "rpc/current_esco", "GET, HEAD, OPTIONS, POST"),
+        ("GET", "rpc/derive_interval_hh?register_id=REGISTER"
+         "&period_from=2026-01-01&period_to=2026-01-02", "OPTIONS, POST"),
+        ("PUT", "sites_new?name=eq.x", "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT"),
+    ],
+)  # fmt: skip
+def test_every_405_says_what_is_allowed(
+    stack: Stack, method: str, target: str, allowed: str
+) -> None:
+    with stack.client("wlce", "write") as client:
+        rows = client.get("/rest/v1/meter_registers?limit=1&select=register_id").json()
+        target = target.replace("REGISTER", rows[0]["register_id"])
+        body = {"json": {"serial": "none"}} if method in ("POST", "PUT") else {}
+        answer = client.request(method, f"/rest/v1/{target}", **body)  # type: ignore[arg-type]
+    assert (answer.status_code, answer.headers.get("allow")) == (405, allowed), answer.text
+
+
+def test_what_is_no_http_is_answered_like_any_error_and_logged(stack: Stack) -> None:
+    received, closed = exchange(stack, "GET /live HTTP/1.1\r\nHost: x\r\nX-Nul: a\x00b\r\n\r\n")
+    head, _, body = received.partition(b"\r\n\r\n")
+    lines = head.decode().lower().split("\r\n")
+    assert lines[0] == "http/1.1 400 bad request"
+    assert {"content-type: application/problem+json", "connection: close"} <= {*lines}
+    problem = json.loads(body)
+    assert (problem["code"], problem["status"]) == ("bad_request", 400)
+    assert f"x-request-id: {problem['request_id']}" in lines
+    assert f"content-length: {len(body)}" in lines
+    assert closed
+    log = (stack.home / "logs" / "gateway.log").read_text()
+    (line,) = [one for one in log.splitlines() if problem["request_id"] in one]
+    assert json.loads(line)["status"] == 400
 
 
 NAMES_HINT = "GET /openapi.json with this token lists the names that it may use"
