@@ -52,6 +52,12 @@ def the_schema_is_called_flows(headers: dict[str, str]) -> None:
         headers["content-profile"] = "flows"
 
 
+def every_405_says_what_is_allowed(status: int, headers: dict[str, str]) -> None:
+    """Add the methods of a function, of which alone the cases ask another (RFC 9110 §15.5.6)."""
+    if status == 405:
+        headers["allow"] = "GET, HEAD, OPTIONS, POST"
+
+
 def small_answers_have_a_length(headers: dict[str, str]) -> None:
     """Ignore Content-Length, which the gateway may send instead of a single chunk."""
     headers.pop("content-length", None)
@@ -286,6 +292,7 @@ def intended(answer: httpx.Response) -> tuple[int, dict[str, str], Any]:
     status, headers, body = seen(answer)
     addresses_lie_under_rest_v1(headers)
     the_schema_is_called_flows(headers)
+    every_405_says_what_is_allowed(status, headers)
     return status, headers, errors_tell_nothing_of_others(body)
 
 
