@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.auth.tokens import TokenVerifier
 from app.errors import Problem
+from app.http.compression import Compression
 from app.http.concurrency import ConcurrencyLimits
 from app.http.problems import respond
 from app.http.rate_limit import CallerLimits, RateLimiter
@@ -184,6 +185,7 @@ def wrap(
         refusal_seconds=settings.limits.refusal_seconds,
     )
     app = HeadLimits(app, settings=settings.http)
+    app = Compression(app)
     app = RequestTelemetry(app, metrics=metrics, log=settings.access_log)
     if settings.cors_origins:
         app = CrossOrigin(app, settings.cors_origins, settings.http)

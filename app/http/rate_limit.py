@@ -34,7 +34,7 @@ LIMITED_PREFIXES = ("/rest/v1/", "/v1/", ADMIN_PREFIX)
 # are shown by /admin alone.
 VARY = (
     b"vary",
-    b"Authorization, apikey, Accept, Accept-Profile, Prefer, Range, Range-Unit",
+    b"Authorization, apikey, Accept, Accept-Encoding, Accept-Profile, Prefer, Range, Range-Unit",
 )
 CACHING = (VARY, (b"cache-control", b"private, no-cache"))
 NO_CACHING = (VARY, (b"cache-control", b"no-store"))

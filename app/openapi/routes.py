@@ -8,12 +8,13 @@ from fastapi.dependencies.models import Dependant
 from fastapi.responses import FileResponse, RedirectResponse
 from fastapi.routing import APIRoute, iter_route_contexts
 from starlette.routing import Mount
-from starlette.staticfiles import StaticFiles
 
 from app.app_state import ServicesDep
 from app.auth.deps import authenticate
 from app.db.principal import Principal
+from app.http.compression import negotiate, tagged
 from app.http.conditional import is_not_modified
+from app.http.files import CompressedFiles
 from app.openapi import names, site
 from app.openapi.document import Frame
 from app.openapi.source import PUBLIC_ROLE, Documents
@@ -39,7 +40,7 @@ router = APIRouter(include_in_schema=False)
 def install(app: FastAPI, settings: Settings) -> None:
     """Add the routes; call it last, because the document contains the routes added before."""
     app.include_router(router)
-    files = StaticFiles(directory=STATIC, packages=[VENDOR])
+    files = CompressedFiles(directory=STATIC, packages=[VENDOR])
     app.router.routes.append(Mount("/docs/assets", app=files))
     site.install(app, PAGE_HEADERS)
     app.state.documents = Documents(
@@ -84,13 +85,19 @@ async def openapi(request: Request, services: ServicesDep) -> Response:
     headers = {
         "ETag": document.etag,
         "Cache-Control": "private, no-cache" if caller else "public, no-cache",
-        "Vary": "Authorization, apikey",
+        "Vary": "Authorization, apikey, Accept-Encoding",
     }
     if document.stale:
         headers |= {"Warning": '110 - "Response is Stale"', "X-Flows-Stale": "true"}
     if is_not_modified(request, document.etag):
         return Response(status_code=304, headers=headers)
-    return Response(document.body, media_type="application/json", headers=headers)
+    if coding := negotiate(request.headers.raw):
+        headers |= {
+            "ETag": tagged(document.etag.encode(), coding).decode(),
+            "Content-Encoding": coding,
+        }
+    body = await document.encoded(coding)
+    return Response(body, media_type="application/json", headers=headers)
 
 
 async def _caller_if_any(request: Request, services: ServicesDep) -> Principal | None:

@@ -8,14 +8,15 @@ from pathlib import Path
 from fastapi import FastAPI, HTTPException, Response
 from fastapi.responses import PlainTextResponse, RedirectResponse
 from starlette.routing import Mount
-from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
+
+from app.http.files import CompressedFiles
 
 SITE = Path(__file__).resolve().parents[2] / "site"
 INLINE = re.compile(r"<script>(.*?)</script>", re.DOTALL)
 
 
-class Guide(StaticFiles):
+class Guide(CompressedFiles):
     """The site's files; a page may run only the scripts that it was built with."""
 
     def __init__(self, folder: Path, headers: dict[str, str]) -> None:

@@ -21,6 +21,7 @@ from psycopg_pool import PoolTimeout
 from app.app_state import Services
 from app.auth.tokens import OPERATOR, issue_own
 from app.errors import Unavailable
+from app.http.compression import BEST
 from app.openapi.document import Frame, build
 from app.openapi.facts import Facts, parse
 
@@ -41,6 +42,15 @@ class Document:
     body: bytes
     etag: str
     stale: bool = False
+    _encoded: dict[str, bytes] = field(default_factory=dict)
+
+    async def encoded(self, coding: str | None) -> bytes:
+        """Return the body in a content coding; each is made once, when it is first asked for."""
+        if coding is None:
+            return self.body
+        if coding not in self._encoded:
+            self._encoded[coding] = await asyncio.to_thread(BEST[coding], self.body)
+        return self._encoded[coding]
 
 
 @dataclass(slots=True)

@@ -5,10 +5,14 @@ import shutil
 import statistics
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
+
+from app.http.compression import ENCODERS
 from tests.bench import generator
 from tests.bench.generator import Request, Result
 from tests.bench.report import Report
@@ -52,8 +56,36 @@ def run(stack: Stack, report: Report) -> None:
             for kind, build in kinds.items():
                 requests = {door: build(url) for door, url in doors.items()}
                 _compare(report, f"{kind}, {connections}", _alternate(requests, connections))
+    _compress(stack, report, read)
     with stack.client("wlce", "write") as client:
         client.delete("/rest/v1/sites_new", params={"name": "eq.bench"}).raise_for_status()
+
+
+def _compress(stack: Stack, report: Report, read: dict[str, str]) -> None:
+    """Measure reads of 1,000 rows in each coding, against the read and the compression alone."""
+    url = f"{stack.contract['rest_url']}/register_interval_hh?limit=1000"
+    body = httpx.get(url, headers=read | {"Accept-Encoding": "identity"}).content
+    requests = {"plain": Request(url, read)}
+    requests |= {coding: Request(url, read | {"Accept-Encoding": coding}) for coding in ENCODERS}
+    results = _alternate(requests, 16)
+    for coding, encoder in ENCODERS.items():
+        costs = []
+        for _ in range(50):
+            started = time.perf_counter()
+            size = len(encoder().finish(body))
+            costs.append(time.perf_counter() - started)
+        ratios = [
+            packed.rate * (1 / plain.rate + statistics.median(costs))
+            for packed, plain in zip(results[coding], results["plain"], strict=True)
+        ]
+        name = f"1,000 rows, 16, {coding}"
+        report.figure(f"{name}: size / plain", size / len(body), "×")
+        report.figure(
+            f"{name}: rate / that of reading and compressing alone",
+            statistics.median(ratios),
+            "×",
+            limit=">= 0.7",
+        )
 
 
 def _alternate(requests: dict[str, Request], connections: int) -> dict[str, list[Result]]:

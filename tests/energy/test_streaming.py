@@ -40,7 +40,8 @@ def long_reader(stack: Stack) -> Iterator[httpx.Client]:
         admin.execute("call flows.follow()")
         grant = Grant("flc_stream", "public_backend", history.id("esco", 1), "stream1", ("read",))
         token = issue(load_keys(stack.home / "keys")[-1], stack.contract["base_url"], grant)
-        headers = {"Authorization": f"Bearer {token}"}
+        # The sizes are those of the bodies as they are.
+        headers = {"Authorization": f"Bearer {token}", "Accept-Encoding": "identity"}
         base_url = stack.contract["base_url"]
         with httpx.Client(base_url=base_url, headers=headers, timeout=120) as client:
             yield client

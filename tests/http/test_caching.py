@@ -30,4 +30,4 @@ def test_69_nothing_of_administration_is_stored(stack: Stack, path: str) -> None
 def test_69_a_document_differs_by_either_header(stack: Stack) -> None:
     with stack.client("wlce") as client:
         answer = client.get("/openapi.json")
-    assert answer.headers["vary"] == "Authorization, apikey"
+    assert answer.headers["vary"] == "Authorization, apikey, Accept-Encoding"
