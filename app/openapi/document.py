@@ -63,6 +63,23 @@ def build(
     return _without_unused(document)
 
 
+def only_tags(document: dict[str, Any], tags: AbstractSet[str]) -> dict[str, Any]:
+    """Return a document with the operations of some tags, and the components that they need."""
+    paths = {}
+    for path, item in document["paths"].items():
+        kept = {
+            method: operation
+            for method, operation in item.items()
+            if not tags.isdisjoint(operation.get("tags", ()))
+        }
+        if kept:
+            paths[path] = kept
+    components = {kind: dict(named) for kind, named in document["components"].items()}
+    small = document | {"paths": paths, "components": components}
+    small["tags"] = [tag for tag in document["tags"] if tag["name"] in tags]
+    return _without_unused(small)
+
+
 def _tags(paths: dict[str, Any]) -> list[dict[str, str]]:
     used = {
         tag

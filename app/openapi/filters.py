@@ -11,6 +11,12 @@ Parameter = dict[str, Any]
 RESERVED = frozenset(("select", "order", "limit", "offset", "columns", "on_conflict"))
 LOGICAL = frozenset(("and", "or", "not.and", "not.or"))
 
+# A value without its operator is refused; the documentation page adds `eq.` to one.
+FILTER_PATTERN = (
+    r"^(not\.)?(eq|neq|gte?|lte?|like|ilike|i?match|in|is|isdistinct|cs|cd|ov|s[lr]|nx[lr]|adj"
+    r"|(pl|ph|w)?fts)(\([a-z_]+\))?\."
+)
+
 COMPARE = ("eq", "neq", "gt", "gte", "lt", "lte")
 
 
@@ -20,12 +26,15 @@ def filter_parameter(
     """Return the filter parameter of a column, with its meaning and an example per operator.
 
     `schema` is the schema of the column's values. Filters on numbers and times are lists, because
-    they may be given twice (`gte.` and `lt.`). Values are free text, because the documentation page
-    adds `eq.` to a value without an operator.
+    they may be given twice (`gte.` and `lt.`).
     """
     tried = trials(column, schema, not_null=not_null)
     told = " · ".join(f"`{trial}` {finds}" for trial, finds in tried)
-    text: JsonSchema = {"type": "string", "examples": [trial for trial, _ in tried]}
+    text: JsonSchema = {
+        "type": "string",
+        "pattern": FILTER_PATTERN,
+        "examples": [trial for trial, _ in tried],
+    }
     parameter: Parameter = {
         "name": column,
         "in": "query",

@@ -31,6 +31,46 @@ INTROSPECTED = {
     "properties": {"active": {"type": "boolean"}},
     "required": ["active"],
 }
+JWKS = {
+    "type": "object",
+    "description": "The public keys that verify tokens (RFC 7517 §5).",
+    "properties": {
+        "keys": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "properties": {
+                    "kty": {"const": "RSA"},
+                    "kid": {"type": "string", "description": "In the header of its tokens."},
+                    "use": {"const": "sig"},
+                    "alg": {"const": "RS256"},
+                    "n": {"type": "string", "description": "The modulus, in base64url."},
+                    "e": {"type": "string", "description": "The exponent, in base64url."},
+                },
+                "required": ["kty", "kid", "n", "e"],
+            },
+        }
+    },
+    "required": ["keys"],
+}
+METADATA = {
+    "type": "object",
+    "description": "The authorization server's metadata (RFC 8414 §2).",
+    "properties": {
+        "issuer": {"type": "string", "format": "uri"},
+        "token_endpoint": {"type": "string", "format": "uri"},
+        "jwks_uri": {"type": "string", "format": "uri"},
+        "response_types_supported": {"type": "array", "items": {"type": "string"}},
+        "grant_types_supported": {"type": "array", "items": {"type": "string"}},
+        "scopes_supported": {"type": "array", "items": {"type": "string"}},
+    },
+    "required": ["issuer", "token_endpoint", "jwks_uri", "response_types_supported"],
+}
+# Routes that FastAPI knows no schema of: path → schema of the response.
+UNTYPED_PATHS: dict[str, dict[str, Any]] = {
+    "/.well-known/jwks.json": JWKS,
+    "/.well-known/oauth-authorization-server": METADATA,
+}
 # Endpoints at which a client authenticates with its secret: path → schema of the response.
 CLIENT_PATHS: dict[str, dict[str, Any] | None] = {
     "/auth/token": {"$ref": "#/components/schemas/Token"},
@@ -75,6 +115,8 @@ def _operation(method: str, path: str, operation: dict[str, Any], secured: bool)
     answers = operation["responses"]
     if _is_framework_validation(answers.get("422", {})):
         del answers["422"]
+    if path in UNTYPED_PATHS:
+        answers["200"]["content"] = {responses.JSON: {"schema": UNTYPED_PATHS[path]}}
     if path in CLIENT_PATHS:
         schema = CLIENT_PATHS[path]
         answers["200"].pop("content", None)

@@ -12,6 +12,7 @@ from starlette.routing import Mount
 from app.app_state import ServicesDep
 from app.auth.deps import authenticate
 from app.db.principal import Principal
+from app.errors import Unprocessable
 from app.http.compression import negotiate, tagged
 from app.http.conditional import is_not_modified
 from app.http.files import CompressedFiles
@@ -77,11 +78,16 @@ async def root() -> RedirectResponse:
 
 @router.get("/openapi.json")
 async def openapi(request: Request, services: ServicesDep) -> Response:
-    """Return the OpenAPI document for the caller's token, or for a read client without a token."""
+    """Return the OpenAPI document for the caller's token, or for a read client without a token.
+
+    `?tags=energy,meters` leaves out the operations of other tags.
+    """
     documents: Documents = request.app.state.documents
     caller = await _caller_if_any(request, services)
     role, scopes = (caller.role, caller.scopes) if caller else (PUBLIC_ROLE, frozenset())
     document = await documents.get(services, role, scopes)
+    if tags := _asked_tags(request):
+        document = await documents.get_small(document, tags)
     headers = {
         "ETag": document.etag,
         "Cache-Control": "private, no-cache" if caller else "public, no-cache",
@@ -98,6 +104,16 @@ async def openapi(request: Request, services: ServicesDep) -> Response:
         }
     body = await document.encoded(coding)
     return Response(body, media_type="application/json", headers=headers)
+
+
+def _asked_tags(request: Request) -> frozenset[str]:
+    """Return the tags in the query; Unprocessable for one that there is not."""
+    asked = ",".join(request.query_params.getlist("tags"))
+    tags = frozenset(tag.strip() for tag in asked.split(",") if tag.strip())
+    if unknown := tags - names.TAGS.keys():
+        known = ", ".join(names.TAGS)
+        raise Unprocessable(f"tags: {', '.join(sorted(unknown))} is none of: {known}")
+    return tags
 
 
 async def _caller_if_any(request: Request, services: ServicesDep) -> Principal | None:

@@ -22,13 +22,14 @@ from app.app_state import Services
 from app.auth.tokens import OPERATOR, issue_own
 from app.errors import Unavailable
 from app.http.compression import BEST
-from app.openapi.document import Frame, build
+from app.openapi.document import Frame, build, only_tags
 from app.openapi.facts import Facts, parse
 
 logger = logging.getLogger(__name__)
 
 REFRESH_SECONDS = 2.0
 ASK_SECONDS = 3.0
+SMALL_DOCUMENTS = 32
 PUBLIC_ROLE = "public_backend"
 # Operators have no role in the database, so their document contains the gateway's routes alone.
 NO_SWAGGER = b'{"definitions": {}, "paths": {}}'
@@ -69,6 +70,8 @@ class Documents:
     def __init__(self, frame: Frame) -> None:
         self.frame = frame
         self._slots: dict[tuple[str, frozenset[str]], _Slot] = {}
+        # The small documents, by the ETag of the whole one and the tags; the oldest first.
+        self._small: dict[tuple[str, frozenset[str]], Document] = {}
 
     async def get(self, services: Services, role: str, scopes: frozenset[str]) -> Document:
         """Return the document; Unavailable if there is none yet and it cannot be built now.
@@ -84,6 +87,15 @@ class Documents:
         if slot.document is None:
             raise Unavailable("The description of the API is not available right now.")
         return slot.document
+
+    async def get_small(self, whole: Document, tags: frozenset[str]) -> Document:
+        """Return the document with the operations of some tags alone."""
+        key = (whole.etag, tags)
+        if key not in self._small:
+            self._small[key] = await asyncio.to_thread(_reduce, whole.body, tags)
+            if len(self._small) > SMALL_DOCUMENTS:
+                del self._small[next(iter(self._small))]
+        return replace(self._small[key], stale=whole.stale)
 
     async def _refresh(
         self, services: Services, slot: _Slot, role: str, scopes: frozenset[str]
@@ -111,9 +123,17 @@ class Documents:
         slot.sources = digest.hexdigest()
 
 
-def _render(frame: Frame, swagger: bytes, facts: Facts, scopes: frozenset[str]) -> Document:
-    body = orjson.dumps(build(frame, orjson.loads(swagger), facts, scopes))
+def _reduce(body: bytes, tags: frozenset[str]) -> Document:
+    return _document(only_tags(orjson.loads(body), tags))
+
+
+def _document(content: dict[str, Any]) -> Document:
+    body = orjson.dumps(content)
     return Document(body, f'"{hashlib.sha256(body).hexdigest()[:32]}"')
+
+
+def _render(frame: Frame, swagger: bytes, facts: Facts, scopes: frozenset[str]) -> Document:
+    return _document(build(frame, orjson.loads(swagger), facts, scopes))
 
 
 async def _read_catalogue(services: Services, role: str) -> Mapping[str, Any]:

@@ -116,7 +116,7 @@ class RestProxy:
         try:
             pairs = answer_headers(answer, PREFIX)
             if answer.status >= 400 or answer.status == AMBIGUOUS:
-                refusal = await cleaned_error(answer)
+                refusal = await cleaned_error(answer, scope["query_string"])
                 pairs = error_headers(pairs, refusal.code)
                 if refusal.status == 405:
                     pairs.append(allow_header(scope["path"], refusal.code))

@@ -8,6 +8,7 @@ import orjson
 
 from app.errors import COLLISION, COLLISIONS, Unavailable
 from app.postgrest.connection import UpstreamConnection
+from app.postgrest.filter_hint import filter_hint
 
 # PostgREST's Vary is not among them: the gateway's own (app/http/rate_limit.py) lists all it names.
 RETURNED_HEADERS = frozenset(
@@ -60,6 +61,7 @@ READS, WRITES = b"GET, HEAD, OPTIONS", b"DELETE, GET, HEAD, OPTIONS, PATCH, POST
 # Errors quote the value that they are about, which may be as long as the body.
 MOST_ERROR_BYTES = 64 * 2**10
 MOST_ERROR_CHARACTERS = 1000
+MALFORMED = "PGRST100"
 SAFE_CODE = re.compile("[A-Za-z0-9]{1,32}")
 ERROR_CODE = re.compile(rb'"code":"([A-Z0-9]+)"')
 
@@ -111,8 +113,8 @@ def _private(cache_control: bytes) -> bytes:
     return b", ".join([b"private", *(one for one in directives if not SHARED.match(one))])
 
 
-async def cleaned_error(answer: UpstreamConnection) -> CleanedError:
-    """Read PostgREST's error; return it without others' data.
+async def cleaned_error(answer: UpstreamConnection, query: bytes = b"") -> CleanedError:
+    """Read PostgREST's error to a request with this query; return it without others' data.
 
     Unavailable if PostgREST itself cannot serve requests.
     """
@@ -140,6 +142,8 @@ async def cleaned_error(answer: UpstreamConnection) -> CleanedError:
             "details": error.get("details") if code in HARMLESS_DETAILS else None,
             "hint": error.get("hint") if code in HARMLESS_HINTS else _own_hint(code),
         }
+    if code == MALFORMED and not error.get("hint"):
+        error["hint"] = filter_hint(query)
     error |= {name: _shown(error.get(name), code) for name in ("message", "details", "hint")}
     return CleanedError(STATUSES.get(code, answer.status), code, orjson.dumps(error))
 

@@ -177,6 +177,37 @@ def test_the_document_is_the_same_to_the_byte_on_12_and_16(
     assert '"format":"int64"' in texts[0]
 
 
+def test_a_document_of_some_tags_is_small_and_complete(stack: Stack) -> None:
+    with stack.client("wlce", "write") as client:
+        whole = client.get("/openapi.json").json()
+        small = client.get("/openapi.json?tags=energy, tariffs").json()
+        assert [error.message for error in OpenAPIV31SpecValidator(small).iter_errors()] == []
+        assert {tag["name"] for tag in small["tags"]} == {"energy", "tariffs"}
+        expected = {
+            (path, method)
+            for path, method, operation in operations(whole)
+            if {"energy", "tariffs"} & {*operation["tags"]}
+        }
+        assert {(path, method) for path, method, _ in operations(small)} == expected
+        assert small["components"]["schemas"].keys() < whole["components"]["schemas"].keys()
+        assert "MeterRegistry" not in small["components"]["schemas"]
+        assert small["info"] == whole["info"]
+        refused = client.get("/openapi.json?tags=energy,nothing")
+        assert (refused.status_code, refused.json()["code"]) == (422, "invalid_parameter")
+        assert client.get("/openapi.json?tags=").json() == whole
+
+
+@pytest.mark.parametrize(
+    "path", ["/.well-known/jwks.json", "/.well-known/oauth-authorization-server"]
+)
+def test_the_keys_and_the_metadata_have_a_schema(stack: Stack, document: Fetch, path: str) -> None:
+    content = document()["paths"][path]["get"]["responses"]["200"]["content"]["application/json"]
+    with stack.client(None) as client:
+        answer = client.get(path).json()
+    Draft202012Validator(content["schema"]).validate(answer)
+    assert content["schema"]["required"]
+
+
 def test_every_choice_and_every_example_of_a_filter_works(either: Stack) -> None:
     with either.client("wlce") as client:
         found = client.get("/openapi.json").json()

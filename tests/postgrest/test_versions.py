@@ -152,6 +152,26 @@ def test_an_error_names_its_code_and_no_inner_schema(
         assert head.headers["proxy-status"] == answer.headers["proxy-status"]
 
 
+@pytest.mark.parametrize(
+    ("query", "hint"),
+    [
+        ("name=limited", "name=eq.limited"),
+        ("select=id&name=eq.x&code=a.b", "code=eq.a.b"),
+        ("select=id,escos(code)&escos.code=wlce", "escos.code=eq.wlce"),
+        (f"name={'x' * 200}", f"name=eq.{'x' * 72}…"),
+        ("name=eq.x&order=id.sideways", None),
+        ("name=eq.x&select=id,,(", None),
+    ],
+)
+def test_a_filter_without_operator_is_shown_with_one(
+    client: httpx.Client, query: str, hint: str | None
+) -> None:
+    answer = client.get(f"{SITES}?{query}")
+    assert (answer.status_code, answer.json()["code"]) == (400, "PGRST100")
+    told = f"A filter begins with its operator: {hint}" if hint else None
+    assert answer.json()["hint"] == told
+
+
 def test_what_repeats_the_request_or_is_fixed_is_said(client: httpx.Client) -> None:
     def error(target: str) -> dict[str, Any]:
         found: dict[str, Any] = client.get(f"/rest/v1/{target}").json()

@@ -36,6 +36,11 @@ function withChoices(document) {
     parameter.style = "form";
     parameter.explode = false;
   }
+  // A value may be typed without an operator here, as `withOperators` adds `eq.` to it.
+  for (const parameter of Object.values(document.components.parameters ?? {})) {
+    delete parameter.schema.pattern;
+    delete parameter.schema.items?.pattern;
+  }
   return document;
 }
 
