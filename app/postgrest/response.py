@@ -123,7 +123,7 @@ async def cleaned_error(answer: UpstreamConnection, query: bytes = b"") -> Clean
         raw += piece
     if len(raw) > MOST_ERROR_BYTES:
         # The rest is not read: only a value of the caller's own makes an error that long.
-        raw = _shortened(raw)
+        raw = _shortened(raw, _named_code(answer.headers))
     try:
         error = orjson.loads(raw)
         code = str(error["code"])
@@ -190,12 +190,12 @@ def _cut(text: Any) -> Any:
     return text
 
 
-def _shortened(raw: bytes) -> bytes:
-    """Return an error of the same code whose message is not the long one."""
+def _shortened(raw: bytes, named: str) -> bytes:
+    """Return an error of the same code, by its header or its text, without the long message."""
     code = ERROR_CODE.search(raw)
     return orjson.dumps(
         {
-            "code": code[1].decode() if code else "22000",
+            "code": named or (code[1].decode() if code else "22000"),
             "details": None,
             "hint": None,
             "message": "A value of the request is invalid, and too long to be shown",

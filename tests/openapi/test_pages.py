@@ -3,6 +3,7 @@
 import re
 import shutil
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -160,6 +161,18 @@ def test_a_day_of_energy_is_fetched(stack: Stack, page: Page) -> None:
     status, _, body = execute(page, energy, "/v1/energy")
     assert status == 200
     assert '"import_kwh"' in body
+
+
+def test_execute_works_at_once(stack: Stack, page: Page) -> None:
+    """The last whole week is filled in: from a Monday to the next, before today."""
+    energy = open_operation(page, "energy", "getEnergy")
+    authorize(page, stack)
+    status, url, body = execute(page, energy, "/v1/energy")
+    assert status == 200, body
+    asked = parse_qs(urlsplit(url).query)
+    start, end = (datetime.fromisoformat(asked[f"period_{one}"][0]) for one in ("from", "to"))
+    assert (start.weekday(), end - start) == (0, timedelta(days=7))
+    assert timedelta(0) <= datetime.now(UTC) - end < timedelta(days=8)
 
 
 TYPED = {

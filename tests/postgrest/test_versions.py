@@ -240,6 +240,13 @@ def test_a_statement_timeout_is_a_504_at_both_doors(body: dict[str, Any] | None)
     assert isinstance(from_database(psycopg.errors.QueryCanceled("slow")), Timeout)
 
 
+def test_a_long_error_keeps_its_code_wherever_it_stands() -> None:
+    error = {"message": "x" * 100_000, "code": "22P02", "details": None, "hint": None}
+    cleaned = asyncio.run(cleaned_error(sent(400, error, proxy_status="PostgREST; error=22P02")))
+    assert json.loads(cleaned.body)["code"] == "22P02"
+    assert len(cleaned.body) < 1000
+
+
 @pytest.mark.parametrize("code", ["PGRST109", "PGRST110", "PGRST124", "PGRST201", "PGRST203"])
 def test_details_of_the_request_alone_are_said(code: str) -> None:
     error = json.loads(asyncio.run(cleaned_error(sent(400, failure(code)))).body)
