@@ -175,6 +175,15 @@ def _adopt(
 
 
 def _apply(connection: AdminConnection, file: Migration) -> None:
+    if file.commits:
+        connection.execute("set role flows_owner")
+        try:
+            _run(connection, file)
+        finally:
+            connection.execute("reset role")
+        with connection.transaction():
+            _record(connection, file)
+        return
     with connection.transaction():
         _run(connection, file)
         _record(connection, file)

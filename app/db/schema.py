@@ -9,6 +9,7 @@ from pathlib import Path
 import psycopg
 
 SQL = Path(__file__).resolve().parents[2] / "sql"
+COMMITS = re.compile(r"^-- commits by itself$", re.MULTILINE)
 OLDEST_GATEWAY = re.compile(r"^-- oldest-gateway: (\d+)$", re.MULTILINE)
 # Called by the gateway's login, which has no rights on the underlying tables.
 DATABASE_VERSION = "select version, oldest_gateway from gateway.schema_version()"
@@ -47,6 +48,11 @@ class Migration(SqlFile):
     def version(self) -> int:
         """The number at the start of the file's name."""
         return int(self.path.name.split("_")[0])
+
+    @property
+    def commits(self) -> bool:
+        """True for one CALL that commits as it goes and, run again, continues where it stopped."""
+        return COMMITS.search(self.text) is not None
 
     @property
     def oldest_gateway(self) -> int:

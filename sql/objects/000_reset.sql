@@ -12,11 +12,15 @@ end $$;
 
 set local role flows_owner;
 
+-- Every caller's transaction begins with gateway.authorize(), which reads this table. Those that run end
+-- first, new ones wait here holding no other lock, and everything below is free at once. Without it, callers
+-- that never pause would keep a part of the locks from us for ever.
+lock table gateway.revoked_token in access exclusive mode;
+
 do $$
 declare
     schemas constant regnamespace[] := array['flows', 'api', 'gateway']::regnamespace[];
-    callers constant text := 'public, flows, public_backend, grafanareader, tsdbadmin, flows_lookup, '
-    || 'flows_gateway, authenticator';
+    callers constant text := 'public, flows, public_backend, grafanareader, tsdbadmin, flows_gateway, authenticator';
     -- A continuous aggregate is a view to PostgreSQL, and keeps data.
     aggregates text[] := '{}';
     found record;
@@ -95,7 +99,7 @@ begin
         execute format('revoke all on routine %s from %s', found.routine, callers);
     end loop;
     revoke all on schema flows, api, gateway
-    from public, flows, public_backend, grafanareader, tsdbadmin, flows_lookup, flows_gateway, authenticator;
+    from public, flows, public_backend, grafanareader, tsdbadmin, flows_gateway, authenticator;
 end $$;
 
 reset role;

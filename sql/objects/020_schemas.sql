@@ -3,5 +3,4 @@ comment on schema api is 'Flows: meters, registers, circuits and their half-hour
 comment on schema gateway is 'Clients, keys, revocations and audit of the gateway.';
 
 grant usage on schema flows, api to flows, public_backend, grafanareader, tsdbadmin;
-grant usage on schema flows to flows_lookup;
 grant usage on schema gateway to flows, public_backend, grafanareader, flows_gateway, authenticator;

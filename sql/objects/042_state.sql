@@ -48,7 +48,7 @@ as $$
 begin
     delete from flows.meter_shadows as empty
     where empty.id = new.id
-        and jsonb_strip_nulls(to_jsonb(empty)) - array['id', 'created_at', 'updated_at'] = '{}';
+        and jsonb_strip_nulls(to_jsonb(empty)) - array['id', 'esco', 'created_at', 'updated_at'] = '{}';
     return new;
 end $$;
 comment on function flows.give_way_to_a_loaded_shadow() is 'Removes an unchanged shadow in favour of the inserted one.';

@@ -25,15 +25,14 @@ language sql set search_path = '' set plan_cache_mode = 'force_custom_plan'
 begin atomic
     insert into flows.change (esco, kind, period, registers, followed_at)
     select
-        meter.esco,
+        register.esco,
         'reading',
         tstzrange(min(lower(c.span)), max(upper(c.span))),
         case when not followed and count(distinct c.register_id) <= 50 then array_agg(distinct c.register_id) end,
         case when followed then clock_timestamp() end
     from unnest(note_readings.registers, spans) as c (register_id, span)
     inner join flows.meter_registers as register on c.register_id = register.register_id
-    inner join flows.meter_registry as meter on register.meter_id = meter.id
-    group by meter.esco, date_trunc('week', lower(c.span), 'UTC');
+    group by register.esco, date_trunc('week', lower(c.span), 'UTC');
 end;
 comment on function flows.note_readings(uuid[], tstzrange[], boolean)
 is 'Records changed half-hours for each ESCO and week.';
@@ -45,10 +44,9 @@ language sql set search_path = ''
 begin atomic
     insert into flows.change (esco, kind, period, registers, circuits, followed_at)
     select distinct
-        meter.esco, 'mapping', span, case when not followed then '{}'::uuid[] end,
+        register.esco, 'mapping', span, case when not followed then '{}'::uuid[] end,
         case when not followed then note_mapping.circuits end, case when followed then clock_timestamp() end
     from flows.meter_registers as register
-    inner join flows.meter_registry as meter on register.meter_id = meter.id
     cross join unnest(spans) as span
     where register.register_id = any(note_mapping.registers);
 end;

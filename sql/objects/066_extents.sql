@@ -4,13 +4,6 @@ comment on column flows.register_extent.register_id is 'The register.';
 comment on column flows.register_extent.available_from is 'Start of its first half-hour, UTC.';
 comment on column flows.register_extent.available_to is 'End of its last half-hour, UTC.';
 
-alter table flows.register_extent enable row level security;
-alter table flows.register_extent force row level security;
-create policy "an extent is read with its register" on flows.register_extent
-for select using (register_id in (select own.register_id from flows.meter_registers as own));
-create policy "maintenance alone writes extents" on flows.register_extent
-to flows_owner, tsdbadmin using (current_user in ('flows_owner', 'tsdbadmin'));
-
 -- A half-hour inside what is known touches no row, so that writers do not wait for one another.
 create or replace function flows.extend_extents(registers uuid[], spans tstzrange[]) returns void
 language sql set search_path = '' set plan_cache_mode = 'force_custom_plan'

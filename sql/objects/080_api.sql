@@ -12,8 +12,17 @@ begin
         'meter_event_log_type', 'ev_chargers'
     ]
     loop
+        -- The owner is shown where it is the row's own word, not where it follows from others.
         execute format(
-            'create view api.%1$I with (security_invoker = true) as select * from flows.%1$I', exposed
+            'create view api.%1$I with (security_invoker = true) as select %2$s from flows.%1$I', exposed,
+            (
+                select string_agg(quote_ident(a.attname), ', ' order by a.attnum) from pg_catalog.pg_attribute as a
+                where a.attrelid = format('flows.%I', exposed)::regclass and a.attnum > 0 and not a.attisdropped
+                    and (
+                        a.attname <> 'esco'
+                        or exposed in ('sites_new', 'feeder_registry', 'meter_registry', 'ev_chargers')
+                    )
+            )
         );
         execute format(
             'grant select on api.%1$I, flows.%1$I to flows, public_backend, grafanareader, tsdbadmin', exposed
@@ -27,30 +36,12 @@ end $$;
 -- An upsert of a shadow asks for INSERT too.
 grant insert, update on api.meter_shadows, flows.meter_shadows to flows;
 
--- Time series and aggregates: TimescaleDB knows no row level security beside the columnstore, so
--- callers have no grant on them; these views read as the owner and show the caller's registers, meters
--- or circuits only. The sub-select is evaluated once a statement and pushed down to the partitions.
 do $$
 declare
     series record;
 begin
-    for series in
-        select
-            s.name, s.key, 'own_' || replace(s.key, '_id', 's') as owned, s.key <> 'circuit_id' as writable
-        from flows.series() as s
-    loop
-        execute format(
-            'create view api.%1$I with (security_barrier = true) as '
-            'select * from flows.%1$I where %2$I = any((select flows.%3$I())::uuid[])%4$s',
-            series.name, series.key, series.owned, case when series.writable then ' with check option' else '' end
-        );
-        execute format(
-            'grant select on api.%I to flows, public_backend, grafanareader, tsdbadmin', series.name
-        );
-        if series.writable then
-            execute format('grant insert, update, delete on api.%I to flows', series.name);
-            execute format('grant select, insert, update, delete on flows.%I to tsdbadmin', series.name);
-        end if;
+    for series in select s.name, s.key from flows.series() as s loop
+        call flows.show_as_owned(series.name, writable => series.key <> 'circuit_id');
     end loop;
 end $$;
 
@@ -71,8 +62,7 @@ begin
     -- A definer function sees every ESCO, so whose register it is must be asked in so many words.
     if not exists (
         select from flows.meter_registers as register
-        inner join flows.meter_registry as meter on register.meter_id = meter.id
-        where register.register_id = derive_interval_hh.register_id and meter.esco = flows.current_esco()
+        where register.register_id = derive_interval_hh.register_id and register.esco = flows.current_esco()
     ) then
         raise sqlstate 'PT404' using message = 'There is no such register';
     end if;

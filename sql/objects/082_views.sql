@@ -64,7 +64,7 @@ comment on column flows.meters_low_balance.balance is 'Credit left, pounds.';
 -- all of it. These find it where the register's extent ends, or from the end.
 create view flows.register_interval_hh_latest as
 select
-    known.register_id, newest."timestamp", newest.import_kwh, newest.export_kwh, newest.derived,
+    known.esco, known.register_id, newest."timestamp", newest.import_kwh, newest.export_kwh, newest.derived,
     newest.updated_at
 from flows.register_extent as known
 cross join lateral (
@@ -72,12 +72,11 @@ cross join lateral (
     from flows.register_interval_hh as r
     where r.register_id = known.register_id
         and r."timestamp" = known.available_to - interval '30 minutes'
+        and r.esco is not distinct from known.esco
     limit 1
 ) as newest;
 comment on view flows.register_interval_hh_latest is 'The newest half-hour of each register with half-hours.';
-create view api.register_interval_hh_latest with (security_barrier = true) as
-select * from flows.register_interval_hh_latest
-where register_id = any((select flows.own_registers())::uuid[]);
+call flows.show_as_owned('register_interval_hh_latest');
 
 -- A definer function sees every ESCO, so whose register it is must be asked in so many words.
 create or replace function flows.find_extent(
@@ -88,8 +87,7 @@ as $$
 begin
     if exists (
         select from flows.meter_registers as its
-        inner join flows.meter_registry as meter on its.meter_id = meter.id
-        where its.register_id = register and meter.esco = any(flows.callers_escos())
+        where its.register_id = register and its.esco = any(flows.callers_escos())
     ) then
         available_from := (
             select r."timestamp" from flows.register_interval_hh as r
@@ -113,7 +111,7 @@ grant execute on function flows.find_extent(uuid, tstzrange) to flows, public_ba
 -- mapping cuts the register's own extent, by a function: sub-selects would be planned over every chunk.
 create view flows.circuit_register_extent as
 select
-    mapping.circuit, mapping.register, mapping.start_time,
+    mapping.esco, mapping.circuit, mapping.register, mapping.start_time,
     case
         when known.available_from >= mapping.start_time then known.available_from
         else (flows.find_extent(mapping.register, tstzrange(mapping.start_time, mapping.end_time))).available_from
@@ -125,6 +123,7 @@ select
 from flows.circuit_register as mapping
 inner join flows.register_extent as known
     on mapping.register = known.register_id
+    and mapping.esco is not distinct from known.esco
     and known.available_to > mapping.start_time
     and (known.available_from < mapping.end_time or mapping.end_time is null);
 comment on view flows.circuit_register_extent
@@ -136,25 +135,19 @@ comment on column flows.circuit_register_extent.available_from
 is 'Start of the first half-hour, UTC; empty where there is none.';
 comment on column flows.circuit_register_extent.available_to
 is 'End of the last half-hour, UTC; empty if there is none.';
-create view api.circuit_register_extent with (security_barrier = true) as
-select * from flows.circuit_register_extent
-where register = any((select flows.own_registers())::uuid[]);
+call flows.show_as_owned('circuit_register_extent');
 
 create view flows.meter_csq_latest as
-select meter.id as meter_id, newest."timestamp", newest.csq
+select meter.esco, meter.id as meter_id, newest."timestamp", newest.csq
 from flows.meter_registry as meter
 cross join lateral (
     select signal."timestamp", signal.csq from flows.meter_csq as signal
-    where signal.meter_id = meter.id
+    where signal.meter_id = meter.id and signal.esco is not distinct from meter.esco
     order by signal."timestamp" desc
     limit 1
 ) as newest;
 comment on view flows.meter_csq_latest is 'The newest signal quality of each meter that has sent any.';
-create view api.meter_csq_latest with (security_barrier = true) as
-select * from flows.meter_csq_latest
-where meter_id = any((select flows.own_meters())::uuid[]);
-grant select on api.register_interval_hh_latest, api.circuit_register_extent, api.meter_csq_latest
-to flows, public_backend, grafanareader, tsdbadmin;
+call flows.show_as_owned('meter_csq_latest');
 
 -- A meter was last online when it last told its signal or was last found healthy.
 create view flows.meters_offline_all with (security_invoker = true) as
@@ -203,6 +196,7 @@ end $$;
 -- Days that are over, from a register's first half-hour to its last day; a day without any counts too.
 create view flows.register_interval_hh_missing as
 select
+    register.esco,
     register.register_id,
     (day at time zone 'UTC')::date as "date",
     counted.record_count,
@@ -214,13 +208,14 @@ cross join lateral (
         least(
             date_trunc('day', now(), 'UTC'), date_trunc('day', register.end_time, 'UTC')
         ) - interval '1 day' as last
-    from flows.register_interval_hh as r where r.register_id = register.register_id
+    from flows.register_interval_hh as r
+    where r.register_id = register.register_id and r.esco is not distinct from register.esco
 ) as known
 cross join lateral generate_series(known.first, known.last, interval '1 day') as day
 cross join lateral (
     select count(*)::integer as record_count
     from flows.register_interval_hh as r
-    where r.register_id = register.register_id
+    where r.register_id = register.register_id and r.esco is not distinct from register.esco
         and r."timestamp" >= day and r."timestamp" < day + interval '1 day'
 ) as counted
 where counted.record_count < 48;
@@ -229,10 +224,7 @@ comment on column flows.register_interval_hh_missing.register_id is 'The registe
 comment on column flows.register_interval_hh_missing."date" is 'The day, UTC.';
 comment on column flows.register_interval_hh_missing.record_count is 'Half-hours that are there.';
 comment on column flows.register_interval_hh_missing.missing_count is 'Half-hours that are missing.';
-create view api.register_interval_hh_missing with (security_barrier = true) as
-select * from flows.register_interval_hh_missing
-where register_id = any((select flows.own_registers())::uuid[]);
-grant select on api.register_interval_hh_missing to flows, public_backend, grafanareader, tsdbadmin;
+call flows.show_as_owned('register_interval_hh_missing');
 
 create or replace function api.get_meters_for_cli(esco_filter text default null, feeder_filter text default null)
 returns table (

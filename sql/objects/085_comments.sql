@@ -76,7 +76,7 @@ begin
         where c.relnamespace = 'flows'::regnamespace and c.relkind in ('r', 'p', 'v') and not c.relispartition
             and pg_catalog.col_description(c.oid, a.attnum) is null
             and a.attname in (
-                'id', 'created_at', 'updated_at', 'serial', 'name', 'clock_time_diff_seconds',
+                'id', 'esco', 'created_at', 'updated_at', 'serial', 'name', 'clock_time_diff_seconds',
                 'clock_time_diff_synced_at'
             )
     loop
@@ -84,6 +84,7 @@ begin
             'comment on column %s.%I is %L', "column".relation, "column".name,
             case "column".name
                 when 'id' then 'Id of the row.'
+                when 'esco' then 'ESCO the row belongs to.'
                 when 'created_at' then 'Time at which the row was created, UTC.'
                 when 'updated_at' then 'Time at which the row last changed, UTC.'
                 when 'serial' then 'Serial number on the meter.'
@@ -128,6 +129,7 @@ begin
                 pg_catalog.col_description(pair.told, told.attnum)
             ), '; ')
             from pg_catalog.pg_attribute as told
+            inner join pg_catalog.pg_attribute as shown on shown.attrelid = pair.shown and told.attname = shown.attname
             where told.attrelid = pair.told and told.attnum > 0 and not told.attisdropped
         ), '');
     end loop;

@@ -86,7 +86,8 @@ def test_aggregates_follow_the_mapping(stack: Stack, admin: Admin) -> None:
     # The mapping ends in the middle of a day, and the register continues in another circuit.
     register, _, other = admin.execute(
         "select m.register, m.circuit, (select min(c.id::text)::uuid from flows.circuits as c"
-        " where c.id <> m.circuit) from flows.circuit_register as m order by m.register limit 1"
+        " where c.esco = m.esco and c.id <> m.circuit) from flows.circuit_register as m"
+        " order by m.register limit 1"
     ).fetchone() or (None, None, None)
     moved = "date_trunc('day', now(), 'UTC') - interval '10 days 12 hours'"
     admin.execute(

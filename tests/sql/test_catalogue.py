@@ -64,14 +64,50 @@ RULES = {
                         and d.refclassid = 'pg_class'::regclass and d.refobjid <> c.oid
                     join pg_class as read on read.oid = d.refobjid
                     where rule.ev_class = c.oid and not (
-                        read.relnamespace = 'flows'::regnamespace and read.relname = any(%(series)s)
+                        read.relnamespace = 'flows'::regnamespace
+                        and (read.relname = any(%(series)s) or read.relname = 'escos')
                     )
                 )
             )
     """,
-    "a policy compares with IN, which hashes, not with an array": """
+    "what a row's owner decides is decided for tenants alone, and by one comparison": """
+        select c.relname::text from pg_class as c
+        join pg_attribute as a on a.attrelid = c.oid and a.attname = 'esco'
+        where c.relnamespace = 'flows'::regnamespace and c.relrowsecurity and c.relname <> 'change'
+            and not exists (
+                select from pg_policies as p
+                where p.schemaname = 'flows' and p.tablename = c.relname
+                    and p.roles = '{flows,public_backend}' and p.cmd = 'ALL'
+                    and p.permissive = 'PERMISSIVE' and p.with_check is null and p.qual
+                    = '(esco = ( SELECT flows.current_esco() AS current_esco))'
+            )
+        union all
         select p.tablename || ': ' || p.policyname from pg_policies as p
-        where p.schemaname = 'flows' and concat(p.qual, p.with_check) ~ 'ARRAY\\(\\s*SELECT'
+        where p.schemaname = 'flows' and p.permissive = 'PERMISSIVE'
+            and p.roles && '{flows,public_backend,public}'
+            and p.qual <> all(array[
+                '(esco = ( SELECT flows.current_esco() AS current_esco))',
+                '(id = ( SELECT flows.current_esco() AS current_esco))'
+            ])
+            and not (p.qual = 'true' and p.cmd = 'SELECT' and p.tablename in (
+                'regions', 'meter_metrics', 'meter_event_log_type'
+            ))
+    """,
+    # Row level security of flows.escos makes PostgreSQL plan again when the role changes.
+    "a view that is planned for its caller reads what has row level security": """
+        select c.oid::regclass::text from pg_class as c
+        join pg_namespace as n on n.oid = c.relnamespace
+        where c.relkind = 'v' and n.nspname in ('flows', 'api') and (
+            pg_get_viewdef(c.oid) ~ 'is_planned_for_every_esco'
+            or (n.nspname = 'api' and 'security_barrier=true' = any(c.reloptions))
+        ) and pg_get_viewdef(c.oid) !~ 'is_planned_for_every_esco\\(\\) THEN true\\s+'
+            'ELSE \\(?esco = \\( SELECT own.id\\s+FROM flows.escos own'
+    """,
+    "only views and policies ask what a plan is made for": f"""
+        select p.oid::regprocedure::text from pg_proc as p
+        where p.pronamespace = any({OURS}) and p.proname not in (
+            'is_planned_for_every_esco', 'show_as_owned'
+        ) and pg_get_functiondef(p.oid) ~ 'is_planned_for_every_esco' and p.prokind <> 'a'
     """,
     "no function is executable by everybody": f"""
         select p.oid::regprocedure::text from pg_proc as p
@@ -94,28 +130,6 @@ RULES = {
         select c.oid::regclass::text from pg_class as c
         where c.relnamespace = 'gateway'::regnamespace and c.relkind in ('r', 'p', 'v', 'm')
             and {GRANTED}
-    """,
-    "the lookup's role is nobody's, and reads no more than it needs": """
-        select pg_get_userbyid(m.member) from pg_auth_members as m
-        where m.roleid = 'flows_lookup'::regrole
-        union all
-        select pg_get_userbyid(m.roleid) from pg_auth_members as m
-        where m.member = 'flows_lookup'::regrole
-        union all
-        select r.rolname from pg_roles as r
-        where r.rolname = 'flows_lookup' and (r.rolcanlogin or r.rolbypassrls)
-        union all
-        select c.oid::regclass::text from pg_class as c
-        join pg_namespace as n on n.oid = c.relnamespace
-        cross join lateral aclexplode(c.relacl) as granted
-        where granted.grantee = 'flows_lookup'::regrole and not (
-            granted.privilege_type = 'SELECT' and n.nspname = 'flows' and c.relname in (
-                'sites_new', 'meter_registry', 'meter_registers', 'circuits', 'circuit_register'
-            )
-        )
-        union all
-        select p.oid::regprocedure::text from pg_proc as p
-        where p.proowner = 'flows_lookup'::regrole and p.pronargs > 0
     """,
     "every relation has a comment": f"""
         select r.name from ({RELATIONS}) as r where obj_description(r.oid, 'pg_class') is null
@@ -189,10 +203,26 @@ OFFENCES = [
         "api.register_interval_hh",
     ),
     (
-        "a policy compares with IN, which hashes, not with an array",
-        "create policy bad on flows.circuits"
-        " using (site = any(array(select id from flows.sites_new)))",
+        "what a row's owner decides is decided for tenants alone, and by one comparison",
+        "create policy bad on flows.circuits using (site in (select id from flows.sites_new))",
         "circuits: bad",
+    ),
+    (
+        "what a row's owner decides is decided for tenants alone, and by one comparison",
+        'drop policy "an ESCO has its rows" on flows.circuits',
+        "circuits",
+    ),
+    (
+        "a view that is planned for its caller reads what has row level security",
+        "create view flows.bad as select * from flows.meter_csq"
+        " where flows.is_planned_for_every_esco() or esco = flows.current_esco()",
+        "flows.bad",
+    ),
+    (
+        "only views and policies ask what a plan is made for",
+        "create function flows.bad() returns boolean language plpgsql"
+        " as $$ begin return flows.is_planned_for_every_esco(); end $$",
+        "flows.bad()",
     ),
     (
         "no function is executable by everybody",
@@ -233,27 +263,6 @@ OFFENCES = [
         "no caller has a right on a table of the gateway",
         "grant update (name) on gateway.client to flows",
         "gateway.client",
-    ),
-    (
-        "the lookup's role is nobody's, and reads no more than it needs",
-        "grant flows_lookup to flows_owner",
-        "flows_owner",
-    ),
-    (
-        "the lookup's role is nobody's, and reads no more than it needs",
-        "grant select on flows.escos to flows_lookup",
-        "flows.escos",
-    ),
-    (
-        "the lookup's role is nobody's, and reads no more than it needs",
-        "grant update on flows.circuits to flows_lookup",
-        "flows.circuits",
-    ),
-    (
-        "the lookup's role is nobody's, and reads no more than it needs",
-        "create function flows.bad(esco uuid) returns integer language sql return 1;"
-        " alter function flows.bad(uuid) owner to flows_lookup",
-        "flows.bad(uuid)",
     ),
     ("every relation has a comment", "comment on view api.escos is null", "api.escos"),
     ("every relation has a comment", "create table gateway.bad ()", "gateway.bad"),

@@ -16,6 +16,7 @@ from app.energy.intervals import Granularity, Intervals, calendar
 from app.energy.query import Page, energy
 from app.energy.sources import choose
 from tests.conftest import Stack
+from tests.sql.series import AGGREGATES
 from tests.sql.test_isolation import become
 
 Admin = psycopg.Connection[Any]
@@ -58,9 +59,11 @@ def columnstore(stack: Stack, engine: str) -> Iterator[None]:
 
 
 @pytest.fixture
-def tenant(stack: Stack, admin: Admin) -> Admin:
+def tenant(stack: Stack, admin: Admin, engine: str) -> Admin:
     """A session of an ESCO, as PostgREST and the gateway open it."""
-    admin.execute("analyze flows.register_interval_hh")
+    # As autovacuum does within a minute.
+    for relation in ("register_interval_hh", *(AGGREGATES if engine == "postgres" else ())):
+        admin.execute(f"analyze flows.{relation}".encode())
     become(admin, "flows", stack.contract["escos"]["wlce"]["id"])
     return admin
 

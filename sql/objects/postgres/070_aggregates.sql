@@ -35,8 +35,9 @@ begin
             and kept."timestamp" >= lower(known.span) and kept."timestamp" < upper(known.span);
     end loop;
     insert into flows.circuit_interval_hh
-    select c.circuit_id, made.*, now()
+    select c.circuit_id, made.*, now(), owned.esco
     from unnest(circuits, spans) as c (circuit_id, span)
+    inner join flows.circuits as owned on c.circuit_id = owned.id
     cross join lateral (
         select
             reading."timestamp",
@@ -45,7 +46,7 @@ begin
             count(*) as register_intervals,
             array_agg(distinct mapping.meter_id) as meters
         from (
-            select m.register, m.start_time, m.end_time, register.meter_id
+            select m.esco, m.register, m.start_time, m.end_time, register.meter_id
             from flows.circuit_register as m
             inner join flows.meter_registers as register on m.register = register.register_id
             where m.circuit = c.circuit_id
@@ -54,7 +55,7 @@ begin
         cross join lateral (
             select r."timestamp", r.import_kwh, r.export_kwh
             from flows.register_interval_hh as r
-            where r.register_id = mapping.register
+            where r.register_id = mapping.register and r.esco is not distinct from mapping.esco
                 and r."timestamp" >= greatest(lower(c.span), mapping.start_time)
                 and r."timestamp" < least(upper(c.span), mapping.end_time)
             offset 0
@@ -112,14 +113,17 @@ begin
                     and fresh.register_intervals = 0
             )
             insert into flows.%1$I as kept
-            select fresh.*, now() from fresh where fresh.register_intervals > 0
+            select fresh.*, now(), circuit.esco
+            from fresh inner join flows.circuits as circuit on fresh.circuit_id = circuit.id
+            where fresh.register_intervals > 0
             on conflict (circuit_id, %2$I) do update set
                 total_import_kwh = excluded.total_import_kwh,
                 total_export_kwh = excluded.total_export_kwh,
                 register_intervals = excluded.register_intervals,
                 present_intervals = excluded.present_intervals,
                 meters = excluded.meters,
-                updated_at = excluded.updated_at
+                updated_at = excluded.updated_at,
+                esco = excluded.esco
             $sql$,
             level.name, level.unit, level.below, level.below_label, level.present, level.zone, '1 ' || level.unit
         ) using circuits, spans;

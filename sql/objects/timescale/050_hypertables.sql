@@ -18,7 +18,7 @@ begin
         );
         execute format(
             'alter table flows.%I set (timescaledb.enable_columnstore, timescaledb.segmentby = %L, '
-            'timescaledb.orderby = %L)', series.name, series.key, series.sort
+            'timescaledb.orderby = %L)', series.name, 'esco, ' || series.key, series.sort
         );
     end loop;
 end $$;

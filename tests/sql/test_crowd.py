@@ -1,0 +1,153 @@
+"""A tenant among a hundred others: no plan reads a row of another."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+import pytest
+
+from tests.conftest import Stack
+from tests.sql.test_isolation import SHARED, become, exposed
+from tests.sql.test_plans import nodes
+
+Admin = psycopg.Connection[Any]
+# Past the triggers, each row with its owner; every kind of row that a tenant has.
+CROWD = (
+    "set local session_replication_role = replica",
+    "create temporary table e on commit drop as"
+    " select gen_random_uuid() as esco, n from generate_series(1, 100) as n",
+    "create temporary table m on commit drop as"
+    " select e.*, gen_random_uuid() as site, gen_random_uuid() as feeder,"
+    " gen_random_uuid() as meter, gen_random_uuid() as head, gen_random_uuid() as house,"
+    " n * 100 + k as number from e, generate_series(1, 12) as k",
+    "create temporary table r on commit drop as"
+    " select m.*, gen_random_uuid() as register, gen_random_uuid() as circuit, element"
+    " from m, unnest(array['A', 'B']) as element",
+    # In every week of the demo, that no chunk is so small that reading it whole is best.
+    "create temporary table t on commit drop as select date_trunc('hour', now())"
+    " - n * interval '7 days' as at from generate_series(0, 13) as n",
+    "insert into flows.escos (id, code, name) select esco, 'crowd-' || n, 'x' from e",
+    "insert into flows.sites_new (id, esco, name) select site, esco, 'x' from m",
+    "insert into flows.feeder_registry (id, esco, name) select feeder, esco, 'crowd-' || number"
+    " from m",
+    "insert into flows.ev_chargers (esco, serial, pin) select esco, 'EVCROWD1', '0000' from m",
+    "insert into flows.meter_registry (id, esco, serial, name, site)"
+    " select meter, esco, 'CROWD' || number, 'x', site from m",
+    "insert into flows.meter_shadows (id, esco, balance, clock_time_diff_seconds)"
+    " select meter, esco, 1, 100 from m",
+    "insert into flows.meter_tophat_registry (meter, esco) select meter, esco from m",
+    "insert into flows.properties (id, esco, plot, site) select house, esco, 'x', site from m",
+    "insert into flows.service_head_registry (id, esco, name, feeder)"
+    " select head, esco, 'crowd-' || number, feeder from m",
+    "insert into flows.service_head_meter (service_head, meter, esco) select head, meter, esco"
+    " from m",
+    "insert into flows.properties_service_head (property, service_head, esco)"
+    " select house, head, esco from m",
+    "insert into flows.meter_registers (register_id, meter_id, element, esco)"
+    " select register, meter, element, esco from r",
+    "insert into flows.circuits (id, esco, type, site) select circuit, esco, 'power', site from r",
+    "insert into flows.circuit_register (circuit, register, esco, start_time)"
+    " select circuit, register, esco, now() - interval '1 year' from r",
+    "insert into flows.register_extent (register_id, esco, available_from, available_to)"
+    " select register, esco, min(at), max(at) + interval '30 minutes' from r, t group by 1, 2",
+    'insert into flows.register_interval_hh (register_id, esco, "timestamp", import_kwh)'
+    " select register, esco, at, 1 from r, t",
+    'insert into flows.register_import (register_id, esco, "timestamp", read)'
+    " select register, esco, at, 1 from r, t",
+    'insert into flows.register_export (register_id, esco, "timestamp", read)'
+    " select register, esco, at, 1 from r, t",
+    'insert into flows.meter_voltage (meter_id, esco, "timestamp") select meter, esco, at'
+    " from m, t",
+    'insert into flows.meter_3p_voltage (meter_id, esco, "timestamp") select meter, esco, at'
+    " from m, t",
+    'insert into flows.meter_csq (meter_id, esco, "timestamp") select meter, esco, at from m, t',
+    'insert into flows.meter_health_history (meter_id, esco, "timestamp") select meter, esco, at'
+    " from m, t",
+    'insert into flows.meter_prepay_balance (meter_id, esco, "timestamp") select meter, esco, at'
+    " from m, t",
+    'insert into flows.meter_event_log (meter_id, esco, "timestamp", event_type)'
+    " select meter, esco, at, 1 from m, t",
+    "set local session_replication_role = origin",
+)  # fmt: skip
+AGGREGATED = {
+    "circuit_interval_hh": 'select circuit, esco, at from r, t',
+    "circuit_interval_daily": "select distinct circuit, esco, date_trunc('day', at) from r, t",
+    "circuit_interval_daily_london":
+        "select distinct circuit, esco, date_trunc('day', at, 'Europe/London') from r, t",
+    "circuit_interval_monthly": "select distinct circuit, esco, date_trunc('month', at) from r, t",
+}  # fmt: skip
+# The table that keeps a continuous aggregate, and the column of its buckets.
+KEPT = """
+    select format('%%I.%%I', materialization_hypertable_schema, materialization_hypertable_name)
+    from timescaledb_information.continuous_aggregates where view_name = %s
+"""
+LABELS = {"hh": "timestamp", "monthly": "month"}
+
+
+@pytest.fixture(scope="module")
+def crowd(stack: Stack, engine: str) -> Iterator[Admin]:
+    """A superuser's connection, among whose rows are those of a hundred more ESCOs."""
+    with psycopg.connect(stack.contract["database_url"]) as admin:
+        for statement in CROWD:
+            admin.execute(statement.encode())
+        admin.execute("set local timescaledb.skip_cagg_invalidation = on")
+        for name, rows in AGGREGATED.items():
+            kept = f"flows.{name}"
+            if engine == "timescale":
+                ((kept,),) = admin.execute(KEPT, (name,)).fetchall()
+            label = LABELS.get(name.removeprefix("circuit_interval_"), "day")
+            admin.execute(f'insert into {kept} (circuit_id, esco, "{label}") {rows}'.encode())
+            admin.execute(f"analyze {kept}".encode())
+        for (name,) in admin.execute(
+            "select relname from pg_class where relnamespace = 'flows'::regnamespace"
+            " and relkind in ('r', 'p') and not relispartition"
+        ).fetchall():
+            admin.execute(f"analyze flows.{name}".encode())
+        yield admin
+        admin.rollback()
+
+
+def owners(admin: Admin) -> set[str]:
+    """The tables, partitions and chunks that have a row's owner in them."""
+    rows = admin.execute(
+        "select c.relname from pg_attribute as a join pg_class as c on a.attrelid = c.oid"
+        " where a.attname = 'esco' and c.relkind in ('r', 'p')"
+    )
+    return {row[0] for row in rows}
+
+
+def foreign_rows(session: Admin, query: str, owned: set[str]) -> list[str]:
+    """Scans of a query that look at a row and leave it for being another's."""
+    (found,) = session.execute(f"explain (analyze, format json) {query}".encode()).fetchone() or (
+        [],
+    )
+    return [
+        f"{node['Relation Name']}: {node['Rows Removed by Filter']} rows by {node['Filter']}"
+        for node in nodes(found[0]["Plan"])
+        if node.get("Relation Name") in owned
+        and node.get("Rows Removed by Filter", 0) > 0
+        and "esco" in node["Filter"]
+    ]
+
+
+def test_no_relation_looks_at_a_row_of_another(stack: Stack, crowd: Admin) -> None:
+    owned = owners(crowd)
+    assert "meter_registry" in owned
+    offences = {}
+    for relation in exposed(crowd):
+        if relation in SHARED:
+            continue
+        for role in ("flows", "public_backend"):
+            become(crowd, role, stack.contract["escos"]["wlce"]["id"])
+            if found := foreign_rows(crowd, f"select * from api.{relation}", owned):
+                offences[relation] = found
+    become(crowd, "none", None)
+    assert offences == {}
+
+
+def test_a_filter_that_removes_foreign_rows_is_found(stack: Stack, crowd: Admin) -> None:
+    become(crowd, "none", None)
+    own = stack.contract["escos"]["wlce"]["id"]
+    slow = f"select * from flows.meter_csq where esco = '{own}' or name = 'x'"
+    slow = slow.replace("name", "meter_id::text")
+    assert foreign_rows(crowd, slow, owners(crowd))
