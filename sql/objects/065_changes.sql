@@ -18,8 +18,8 @@ create policy "maintenance alone reads and writes changes" on flows.change
 to flows_owner, tsdbadmin using (current_user in ('flows_owner', 'tsdbadmin'));
 
 -- A row for each ESCO and week, so that one very late reading beside many new ones does not make the
--- whole time between them look changed. What is not followed yet names its registers, unless they are so
--- many that all may as well be made again.
+-- whole time between them look changed. It names its registers while they wait to be followed, unless they are
+-- so many that all of the ESCO's may as well be made again.
 create or replace function flows.note_readings(registers uuid[], spans tstzrange[], followed boolean) returns void
 language sql set search_path = '' set plan_cache_mode = 'force_custom_plan'
 begin atomic
@@ -37,20 +37,29 @@ end;
 comment on function flows.note_readings(uuid[], tstzrange[], boolean)
 is 'Records changed half-hours for each ESCO and week.';
 
--- Also without a single half-hour: what is expected of the circuits changes.
-create or replace function flows.note_mapping(circuits uuid[], registers uuid[], spans tstzmultirange, followed boolean)
-returns void
-language sql set search_path = ''
+-- Also without a single half-hour: what is expected of the circuits changes. At most 200 circuits in a row, so
+-- that a change of thousands can be followed a share at a time.
+create or replace function flows.note_mapping(
+    circuits uuid[], registers uuid[], spans tstzrange[], followed boolean
+) returns void
+language sql set search_path = '' set plan_cache_mode = 'force_custom_plan'
 begin atomic
     insert into flows.change (esco, kind, period, registers, circuits, followed_at)
-    select distinct
-        register.esco, 'mapping', span, case when not followed then '{}'::uuid[] end,
-        case when not followed then note_mapping.circuits end, case when followed then clock_timestamp() end
-    from flows.meter_registers as register
-    cross join unnest(spans) as span
-    where register.register_id = any(note_mapping.registers);
+    select
+        m.esco, 'mapping', range_merge(range_agg(m.span)), case when not followed then '{}'::uuid[] end,
+        case when not followed then array_agg(distinct m.circuit) end, case when followed then clock_timestamp() end
+    from (
+        select
+            circuit.esco, c.circuit, c.span, date_trunc('month', lower(c.span), 'UTC') as month,
+            dense_rank() over (
+                partition by circuit.esco, date_trunc('month', lower(c.span), 'UTC') order by c.circuit
+            ) as position
+        from unnest(note_mapping.circuits, note_mapping.registers, spans) as c (circuit, register, span)
+        inner join flows.circuits as circuit on c.circuit = circuit.id
+    ) as m
+    group by m.esco, m.month, (m.position - 1) / 200;
 end;
-comment on function flows.note_mapping(uuid[], uuid[], tstzmultirange, boolean)
+comment on function flows.note_mapping(uuid[], uuid[], tstzrange[], boolean)
 is 'Records for each ESCO the periods in which registers moved between circuits.';
 
 create or replace function flows.note_configuration() returns trigger

@@ -64,30 +64,45 @@ referencing new table as new_rows old table as old_rows for each statement execu
 create trigger updated_at_moves before update on flows.register_interval_hh
 for each row execute function flows.touch();
 
--- If only the end or the start of a mapping changes, only the time between its old and new bounds is affected.
-create or replace function flows.mapping_changed() returns trigger
+-- A mapping moves the time that it covered before or covers now, but not both: if only its end changes, that is
+-- the time between its old and its new end.
+create or replace function flows.mappings_changed() returns trigger
 language plpgsql security definer set search_path = ''
 as $$
 declare
-    before tstzmultirange := case
-        when tg_op <> 'INSERT' then tstzmultirange(tstzrange(old.start_time, old.end_time)) else '{}'
-    end;
-    after tstzmultirange := case
-        when tg_op <> 'DELETE' then tstzmultirange(tstzrange(new.start_time, new.end_time)) else '{}'
-    end;
-    stays tstzmultirange := case
-        when (old.circuit, old.register) = (new.circuit, new.register) then before * after else '{}'
-    end;
+    none constant text := 'select null::uuid as circuit, null::uuid as register, null::tstzmultirange as times where false';
+    covered constant text := $sql$
+        select m.circuit, m.register, range_agg(tstzrange(m.start_time, m.end_time)) as times from %I as m group by 1, 2
+    $sql$;
+    circuits uuid[];
+    registers uuid[];
+    spans tstzrange[];
 begin
-    perform flows.follow_mapping(
-        array_remove(array[old.circuit, new.circuit], null),
-        array_remove(array[old.register, new.register], null),
-        (before + after) - stays
-    );
+    -- Planned for each statement, because the best plan depends on the number of rows it changed.
+    execute format(
+        $sql$
+        select array_agg(m.circuit), array_agg(m.register), array_agg(m.span)
+        from (
+            select circuit, register, unnest(
+                coalesce(old.times, '{}') + coalesce(new.times, '{}') - coalesce(old.times * new.times, '{}')
+            ) as span
+            from (%s) as old full join (%s) as new using (circuit, register)
+        ) as m
+        $sql$,
+        case tg_op when 'INSERT' then none else format(covered, 'old_rows') end,
+        case tg_op when 'DELETE' then none else format(covered, 'new_rows') end
+    ) into circuits, registers, spans;
+    if circuits <> '{}' then
+        perform flows.follow_mapping(circuits, registers, spans);
+    end if;
     return null;
 end $$;
-comment on function flows.mapping_changed() is 'Updates the aggregates for a changed circuit mapping.';
-create trigger aggregates_follow_the_mapping after insert or update or delete on flows.circuit_register
-for each row execute function flows.mapping_changed();
+comment on function flows.mappings_changed() is 'Updates the aggregates for the circuit mappings that a statement changed.';
+create trigger aggregates_follow_new after insert on flows.circuit_register
+referencing new table as new_rows for each statement execute function flows.mappings_changed();
+create trigger aggregates_follow_changed after update on flows.circuit_register
+referencing new table as new_rows old table as old_rows for each statement execute function flows.mappings_changed();
+create trigger aggregates_follow_removed after delete on flows.circuit_register
+referencing old table as old_rows for each statement execute function flows.mappings_changed();
 
 reset role;

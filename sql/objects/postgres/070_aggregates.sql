@@ -1,7 +1,7 @@
 set local role flows_owner;
 
 -- Each level is made again from the one below, for the changed spans alone (one for each circuit and day in
--- UTC). The circuits are locked first, in order (a thousand locks at most, so that no statement exhausts the
+-- UTC). The circuits are locked first, in order (64 locks of an ESCO at most, so that no statement exhausts the
 -- lock table): who waited for one sums, with a new snapshot, what the other had committed.
 --
 -- Every look into a series is a lateral one with "offset 0" or "limit 1", by the key of one span: no
@@ -15,8 +15,10 @@ declare
 begin
     perform pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtext('flows.recompute'), stripe)
     from (
-        select distinct pg_catalog.hashtext(c.id::text) & 1023 as stripe
-        from (select distinct u.id from unnest(circuits) as u (id)) as c order by 1
+        select distinct coalesce(pg_catalog.hashtext(owned.esco::text), 0) # (pg_catalog.hashtext(owned.id::text) & 63) as stripe
+        from flows.circuits as owned
+        where owned.id = any(circuits)
+        order by 1
     ) as locked;
 
     -- Half-hours are mostly new: looking once a span costs less than "on conflict" does for each.
@@ -132,18 +134,26 @@ end $$;
 comment on function flows.recompute(uuid[], tstzrange[])
 is 'Makes the aggregates of circuits again over spans within a day in UTC, at every level.';
 
--- The mapping must not change between a reading and its sum: readings take this lock together, a
--- change of the mapping takes it alone.
-create or replace function flows.lock_mapping() returns trigger
-language plpgsql set search_path = ''
-as $$
-begin
-    perform pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtext('flows.circuit_register'));
-    return null;
-end $$;
-comment on function flows.lock_mapping() is 'Keeps readings out while the circuit mapping changes.';
-create trigger a_mapping_changes_alone before insert or update or delete on flows.circuit_register
-for each statement execute function flows.lock_mapping();
+-- The mapping must not change between a reading and its sum: readings take their ESCO's lock together, a change of
+-- its mapping takes it alone. Both take it after their rows are written, and look at the other's rows only then,
+-- with a new snapshot: who comes second sums what the first had committed.
+create or replace function flows.lock_mapping(registers uuid[], alone boolean) returns void
+language sql set search_path = '' set plan_cache_mode = 'force_custom_plan'
+begin atomic
+    select case
+        when alone then pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtext('flows.circuit_register'), owner)
+        else pg_catalog.pg_advisory_xact_lock_shared(pg_catalog.hashtext('flows.circuit_register'), owner)
+    end
+    from (
+        select coalesce(pg_catalog.hashtext(r.esco::text), 0) as owner from flows.meter_registers as r
+        where r.register_id = any(registers)
+        union
+        select coalesce(pg_catalog.hashtext(m.esco::text), 0) from flows.circuit_register as m where m.register = any(registers)
+        order by 1
+    ) as owners;
+end;
+comment on function flows.lock_mapping(uuid[], boolean)
+is 'Locks the circuit mapping of the ESCOs of registers, together with others or alone.';
 
 create or replace function flows.follow_readings(registers uuid[], spans tstzrange[]) returns void
 language plpgsql set search_path = '' set plan_cache_mode = 'force_custom_plan'
@@ -152,7 +162,7 @@ declare
     circuits uuid[];
     circuit_spans tstzrange[];
 begin
-    perform pg_catalog.pg_advisory_xact_lock_shared(pg_catalog.hashtext('flows.circuit_register'));
+    perform flows.lock_mapping(registers, false);
     select array_agg(d.circuit), array_agg(d.span) into circuits, circuit_spans
     from (
         select mapping.circuit, tstzrange(min(lower(c.span)), max(upper(c.span))) as span
@@ -171,26 +181,25 @@ end $$;
 comment on function flows.follow_readings(uuid[], tstzrange[])
 is 'Brings the aggregates behind changed half-hours.';
 
-create or replace function flows.follow_mapping(circuits uuid[], registers uuid[], spans tstzmultirange) returns void
+create or replace function flows.follow_mapping(circuits uuid[], registers uuid[], spans tstzrange[]) returns void
 language plpgsql set search_path = '' set plan_cache_mode = 'force_custom_plan'
 as $$
 declare
     moved_circuits uuid[];
     moved_spans tstzrange[];
 begin
+    perform flows.lock_mapping(registers, true);
     select array_agg(d.circuit), array_agg(d.span) into moved_circuits, moved_spans
     from (
-        select circuit, tstzrange(min(reading."timestamp"), max(reading."timestamp") + interval '30 minutes') as span
-        from unnest(registers) as register (id)
-        cross join unnest(spans) as moved
+        select moved.circuit, tstzrange(min(reading."timestamp"), max(reading."timestamp") + interval '30 minutes') as span
+        from unnest(circuits, registers, spans) as moved (circuit, register, span)
         cross join lateral (
             select r."timestamp" from flows.register_interval_hh as r
-            where r.register_id = register.id
-                and r."timestamp" >= lower(moved) and r."timestamp" < coalesce(upper(moved), 'infinity')
+            where r.register_id = moved.register
+                and r."timestamp" >= lower(moved.span) and r."timestamp" < coalesce(upper(moved.span), 'infinity')
             offset 0
         ) as reading
-        cross join unnest(circuits) as circuit
-        group by circuit, date_bin('1 day', reading."timestamp", '2000-01-01 00:00Z')
+        group by moved.circuit, date_bin('1 day', reading."timestamp", '2000-01-01 00:00Z')
         order by 1, 2
     ) as d;
     if moved_circuits <> '{}' then
@@ -198,7 +207,7 @@ begin
     end if;
     perform flows.note_mapping(circuits, registers, spans, true);
 end $$;
-comment on function flows.follow_mapping(uuid[], uuid[], tstzmultirange)
+comment on function flows.follow_mapping(uuid[], uuid[], tstzrange[])
 is 'Brings the aggregates of circuits behind registers that moved between them.';
 
 create or replace procedure flows.follow()
