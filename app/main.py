@@ -42,6 +42,7 @@ def create_app(settings: Settings) -> Gateway:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with open_services(settings, keys, verifier) as services:
             app.state.services = services
+            rest.pool = services.pool
             counters.watch_database(services.pool)
             try:
                 yield

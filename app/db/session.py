@@ -63,13 +63,17 @@ AS_CALLER = """
 
 
 @asynccontextmanager
-async def caller_session(pool: Pool, caller: Principal) -> AsyncIterator[Connection]:
+async def caller_session(
+    pool: Pool, caller: Principal, seconds: float | None = None
+) -> AsyncIterator[Connection]:
     """Yield a connection within a read-only transaction that runs as the caller.
+
+    PoolTimeout if none is free within `seconds`, by default the pool's own patience.
 
     `gateway.authorize()`, which PostgREST runs before each request as well, refuses a tenant's role
     without an ESCO and a revoked token, and sets the ESCO that the policies read.
     """
-    async with pool.connection() as connection:
+    async with pool.connection(timeout=seconds) as connection:
         claims = orjson.dumps(caller.claims).decode()
         # One round trip including BEGIN; the pool ends the transaction.
         async with connection.pipeline():

@@ -11,12 +11,14 @@ import time
 
 from starlette.types import Receive, Scope, Send
 
+from app.db.session import Pool
 from app.errors import Problem, RestError, Unavailable, UpstreamTimeout
 from app.http.problems import respond
 from app.http.response_stream import ClientGone, ResponseStream
 from app.monitoring.registry import Metrics
 from app.postgrest.cancel import QueryCanceller
 from app.postgrest.connection import UpstreamConnection, UpstreamLost, UpstreamSilent
+from app.postgrest.newest import bounded
 from app.postgrest.pool import Upstream
 from app.postgrest.request import PREFIX, build_upstream_request
 from app.postgrest.response import allow_header, answer_headers, cleaned_error, error_headers
@@ -34,7 +36,10 @@ class UpstreamCut(Exception):  # noqa: N818  (breaks off the transfer on purpose
 
 
 class RestProxy:
-    """The ASGI application of `/rest/v1`; `close` it at the end to close its connections."""
+    """The ASGI application of `/rest/v1`; `close` it at the end to close its connections.
+
+    Give it the gateway's `pool` while that is open.
+    """
 
     def __init__(
         self,
@@ -43,6 +48,7 @@ class RestProxy:
         metrics: Metrics,
         canceller: QueryCanceller,
     ) -> None:
+        self.pool: Pool | None = None
         self._upstream = upstream
         self._canceller = canceller
         self._send_seconds = settings.http.send_seconds
@@ -102,6 +108,8 @@ class RestProxy:
             name == b"transfer-encoding" for name, _ in scope["headers"]
         )
         body = stream.body() if has_body else None
+        if self.pool is not None and state.caller is not None:
+            target = await bounded(self.pool, state.caller, scope["method"], target, headers)
         started = time.perf_counter()
         try:
             answer = await self._upstream.ask(scope["method"], target, headers, body)

@@ -107,6 +107,26 @@ comment on function flows.find_extent(uuid, tstzrange)
 is 'First and last half-hour of one of the caller''s registers in a period.';
 grant execute on function flows.find_extent(uuid, tstzrange) to flows, public_backend, grafanareader, tsdbadmin;
 
+-- Where the newest rows begin, for who asks for no others.
+create or replace function flows.newest_since(series text, rows integer) returns timestamptz
+language plpgsql stable security definer set search_path = ''
+as $$
+declare
+    label text := (select s.label from flows.series() as s where s.name = newest_since.series);
+    since timestamptz;
+begin
+    if label is not null then
+        execute format(
+            'select t.%1$I from flows.%2$I as t where t.esco = $1 order by t.%1$I desc offset $2 - 1 limit 1',
+            label, series
+        ) into since using flows.current_esco(), rows;
+    end if;
+    return since;
+end $$;
+comment on function flows.newest_since(text, integer)
+is 'Time of the last of the caller''s newest rows of a series, given their number; empty if there are fewer.';
+grant execute on function flows.newest_since(text, integer) to flows, public_backend;
+
 -- The extent of a register's half-hours while it is mapped to a circuit. It is looked up only where the
 -- mapping cuts the register's own extent, by a function: sub-selects would be planned over every chunk.
 create view flows.circuit_register_extent as

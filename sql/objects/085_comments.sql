@@ -110,10 +110,10 @@ begin
                     or api.relname ~ '_(latest|missing)$' then ''
                 when to_regclass(format('api.%I', api.relname || '_latest')) is not null
                     then format(
-                        ' The newest rows are in %s_latest; a limit without a filter on time reads the whole '
-                        'history.', api.relname
+                        ' The newest rows are in %s_latest. With a filter that is not on time, a limit reads the '
+                        'whole history.', api.relname
                     )
-                else ' Filter by time: a limit alone reads the whole history.'
+                else ' Filter by time: a limit reads the whole history, but for the newest rows.'
             end as advice
         from pg_catalog.pg_class as api
         inner join pg_catalog.pg_class as flows on api.relname = flows.relname
