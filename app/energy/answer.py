@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, ClassVar, LiteralString
+from typing import Any
 
 import orjson
 from starlette.requests import Request
@@ -29,10 +29,7 @@ from app.http.response_stream import ClientGone, ResponseStream
 # Part of every ETag. Increase it when the same data are written differently.
 REPRESENTATION = 1
 
-STATE = (
-    "select concat_ws('-', s.version, ({beside})) as version, s.as_of, s.remapping"
-    " from flows.data_state(tstzrange(%s, %s)) as s"
-)
+STATE = "select version, as_of, remapping from flows.data_state(tstzrange(%s, %s))"
 
 Body = AsyncIterator[str]
 NOTHING = Available(None, None)
@@ -55,12 +52,14 @@ class State:
 class Written:
     """An unstarted response body and the metadata its ETag covers.
 
-    `following` is the cursor of the next page, None on the last.
+    `following` is the cursor of the next page, None on the last. `version` must change whenever
+    anything in the response changes that is neither a half-hour nor a mapping nor configuration.
     """
 
     body: Body
     available: Available = NOTHING
     following: str | None = None
+    version: str | None = None
 
 
 def fingerprint(path: str, parameters: Mapping[str, Any]) -> str:
@@ -89,10 +88,6 @@ class Question:
 class Report:
     """The query behind a route, and how its rows are written."""
 
-    # SQL of one value for the ETag. It must change whenever anything in the response changes that
-    # is neither a half-hour nor a mapping nor configuration.
-    BESIDE: ClassVar[LiteralString] = "null"
-
     async def write(self, question: Question, connection: Connection, state: State) -> Written:
         """Run the first queries and return the body to send; errors here become problems."""
         raise NotImplementedError
@@ -117,7 +112,7 @@ class Answer(Response):
     async def _send(self, stream: ResponseStream) -> None:
         question = self._question
         async with caller_session(question.services.pool, question.caller) as connection:
-            state = await _state(connection, question, self._report.BESIDE)
+            state = await _state(connection, question)
             written = await self._report.write(question, connection, state)
             headers = _headers(question, state, written)
             if is_not_modified(question.request, headers["ETag"]):
@@ -152,7 +147,8 @@ def _headers(question: Question, state: State, written: Written) -> dict[str, st
     available = written.available
     known = [
         REPRESENTATION, state.version, caller.role, caller.esco, question.format.name, page,
-        available.first, available.last, question.fingerprint, written.following,
+        available.first, available.last, written.version, question.fingerprint,
+        written.following,
     ]  # fmt: skip
     tag = hashlib.sha256(orjson.dumps(known, default=str)).hexdigest()
     headers = {"ETag": f'"{tag[:32]}"'}
@@ -192,9 +188,9 @@ def period(query: Window, state: State, available: Available) -> dict[str, Any]:
     }
 
 
-async def _state(connection: Connection, question: Question, beside: LiteralString) -> State:
+async def _state(connection: Connection, question: Question) -> State:
     bounds = [at if at is None else moment(at) for at in (question.first, question.last)]
-    cursor = await connection.execute(STATE.format(beside=beside), bounds)
+    cursor = await connection.execute(STATE, bounds)
     row = await cursor.fetchone()
     assert row is not None  # noqa: S101  (the query returns exactly one row)
     return State(row["version"], row["as_of"], row["remapping"])

@@ -12,7 +12,7 @@ from app.energy.grid import Found, Grid
 from app.energy.grouped import Covered, Grouped
 from app.energy.groups import Dimension, Era, Groups
 from app.energy.parameters import BalanceQuery
-from app.energy.query import Page, Statement, energy, half_hours, place
+from app.energy.query import Page, Statement, energy, half_hours, place, places
 from app.energy.rows import Lines, reading
 from app.energy.sources import choose
 
@@ -133,14 +133,24 @@ class BalanceReport(Grouped):
         yield form.tail({"totals": totals}, empty=lines.empty)
 
     def _statement(self, groups: Groups) -> Statement:
+        asked, at = self.query, place("start", self.intervals)
+        if self.intervals.are_half_hours:
+            hours = half_hours(groups, self.intervals, meters=True)
+            return Statement(
+                f"select {at} as place, export_kwh as generation, import_kwh as consumption,"
+                " least(coalesce(import_kwh, 0), coalesce(export_kwh, 0)) as used,"
+                " register_intervals::bigint as balanced, 1 as present, meters_reporting::bigint"
+                f" from ({hours.sql}) as hh order by place",
+                hours.parameters | places(groups, self.intervals),
+            )
         hours = half_hours(groups, self.intervals)
-        asked, whole = self.query, Page(0, len(groups) * len(self.intervals))
         # A balance needs half-hours, but the meters that reported are stored for longer units too.
         pieces = choose(asked.granularity, asked.zone(), self.intervals)
+        whole = Page(0, len(groups) * len(self.intervals))
         reported = energy(groups, self.intervals, asked.granularity, pieces, whole)
         return Statement(
             "select place, generation, consumption, used, balanced, present, meters_reporting"
-            f" from (select {place('start', self.intervals)} as place,"
+            f" from (select {at} as place,"
             " sum(export_kwh) as generation, sum(import_kwh) as consumption,"
             " sum(least(coalesce(import_kwh, 0), coalesce(export_kwh, 0))) as used,"
             " sum(register_intervals)::bigint as balanced, count(*) as present"

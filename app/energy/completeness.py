@@ -9,7 +9,7 @@ from app.energy.answer import Question, State, Written, period
 from app.energy.grouped import Grouped
 from app.energy.groups import Dimension, Groups, Span
 from app.energy.intervals import HALF_HOUR, Instant, label
-from app.energy.query import SPANS, Statement, epoch, spans
+from app.energy.query import Statement, epoch, of_registers, spans
 from app.energy.rows import reading, table
 
 BY: list[Dimension] = ["meter", "register"]
@@ -19,6 +19,8 @@ Gap = tuple[Instant, Instant]
 
 class CompletenessReport(Grouped):
     """A validated request for gaps; its groups are registers and its intervals half-hours."""
+
+    OF_CIRCUITS = False
 
     async def write(self, question: Question, connection: Connection, state: State) -> Written:
         """Find the registers and return the body."""
@@ -90,14 +92,20 @@ def _statement(groups: Groups) -> Statement:
     )
     firsts = [span.first for span in groups.spans]
     lasts = [span.last for span in groups.spans]
+    half_hours = of_registers(groups)
+    # Most registers have no gap, which their number of half-hours tells.
     return Statement(
-        f'with present as (select s.g, s.first, s.last, r."timestamp"{SPANS}),'
+        "with counted as materialized (select s.g, s.first, s.last, count(*) as half_hours,"
+        " count(*) * interval '30 minutes' < s.last - s.first as gaps"
+        f"{half_hours} group by 1, 2, 3),"
+        ' present as (select s.g, s.first, s.last, r."timestamp"'
+        f"{half_hours} and (s.g, s.first) in (select g, first from counted where gaps)),"
         " around as (select g, first, \"timestamp\" + interval '30 minutes' as before,"
         ' lead("timestamp", 1, last) over (partition by g, first order by "timestamp")'
-        " as following, 1 as half_hours from present"
+        " as following from present"
         # There may be a gap before the first half-hour, too.
-        ' union all select g, first, first, min("timestamp"), 0 from present group by g, first)'
-        f" select g, {epoch('first')}, sum(half_hours), {gaps} from around"
-        " group by g, first order by g, first",
+        ' union all select g, first, first, min("timestamp") from present group by g, first)'
+        f" select g, {epoch('first')}, half_hours, {gaps} from counted left join around"
+        " using (g, first) group by g, first, half_hours order by g, first",
         spans(groups, min(firsts, default=0), max(lasts, default=0)),
     )

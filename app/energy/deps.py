@@ -67,7 +67,7 @@ class Asked:
 
     def scope(self, query: Filters) -> Selection:
         """Return the filters of path and query together."""
-        return Selection(self.path, query)
+        return Selection(self.path, query, tenant=self.caller.esco is not None)
 
     def question(
         self,

@@ -35,7 +35,7 @@ Run = tuple[int, int]
 # A row of `packed`: row indexes; half-hours over all registers, as one number for all or as a list;
 # `SEEN` as one number, in the same two ways; the joined fields.
 Pack = tuple[list[int], int, list[int] | None, int, list[int] | None, str]
-PACKS = 25  # rows of `packed` per fetch
+PACKS = 10  # rows of `packed` per fetch
 # Half-hours over all registers, and `SEEN` as one number.
 Counts = tuple[int, int]
 NO_COUNTS = (0, 0)
@@ -134,9 +134,11 @@ class EnergyGrid(Grid):
         """Return one function per group that writes the end of its rows; only for steady groups."""
         kept = self._kept.get(expected)
         if kept is None:
-            kept = self._kept[expected] = [
-                cache(partial(self._end, expected, era)) for (era,) in self.eras
-            ]
+            ends: dict[Era, End] = {}  # groups that expect the same share one
+            for (era,) in self.eras:
+                if era not in ends:
+                    ends[era] = cache(partial(self._end, expected, era))
+            kept = self._kept[expected] = [ends[era] for (era,) in self.eras]
         return kept
 
     def fields(self, found: Found, expected: int, era: Era) -> str:

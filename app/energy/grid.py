@@ -53,7 +53,7 @@ class Grid:
             for start, end in pairwise(labels(intervals, zone))
         ]
         self.expected = intervals.all_expected()
-        self.eras = [groups.eras(group, intervals) for group in range(len(groups))]
+        self.eras = groups.eras(intervals)
         self._starts = [[era.first for era in eras] for eras in self.eras]
 
     def feed(self, found: Sequence[tuple[Any, ...]]) -> Iterator[list[str]]:

@@ -1,7 +1,7 @@
 """Base classes of the reports whose rows are for groups."""
 
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from psycopg.rows import tuple_row
@@ -43,14 +43,17 @@ class Grouped(Report):
     by: list[Dimension]
     intervals: Intervals
 
+    # False for a report that reads the half-hours of registers.
+    OF_CIRCUITS: ClassVar[bool] = True
+
     async def groups(self, connection: Connection, state: State) -> tuple[Groups, Available]:
         """Return the groups mapped in the period, and the time for which they have any data.
 
         While the stored aggregates lag behind the mapping, groups are summed from registers.
         """
         first, last = self.intervals.first, self.intervals.last
-        groups, available = await scope.groups(connection, self.scope, self.by, first, last)
-        return (replace(groups, circuits=None) if state.remapping else groups), available
+        stored = self.OF_CIRCUITS and not state.remapping
+        return await scope.groups(connection, self.scope, self.by, first, last, stored=stored)
 
     async def coverage(self, connection: Connection, groups: Groups) -> dict[int, Covered]:
         """Return the coverage of each group over the whole period, by the group's number."""
@@ -62,8 +65,7 @@ class Grouped(Report):
         await cursor.execute(COVERED.format(asked.sql).encode(), asked.parameters)
         found = {group: rest async for group, *rest in cursor}
         covered = {}
-        for group in range(len(groups)):
-            (era,) = groups.eras(group, whole)
+        for group, (era,) in enumerate(groups.eras(whole)):
             register_intervals, present, meters = found.get(group, (0, 0, 0))
             complete = era.complete(whole.expected(0), register_intervals)
             covered[group] = Covered(whole.expected(0), present, era.meters, meters, complete)

@@ -8,8 +8,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Literal
-from uuid import UUID
+from typing import Any, Literal, NamedTuple
 
 from app.energy.intervals import HALF_HOUR, Instant, Intervals
 
@@ -19,31 +18,34 @@ Dimension = Literal[
 Key = tuple[str | None, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Mapping:
+class Mapping(NamedTuple):
     """The mapping of a register to a circuit, cut to the period; `keys` name its groups.
 
     `selected` is false where a filter excludes the register but not its circuit.
     """
 
-    circuit: UUID
-    register: UUID
-    meter: UUID
+    circuit: str
+    register: str
+    meter: str
     first: Instant
     last: Instant
     keys: frozenset[Key]
     selected: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
-    """A run of half-hours, `first` up to `last` (exclusive), of a register counted in a group."""
+class Span(NamedTuple):
+    """A run of half-hours, `first` up to `last` (exclusive), of registers counted in a group.
+
+    `register` and `meter` are ids; None where the span stands for several of each.
+    """
 
     group: int
-    register: UUID
-    meter: UUID
+    register: str | None
+    meter: str | None
     first: Instant
     last: Instant
+    registers: int = 1
+    meters: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,15 +75,17 @@ class Era:
 class Groups:
     """The groups of a report in the order of their keys, and the registers that each one sums.
 
-    `circuits` holds (circuit, group), or None where stored sums of circuits cannot be used: only
-    some registers of a circuit count, or a register would count twice. `meters_apart` is true when
-    no meter belongs to a group through more than one circuit.
+    `circuits` holds (circuits, group), ids separated by commas; None where stored sums of circuits
+    cannot be used: only some registers of a circuit count, or a register would count twice.
+    `meters_apart` is true when no meter belongs to a group through more than one circuit, and
+    `everything` when all circuits that the caller sees are in one group.
     """
 
     keys: Sequence[Key]
     spans: Sequence[Span]
-    circuits: Sequence[tuple[UUID, int]] | None
+    circuits: Sequence[tuple[str, int]] | None
     meters_apart: bool = False
+    everything: bool = False
     _spans_of: dict[int, list[Span]] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
@@ -91,7 +95,8 @@ class Groups:
     def single(self) -> bool:
         """True if each group is a single circuit."""
         assert self.circuits is not None  # noqa: S101  (only used when summing circuits)
-        return len({group for _, group in self.circuits}) == len(self.circuits)
+        several = self.everything or any("," in circuits for circuits, _ in self.circuits)
+        return not several and len({group for _, group in self.circuits}) == len(self.circuits)
 
     def of(self, group: int) -> list[Span]:
         """Return the spans of one group."""
@@ -104,9 +109,23 @@ class Groups:
         """Return the number of the first group whose key sorts after `key`."""
         return bisect_right(self.keys, _order(key), key=_order)
 
-    def eras(self, group: int, intervals: Intervals) -> list[Era]:
-        """Return the eras of a group, in order; together they cover all intervals."""
-        spans = self.of(group)
+    def eras(self, intervals: Intervals) -> list[list[Era]]:
+        """Return the eras of each group, in order; a group's cover all intervals."""
+        known: dict[object, list[Era]] = {}
+        found = []
+        for group in range(len(self)):
+            spans = self.of(group)
+            # Of thousands of groups, most are alike.
+            alike: object = group
+            if len(spans) == 1:
+                alike = (spans[0].first, spans[0].last, spans[0].registers, spans[0].meters)
+            if alike not in known:
+                known[alike] = self._eras(spans, intervals)
+            found.append(known[alike])
+        return found
+
+    @staticmethod
+    def _eras(spans: Sequence[Span], intervals: Intervals) -> list[Era]:
         count = len(intervals)
         cuts = {0, count}
         for span in spans:
@@ -134,29 +153,84 @@ def gather(mappings: Iterable[Mapping]) -> Groups:
         key=_order,
     )
     number = {key: group for group, key in enumerate(keys)}
-    times: dict[tuple[int, UUID], list[Mapping]] = {}
-    for mapping in selected:
-        for key in mapping.keys:
-            times.setdefault((number[key], mapping.register), []).append(mapping)
-    spans: list[Span] = []
-    twice = False
-    for (group, register), found in times.items():
-        found.sort(key=lambda mapping: mapping.first)
-        merged: list[Span] = []
-        for mapping in found:
-            if merged and mapping.first < merged[-1].last:
-                twice = True
-            if merged and mapping.first <= merged[-1].last:
-                before = merged.pop()
-                first, last = before.first, max(before.last, mapping.last)
-            else:
-                first, last = mapping.first, mapping.last
-            merged.append(Span(group, register, mapping.meter, first, last))
-        spans += merged
+    spans, twice = _merge(
+        Span(number[key], mapping.register, mapping.meter, mapping.first, mapping.last)
+        for mapping in selected
+        for key in mapping.keys
+    )
     circuits = None if twice else _whole_circuits(everything, number)
     ways = {(key, mapping.meter, mapping.circuit) for mapping in selected for key in mapping.keys}
     apart = len({(key, meter) for key, meter, _ in ways}) == len(ways)
     return Groups(keys, spans, circuits, apart)
+
+
+def assemble(
+    rows: Iterable[tuple[Any, ...]], by: Sequence[Dimension], *, everything: bool
+) -> Groups | None:
+    """Return groups of whole circuits from rows sorted by key; None if they cannot be summed.
+
+    A row is first, last, meters, registers, meter and register of a `Span`; its circuits, separated
+    by commas (for `everything` empty); whether no meter has several of them; the group's key.
+    """
+    keys: list[Key] = []
+    spans: list[Span] = []
+    alone: list[Span] = []
+    circuits: list[tuple[str, int]] = []
+    apart = True
+    for first, last, meters, registers, meter, register, named, own, *key in rows:
+        if named is None:
+            return None
+        if first >= last:
+            continue  # no half-hour begins in it
+        group = _number(keys, tuple(key))
+        span = Span(group, register, meter, first, last, registers, meters)
+        (spans if register is None else alone).append(span)
+        circuits.append((named, group))
+        apart = apart and own
+    merged, twice = _merge(alone)
+    if twice:
+        return None
+    if "circuit" in by:
+        circuits = [(str(key[by.index("circuit")]), group) for group, key in enumerate(keys)]
+    return Groups(keys, spans + merged, circuits, apart, everything)
+
+
+def of_registers(rows: Iterable[tuple[Any, ...]]) -> Groups:
+    """Return groups of registers from rows sorted by key: first, last, meter, register, the key."""
+    keys: list[Key] = []
+    spans, _ = _merge(
+        Span(_number(keys, tuple(key)), register, meter, first, last)
+        for first, last, meter, register, *key in rows
+        if first < last
+    )
+    return Groups(keys, spans, None)
+
+
+def _number(keys: list[Key], key: Key) -> int:
+    """Return the number of a group whose key is the last of the keys, or is added to them."""
+    if not keys or keys[-1] != key:
+        keys.append(key)
+    return len(keys) - 1
+
+
+def _merge(spans: Iterable[Span]) -> tuple[list[Span], bool]:
+    """Merge each register's spans that meet in a group; return also whether any overlapped."""
+    times: dict[tuple[int, str | None], list[Span]] = {}
+    for span in spans:
+        times.setdefault((span.group, span.register), []).append(span)
+    result: list[Span] = []
+    twice = False
+    for found in times.values():
+        found.sort(key=lambda span: span.first)
+        merged: list[Span] = []
+        for span in found:
+            if merged and span.first <= merged[-1].last:
+                before = merged.pop()
+                twice = twice or span.first < before.last
+                span = before._replace(last=max(before.last, span.last))
+            merged.append(span)
+        result += merged
+    return result, twice
 
 
 def _order(key: Key) -> list[tuple[bool, str]]:
@@ -165,9 +239,9 @@ def _order(key: Key) -> list[tuple[bool, str]]:
 
 def _whole_circuits(
     mappings: Iterable[Mapping], number: dict[Key, int]
-) -> list[tuple[UUID, int]] | None:
+) -> list[tuple[str, int]] | None:
     """Return (circuit, group) pairs; None if registers of a circuit differ in their groups."""
-    groups_of: dict[UUID, frozenset[Key]] = {}
+    groups_of: dict[str, frozenset[Key]] = {}
     for mapping in mappings:
         keys = mapping.keys if mapping.selected else frozenset()
         if groups_of.setdefault(mapping.circuit, keys) != keys:
@@ -175,11 +249,14 @@ def _whole_circuits(
     return [(circuit, number[key]) for circuit, keys in groups_of.items() for key in keys]
 
 
-def _era(first: int, last: int, spans: list[Span], intervals: Intervals) -> Era:
+def _era(first: int, last: int, spans: Sequence[Span], intervals: Intervals) -> Era:
     start, end = intervals.inside(first)[0], intervals.inside(last - 1)[1]
     present = [span for span in spans if span.first < end and span.last > start]
-    meters = len({span.meter for span in present})
+    together = sum(span.meters for span in present if span.meter is None)
+    meters = together + len({span.meter for span in present if span.meter is not None})
     if last - first > 1 or all(span.first <= start and span.last >= end for span in present):
-        return Era(first, last, meters, len(present), 0)
-    seconds = sum(min(span.last, end) - max(span.first, start) for span in present)
+        return Era(first, last, meters, sum(span.registers for span in present), 0)
+    seconds = sum(
+        (min(span.last, end) - max(span.first, start)) * span.registers for span in present
+    )
     return Era(first, last, meters, 0, seconds // HALF_HOUR)

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, ClassVar, LiteralString
+from typing import Any
 from zoneinfo import ZoneInfo
 
 from app.db.session import Connection
@@ -87,6 +87,13 @@ METERS = """
     left join newest on meter.id = newest.meter_id
     order by meter.serial
 """
+# Balances and counters change without a new half-hour, and mappings begin and end with time.
+VERSION = """
+    select concat_ws('-', count(*), max(shadow.updated_at), {which}) as version
+    from api.meter_registry as meter
+    left join api.meter_shadows as shadow on meter.id = shadow.id
+    where {conditions}
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,23 +103,17 @@ class LatestReport(Report):
     zone: ZoneInfo
     scope: Selection
 
-    # Balances and counters change without a new half-hour, and mappings begin and end with time.
-    BESIDE: ClassVar[LiteralString] = (
-        "select concat(count(*), '-', max(shadow.updated_at), '-', (select count(*)"
-        " from api.circuit_register as m where m.start_time <= now()), '-', (select count(*)"
-        " from api.circuit_register as m where m.end_time <= now()))"
-        " from api.meter_shadows as shadow"
-    )
-
     async def write(self, question: Question, connection: Connection, state: State) -> Written:
         """Look up the filters and return the body."""
+        await self.scope.plan(connection)
         found: list[tuple[str, list[Any]]] = list(await resolve(connection, self.scope))
         if self.scope.query.circuit_type:
             found.append(("circuit_type", list(self.scope.query.circuit_type)))
+        version = await _version(connection, found)
         as_of = state.as_of.isoformat() if state.as_of else None
         members = {"timezone": self.zone.key, "data_as_of": as_of}
         rows = self._rows(question, connection, statement(found))
-        return Written(table(question.format, members, COLUMNS, rows))
+        return Written(table(question.format, members, COLUMNS, rows), version=version)
 
     async def _rows(
         self, question: Question, connection: Connection, asked: Statement
@@ -135,12 +136,29 @@ class LatestReport(Report):
 
 def statement(filters: list[tuple[str, list[Any]]]) -> Statement:
     """Build the SQL for filters given as (name, ids); its columns are the `COLUMNS`."""
+    conditions = _conditions(filters)
+    columns = ", ".join([*TEXTS.values(), *TIMES.values(), *NUMBERS.values()])
+    return Statement(
+        METERS.format(columns=columns, conditions=conditions.sql), conditions.parameters
+    )
+
+
+def _conditions(filters: list[tuple[str, list[Any]]]) -> Statement:
     conditions, parameters = [], {}
     for number, (name, values) in enumerate(filters):
         column, condition = CONDITIONS[name]
         parameters[f"values_{number}"] = values
         conditions.append(condition.format(column=column, values=f"%(values_{number})s"))
-    columns = ", ".join([*TEXTS.values(), *TIMES.values(), *NUMBERS.values()])
-    return Statement(
-        METERS.format(columns=columns, conditions=" and ".join(conditions) or "true"), parameters
+    return Statement(" and ".join(conditions) or "true", parameters)
+
+
+async def _version(connection: Connection, filters: list[tuple[str, list[Any]]]) -> str:
+    """Return what changes with the state of the meters asked for, or with their mapping in time."""
+    conditions = _conditions(filters)
+    which = "md5(string_agg(meter.id::text, '' order by meter.id))" if filters else "null"
+    cursor = await connection.execute(
+        VERSION.format(which=which, conditions=conditions.sql).encode(), conditions.parameters
     )
+    row = await cursor.fetchone()
+    assert row is not None  # noqa: S101  (an aggregate has one row)
+    return str(row["version"])

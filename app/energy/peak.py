@@ -10,7 +10,7 @@ from app.energy.grouped import GroupedTable
 from app.energy.groups import Groups
 from app.energy.intervals import HALF_HOUR, label
 from app.energy.parameters import PeakQuery
-from app.energy.query import SPANS, Statement, epoch, half_hours, spans
+from app.energy.query import Statement, epoch, half_hours, meters_at
 from app.energy.scope import Available
 
 
@@ -37,7 +37,7 @@ class PeakReport(GroupedTable):
     ) -> Callable[[tuple[Any, ...]], tuple[str, ...]]:
         """Return the writer of (group, start, rank, import kW, export kW, registers, meters)."""
         zone = self.query.zone()
-        eras = [groups.eras(group, self.intervals) for group in range(len(groups))]
+        eras = groups.eras(self.intervals)
 
         def write(found: tuple[Any, ...]) -> tuple[str, ...]:
             group, start, rank, imported, exported, registers, meters = found
@@ -58,19 +58,20 @@ class PeakReport(GroupedTable):
 
     def statement(self, groups: Groups) -> Statement:
         """Return the SQL that ranks the half-hours of each group."""
-        hours = half_hours(groups, self.intervals)
+        # Meters that have to be told apart are counted for the few half-hours that are returned.
+        later = groups.circuits is None or not (groups.single or groups.meters_apart)
+        hours = half_hours(groups, self.intervals, meters=not later)
         ranked = f"{self.query.direction}_kwh"
-        # Meters are counted last, for only the few half-hours that are returned.
+        shown, parameters = "shown", hours.parameters | {"top": self.query.top}
+        if later:
+            reporting = meters_at(groups, self.intervals, "select start from shown")
+            shown = f"shown inner join ({reporting.sql}) as reporting using (start, g)"
+            parameters |= reporting.parameters
         return Statement(
             f"with ranked as (select hh.*, row_number() over (partition by hh.g order by"
             f" hh.{ranked} desc, hh.start) as rank from ({hours.sql}) as hh where hh.{ranked} > 0),"
-            " shown as (select * from ranked where rank <= %(top)s),"
-            ' reporting as (select r."timestamp" as start, s.g, count(distinct s.meter) as meters'
-            f'{SPANS} and r."timestamp" = any(array(select start from shown)) group by 1, 2)'
+            " shown as (select * from ranked where rank <= %(top)s)"
             f" select g, {epoch('start')}, rank, 2 * import_kwh, 2 * export_kwh,"
-            " register_intervals::bigint, meters"
-            " from shown inner join reporting using (start, g) order by g, rank",
-            hours.parameters
-            | spans(groups, self.intervals.first, self.intervals.last)
-            | {"top": self.query.top},
+            f" register_intervals::bigint, meters_reporting::bigint from {shown} order by g, rank",
+            parameters,
         )

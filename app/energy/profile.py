@@ -9,7 +9,7 @@ from app.energy.grouped import GroupedTable
 from app.energy.groups import Groups
 from app.energy.intervals import DAY, moment, offsets
 from app.energy.parameters import DayClass, ProfileQuery, unique
-from app.energy.query import Statement, half_hours
+from app.energy.query import Statement, array, half_hours
 
 DIRECTIONS = ("import", "export")
 STATISTICS = ("mean", "p10", "p50", "p90")
@@ -88,9 +88,10 @@ class ProfileReport(GroupedTable):
             f"select hh.g, {LOCAL} as local, hh.import_kwh, hh.export_kwh,"
             " hh.register_intervals >= era.needed and era.needed > 0 as complete"
             f" from ({hours.sql}) as hh inner join unnest(%(era_groups)s::integer[],"
-            " %(era_firsts)s::timestamptz[], %(era_lasts)s::timestamptz[],"
+            " %(era_firsts)s::bigint[], %(era_lasts)s::bigint[],"
             " %(era_registers)s::integer[]) as era (g, first, last, needed)"
-            " on hh.g = era.g and hh.start >= era.first and hh.start < era.last"
+            " on hh.g = era.g and hh.start >= to_timestamp(era.first)"
+            " and hh.start < to_timestamp(era.last)"
             f") as half_hours {by_day} group by 1, 2, 3)"
             f" select g, days, time, {values}, expected, coalesce(present, 0),"
             " coalesce(complete, 0) from calendar"
@@ -102,15 +103,15 @@ class ProfileReport(GroupedTable):
     def _parameters(self, groups: Groups) -> dict[str, Any]:
         whole, bounds = self.intervals, self.intervals.bounds
         clock = offsets(self.query.zone(), whole.first, whole.last)
-        eras = [(group, era) for group in range(len(groups)) for era in groups.eras(group, whole)]
+        eras = [(group, era) for group, its in enumerate(groups.eras(whole)) for era in its]
         return {
             "first": moment(whole.first),
             "last": moment(whole.last),
             "changes": [moment(instant) for instant, _ in clock],
             "offsets": [seconds for _, seconds in clock],
-            "era_groups": [group for group, _ in eras],
-            "era_firsts": [moment(bounds[era.first]) for _, era in eras],
-            "era_lasts": [moment(bounds[era.last]) for _, era in eras],
-            "era_registers": [era.registers + era.more for _, era in eras],
+            "era_groups": array(group for group, _ in eras),
+            "era_firsts": array(bounds[era.first] for _, era in eras),
+            "era_lasts": array(bounds[era.last] for _, era in eras),
+            "era_registers": array(era.registers + era.more for _, era in eras),
             "group_count": len(groups),
         }

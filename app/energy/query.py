@@ -5,7 +5,7 @@ meters_reporting. Intervals in which nothing was reported have no row. `place` i
 among all rows: index of the interval * number of groups + number of the group.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -113,14 +113,31 @@ def places(groups: Groups, intervals: Intervals) -> dict[str, Any]:
 
 
 def _members(groups: Groups) -> dict[str, Any]:
+    """Return the parameters of the SQL of `MEMBERS`."""
     assert groups.circuits is not None  # noqa: S101  (the caller has checked)
+    if groups.everything:
+        return {}
     return {
-        "circuits": [circuit for circuit, _ in groups.circuits],
-        "groups": [group for _, group in groups.circuits],
+        "circuits": array(circuits for circuits, _ in groups.circuits),
+        "groups": array(
+            ",".join([str(group)] * (str(circuits).count(",") + 1))
+            for circuits, group in groups.circuits
+        ),
     }
 
 
-def _parts(pieces: Sequence[Piece], parameters: dict[str, Any], name: str = "piece") -> list[str]:
+def array(values: Iterable[object]) -> str:
+    """Return numbers or ids as the text of an array, which costs much less than a list of them."""
+    return "{" + ",".join(map(str, values)) + "}"
+
+
+# Circuits and the groups that sum them.
+MEMBERS = "unnest(%(circuits)s::uuid[], %(groups)s::integer[])"
+
+
+def _parts(
+    groups: Groups, pieces: Sequence[Piece], parameters: dict[str, Any], name: str = "piece"
+) -> list[str]:
     """Return one SELECT per piece: a row for each circuit of a group and unit of the source.
 
     The parameters of the SELECTs are added to `parameters`.
@@ -132,20 +149,26 @@ def _parts(pieces: Sequence[Piece], parameters: dict[str, Any], name: str = "pie
         parameters[f"{name}_{number}_to"] = moment(piece.last)
         unit = f's."{source.column}"'
         present = "1" if source is HALF_HOURS else "s.present_intervals"
+        inside = f"{unit} >= %({name}_{number}_from)s and {unit} < %({name}_{number}_to)s"
+        members = f"(select distinct circuit, g from {MEMBERS} as m (circuit, g))"
         parts.append(
-            f"select m.g, {unit} as unit_start, s.total_import_kwh, s.total_export_kwh,"
+            f"select {'0 as g' if groups.everything else 'm.g'}, {unit} as unit_start,"
+            " s.total_import_kwh, s.total_export_kwh,"
             f" s.register_intervals, {present} as present_intervals, s.meters"
             f" from {source.relation} as s"
-            " inner join unnest(%(circuits)s::uuid[], %(groups)s::integer[])"
-            " as m (circuit, g) on s.circuit_id = m.circuit"
-            " where s.circuit_id = any(%(circuits)s::uuid[])"
-            f" and {unit} >= %({name}_{number}_from)s and {unit} < %({name}_{number}_to)s"
+            + (
+                f" where {inside}"
+                if groups.everything
+                else f" inner join {MEMBERS if groups.single else members}"
+                " as m (circuit, g) on s.circuit_id = m.circuit"
+                f" where s.circuit_id = any(%(circuits)s::uuid[]) and {inside}"
+            )
         )
     return parts
 
 
 # Granularity → the unit of a source that equals one whole interval.
-UNITS = {"PT30M": "30 minutes", "P1D": "1 day"}
+UNITS = {"PT30M": "30 minutes", "P1D": "1 day", "P1M": "1 month"}
 
 
 def _from_single_circuits(
@@ -153,7 +176,7 @@ def _from_single_circuits(
 ) -> Statement:
     """Build the SQL for groups of one circuit each, whose stored counts can be added up."""
     parameters = _members(groups)
-    parts = _parts(pieces, parameters)
+    parts = _parts(groups, pieces, parameters)
     at = place("unit_start", intervals)
     if granularity not in UNITS:
         return Statement(_sums(at, " union all ".join(parts), PRESENT, DISTINCT_METERS), parameters)
@@ -182,13 +205,18 @@ DISTINCT_METERS = (
 )
 
 
-def _sums(at: str, units: str, present: str, meters: str) -> str:
+def _meters(groups: Groups) -> str:
+    """Return SQL for the number of meters in a half-hour of several circuits."""
+    return "sum(cardinality(meters))" if groups.meters_apart else DISTINCT_METERS
+
+
+def _sums(at: str, units: str, present: str, meters: str, by: str = "") -> str:
     # Group by other columns than the ones sorted by later, or PostgreSQL sorts in order to group.
     return (
         f"select {at} + 0 as place, sum(total_import_kwh) as import_kwh,"
         " sum(total_export_kwh) as export_kwh, sum(register_intervals) as register_intervals,"
         f" {present} as present_intervals, {meters} as meters_reporting"
-        f" from ({units}) as u group by {at}"
+        f" from ({units}) as u group by {by or at}"
     )
 
 
@@ -200,17 +228,32 @@ def _from_circuits(
     If one circuit has every half-hour of a unit, so has the group; else half-hours are counted.
     """
     parameters = _members(groups)
-    parts = _parts(pieces, parameters)
+    parts = _parts(groups, pieces, parameters)
     at = place("unit_start", intervals)
     if granularity == "PT30M":
         # A half-hour counts once, in however many circuits it is present.
-        meters = "sum(cardinality(meters))" if groups.meters_apart else DISTINCT_METERS
-        return Statement(_sums(at, " union all ".join(parts), "1", meters), parameters)
+        sums = _sums(at, " union all ".join(parts), "1", _meters(groups), by="unit_start, g")
+        return Statement(sums, parameters)
     units = " union all ".join(
         f"select {at} as place, {piece.source.end('unit_start')} as unit_end, u.*"
         f" from ({part}) as u"
         for piece, part in zip(pieces, parts, strict=True)
     )
+    own = "true"
+    if not groups.everything:
+        own = (
+            f"hh.circuit_id = any(array(select m.circuit from {MEMBERS} as m (circuit, g)"
+            " where m.g = by_unit.g))"
+        )
+    # Where each interval is one unit, its meters can be added up as well.
+    is_unit = all(piece.source.unit == UNITS.get(granularity) for piece in pieces)
+    if groups.meters_apart and is_unit:
+        reporting = "select place, sum(cardinality(meters)) as meters_reporting from units"
+    else:
+        reporting = (
+            "select place, count(*) as meters_reporting from"
+            " (select distinct place, meter from units cross join unnest(meters) as meter) as m"
+        )
     return Statement(
         f"with units as materialized ({units}), by_unit as ("
         "select place, g, unit_start, unit_end, sum(total_import_kwh) as import_kwh,"
@@ -222,14 +265,9 @@ def _from_circuits(
         " case when present_intervals * interval '30 minutes' >= unit_end - unit_start"
         " then present_intervals else ("
         'select count(distinct hh."timestamp") from api.circuit_interval_hh as hh'
-        " where hh.circuit_id = any(array(select m.circuit from"
-        " unnest(%(circuits)s::uuid[], %(groups)s::integer[]) as m (circuit, g)"
-        " where m.g = by_unit.g))"
-        ' and hh."timestamp" >= unit_start and hh."timestamp" < unit_end'
+        f' where {own} and hh."timestamp" >= unit_start and hh."timestamp" < unit_end'
         ") end as present_intervals from by_unit"
-        "), reporting as ("
-        "select place, count(distinct meter) as meters_reporting"
-        " from units cross join unnest(meters) as meter group by 1"
+        f"), reporting as ({reporting} group by 1"
         ") select place, sum(import_kwh) as import_kwh,"
         " sum(export_kwh) as export_kwh, sum(register_intervals) as register_intervals,"
         " sum(present_intervals) as present_intervals,"
@@ -239,54 +277,87 @@ def _from_circuits(
     )
 
 
-def half_hours(groups: Groups, intervals: Intervals) -> Statement:
+def half_hours(groups: Groups, intervals: Intervals, *, meters: bool = False) -> Statement:
     """Build the SQL of one row per group and half-hour.
 
-    Columns: start, g, import_kwh, export_kwh, register_intervals.
+    Columns: start, g, import_kwh, export_kwh, register_intervals; with `meters` also
+    meters_reporting.
     """
     if groups.circuits is None:
+        reporting = ", count(distinct s.meter) as meters_reporting" if meters else ""
         return Statement(
             'select r."timestamp" as start, s.g, sum(r.import_kwh) as import_kwh,'
-            " sum(r.export_kwh) as export_kwh, count(*) as register_intervals"
-            f"{SPANS} group by 1, 2",
+            f" sum(r.export_kwh) as export_kwh, count(*) as register_intervals{reporting}"
+            f"{of_registers(groups)} group by 1, 2",
             spans(groups, intervals.first, intervals.last),
         )
     parameters = _members(groups)
     whole = [Piece(HALF_HOURS, intervals.first, intervals.last)]
-    (units,) = _parts(whole, parameters, "half_hours")
+    (units,) = _parts(groups, whole, parameters, "half_hours")
     columns = "total_import_kwh", "total_export_kwh", "register_intervals"
     values = columns if groups.single else [f"sum({column})" for column in columns]
+    counted = "cardinality(meters)" if groups.single else _meters(groups)
+    reporting = f", {counted} as meters_reporting" if meters else ""
     return Statement(
         f"select unit_start as start, g, {values[0]} as import_kwh, {values[1]} as export_kwh,"
-        f" {values[2]} as register_intervals from ({units}) as u"
+        f" {values[2]} as register_intervals{reporting} from ({units}) as u"
         + ("" if groups.single else " group by 1, 2"),
         parameters,
     )
 
 
+def meters_at(groups: Groups, intervals: Intervals, starts: str) -> Statement:
+    """Build the SQL of the meters that reported in some half-hours, by their starts.
+
+    Columns: start, g, meters_reporting. `starts` is SQL that returns the starts.
+    """
+    if groups.circuits is None:
+        return Statement(
+            'select r."timestamp" as start, s.g, count(distinct s.meter) as meters_reporting'
+            f'{of_registers(groups)} and r."timestamp" = any(array({starts})) group by 1, 2',
+            spans(groups, intervals.first, intervals.last),
+        )
+    parameters = _members(groups)
+    whole = [Piece(HALF_HOURS, intervals.first, intervals.last)]
+    (units,) = _parts(groups, whole, parameters, "half_hours")
+    return Statement(
+        f"select unit_start as start, g, {_meters(groups)} as meters_reporting from ({units}) as u"
+        f" where unit_start = any(array({starts})) group by 1, 2",
+        parameters,
+    )
+
+
 def spans(groups: Groups, first: Instant, last: Instant) -> dict[str, Any]:
-    """Return the parameters of `SPANS`, for the half-hours from `first` up to `last`."""
+    """Return the parameters of `of_registers`, for the half-hours from `first` up to `last`."""
     return {
-        "registers": [span.register for span in groups.spans],
-        "span_groups": [span.group for span in groups.spans],
-        "meters": [span.meter for span in groups.spans],
-        "firsts": [moment(span.first) for span in groups.spans],
-        "lasts": [moment(span.last) for span in groups.spans],
+        "registers": array(span.register for span in groups.spans),
+        "span_groups": array(span.group for span in groups.spans),
+        "meters": array(span.meter for span in groups.spans),
+        "firsts": array(span.first for span in groups.spans),
+        "lasts": array(span.last for span in groups.spans),
         "first": moment(first),
         "last": moment(last),
     }
 
 
-# The half-hours of registers (r) with the group that sums them (s.g).
-SPANS = (
-    " from unnest(%(registers)s::uuid[], %(span_groups)s::integer[], %(meters)s::uuid[],"
-    " %(firsts)s::timestamptz[], %(lasts)s::timestamptz[])"
-    " as s (register, g, meter, first, last)"
-    " inner join api.register_interval_hh as r on r.register_id = s.register"
-    ' and r."timestamp" >= s.first and r."timestamp" < s.last'
-    " where r.register_id = any(%(registers)s::uuid[])"
-    ' and r."timestamp" >= %(first)s and r."timestamp" < %(last)s'
-)
+# Of more registers, all half-hours of the ESCO in the period are read rather than an index.
+FEW_REGISTERS = 1000
+
+
+def of_registers(groups: Groups) -> str:
+    """Return SQL from FROM on: the half-hours of registers (r) with the group that sums them (s.g).
+
+    Its parameters are those of `spans`.
+    """
+    few = " and r.register_id = any(%(registers)s::uuid[])"
+    return (
+        " from (select register, g, meter, to_timestamp(first) as first, to_timestamp(last) as last"
+        " from unnest(%(registers)s::uuid[], %(span_groups)s::integer[], %(meters)s::uuid[],"
+        " %(firsts)s::bigint[], %(lasts)s::bigint[]) as u (register, g, meter, first, last)) as s"
+        " inner join api.register_interval_hh as r on r.register_id = s.register"
+        ' and r."timestamp" >= s.first and r."timestamp" < s.last'
+        ' where r."timestamp" >= %(first)s and r."timestamp" < %(last)s'
+    ) + (few if len(groups.spans) <= FEW_REGISTERS else "")
 
 
 def _from_registers(groups: Groups, intervals: Intervals) -> Statement:
@@ -295,6 +366,6 @@ def _from_registers(groups: Groups, intervals: Intervals) -> Statement:
         f"select {at} as place, sum(import_kwh) as import_kwh, sum(export_kwh) as export_kwh,"
         " count(*) as register_intervals, count(distinct start) as present_intervals,"
         ' count(distinct meter) as meters_reporting from (select r."timestamp" as start, s.g,'
-        f" s.meter, r.import_kwh, r.export_kwh{SPANS}) as r group by 1",
+        f" s.meter, r.import_kwh, r.export_kwh{of_registers(groups)}) as r group by 1",
         spans(groups, intervals.first, intervals.last),
     )

@@ -14,7 +14,7 @@ from app.db.session import Connection
 from app.energy.formats import Format
 from app.energy.query import Statement
 
-BATCH = 5000
+BATCH = 2000
 Rows = list[tuple[Any, ...]]
 
 

@@ -6,9 +6,11 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from psycopg.rows import tuple_row
+
 from app.db.session import Connection
-from app.energy.groups import Dimension, Groups, Key, Mapping, gather
-from app.energy.intervals import Instant, half_hour_from, moment
+from app.energy.groups import Dimension, Groups, Key, Mapping, assemble, gather, of_registers
+from app.energy.intervals import HALF_HOUR, Instant, moment
 from app.energy.parameters import Filters
 from app.errors import NotFound
 
@@ -46,29 +48,82 @@ BESIDE = (
         " left join api.properties_service_head as at_head on head.id = at_head.service_head",
     ),
 )
-# When one register of a circuit is selected, all of them are returned: only if all are selected can
-# the circuit's stored sums be used. Mappings outside the period give the time data are available.
+MAPPED = """
+    api.circuit_register as mapping
+    inner join api.meter_registers as register on mapping.register = register.register_id
+    {beside}"""
+# Where a filter selects registers, all registers of their circuits are needed: only if all are
+# selected can a circuit's stored sums be used.
+WITH_SELECTED = (
+    "mapping.circuit = any(array(select mapping.circuit from {mapped} where {selected}))"
+)
+# The part of each mapping in the period; empty for one outside of it.
 MAPPINGS = """
-    select circuit, register, began, start_time, end_time, meter_id, available_from, available_to,
-        selected, {dimensions}
-    from (
-        select mapping.circuit, mapping.register, mapping.start_time::text as began,
-            greatest(mapping.start_time, %(period_from)s) as start_time,
-            least(mapping.end_time, %(period_to)s) as end_time,
-            register.meter_id, extent.available_from, extent.available_to,
-            ({selected}) as selected,
-            bool_or({selected}) over (partition by mapping.circuit) as wanted,
-            {columns}
-        from api.circuit_register as mapping
-        inner join api.meter_registers as register on mapping.register = register.register_id
-        left join api.circuit_register_extent as extent
-            on mapping.circuit = extent.circuit and mapping.register = extent.register
-            and mapping.start_time = extent.start_time
-        {beside}
-        where {wanted}
-    ) as mapped
-    where wanted
+    select mapping.circuit, mapping.register, register.meter_id as meter,
+        date_part('epoch', mapping.start_time) as began,
+        least(greatest(mapping.start_time, %(period_from)s), %(period_to)s) as first,
+        greatest(least(mapping.end_time, %(period_to)s), %(period_from)s) as last,
+        coalesce({selected}, false) as selected, {columns}
+    from {mapped} where {wanted}
 """
+HALF_HOUR_FROM = f"(ceil(date_part('epoch', {{}}) / {HALF_HOUR})::bigint * {HALF_HOUR})"
+BOUNDS = f"{HALF_HOUR_FROM.format('first')} as first, {HALF_HOUR_FROM.format('last')} as last"
+REGISTERS = """
+    select {bounds}, meter::text, register::text, {by}
+    from ({mappings}) as mapped where first < last and selected order by {order}
+"""
+EACH = """
+    select circuit::text, register::text, meter::text, began, {bounds}, selected, {by}
+    from ({mappings}) as mapped where first < last
+"""
+# Mappings of a group over the same half-hours, put together: the number of their meters and
+# registers, and their circuits. A meter whose mappings differ, or which may have a register in
+# several (one of two registers has not), has a row for each, with its id and the register's.
+TOGETHER = """
+    with mapped as materialized ({mappings}), meters as (
+        select {by}, meter, min(first) as first, max(last) as last, count(*) as registers,
+            min(first) = max(first) and min(last) = max(last) and (
+                count(*) = 1 or count(*) = 2 and min(register::text) < max(register::text)
+            ) as alike,
+            {apart} as apart, {circuits} as circuits
+        from mapped where first < last group by {by}, meter
+    )
+    select {bounds}, meters, registers, meter, register, circuits, apart, {by} from (
+        select first, last, count(*) as meters, sum(registers)::bigint as registers,
+            null as meter, null as register, {together} as circuits,
+            bool_and(apart) as apart, {by}
+        from meters where alike group by {by}, first, last
+        union all
+        select mapped.first, mapped.last, 1, 1, mapped.meter::text, register::text, {alone},
+            apart, {mapped_by}
+        from meters inner join mapped using (meter)
+        where mapped.first < mapped.last and not alike
+            and row({mapped_by}) is not distinct from row({meters_by})
+    ) as span order by {order}
+"""
+APART = "min(circuit::text) = max(circuit::text)"
+# All circuits are in the group, and not named; null if there is a mapping of a register that is not
+# the caller's any more.
+ALL = (
+    "case when (select count(*) from mapped) = (select count(*) from api.circuit_register)"
+    " then '' end"
+)
+EVERY_CIRCUIT = {"apart": APART, "circuits": "''", "together": ALL, "alone": ALL}
+# A barrier view is joined without its index, so the circuits are named beside.
+AVAILABLE = """
+    with mapped as materialized (
+        select mapping.circuit, mapping.register, mapping.start_time
+        from {mapped} where {wanted} and {selected}
+    )
+    select min(available_from) as first, max(available_to) as last
+    from api.circuit_register_extent as extent
+    inner join mapped using (circuit, register, start_time)
+    where extent.circuit = any(array(select mapped.circuit from mapped))
+"""
+EVER_AVAILABLE = (
+    "select min(available_from) as first, max(available_to) as last"
+    " from api.circuit_register_extent"
+)
 COLUMNS: dict[str, str] = {
     "esco": "esco.code",
     "site": "circuit.site::text",
@@ -79,6 +134,13 @@ COLUMNS: dict[str, str] = {
     "meter": "meter.serial",
     "register": "mapping.register::text",
 }
+BY_HASHES = (
+    "select set_config('enable_nestloop', 'off', true), set_config('enable_mergejoin', 'off', true)"
+)
+# A tenant sees one ESCO, its own.
+OWN_ESCO = "(select own.code from api.escos as own)"
+# Groups by these have whole circuits.
+BY_CIRCUIT = {"esco", "site", "circuit", "circuit_type"}
 OF_CIRCUITS = {"circuit": "mapping.circuit", "site": "circuit.site", "esco": "esco.id"}
 OF_REGISTERS = {
     "property": "at_head.property",
@@ -89,10 +151,14 @@ OF_REGISTERS = {
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """The filters of a request: the path's own and the query's; both must hold."""
+    """The filters of a request: the path's own and the query's; both must hold.
+
+    `tenant` is true if the caller sees one ESCO alone.
+    """
 
     path: dict[str, list[str]]
     query: Filters
+    tenant: bool = True
 
     @property
     def narrow(self) -> bool:
@@ -103,6 +169,16 @@ class Selection:
             for name, values in named.items()
             if name in ("circuit", "meter", "property")
         )
+
+    async def plan(self, connection: Connection) -> None:
+        """Let joins be by hashes where a request names no circuit, meter or property.
+
+        The planner takes every ESCO for one of average size, and a nested loop for many rows more
+        takes minutes, a sort several times as long; for few rows hashes take no longer.
+        """
+        names = {name for named in self.named() for name in named}
+        if not names & {"circuit", "meter", "property"}:
+            await connection.execute(BY_HASHES)
 
     def named(self) -> list[dict[str, list[str]]]:
         """Return the filters whose values must exist: name → values, which are alternatives."""
@@ -142,15 +218,24 @@ class Available:
 
 
 async def groups(
-    connection: Connection, scope: Selection, by: Sequence[Dimension], first: Instant, last: Instant
+    connection: Connection,
+    scope: Selection,
+    by: Sequence[Dimension],
+    first: Instant,
+    last: Instant,
+    *,
+    stored: bool,
 ) -> tuple[Groups, Available]:
     """Return the groups mapped from `first` up to `last`, and the time data are available for.
 
-    The latter does not depend on the period.
+    The latter does not depend on the period. Sums of circuits are used only if `stored`.
     """
+    await scope.plan(connection)
+    found = await resolve(connection, scope)
+    if scope.tenant:
+        found = [(name, ids) for name, ids in found if name != "esco"]
     parameters: dict[str, Any] = {"period_from": moment(first), "period_to": moment(last)}
     wanted, selected = [], []
-    found = await resolve(connection, scope)
     for number, (name, ids) in enumerate(found):
         parameters[f"ids_{number}"] = ids
         condition = f"{{}} = any(%(ids_{number})s)"
@@ -163,41 +248,74 @@ async def groups(
         asked.add("circuit_type")
         wanted.append("circuit.type = any(%(types)s)")
         parameters["types"] = list(scope.query.circuit_type)
-    sql = MAPPINGS.format(
-        dimensions=", ".join(f"by_{name}" for name in by) or "null",
-        columns=", ".join(f"{COLUMNS[name]} as by_{name}" for name in by) or "null",
-        selected=f"coalesce({' and '.join(selected)}, false)" if selected else "true",
-        wanted=" and ".join(wanted) or "true",
-        beside="".join(joins for names, joins in BESIDE if names & asked),
+    columns = COLUMNS
+    if scope.tenant:
+        asked.discard("esco")
+        columns = COLUMNS | {"esco": OWN_ESCO}
+    parts = {
+        "mapped": MAPPED.format(beside="".join(join for names, join in BESIDE if names & asked)),
+        "selected": " and ".join(selected) or "true",
+    }
+    if selected:
+        wanted.append(WITH_SELECTED.format(**parts))
+    parts["wanted"] = " and ".join(wanted) or "true"
+    mappings = MAPPINGS.format(
+        columns=", ".join(f"{columns[name]} as by_{name}" for name in by), **parts
     )
-    rows = await (await connection.execute(sql.encode(), parameters)).fetchall()
-    firsts = [row["available_from"] for row in rows if row["selected"] and row["available_from"]]
-    lasts = [row["available_to"] for row in rows if row["selected"] and row["available_to"]]
-    available = Available(min(firsts, default=None), max(lasts, default=None))
-    return gather(_mappings(rows, by)), available
+    names = [f"by_{name}" for name in by]
+    shape = {
+        "mappings": mappings,
+        "bounds": BOUNDS,
+        "by": ", ".join(names),
+        "mapped_by": ", ".join(f"mapped.{name}" for name in names),
+        "meters_by": ", ".join(f"meters.{name}" for name in names),
+        "order": ", ".join(f'{name} collate "C" nulls last' for name in names),
+    }
+    cursor = connection.cursor(row_factory=tuple_row)
+
+    async def rows(sql: str) -> list[tuple[Any, ...]]:
+        await cursor.execute(sql.encode(), parameters)
+        return await cursor.fetchall()
+
+    groups = None
+    if stored and (selected or not BY_CIRCUIT.issuperset(by)):
+        groups = gather(_mappings(await rows(EACH.format(**shape))))
+    elif stored:
+        ways = [_named(by)]
+        if scope.tenant and not wanted and by == ["esco"]:
+            ways = [EVERY_CIRCUIT, *ways]
+        for circuits in ways:
+            if groups is None:
+                found_rows = await rows(TOGETHER.format(**circuits, **shape))
+                groups = assemble(found_rows, by, everything=circuits is EVERY_CIRCUIT)
+    if groups is None:
+        groups = of_registers(await rows(REGISTERS.format(**shape)))
+    ((first_at, last_at),) = await rows(AVAILABLE.format(**parts) if wanted else EVER_AVAILABLE)
+    return groups, Available(first_at, last_at)
 
 
-def _mappings(rows: Iterable[dict[str, Any]], by: Sequence[Dimension]) -> list[Mapping]:
+def _named(by: Sequence[Dimension]) -> dict[str, str]:
+    """Return the SQL that names a meter's circuits and a span's, unless the group's key does."""
+    if "circuit" in by:
+        return {"apart": "true", "circuits": "''", "together": "''", "alone": "''"}
+    return {
+        "apart": APART,
+        "circuits": "string_agg(circuit::text, ',')",
+        "together": "string_agg(circuits, ',')",
+        "alone": "circuit::text",
+    }
+
+
+def _mappings(rows: Iterable[tuple[Any, ...]]) -> list[Mapping]:
     """Merge the rows of a mapping: the query returns one for each way it belongs to a group."""
-    together: dict[tuple[UUID, UUID, str], tuple[dict[str, Any], set[Key]]] = {}
-    for row in rows:
-        identity = (row["circuit"], row["register"], row["began"])
-        _, keys = together.setdefault(identity, (row, set()))
-        if row["selected"]:
-            keys.add(tuple(row[f"by_{name}"] for name in by))
-    mappings = []
-    for row, keys in together.values():
-        start, end = half_hour_from(row["start_time"]), half_hour_from(row["end_time"])
-        if start < end:
-            mappings.append(
-                Mapping(
-                    row["circuit"],
-                    row["register"],
-                    row["meter_id"],
-                    start,
-                    end,
-                    frozenset(keys),
-                    bool(keys),
-                )
-            )
-    return mappings
+    together: dict[tuple[str, str, float], Mapping] = {}
+    for circuit, register, meter, began, first, last, selected, *key in rows:
+        if first >= last:
+            continue  # no half-hour begins in it
+        keys = frozenset({tuple(key)}) if selected else frozenset[Key]()
+        before = together.get((circuit, register, began))
+        if before is not None:
+            keys |= before.keys
+        mapping = Mapping(circuit, register, meter, first, last, keys, bool(keys))
+        together[circuit, register, began] = mapping
+    return list(together.values())

@@ -25,9 +25,9 @@ def groups(count: int, change: datetime) -> Groups:
     first, last = half_hour_from(START), half_hour_from(END)
     begins = [first] * (count - 1) + [half_hour_from(change)]
     return gather(
-        Mapping(UUID(int=n), register, register, begin, last, frozenset({(str(n),)}))
+        Mapping(str(UUID(int=n)), register, register, begin, last, frozenset({(str(n),)}))
         for n, begin in enumerate(begins)
-        for register in (UUID(int=10 * n + more) for more in range(n + 1))
+        for register in (str(UUID(int=10 * n + more)) for more in range(n + 1))
     )
 
 

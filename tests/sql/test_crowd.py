@@ -121,9 +121,14 @@ def foreign_rows(session: Admin, query: str, owned: set[str]) -> list[str]:
     (found,) = session.execute(f"explain (analyze, format json) {query}".encode()).fetchone() or (
         [],
     )
+    return foreign_scans(found[0]["Plan"], owned)
+
+
+def foreign_scans(plan: dict[str, Any], owned: set[str]) -> list[str]:
+    """Scans of a plan that look at a row and leave it for being another's."""
     return [
         f"{node['Relation Name']}: {node['Rows Removed by Filter']} rows by {node['Filter']}"
-        for node in nodes(found[0]["Plan"])
+        for node in nodes(plan)
         if node.get("Relation Name") in owned
         and node.get("Rows Removed by Filter", 0) > 0
         and "esco" in node["Filter"]

@@ -151,7 +151,7 @@ def asked_of_v1(
     )
     intervals = Intervals(bounds, first, last)
     keys = [(str(circuit),) for circuit in circuits]
-    groups = Groups(keys, [], list(zip(circuits, range(len(circuits)), strict=True)))
+    groups = Groups(keys, [], [(key[0], group) for group, key in enumerate(keys)])
     pieces = choose(granularity, UTC_ZONE, intervals)
     page = Page(0, len(groups) * len(intervals))
     statement = energy(groups, intervals, granularity, pieces, page)

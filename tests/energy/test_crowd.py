@@ -1,0 +1,148 @@
+"""Each report of a tenant among a hundred others: no plan reads a row of another."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import Any, cast
+from zoneinfo import ZoneInfo
+
+import pytest
+from psycopg import AsyncClientCursor, AsyncConnection, AsyncCursor
+from psycopg.rows import dict_row, tuple_row
+
+from app.db.session import Connection
+from app.energy.answer import Question, Report, State
+from app.energy.balance import BalanceReport
+from app.energy.completeness import BY, CompletenessReport
+from app.energy.energy import EnergyReport
+from app.energy.formats import Format
+from app.energy.intervals import split
+from app.energy.latest import LatestReport
+from app.energy.parameters import BalanceQuery, EnergyQuery, LatestQuery, PeakQuery, ProfileQuery
+from app.energy.parameters import ScanQuery as CompletenessQuery
+from app.energy.peak import PeakReport
+from app.energy.profile import ProfileReport
+from app.energy.scope import Selection
+from tests.conftest import Stack
+from tests.sql.test_crowd import AGGREGATED, CROWD, KEPT, LABELS, foreign_scans
+
+LONDON = ZoneInfo("Europe/London")
+DECLARED = "declare rows no scroll cursor for "
+Recorded = list[tuple[str, Any]]
+
+
+@asynccontextmanager
+async def tenant(stack: Stack, engine: str) -> AsyncIterator[Connection]:
+    """Yield a session of wlce among the crowd of tests/sql/test_crowd.py, which is rolled back."""
+    connection = await AsyncConnection.connect(stack.contract["database_url"], row_factory=dict_row)
+    async with connection, connection.transaction(force_rollback=True):
+        cursor = connection.cursor(row_factory=tuple_row)
+        for statement in CROWD:
+            await cursor.execute(statement.encode())
+        await cursor.execute("set local timescaledb.skip_cagg_invalidation = on")
+        for name, rows in AGGREGATED.items():
+            kept = f"flows.{name}"
+            if engine == "timescale":
+                ((kept,),) = await (await cursor.execute(KEPT, (name,))).fetchall()
+            label = LABELS.get(name.removeprefix("circuit_interval_"), "day")
+            await cursor.execute(
+                f'insert into {kept} (circuit_id, esco, "{label}") {rows}'.encode()
+            )
+            await cursor.execute(f"analyze {kept}".encode())
+        await cursor.execute(
+            "select relname from pg_class where relnamespace = 'flows'::regnamespace"
+            " and relkind in ('r', 'p') and not relispartition"
+        )
+        for (name,) in await cursor.fetchall():
+            await cursor.execute(f"analyze flows.{name}".encode())
+        await cursor.execute(
+            "select set_config('role', 'public_backend', true),"
+            " set_config('app.current_esco', %s, true)",
+            (stack.contract["escos"]["wlce"]["id"],),
+        )
+        yield connection
+
+
+def reports(stack: Stack, path: dict[str, list[str]]) -> dict[str, Report]:
+    """Return each report over a week, as its route makes it."""
+    week: Any = stack.period(30, 23)
+    first, last = (datetime.fromisoformat(week[name]) for name in ("period_from", "period_to"))
+    days, half_hours = (split(name, LONDON, first, last) for name in ("P1D", "PT30M"))
+    energy, balance = EnergyQuery(**week), BalanceQuery(**week)
+    scope = Selection(path, energy)
+    return {
+        "energy": EnergyReport(energy, scope, ["circuit"], days, None, None),
+        "energy by meter": EnergyReport(energy, scope, ["meter"], days, None, None),
+        "energy of all": EnergyReport(energy, scope, ["esco"], days, None, None),
+        "balance": BalanceReport(balance, scope, ["esco"], days),
+        "profile": ProfileReport(ProfileQuery(**week), scope, ["circuit"], half_hours),
+        "peak": PeakReport(PeakQuery(**week), scope, ["circuit"], half_hours),
+        "completeness": CompletenessReport(CompletenessQuery(**week), scope, BY, half_hours),
+        "latest": LatestReport(LONDON, Selection(path, LatestQuery())),
+    }
+
+
+async def recorded(connection: Connection, report: Report) -> Recorded:
+    """Write a report and return the statements that it sent, with their parameters."""
+    sent: Recorded = []
+    execute = AsyncCursor.execute
+
+    async def record(self: Any, query: Any, params: Any = None, **more: Any) -> Any:
+        text = query.decode() if isinstance(query, bytes) else str(query)
+        if DECLARED in text:
+            text = text.split(DECLARED)[1].rsplit("; fetch", 1)[0]
+        if text.lstrip().startswith(("select", "with")):
+            sent.append((text, params))
+        return await execute(self, query, params, **more)
+
+    question = cast(Question, SimpleNamespace(format=Format("json"), fingerprint="f"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(AsyncCursor, "execute", record)
+        state = State("1", datetime.now(UTC), False)
+        written = await report.write(question, connection, state)
+        pieces = [piece async for piece in written.body]
+    assert '"rows":[{' in "".join(pieces)
+    return sent
+
+
+def test_no_report_looks_at_a_row_of_another(stack: Stack, engine: str) -> None:
+    async def offences() -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {}
+        async with tenant(stack, engine) as connection:
+            cursor = AsyncClientCursor(connection, row_factory=tuple_row)
+            await cursor.execute(
+                "select relname from pg_attribute join pg_class as c on attrelid = c.oid"
+                " where attname = 'esco' and relkind in ('r', 'p')"
+            )
+            owned = {name for (name,) in await cursor.fetchall()}
+            await cursor.execute(
+                "select mapping.circuit::text, meter.serial, home.property::text, site.id::text"
+                " from api.circuit_register as mapping"
+                " join api.meter_registers as register on mapping.register = register.register_id"
+                " join api.meter_registry as meter on meter.id = register.meter_id"
+                " join api.sites_new as site on site.id = meter.site"
+                " join api.service_head_meter as head on head.meter = meter.id"
+                " join api.properties_service_head as home using (service_head) limit 1"
+            )
+            circuit, meter, home, site = await cursor.fetchone() or ("",) * 4
+            paths: tuple[dict[str, list[str]], ...] = (
+                {}, {"circuit": [circuit]}, {"meter": [meter]}, {"property": [home]},
+                {"site": [site]}, {"esco": ["wlce"]},
+            )  # fmt: skip
+            for path in paths:
+                for name, report in reports(stack, path).items():
+                    await cursor.execute("set local enable_nestloop = on")
+                    await cursor.execute("set local enable_mergejoin = on")
+                    sent = await recorded(connection, report)
+                    assert len(sent) >= 2
+                    for statement, parameters in sent:
+                        explain = f"explain (analyze, format json) {statement}"
+                        await cursor.execute(explain.encode(), parameters)
+                        ((plan,),) = await cursor.fetchall()
+                        if scans := foreign_scans(plan[0]["Plan"], owned):
+                            found[f"{path} {name}"] = scans
+        return found
+
+    assert asyncio.run(offences()) == {}
