@@ -195,7 +195,7 @@ def assemble(
     return Groups(keys, spans + merged, circuits, apart, everything)
 
 
-def of_registers(rows: Iterable[tuple[Any, ...]]) -> Groups:
+def register_groups(rows: Iterable[tuple[Any, ...]]) -> Groups:
     """Return groups of registers from rows sorted by key: first, last, meter, register, the key."""
     keys: list[Key] = []
     spans, _ = _merge(

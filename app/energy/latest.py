@@ -88,7 +88,7 @@ METERS = """
     order by meter.serial
 """
 # Balances and counters change without a new half-hour, and mappings begin and end with time.
-VERSION = """
+METER_VERSION = """
     select concat_ws('-', count(*), max(shadow.updated_at), {which}) as version
     from api.meter_registry as meter
     left join api.meter_shadows as shadow on meter.id = shadow.id
@@ -157,7 +157,7 @@ async def _version(connection: Connection, filters: list[tuple[str, list[Any]]])
     conditions = _conditions(filters)
     which = "md5(string_agg(meter.id::text, '' order by meter.id))" if filters else "null"
     cursor = await connection.execute(
-        VERSION.format(which=which, conditions=conditions.sql).encode(), conditions.parameters
+        METER_VERSION.format(which=which, conditions=conditions.sql).encode(), conditions.parameters
     )
     row = await cursor.fetchone()
     assert row is not None  # noqa: S101  (an aggregate has one row)

@@ -9,7 +9,7 @@ from uuid import UUID
 from psycopg.rows import tuple_row
 
 from app.db.session import Connection
-from app.energy.groups import Dimension, Groups, Key, Mapping, assemble, gather, of_registers
+from app.energy.groups import Dimension, Groups, Key, Mapping, assemble, gather, register_groups
 from app.energy.intervals import HALF_HOUR, Instant, moment
 from app.energy.parameters import Filters
 from app.errors import NotFound
@@ -68,7 +68,7 @@ MAPPINGS = """
 """
 HALF_HOUR_FROM = f"(ceil(date_part('epoch', {{}}) / {HALF_HOUR})::bigint * {HALF_HOUR})"
 BOUNDS = f"{HALF_HOUR_FROM.format('first')} as first, {HALF_HOUR_FROM.format('last')} as last"
-REGISTERS = """
+OF_SELECTED = """
     select {bounds}, meter::text, register::text, {by}
     from ({mappings}) as mapped where first < last and selected order by {order}
 """
@@ -289,7 +289,7 @@ async def groups(
                 found_rows = await rows(TOGETHER.format(**circuits, **shape))
                 groups = assemble(found_rows, by, everything=circuits is EVERY_CIRCUIT)
     if groups is None:
-        groups = of_registers(await rows(REGISTERS.format(**shape)))
+        groups = register_groups(await rows(OF_SELECTED.format(**shape)))
     ((first_at, last_at),) = await rows(AVAILABLE.format(**parts) if wanted else EVER_AVAILABLE)
     return groups, Available(first_at, last_at)
 

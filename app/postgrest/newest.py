@@ -20,9 +20,9 @@ logger = logging.getLogger(__name__)
 LABELS = frozenset({"timestamp", "day", "month"})
 # Parameters that leave out no row.
 SHAPING = frozenset({"select", "order", "limit", "offset"})
-MOST_ROWS = 10_000
+MOST_NEWEST = 10_000
 # A busy pool must not delay what PostgREST can answer without it.
-PATIENCE_SECONDS = 0.2
+WAIT_SECONDS = 0.2
 SINCE = "select flows.newest_since(%s, %s) as since"
 
 
@@ -52,7 +52,7 @@ def newest_asked(method: str, target: str, headers: dict[str, str]) -> Newest | 
     if label not in LABELS or how[:1] != ["desc"] or not all(n.isdecimal() for n in numbers):
         return None
     rows = sum(map(int, numbers))
-    return Newest(path.strip("/"), label, rows) if 0 < rows <= MOST_ROWS else None
+    return Newest(path.strip("/"), label, rows) if 0 < rows <= MOST_NEWEST else None
 
 
 async def bounded(
@@ -67,7 +67,7 @@ async def bounded(
     if newest is None or caller.esco is None:
         return target
     try:
-        async with caller_session(pool, caller, PATIENCE_SECONDS) as connection:
+        async with caller_session(pool, caller, WAIT_SECONDS) as connection:
             cursor = await connection.execute(SINCE, (newest.relation, newest.rows))
             row = await cursor.fetchone()
     except (psycopg.Error, PoolTimeout) as error:

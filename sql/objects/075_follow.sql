@@ -97,7 +97,8 @@ begin
     end if;
     return null;
 end $$;
-comment on function flows.mappings_changed() is 'Updates the aggregates for the circuit mappings that a statement changed.';
+comment on function flows.mappings_changed()
+is 'Updates the aggregates for the circuit mappings that a statement changed.';
 create trigger aggregates_follow_new after insert on flows.circuit_register
 referencing new table as new_rows for each statement execute function flows.mappings_changed();
 create trigger aggregates_follow_changed after update on flows.circuit_register

@@ -142,7 +142,7 @@ def kept() -> Iterator[Kept]:
                 "delete from flows.register_interval_hh where register_id = (select register"
                 " from flows.circuit_register order by register limit 1)"
             )
-            admin.execute('drop policy "an ESCO has its meters" on flows.meter_registry')
+            admin.execute('drop policy "an ESCO has its rows" on flows.meter_registry')
         made = json.loads(
             _flows(stack, folder, "backup", "create", "--incremental", "--json").stdout
         )

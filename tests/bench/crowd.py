@@ -337,8 +337,8 @@ def _named(clients: dict[str, httpx.Client], report: Report) -> None:
     report.ratio(name, large, small, limit="<= 1.5")
 
 
-# What an ESCO's own administrator would ask of the tables for the same figures. Whatever names no
-# circuits needs what is expected of all of them, and since when there are any.
+# Queries of an administrator who asks the tables themselves for one ESCO's figures. Those that name
+# no circuits need what is expected of all of them, and since when there are any.
 OWN = "esco = %(esco)s"
 IN_DAY = f"{OWN} and {{0}} >= %(day)s and {{0}} < %(day)s + interval '1 day'"
 EXPECTED = f"""

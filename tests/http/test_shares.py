@@ -94,7 +94,7 @@ def test_56_those_who_wait_are_counted_too(own: Stack) -> None:
 def test_56_tokens_and_readiness_have_connections_of_their_own(own: Stack) -> None:
     victim = own.contract["escos"]["hmce"]
     with psycopg.connect(own.contract["database_url"]) as admin, ExitStack() as held:
-        admin.execute("lock table flows.circuit_register in access exclusive mode")
+        admin.execute("lock table flows.meter_shadows in access exclusive mode")
         for _ in range(2):
             held.enter_context(request(own, "/v1/latest"))
         with own.client("hmce") as client:

@@ -68,6 +68,8 @@ CROWD = (
     'insert into flows.meter_event_log (meter_id, esco, "timestamp", event_type)'
     " select meter, esco, at, 1 from m, t",
     "set local session_replication_role = origin",
+    # A page that has the rows of several is best read whole, as in a chunk of the columnstore.
+    "set local enable_seqscan = off",
 )  # fmt: skip
 AGGREGATED = {
     "circuit_interval_hh": 'select circuit, esco, at from r, t',

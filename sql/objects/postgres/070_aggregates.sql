@@ -148,7 +148,8 @@ begin atomic
         select coalesce(pg_catalog.hashtext(r.esco::text), 0) as owner from flows.meter_registers as r
         where r.register_id = any(registers)
         union
-        select coalesce(pg_catalog.hashtext(m.esco::text), 0) from flows.circuit_register as m where m.register = any(registers)
+        select coalesce(pg_catalog.hashtext(m.esco::text), 0) from flows.circuit_register as m
+        where m.register = any(registers)
         order by 1
     ) as owners;
 end;
