@@ -85,7 +85,7 @@ BEST: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
-def negotiate(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
+def negotiate_coding(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
     """Return the coding that the client likes most, or None for the body as it is.
 
     Source: RFC 9110 §12.5.3.
@@ -140,7 +140,7 @@ class Compression:
         if scope["type"] != "http" or scope["path"].startswith(UNCOMPRESSED_PREFIXES):
             await self._app(scope, receive, send)
             return
-        coding = negotiate(scope["headers"])
+        coding = negotiate_coding(scope["headers"])
         if coding is None:
             await self._app(scope, receive, _send_varying(scope, send))
             return

@@ -8,7 +8,7 @@ from starlette.responses import FileResponse, Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
-from app.http.compression import BEST, SMALLEST_BYTES, compressible, negotiate, tagged
+from app.http.compression import BEST, SMALLEST_BYTES, compressible, negotiate_coding, tagged
 
 
 class CompressedFiles(StaticFiles):
@@ -35,7 +35,7 @@ class CompressedFiles(StaticFiles):
     async def get_response(self, path: str, scope: Scope) -> Response:
         """Return a file, compressed if the client accepts it and the file is worth it."""
         response = await super().get_response(path, scope)
-        coding = negotiate(scope["headers"])
+        coding = negotiate_coding(scope["headers"])
         if coding is None or not isinstance(response, FileResponse) or response.status_code != 200:
             return response
         kind = response.headers.get("content-type", "")

@@ -13,7 +13,7 @@ from app.app_state import ServicesDep
 from app.auth.deps import authenticate
 from app.db.principal import Principal
 from app.errors import Unprocessable
-from app.http.compression import negotiate, tagged
+from app.http.compression import negotiate_coding, tagged
 from app.http.conditional import is_not_modified
 from app.http.files import CompressedFiles
 from app.openapi import names, site
@@ -97,7 +97,7 @@ async def openapi(request: Request, services: ServicesDep) -> Response:
         headers |= {"Warning": '110 - "Response is Stale"', "X-Flows-Stale": "true"}
     if is_not_modified(request, document.etag):
         return Response(status_code=304, headers=headers)
-    if coding := negotiate(request.headers.raw):
+    if coding := negotiate_coding(request.headers.raw):
         headers |= {
             "ETag": tagged(document.etag.encode(), coding).decode(),
             "Content-Encoding": coding,

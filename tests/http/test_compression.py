@@ -12,7 +12,7 @@ import httpx
 import pytest
 import zstandard
 
-from app.http.compression import CODINGS, Compression, negotiate
+from app.http.compression import CODINGS, Compression, negotiate_coding
 from app.request_state import begin_request
 from tests.conftest import Stack
 
@@ -40,7 +40,7 @@ def test_the_coding_is_the_one_that_the_client_likes_most(
     accepted: list[str], coding: str | None
 ) -> None:
     headers = [(b"accept-encoding", value.encode()) for value in accepted]
-    assert negotiate([(b"host", b"x"), *headers]) == coding
+    assert negotiate_coding([(b"host", b"x"), *headers]) == coding
 
 
 def respond(
@@ -90,7 +90,7 @@ def test_pieces_arrive_as_they_are_sent_and_make_the_whole(coding: str, cut: int
         assert headers["content-length"] == str(len(sent[0]))
         return
     assert "content-length" not in headers
-    if coding == "gzip":  # what was sent can be read before the rest is
+    if coding == "gzip":  # each piece can be read before the next is sent
         reader = zlib.decompressobj(31)
         for piece, compressed in zip(pieces[:-1], sent[:-1], strict=True):
             assert reader.decompress(compressed) == piece
