@@ -1,9 +1,9 @@
 """Runs a child process until the parent closes the pipe to this program's standard input.
 
-`python -m app.embedded.guard SIGNAL [--user NAME] -- COMMAND …`: when standard input ends, however
-the parent died, the child gets SIGNAL, and SIGKILL twenty seconds later. A pipe also works on
-systems without a parent-death signal (macOS), and lets PostgreSQL shut down cleanly after a
-`kill -9` of the parent.
+`python -m app.embedded.guard SIGNAL [--user NAME] [--patience SECONDS] -- COMMAND …`: when standard
+input ends, however the parent died, the child gets SIGNAL, and SIGKILL `SECONDS` later. A pipe also
+works on systems without a parent-death signal (macOS), and lets PostgreSQL shut down cleanly after
+a `kill -9` of the parent.
 """
 
 import argparse
@@ -12,7 +12,7 @@ import signal
 import subprocess
 import threading
 
-PATIENCE_SECONDS = 20
+PATIENCE_SECONDS = 20.0
 
 
 def main() -> int:
@@ -20,6 +20,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="guard")
     parser.add_argument("signal", type=signal.Signals.__getitem__)
     parser.add_argument("--user")
+    parser.add_argument("--patience", type=float, default=PATIENCE_SECONDS)
     parser.add_argument("command", nargs="+")
     asked = parser.parse_args()
     # A new session keeps the terminal's Ctrl-C from the child: the parent stops children in order.
@@ -38,7 +39,7 @@ def main() -> int:
             pass
         child.send_signal(asked.signal)
         try:
-            child.wait(PATIENCE_SECONDS)
+            child.wait(asked.patience)
         except subprocess.TimeoutExpired:
             child.kill()
 

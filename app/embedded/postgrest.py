@@ -16,6 +16,8 @@ VERSION = "12.0.2-2"
 CONFIG = Path(__file__).resolve().parents[2] / "postgrest.conf"
 MACHINES = {"x86_64": "x64", "amd64": "x64", "aarch64": "arm64"}
 ATTEMPTS = 2
+# Since 16 it finishes running queries before it stops; they end by statement_timeout, after 30 s.
+QUERY_END_SECONDS = 40.0
 FETCH_SECONDS = 60
 
 
@@ -99,7 +101,11 @@ class Postgrest:
     def start(self) -> None:
         """Start the process."""
         self._child = Child(
-            "PostgREST", [str(self._executable), str(CONFIG)], log=self._log, env=self._env
+            "PostgREST",
+            [str(self._executable), str(CONFIG)],
+            log=self._log,
+            env=self._env,
+            patience=QUERY_END_SECONDS,
         )
 
     def wait(self) -> None:

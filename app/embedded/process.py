@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from app.embedded.guard import PATIENCE_SECONDS
+
 
 class StackError(Exception):
     """The stack cannot start or continue; the message is one line for the user."""
@@ -43,14 +45,16 @@ class Child:
         env: Mapping[str, str] | None = None,
         user: str | None = None,
         stop_signal: str = "SIGTERM",
+        patience: float = PATIENCE_SECONDS,
     ) -> None:
+        """Start the child; on `stop` it has `patience` seconds before it is killed."""
         self.name = name
         self.log = log
-        as_user = ["--user", user] if user else []
+        options = ["--patience", str(patience), *(("--user", user) if user else ())]
         with log.open("ab") as output:
             self._log_start = output.tell()
             self._guard = subprocess.Popen(
-                [sys.executable, "-m", "app.embedded.guard", stop_signal, *as_user, "--", *command],
+                [sys.executable, "-m", "app.embedded.guard", stop_signal, *options, "--", *command],
                 stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=output,
