@@ -5,6 +5,8 @@ happens unrecorded. `Actor.esco` restricts a function to one ESCO's rows; None m
 """
 
 import asyncio
+import hashlib
+import hmac
 import re
 import secrets
 import uuid
@@ -26,9 +28,12 @@ SECRET_PREFIX = "fls_"  # noqa: S105  (lets people and scanners recognise a leak
 MOST_SECRETS = 2
 LONGEST_NAME = 200
 
+# Secrets are 256 random bits, which nobody finds by trying: a fast hash protects them as well as a
+# slow one. Older gateways know only Argon2 hashes, so new secrets still get one, and secrets that
+# have no digest yet are checked by it once.
 _hasher = PasswordHasher()
-# Verified against when the client is unknown, so that both refusals take the same time.
-_NOBODY = _hasher.hash(secrets.token_urlsafe(32))
+# Compared with when a client is unknown or has one secret, so that each check does the same work.
+_NO_DIGEST = bytes(32)
 
 CLIENT = """
     select c.id, c.esco, e.code as esco_code, c.name, c.role, c.scopes, c.lifetime_seconds,
@@ -228,10 +233,14 @@ async def _add_secret(connection: Connection, client_id: str) -> tuple[str, uuid
     """Create a secret; return it and its id."""
     secret, secret_id = SECRET_PREFIX + secrets.token_urlsafe(32), uuid.uuid4()
     await connection.execute(
-        "insert into gateway.client_secret (id, client, hash) values (%s, %s, %s)",
-        (secret_id, client_id, await asyncio.to_thread(_hasher.hash, secret)),
+        "insert into gateway.client_secret (id, client, digest, hash) values (%s, %s, %s, %s)",
+        (secret_id, client_id, _digest(secret), await asyncio.to_thread(_hasher.hash, secret)),
     )
     return secret, secret_id
+
+
+def _digest(secret: str) -> bytes:
+    return hashlib.sha256(secret.encode()).digest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,13 +252,16 @@ class AuthenticatedClient:
 
 
 async def find_credentials(connection: Connection, client_id: str) -> DictRow | None:
-    """Return the grant and secret hashes of a client, for `verify_secret`.
+    """Return the grant of a client and what its secrets are checked against.
 
     None if the client is unknown, disabled or expired, or its ESCO is disabled.
     """
     cursor = await connection.execute(
         "select c.id, c.role, c.esco, e.code as esco_code, c.scopes, c.lifetime_seconds,"
-        " array(select s.hash from gateway.client_secret as s where s.client = c.id) as hashes"
+        " array(select s.digest from gateway.client_secret as s"
+        " where s.client = c.id and s.digest is not null) as digests,"
+        " array(select array[s.id::text, s.hash] from gateway.client_secret as s"
+        " where s.client = c.id and s.digest is null) as hashes"
         " from gateway.client as c left join gateway.escos() as e on e.id = c.esco"
         " where c.id = %s and c.disabled_at is null and e.disabled_at is null"
         " and (c.expires_at is null or c.expires_at > now())",
@@ -258,17 +270,40 @@ async def find_credentials(connection: Connection, client_id: str) -> DictRow | 
     return await cursor.fetchone()
 
 
-async def verify_secret(client: DictRow | None, secret: str) -> AuthenticatedClient | None:
-    """Return the authenticated client, or None if it is unknown or the secret is wrong.
+def verify_secret(client: DictRow | None, secret: str) -> AuthenticatedClient | None:
+    """Return the authenticated client, or None if it is unknown or no digest is the secret's.
 
-    Two hashes are always checked, whether the client is known or not, so that the time taken
-    reveals nothing. This needs memory and tens of milliseconds: call it within `Throttle.hashing`,
-    and without holding a database connection.
+    As many digests are compared, in constant time, whether the client is known or not.
     """
-    hashes = [*(client["hashes"] if client else ()), _NOBODY, _NOBODY][:MOST_SECRETS]
-    matches = [await asyncio.to_thread(_verify_hash, known, secret) for known in hashes]
-    if client is None or not any(matches):
-        return None
+    found = _digest(secret)
+    known = [*(client["digests"] if client else ()), _NO_DIGEST, _NO_DIGEST][:MOST_SECRETS]
+    matches = [hmac.compare_digest(found, digest) for digest in known]
+    return _authenticated(client) if client and any(matches) else None
+
+
+async def verify_old_secret(
+    client: DictRow | None, secret: str
+) -> tuple[AuthenticatedClient, uuid.UUID] | None:
+    """Return the client and the secret's id if it matches a secret without a digest.
+
+    This needs 64 MB and tens of milliseconds: call it within `Throttle.hashing`, and without
+    holding a database connection. Pass the id to `store_digest`, so that it happens only once.
+    """
+    for secret_id, known in client["hashes"] if client else ():
+        matches = await asyncio.to_thread(_verify_hash, known, secret)
+        if client and matches:
+            return _authenticated(client), uuid.UUID(secret_id)
+    return None
+
+
+async def store_digest(connection: Connection, secret_id: uuid.UUID, secret: str) -> None:
+    """Store the digest of a secret that was verified by its Argon2 hash."""
+    await connection.execute(
+        "update gateway.client_secret set digest = %s where id = %s", (_digest(secret), secret_id)
+    )
+
+
+def _authenticated(client: DictRow) -> AuthenticatedClient:
     return AuthenticatedClient(
         Grant(
             client_id=client["id"],

@@ -16,6 +16,7 @@ from urllib.parse import parse_qsl, unquote_plus
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse, Response
+from psycopg.rows import DictRow
 
 from app.auth import clients
 from app.auth.clients import Actor, AuthenticatedClient
@@ -135,8 +136,9 @@ async def _authenticated(
         async with services.throttle.turn(client_id, address) as attempt:
             async with services.token_pool.connection() as connection:
                 known = await clients.find_credentials(connection, client_id)
-            async with services.throttle.hashing:
-                client = await clients.verify_secret(known, secret)
+            client = clients.verify_secret(known, secret)
+            if client is None:
+                client = await _convert(services, known, secret)
             if client is None:
                 # If the client exists, the entry is visible to the admin of its ESCO.
                 actor = Actor(client_id[:64] or "nobody", address, known["esco"] if known else None)
@@ -154,6 +156,20 @@ async def _authenticated(
         raise OAuthError("slow_down", TOO_MANY_REQUESTS, 429, flooded.seconds) from None
     except Throttled as throttled:
         raise OAuthError("invalid_client", TOO_MANY_ATTEMPTS, 429, throttled.seconds) from None
+
+
+async def _convert(
+    services: AuthServices, known: DictRow | None, secret: str
+) -> AuthenticatedClient | None:
+    """Return the client if it has this secret from before digests, and give the secret one."""
+    async with services.throttle.hashing:
+        found = await clients.verify_old_secret(known, secret)
+    if found is None:
+        return None
+    client, secret_id = found
+    async with services.token_pool.connection() as connection:
+        await clients.store_digest(connection, secret_id, secret)
+    return client
 
 
 @router.post(

@@ -26,7 +26,7 @@ PER_CLIENT = RateLimitItemPerMinute(100)
 # The bound is per client, so whoever floods waits for itself.
 AT_A_TIME = 2
 MOST_WAITING = 100
-HASHED_AT_A_TIME = 2  # secrets that are checked by Argon2
+HASHED_AT_A_TIME = 2  # older secrets, which are checked by Argon2
 # Every refusal takes this long, whatever was checked for it.
 REFUSAL_SECONDS = 0.5
 TRUSTED_PAIRS = 10_000

@@ -14,7 +14,8 @@ comment on table gateway.client_secret
 is 'Hashes of the secrets of clients; at most two each, so that one can be replaced without a gap.';
 comment on column gateway.client_secret.id is 'Id of the secret.';
 comment on column gateway.client_secret.client is 'Client that it belongs to.';
-comment on column gateway.client_secret.hash is 'Argon2 hash of the secret.';
+comment on column gateway.client_secret.digest is 'SHA-256 of the secret; empty until an older secret is used again.';
+comment on column gateway.client_secret.hash is 'Argon2 hash of the secret, for gateways that know no digest.';
 comment on column gateway.client_secret.created_at is 'Time at which it was created, UTC.';
 comment on table gateway.disabled_esco is 'ESCOs whose clients and tokens do not work.';
 comment on column gateway.disabled_esco.esco is 'The ESCO.';
@@ -201,6 +202,7 @@ grant execute on function gateway.engine(), gateway.escos(), gateway.create_esco
 
 grant select, insert, update on gateway.client, gateway.signing_key to flows_gateway;
 grant select, insert, delete on gateway.client_secret, gateway.disabled_esco, gateway.revoked_token to flows_gateway;
+grant update (digest) on gateway.client_secret to flows_gateway;
 grant select, insert on gateway.token, gateway.audit to flows_gateway;
 
 reset role;

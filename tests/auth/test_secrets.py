@@ -6,14 +6,18 @@ import time
 from collections.abc import Iterator
 
 import httpx
+import psycopg
 import pytest
 
-from app.auth.throttle import Flooded, Throttle
+from app.auth.throttle import REFUSAL_SECONDS, Flooded, Throttle
 from app.settings import LimitsSettings
-from tests.auth.test_clients import ask
+from tests.auth.test_clients import RIGHTS, ask, make
 from tests.bench import generator
 from tests.bench.tokens import token_request
-from tests.conftest import Stack, running_stack, wait_until
+from tests.conftest import Stack, flows, running_stack, wait_until
+
+FORGET_DIGEST = "update gateway.client_secret set digest = null where client = %s"
+DIGESTS = "select digest from gateway.client_secret where client = %s"
 
 
 @pytest.fixture(scope="module")
@@ -70,3 +74,40 @@ def test_57_a_client_has_a_quota_of_tokens_that_guesses_do_not_use_up() -> None:
         assert await taken(throttle, "h", "192.0.2.1", right=True)
 
     asyncio.run(tried())
+
+
+def test_57_an_older_secret_works_and_is_converted_by_its_next_use(own: Stack) -> None:
+    client = make(own, "old", "--esco", "wlce", *RIGHTS["read"])
+    second = flows(own, "client", "rotate-secret", client["id"])
+    assert second.stdout
+    with psycopg.connect(own.contract["database_url"], autocommit=True) as admin:
+        admin.execute(FORGET_DIGEST, (client["id"],))
+        assert ask(own, client["id"], "fls_wrong").status_code == 401
+        assert admin.execute(DIGESTS, (client["id"],)).fetchall() == [(None,), (None,)]
+        assert ask(own, client["id"], client["client_secret"]).status_code == 200
+        digests = [digest for (digest,) in admin.execute(DIGESTS, (client["id"],))]
+        assert sorted(map(bool, digests)) == [False, True]
+        # The slow hash is not looked at again, and a digest vouches for its own secret alone.
+        admin.execute(
+            "update gateway.client_secret set hash = '' where client = %s", (client["id"],)
+        )
+        assert ask(own, client["id"], client["client_secret"]).status_code == 200
+        assert ask(own, client["id"], "fls_wrong").status_code == 401
+
+
+@pytest.mark.quiet
+def test_57_refusals_take_the_same_time_whoever_is_named(own: Stack) -> None:
+    new = make(own, "new", "--esco", "wlce", *RIGHTS["read"])
+    old = make(own, "old", "--esco", "wlce", *RIGHTS["read"])
+    with psycopg.connect(own.contract["database_url"], autocommit=True) as admin:
+        admin.execute(FORGET_DIGEST, (old["id"],))
+    shortest = {}
+    for name in (new["id"], old["id"], "flc_unknown"):
+        times = []
+        for _ in range(4):
+            started = time.perf_counter()
+            assert ask(own, name, "fls_wrong").status_code == 401
+            times.append(time.perf_counter() - started)
+        shortest[name] = min(times)
+    assert min(shortest.values()) >= REFUSAL_SECONDS
+    assert max(shortest.values()) < REFUSAL_SECONDS + 0.3, shortest
