@@ -4,6 +4,7 @@ set local role flows_owner;
 do $$
 declare
     exposed text;
+    owned constant text[] := array['sites_new', 'feeder_registry', 'meter_registry', 'ev_chargers'];
 begin
     foreach exposed in array array[
         'regions', 'escos', 'sites_new', 'properties', 'feeder_registry', 'service_head_registry',
@@ -18,12 +19,13 @@ begin
             (
                 select string_agg(quote_ident(a.attname), ', ' order by a.attnum) from pg_catalog.pg_attribute as a
                 where a.attrelid = format('flows.%I', exposed)::regclass and a.attnum > 0 and not a.attisdropped
-                    and (
-                        a.attname <> 'esco'
-                        or exposed in ('sites_new', 'feeder_registry', 'meter_registry', 'ev_chargers')
-                    )
+                    and (a.attname <> 'esco' or exposed = any(owned))
             )
         );
+        if exposed = any(owned) then
+            -- A caller that names no owner means itself; another's is refused by the policies.
+            execute format('alter view api.%I alter column esco set default flows.current_esco()', exposed);
+        end if;
         execute format(
             'grant select on api.%1$I, flows.%1$I to flows, public_backend, grafanareader, tsdbadmin', exposed
         );

@@ -48,6 +48,33 @@ def test_insert_upsert_update_and_delete(stack: Stack) -> None:
         assert client.get(f"/rest/v1/sites_new?id=eq.{identity}").json() == []
 
 
+# The tables that show their owner, and what else a new row of each needs.
+OWNED: dict[str, dict[str, Any]] = {
+    "sites_new": {"name": "unnamed owner"},
+    "feeder_registry": {"name": "unnamed owner"},
+    "meter_registry": {"serial": "UNNAMEDOWNER", "name": "unnamed owner"},
+    "ev_chargers": {"serial": "UNNAMED1", "pin": "1234"},
+}
+
+
+@pytest.mark.parametrize("table", OWNED)
+def test_a_row_that_names_no_esco_is_the_callers(stack: Stack, table: str) -> None:
+    escos = stack.contract["escos"]
+    returned = {"Prefer": "return=representation"}
+    with stack.client("wlce", "write") as client:
+        needed = OWNED[table]
+        for rows in (needed, needed | {"esco": escos["wlce"]["id"]}):
+            made = client.post(f"/rest/v1/{table}", json=rows, headers=returned)
+            assert made.status_code == 201, made.text
+            assert made.json()[0]["esco"] == escos["wlce"]["id"]
+            client.delete(f"/rest/v1/{table}?id=eq.{made.json()[0]['id']}").raise_for_status()
+        foreign = client.post(f"/rest/v1/{table}", json=needed | {"esco": escos["hmce"]["id"]})
+        assert foreign.status_code == 403
+        insert = client.get("/openapi.json").json()["components"]["schemas"]
+        name = "".join(word.capitalize() for word in table.split("_"))
+        assert "esco" not in insert[f"{name}Insert"].get("required", ())
+
+
 def test_rpc_names_the_callers_own_esco(stack: Stack) -> None:
     with stack.client("hmce") as client:
         answer = client.post("/rest/v1/rpc/current_esco", json={})
