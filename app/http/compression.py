@@ -216,23 +216,24 @@ class _Response:
         await self._send({"type": "http.response.body", "body": body, "more_body": more})
 
     def _with_asked_tag(self, headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-        """Return the headers of a 304 with the tag that the client has stored."""
+        """Return the headers of a 304 with the tag that the client has stored.
+
+        A client that named none (`*`) would have got the compressed form.
+        """
         return [
             (name, tag)
-            if name.lower() == b"etag" and (tag := tagged(value, self._coding)) in self._asked
+            if name.lower() == b"etag"
+            and not self._asked.isdisjoint((tag := tagged(value, self._coding), b"*"))
             else (name, value)
             for name, value in headers
         ]
 
 
 def _asked_tags(scope: Scope) -> frozenset[bytes]:
-    """Return the tags in If-None-Match."""
-    return frozenset(
-        found[0]
-        for name, value in scope["headers"]
-        if name == b"if-none-match"
-        for found in TAG.finditer(value)
-    )
+    """Return the tags in If-None-Match, weak ones as strong, or its `*`."""
+    lines = [value for name, value in scope["headers"] if name == b"if-none-match"]
+    tags = {b'"%b"' % found[2] for line in lines for found in TAG.finditer(line)}
+    return frozenset(tags | {line for line in lines if line.strip() == b"*"})
 
 
 def _without_coding(headers: list[tuple[bytes, bytes]], coding: str) -> list[tuple[bytes, bytes]]:
