@@ -25,7 +25,7 @@ class Services(AuthServices):
     """The long-lived objects that routes share; `request.app.state.services`."""
 
     postgrest: httpx.AsyncClient
-    # For /ready and /metrics alone.
+    # For /ready, /metrics and the state of imports, none of which waits for data.
     probe_pool: Pool
 
 

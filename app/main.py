@@ -18,6 +18,8 @@ from app.http import middleware, problems, supabase
 from app.http.concurrency import ConcurrencyLimits
 from app.http.gateway import Gateway
 from app.http.head import HeadAsGet
+from app.imports import routes as imports
+from app.imports.importer import Importer
 from app.monitoring import health, metrics
 from app.monitoring.registry import Metrics
 from app.monitoring.templates import RouteTemplates
@@ -44,9 +46,11 @@ def create_app(settings: Settings) -> Gateway:
             app.state.services = services
             rest.pool = services.pool
             counters.watch_database(services.pool)
+            app.state.importer = importer = Importer(settings, services.probe_pool)
             try:
                 yield
             finally:
+                await importer.close()
                 await rest.close()
 
     app = FastAPI(
@@ -69,6 +73,7 @@ def create_app(settings: Settings) -> Gateway:
     app.include_router(admin.router)
     app.include_router(energy.router)
     app.include_router(supabase.router)
+    app.include_router(imports.router)
     openapi.install(app, settings)
     counters.templates = RouteTemplates(_templates(app))
     routes = HeadAsGet(app, native="/v1/")

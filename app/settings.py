@@ -303,6 +303,32 @@ class LimitsSettings(Group):
         return url
 
 
+class ImportSettings(Group):
+    """`FLOWS_IMPORTS_*`: imports of files by `POST /v1/imports`, in processes of their own."""
+
+    model_config = SettingsConfigDict(env_prefix="FLOWS_IMPORTS_")
+
+    max_file_bytes: PositiveInt = Field(
+        64 * 2**20,
+        description="Greatest size of a file in bytes; beyond it, 413. Files wait in the folder of "
+        "temporary files (TMPDIR).",
+    )
+    running: PositiveInt = Field(
+        2,
+        description="Imports that a gateway process runs at a time, each with a connection to the "
+        "database; of an ESCO only one.",
+    )
+    waiting_of_esco: PositiveInt = Field(
+        4, description="Imports of one ESCO that wait for their turn; the next gets a 429."
+    )
+    waiting: PositiveInt = Field(
+        32, description="Imports of all ESCOs together that wait; the next gets a 503."
+    )
+    seconds: PositiveFloat = Field(
+        900.0, description="Seconds that an import may take before it fails."
+    )
+
+
 class KeysSettings(Group):
     """`FLOWS_KEYS_*`: location of the private keys that sign tokens."""
 
@@ -392,6 +418,7 @@ class Settings(Group):
     backup: BackupSettings = Field(default_factory=BackupSettings)
     http: HttpSettings = Field(default_factory=HttpSettings)
     limits: LimitsSettings = Field(default_factory=LimitsSettings)
+    imports: ImportSettings = Field(default_factory=ImportSettings)
 
     @field_validator("cors_origins", mode="before")
     @classmethod

@@ -143,12 +143,20 @@ def running_stack(**settings: str) -> Iterator[Stack]:
 
 
 def process_of(pid: int, name: str, home: Path | None = None) -> psutil.Process:
-    """Return the working process below `pid`: the one without children, as guards have some."""
+    """Return the working process below `pid`, not its guard, whose child it is."""
+
+    def named(process: psutil.Process) -> bool:
+        return name in " ".join(process.cmdline())
+
     for process in psutil.Process(pid).children(recursive=True):
         # Backends of PostgreSQL may end meanwhile.
         with suppress(psutil.NoSuchProcess):
-            named = name in " ".join(process.cmdline()) and not process.children()
-            if named and (home is None or process.environ().get("FLOWS_HOME") == str(home)):
+            guards = any(map(named, process.children()))
+            if (
+                named(process)
+                and not guards
+                and (home is None or process.environ().get("FLOWS_HOME") == str(home))
+            ):
                 return process
     raise AssertionError(f"there is no {name}")
 

@@ -61,6 +61,9 @@ AS_CALLER = """
         set_config('role', %s, true)
 """
 
+# A caller who only adds data needs no scope `read`: `gateway.authorize()` asks for none then.
+AS_INSERT = "select set_config('request.method', 'POST', true)"
+
 
 @asynccontextmanager
 async def caller_session(
@@ -79,5 +82,21 @@ async def caller_session(
         async with connection.pipeline():
             await connection.execute(ONE_SNAPSHOT)
             await connection.execute(AS_CALLER, (caller.role, claims, caller.role))
+            await connection.execute("select gateway.authorize()")
+        yield connection
+
+
+@asynccontextmanager
+async def inserting_session(pool: Pool, caller: Principal) -> AsyncIterator[Connection]:
+    """Yield a connection within a transaction that runs as the caller and may write.
+
+    It is for callers who add data, so that the scope `read` is not needed; it is committed at the
+    end.
+    """
+    async with pool.connection() as connection:
+        claims = orjson.dumps(caller.claims).decode()
+        async with connection.pipeline():
+            await connection.execute(AS_CALLER, (caller.role, claims, caller.role))
+            await connection.execute(AS_INSERT)
             await connection.execute("select gateway.authorize()")
         yield connection

@@ -176,7 +176,7 @@ def wrap(
     They are outside of FastAPI, because the pass-through bypasses FastAPI's own middleware.
     """
     app: ASGIApp = PrefixDispatch(routes, prefix="/rest/v1/", target=rest)
-    app = BodyLimits(app, settings=settings.http)
+    app = BodyLimits(app, settings.http, settings.imports.max_file_bytes)
     app = CallerLimits(
         app,
         limiter=RateLimiter(settings.limits, metrics),

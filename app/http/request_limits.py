@@ -24,8 +24,9 @@ from app.http.problems import respond
 from app.http.protocol import Frames
 from app.settings import HttpSettings
 
-# Routes whose bodies may have `max_body_bytes`. The others take forms and small JSON objects.
 DATA_PREFIX = "/rest/v1/"
+IMPORTS = "/v1/imports"
+# Bodies of all other routes: forms and small JSON objects.
 SMALL_BODY_BYTES = 64 * 2**10
 # A name or address with an optional port (RFC 9110 §7.2), without the marks that no name has.
 HOST = re.compile(rb"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
@@ -82,16 +83,15 @@ class HeadLimits:
 class BodyLimits:
     """Refuses bodies that are too large, too slow or compressed, before they are read."""
 
-    def __init__(self, app: ASGIApp, settings: HttpSettings) -> None:
+    def __init__(self, app: ASGIApp, settings: HttpSettings, max_file_bytes: int) -> None:
         self._app = app
         self._settings = settings
+        self._max_file_bytes = max_file_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on with a limited `receive`, or answer 413 or 415."""
         if scope["type"] == "http":
-            is_data = scope["path"].startswith(DATA_PREFIX)
-            most = self._settings.max_body_bytes
-            most = most if is_data else min(most, SMALL_BODY_BYTES)
+            most = self._most(scope)
             try:
                 if _has_body(scope, most):
                     receive = self._limited(scope, receive, most)
@@ -101,6 +101,14 @@ class BodyLimits:
                 await respond(scope, problem)(scope, receive, send)
                 return
         await self._app(scope, receive, send)
+
+    def _most(self, scope: Scope) -> int:
+        """Return the greatest size of the body that a route accepts, in bytes."""
+        if scope["path"].startswith(DATA_PREFIX):
+            return self._settings.max_body_bytes
+        if scope["path"] == IMPORTS and scope["method"] == "POST":
+            return self._max_file_bytes + 2 * SMALL_BODY_BYTES
+        return min(self._settings.max_body_bytes, SMALL_BODY_BYTES)
 
     def _limited(self, scope: Scope, receive: Receive, most: int) -> Receive:
         """Return `receive` with limits on the size of the body, its pauses and its rate."""

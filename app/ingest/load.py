@@ -95,13 +95,13 @@ KEPT = """
     select count(*)
     from staged as s
     join targets as t using (key)
-    join flows.register_interval_hh as kept using (register_id, "timestamp")
+    join {0}.register_interval_hh as kept using (register_id, "timestamp")
     where s.estimated and not kept.derived
 """
 # An empty cell says nothing about a value, so it does not overwrite one; an estimate does not
 # replace a measurement.
 UPSERT = """
-    insert into flows.register_interval_hh as kept
+    insert into {0}.register_interval_hh as kept
         (register_id, "timestamp", import_kwh, export_kwh, derived)
     select t.register_id, s."timestamp", trim_scale(s.import_ticks * 0.0000001),
         trim_scale(s.export_ticks * 0.0000001), s.estimated
@@ -121,12 +121,19 @@ NOTE_ESTIMATES = """
     where exists (select from staged as s where s.key = t.key and s.estimated)
     on conflict do nothing
 """
-# Readings of one counter; {0} is import or export.
+# A caller has no right on that table; this function takes registers of the caller's ESCO alone.
+NOTE_CALLERS_ESTIMATES = """
+    select gateway.note_estimates(array(
+        select t.register_id from targets as t
+        where exists (select from staged as s where s.key = t.key and s.estimated)
+    ))
+"""
+# Readings of one counter; {1} is import or export.
 UPSERT_READS = """
-    insert into flows.register_{0} as kept (register_id, "timestamp", read)
-    select t.register_id, s."timestamp", trim_scale(s.{0}_ticks * 0.0000001)
+    insert into {0}.register_{1} as kept (register_id, "timestamp", read)
+    select t.register_id, s."timestamp", trim_scale(s.{1}_ticks * 0.0000001)
     from staged as s join targets as t using (key)
-    where s.{0}_ticks is not null
+    where s.{1}_ticks is not null
     order by s."timestamp"
     on conflict (register_id, "timestamp") do update set read = excluded.read
     where kept.read <> excluded.read
@@ -136,7 +143,8 @@ UPSERT_READS = """
 class Loader:
     """Stages the half-hours of a file within a transaction, judges them together, and writes them.
 
-    `largest_kwh` is the most energy in half an hour of a register whose ratings are not known.
+    `largest_kwh` is the most energy in half an hour of a register whose ratings are not known. In
+    the transaction of a caller (`as_caller`) it reads and writes through the views of schema api.
     """
 
     def __init__(
@@ -147,12 +155,15 @@ class Loader:
         largest_kwh: float,
         reads: bool = False,
         parts: bool = False,
+        as_caller: bool = False,
     ) -> None:
         self._connection = connection
         self._refusals = refusals
         self._largest_kwh = largest_kwh
         self._reads = reads
         self._parts = parts
+        self._as_caller = as_caller
+        self._schema = "api" if as_caller else "flows"
         self._keys: dict[str | None, int] = {}
         self.staged = 0
         connection.execute(STAGE)
@@ -211,7 +222,7 @@ class Loader:
                 )
             summary.without_circuit = self._count(WITHOUT_CIRCUIT)
             summary.estimated = self._count("select count(*) from staged where estimated")
-            summary.kept = self._count(KEPT) if summary.estimated else 0
+            summary.kept = self._count(KEPT.format(self._schema)) if summary.estimated else 0
         names = {number: key for key, number in self._keys.items()}
         for register, number, count, imported, exported, first, last in run(REGISTERS):
             found = RegisterSummary(
@@ -232,13 +243,15 @@ class Loader:
         """Write what was staged; only what is new or different."""
         if self._reads:
             for name in ENERGY_COLUMNS:
-                summary.written += self._connection.execute(UPSERT_READS.format(name)).rowcount
+                summary.written += self._connection.execute(
+                    UPSERT_READS.format(self._schema, name)
+                ).rowcount
             values = self._count("select count(import_ticks) + count(export_ticks) from staged")
             summary.unchanged = values - summary.written
             return
         if summary.estimated:
-            self._connection.execute(NOTE_ESTIMATES)
-        summary.written = self._connection.execute(UPSERT).rowcount
+            self._connection.execute(NOTE_CALLERS_ESTIMATES if self._as_caller else NOTE_ESTIMATES)
+        summary.written = self._connection.execute(UPSERT.format(self._schema)).rowcount
         summary.unchanged = summary.half_hours - summary.written
 
     def _count(self, query: str, parameters: dict[str, Any] | None = None) -> int:

@@ -175,7 +175,7 @@ class ImportOptions(BaseModel):
         parts = {name: str(value).partition(":") for name, value in given.items()}
         return {
             name: value
-            if isinstance(value, Quantity)
+            if isinstance(value, Quantity | dict)
             else {"direction": parts[name][0], "unit": parts[name][2] or None}
             for name, value in given.items()
         }

@@ -1,5 +1,6 @@
 """The way of a file into the database, from its bytes to the summary."""
 
+from collections.abc import Callable
 from typing import Any, BinaryIO, Protocol
 
 import polars as pl
@@ -22,6 +23,7 @@ from app.ingest.times import read_times
 from app.ingest.values import ENERGY_COLUMNS, read_values
 
 LARGEST_BYTES = 8 << 30  # of a file, decompressed
+ReadProgress = Callable[[int], None]
 
 
 class Stage(Protocol):
@@ -38,16 +40,21 @@ def import_data(
     *,
     largest_kwh: float,
     dry_run: bool = False,
+    as_caller: bool = False,
+    largest_bytes: int = LARGEST_BYTES,
+    progress: ReadProgress = lambda rows: None,
 ) -> ImportSummary:
     """Write the energy in a file into registers: all in one transaction, or nothing.
 
     Half-hours already stored with the same energy are counted as unchanged and not written again. A
-    dry run writes nothing, and its summary has a preview. UnknownRegister if a register does not
-    exist; FormatError if the file does not fit the options.
+    dry run writes nothing, and its summary has a preview. `as_caller` is for the transaction of a
+    caller, who sees and writes one ESCO's registers alone. `progress` is called with the rows read
+    so far. UnknownRegister if a register does not exist; FormatError if the file does not fit the
+    options, or has more than `largest_bytes` when decompressed.
     """
     summary, refusals = ImportSummary(), Refusals()
     with (
-        open_source(data, options, largest=LARGEST_BYTES) as source,
+        open_source(data, options, largest=largest_bytes) as source,
         connection.transaction() as transaction,
     ):
         options = with_profile(source, options)
@@ -59,15 +66,17 @@ def import_data(
             reads=options.reads,
             # Formats with both directions have a row for each.
             parts=options.quantity_column is not None or options.layout not in ("rows", "days"),
+            as_caller=as_caller,
         )
-        stage_source(source, options, loader, refusals, summary)
+        stage_source(source, options, loader, refusals, summary, progress)
         loader.judge(find_registers(connection, loader.keys, options), summary)
         summary.refused_rows = refusals.count
         summary.refused = sorted(refusals.rows, key=lambda row: row.line)
         if refusals.count:
             raise psycopg.Rollback(transaction)
         if dry_run:
-            summary.preview = preview_staged(connection, options.timezone or "UTC")
+            schema = "api" if as_caller else "flows"
+            summary.preview = preview_staged(connection, options.timezone or "UTC", schema)
             raise psycopg.Rollback(transaction)
         loader.write(summary)
     return summary
@@ -79,8 +88,9 @@ def stage_source(
     loader: Stage,
     refusals: Refusals,
     summary: ImportSummary,
+    progress: ReadProgress = lambda rows: None,
 ) -> None:
-    """Read a source frame by frame and stage its half-hours."""
+    """Read a source frame by frame and stage its half-hours; `progress` gets the rows so far."""
     checks, clocks, counts = Checks(options), Clocks(options, refusals), ReadCounts()
 
     def stage(cells: pl.DataFrame) -> None:
@@ -96,6 +106,7 @@ def stage_source(
         cells = read_values(cells, options, refusals)
         checks.observe_values(cells)
         stage(clocks.place(cells))
+        progress(counts.read)
     interval = checks.finish()
     rest = clocks.finish({name: series.ascending for name, series in checks.series.items()})
     if rest is not None:

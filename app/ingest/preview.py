@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from decimal import Decimal
-from typing import Any
+from typing import Annotated, Any
 from uuid import UUID
 
 import psycopg
+from pydantic import WithJsonSchema
 
 GAPS_LISTED = 20
 
@@ -55,7 +56,7 @@ CHANGES = """
         count(*) as half_hours
     from staged as s
     join targets as t using (key)
-    left join flows.register_interval_hh as kept
+    left join {0}.register_interval_hh as kept
         on kept.register_id = t.register_id and kept."timestamp" = s."timestamp"
 """
 
@@ -66,7 +67,7 @@ class EdgeRow:
 
     register_id: UUID
     timestamp: datetime
-    local: datetime
+    local: Annotated[datetime, WithJsonSchema({"type": "string"})]
     import_kwh: Decimal | None
     export_kwh: Decimal | None
 
@@ -109,11 +110,13 @@ class Preview:
     gaps: list[MissingStretch] = field(default_factory=list)
 
 
-def preview_staged(connection: psycopg.Connection[Any], timezone: str) -> Preview:
-    """Return the preview of the half-hours that are staged on a connection."""
+def preview_staged(
+    connection: psycopg.Connection[Any], timezone: str, schema: str = "flows"
+) -> Preview:
+    """Return the preview of the half-hours staged on a connection, against those in `schema`."""
     zone = {"zone": timezone}
     preview = Preview(timezone)
-    (counts,) = connection.execute(CHANGES).fetchall()
+    (counts,) = connection.execute(CHANGES.format(schema).encode()).fetchall()
     preview.added, preview.changed = counts[0], counts[1]
     preview.unchanged = counts[2] - counts[0] - counts[1]
     preview.edges = [EdgeRow(*row) for row in connection.execute(EDGES, zone)]

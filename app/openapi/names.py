@@ -17,6 +17,7 @@ TAGS = {
     "readings": "Time series that registers and meters have reported.",
     "tariffs": "Tariffs and prepayment balances, in pounds and pounds per kWh.",
     "infrastructure": "ESCOs, sites, properties, feeders, service heads, circuits and their links.",
+    "imports": "Files of half-hours or readings into registers.",
     "tokens": "Access tokens, and the keys that verify them.",
     "operations": "Health of the service.",
 }

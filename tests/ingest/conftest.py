@@ -36,9 +36,9 @@ def new_meter(stack: Stack, admin: Admin, name: str) -> Iterator[dict[str, str]]
     admin.commit()
 
 
-@pytest.fixture
-def home(stack: Stack, admin: Admin) -> Iterator[dict[str, str]]:
-    """A home of wlce with one register and circuit, removed afterwards."""
+@contextmanager
+def new_home(stack: Stack, admin: Admin) -> Iterator[dict[str, str]]:
+    """Insert a home of wlce with one register and circuit, and remove them afterwards."""
     with new_meter(stack, admin, "Import") as ids:
         ids["circuit"] = str(uuid4())
         for statement in (
@@ -51,3 +51,10 @@ def home(stack: Stack, admin: Admin) -> Iterator[dict[str, str]]:
         yield ids
     admin.execute("delete from flows.circuits where id = %(circuit)s", ids)
     admin.commit()
+
+
+@pytest.fixture
+def home(stack: Stack, admin: Admin) -> Iterator[dict[str, str]]:
+    """A home of wlce with one register and circuit, removed afterwards."""
+    with new_home(stack, admin) as ids:
+        yield ids

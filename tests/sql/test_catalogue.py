@@ -20,6 +20,7 @@ SERIES = sorted(TIME_SERIES | AGGREGATES | REPORTS)
 UNITLESS = [
     "id", "phase", "csq", "emnify_id", "event_type", "event_set", "record_count", "missing_count",
     "register_intervals", "present_intervals", "changes", "version", "oldest_gateway",
+    "size", "rows_read",
 ]  # fmt: skip
 
 # The roles of callers, and those whose rights every role inherits.
