@@ -40,8 +40,6 @@ OWN_ESCO = {
 } | {"flows.change", "gateway.client", "gateway.token", "gateway.audit", "gateway.disabled_esco"}
 SECRETS = "select id, client, hash, created_at, {digest} from gateway.client_secret order by id"
 PROGRAM = program_version()
-# Numbers that were given to work of which some came to nothing; a later file takes the next one.
-NOT_USED = {*range(4, 20)}
 NEXT, LATER = f"{PROGRAM + 1:04}", f"{PROGRAM + 2:04}"
 AGGREGATES = ("hh", "daily", "daily_london", "monthly")
 # Queries for the engine's settings of the series that are not part of the schema.
@@ -289,8 +287,7 @@ def test_two_at_once_do_not_collide(scratch: Callable[[], str]) -> None:
         assert len(set(engines)) == 1
     assert steps.count("applying 0001_baseline.sql") == 1
     assert steps.count("applying sql/objects") == 1
-    applied = [(file.version,) for file in migrations(migrate(url))]
-    assert ask(url, "select version from gateway.schema_migration order by 1") == applied
+    assert ask(url, "select count(*) from gateway.schema_migration") == [(PROGRAM,)]
 
 
 def test_an_edited_file_is_refused_by_name(migrated: str, sources: Path) -> None:
@@ -403,9 +400,8 @@ def test_a_version_is_the_same_on_both_engines() -> None:
         engine: [file.version for file in migrations(engine)]
         for engine in ("postgres", "timescale")
     }
-    assert numbers["postgres"] == numbers["timescale"]
-    assert len({*numbers["postgres"]}) == len(numbers["postgres"])
-    assert {*range(1, PROGRAM + 1)} - {*numbers["postgres"]} <= NOT_USED
+    expected = list(range(1, program_version() + 1))
+    assert numbers == {"postgres": expected, "timescale": expected}
 
 
 # ── a gateway beside a database of another version ──
