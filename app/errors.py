@@ -5,7 +5,7 @@ validation errors and the database driver's errors into a response. The OpenAPI 
 from the classes. PostgREST's own errors pass through untouched and are not described here.
 """
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import psycopg
 from psycopg_pool import PoolClosed
@@ -116,6 +116,17 @@ class Unprocessable(Problem):
     """A parameter has a value that is not allowed; `errors` names each."""
 
     status, code, title = 422, "invalid_parameter", "A parameter has a value that is not allowed"
+
+    @classmethod
+    def naming(cls, *faults: dict[str, Any]) -> Self:
+        """Return the error with these faults (see `fault`), of which the detail tells the first."""
+        first = faults[0]
+        return cls(f"{first['parameter']}: {first['message']}", errors=list(faults))
+
+
+def fault(where: str, parameter: str, value: object, message: str) -> dict[str, Any]:
+    """Return a member of `errors`: the part of the request, its parameter, and what is allowed."""
+    return {"in": where, "parameter": parameter, "value": value, "message": message}
 
 
 class TooManyRequests(Problem):

@@ -15,7 +15,7 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, 
 
 from app.energy.groups import Dimension
 from app.energy.intervals import Granularity
-from app.errors import Unprocessable
+from app.errors import Unprocessable, fault
 
 Word = TypeVar("Word", bound=str)
 FormatName = Literal["json", "csv", "ndjson"]
@@ -245,8 +245,7 @@ def zones() -> frozenset[str]:
 def refuse(parameter: str, value: object, message: str) -> Unprocessable:
     """Return the 422 error that names a parameter, its value and what is allowed."""
     shown = value.isoformat() if isinstance(value, datetime) else str(value)
-    error = {"in": "query", "parameter": parameter, "value": shown, "message": message}
-    return Unprocessable(f"{parameter}: {message}", errors=[error])
+    return Unprocessable.naming(fault("query", parameter, shown, message))
 
 
 def unique(values: Iterable[Word]) -> list[Word]:

@@ -6,7 +6,6 @@ It is pure ASGI, so that bodies stream through. Layers share values in app/reque
 import logging
 import re
 import time
-from typing import Any
 
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -107,21 +106,17 @@ class RequestTelemetry:
         self._metrics.observe(scope["method"], scope["path"], status, seconds)
         if not self._log:
             return
-        line: dict[str, Any] = {
-            "time": logs.now(),
-            "level": "info",
-            "request_id": state.request_id,
-            "method": scope["method"],
-            "path": scope["path"][
-                :LONGEST_LOGGED_PATH
-            ],  # without the query, whose filters may contain personal data
-            "status": status,
-            "seconds": round(seconds, 6),
-            "upstream_seconds": state.upstream_seconds,
-        }
-        if caller := state.caller:
-            line |= {"client_id": caller.client_id, "esco": caller.esco_code}
-        logs.write_request(line)
+        caller = state.caller
+        logs.write_request(
+            state.request_id,
+            status,
+            seconds,
+            method=scope["method"],
+            # Without the query, whose filters may contain personal data.
+            path=scope["path"][:LONGEST_LOGGED_PATH],
+            upstream_seconds=state.upstream_seconds,
+            **({"client_id": caller.client_id, "esco": caller.esco_code} if caller else {}),
+        )
 
 
 class PrefixDispatch:

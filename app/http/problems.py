@@ -20,6 +20,7 @@ from app.errors import (
     NotFound,
     Problem,
     Unprocessable,
+    fault,
     from_database,
 )
 from app.request_state import request_state
@@ -40,21 +41,28 @@ class ProblemResponse(JSONResponse):
         return json.dumps(content, ensure_ascii=False).encode("utf-8", "backslashreplace")
 
 
-def respond(scope: Scope, problem: Problem) -> JSONResponse:
-    """Return the problem+json response: type, title, status, code, detail, request_id.
+def problem_details(problem: Problem, request_id: str) -> dict[str, Any]:
+    """Return the body: type, title, status, code, detail, the problem's own members, request_id.
 
-    Source: RFC 9457 (members), RFC 6750 §3 (the challenge of a 401).
+    Source: RFC 9457 §3.1.
     """
-    body: dict[str, Any] = {
+    details: dict[str, Any] = {
         "type": "about:blank",
         "title": problem.title,
         "status": problem.status,
         "code": problem.code,
     }
     if problem.detail:
-        body["detail"] = problem.detail
-    body |= problem.members
-    body["request_id"] = request_state(scope).request_id
+        details["detail"] = problem.detail
+    return details | problem.members | {"request_id": request_id}
+
+
+def respond(scope: Scope, problem: Problem) -> JSONResponse:
+    """Return the problem+json response.
+
+    Source: RFC 9457, RFC 6750 §3 (the challenge of a 401).
+    """
+    body = problem_details(problem, request_state(scope).request_id)
     if scope["path"].startswith("/rest/v1/"):
         # PostgREST's clients display `message` and expect the other two.
         body |= {"message": problem.detail or problem.title, "details": None, "hint": None}
@@ -63,7 +71,7 @@ def respond(scope: Scope, problem: Problem) -> JSONResponse:
 
 def from_validation(error: RequestValidationError) -> Problem:
     """Return an Unprocessable that names each parameter, its value and what is allowed."""
-    errors = []
+    faults = []
     for item in error.errors():
         where, *path = (str(part) for part in item["loc"])
         if where == "query":
@@ -71,16 +79,10 @@ def from_validation(error: RequestValidationError) -> Problem:
         found = item.get("input")
         if isinstance(found, list) and all(isinstance(part, str) for part in found):
             found = ",".join(found)
-        errors.append(
-            {
-                "in": where,
-                "parameter": ".".join(path) or where,
-                "value": found if _is_plain(found) else None,
-                "message": item["msg"].removeprefix("Value error, "),
-            }
-        )
-    first = errors[0]
-    return Unprocessable(f"{first['parameter']}: {first['message']}", errors=errors)
+        shown = found if _is_plain(found) else None
+        message = item["msg"].removeprefix("Value error, ")
+        faults.append(fault(where, ".".join(path) or where, shown, message))
+    return Unprocessable.naming(*faults)
 
 
 def _is_plain(value: Any) -> bool:

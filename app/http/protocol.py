@@ -18,6 +18,7 @@ import orjson
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from app.errors import PROBLEM_JSON, BadRequest
+from app.http.problems import problem_details
 from app.monitoring import logs
 from app.request_state import new_request_id
 from app.settings import HttpSettings
@@ -167,16 +168,7 @@ class GuardedProtocol(HttpToolsProtocol):
             self.transport.close()  # two responses would be mixed
             return
         request_id = new_request_id()
-        body = orjson.dumps(
-            {
-                "type": "about:blank",
-                "title": BadRequest.title,
-                "status": BadRequest.status,
-                "code": BadRequest.code,
-                "detail": msg,
-                "request_id": request_id,
-            }
-        )
+        body = orjson.dumps(problem_details(BadRequest(msg), request_id))
         lines = (
             "HTTP/1.1 400 Bad Request", f"content-type: {PROBLEM_JSON}",
             f"content-length: {len(body)}", f"x-request-id: {request_id}", "connection: close",
@@ -184,11 +176,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self.transport.write("\r\n".join((*lines, "", "")).encode() + body)
         self.transport.close()
         if self.logs_requests:
-            logs.write_request(
-                {"time": logs.now(), "level": "info", "request_id": request_id, "method": None,
-                 "path": None, "status": BadRequest.status, "seconds": 0.0,
-                 "upstream_seconds": None}
-            )  # fmt: skip
+            logs.write_request(request_id, BadRequest.status, 0.0)
 
     def pause_writing(self) -> None:
         """Measure how fast the client takes what was sent."""

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import orjson
 from pydantic import Field, StringConstraints, ValidationError
 
-from app.errors import Unprocessable
+from app.errors import Unprocessable, fault
 from app.ingest.options import ImportOptions
 
 # Names of options that are other words on the command line.
@@ -34,25 +34,24 @@ def parse_request(text: str | bytes) -> ImportRequest:
     try:
         given = orjson.loads(text or "{}")
     except orjson.JSONDecodeError as error:
-        raise _mistake("options", f"is not JSON: {error}") from None
+        raise mistake("options", f"is not JSON: {error}") from None
     if not isinstance(given, dict):
-        raise _mistake("options", "is not a JSON object")
+        raise mistake("options", "is not a JSON object")
     # A value of null is the default, as on the command line an option that is left out.
     given = {name: value for name, value in given.items() if value is not None}
     try:
         return ImportRequest(**given)
     except ValidationError as error:
         mistakes = [
-            {
-                "in": "body",
-                "parameter": ".".join(["options", *map(str, fault["loc"])]),
-                "value": fault["input"] if isinstance(fault["input"], str | int) else None,
-                "message": in_json(fault["msg"].removeprefix("Value error, ")),
-            }
-            for fault in error.errors()
+            fault(
+                "body",
+                ".".join(["options", *map(str, item["loc"])]),
+                item["input"] if isinstance(item["input"], str | int) else None,
+                in_json(item["msg"].removeprefix("Value error, ")),
+            )
+            for item in error.errors()
         ]
-        first = mistakes[0]
-        raise Unprocessable(f"{first['parameter']}: {first['message']}", errors=mistakes) from None
+        raise Unprocessable.naming(*mistakes) from None
 
 
 def as_json(request: ImportRequest) -> dict[str, Any]:
@@ -89,6 +88,6 @@ def request_schema() -> dict[str, Any]:
     return found
 
 
-def _mistake(parameter: str, message: str) -> Unprocessable:
-    fault = {"in": "body", "parameter": parameter, "value": None, "message": message}
-    return Unprocessable(f"{parameter}: {message}", errors=[fault])
+def mistake(part: str, message: str) -> Unprocessable:
+    """Return the error for a part of the form."""
+    return Unprocessable.naming(fault("body", part, None, message))

@@ -13,10 +13,10 @@ from starlette.datastructures import UploadFile
 from app.app_state import ServicesDep
 from app.auth.deps import Caller
 from app.db.principal import Principal
-from app.errors import BadRequest, Forbidden, NotFound, TooLarge, Unprocessable
+from app.errors import BadRequest, Forbidden, NotFound, TooLarge
 from app.imports.importer import Importer, ImportRun
 from app.imports.models import Import
-from app.imports.options import ImportRequest, as_json, parse_request, request_schema
+from app.imports.options import ImportRequest, as_json, mistake, parse_request, request_schema
 from app.imports.records import NewImport, begin_import, read_import
 from app.openapi.own import SCOPE_MARK
 
@@ -155,29 +155,29 @@ async def _form(request: Request, most: int) -> tuple[UploadFile, ImportRequest]
     form = await request.form(max_files=2, max_fields=2, max_part_size=OPTIONS_BYTES)
     unknown = [name for name in form if name not in ("file", "options")]
     if unknown:
-        raise _fault(unknown[0], "is not a part of this form; its parts are file and options")
+        raise mistake(unknown[0], "is not a part of this form; its parts are file and options")
     for name in ("file", "options"):
         if len(form.getlist(name)) > 1:
-            raise _fault(name, "must be given once")
+            raise mistake(name, "must be given once")
     file, options = form.get("file"), form.get("options", "")
     if not isinstance(file, UploadFile):
-        raise _fault("file", "is missing; send the file as a part with a file name")
+        raise mistake("file", "is missing; send the file as a part with a file name")
     if not file.size:
-        raise _fault("file", "is empty")
+        raise mistake("file", "is empty")
     if file.size > most:
         raise TooLarge(f"At most {most} bytes are accepted.")
     if isinstance(options, UploadFile):
         # Browsers send a part that has a media type as a file.
         text = await options.read(OPTIONS_BYTES + 1)
         if len(text) > OPTIONS_BYTES:
-            raise _fault("options", f"has more than {OPTIONS_BYTES} bytes")
+            raise mistake("options", f"has more than {OPTIONS_BYTES} bytes")
         return file, _storable(parse_request(text))
     return file, _storable(parse_request(options))
 
 
 def _storable(options: ImportRequest) -> ImportRequest:
     if b"\\u0000" in orjson.dumps(as_json(options)):
-        raise _fault("options", "contain a character that cannot be stored")
+        raise mistake("options", "contain a character that cannot be stored")
     return options
 
 
@@ -193,8 +193,3 @@ def take_over(file: UploadFile, options: dict[str, Any]) -> tuple[int, str]:
 def _file_name(file: UploadFile) -> str | None:
     name = (file.filename or "").replace("\0", "").encode("utf-8", "replace").decode()
     return name[:LONGEST_FILE_NAME] or None
-
-
-def _fault(part: str, message: str) -> Unprocessable:
-    fault = {"in": "body", "parameter": part, "value": None, "message": message}
-    return Unprocessable(f"{part}: {message}", errors=[fault])

@@ -18,11 +18,31 @@ def now() -> str:
     return _iso(datetime.now(UTC))
 
 
-def write_request(line: dict[str, Any]) -> None:
-    """Write a line of the access log.
+def write_request(
+    request_id: str,
+    status: int,
+    seconds: float,
+    *,
+    method: str | None = None,
+    path: str | None = None,
+    upstream_seconds: float | None = None,
+    **caller: str | None,
+) -> None:
+    """Write a line of the access log; a request that is no HTTP has neither method nor path.
 
     Not with `logging`, whose records cost several times as much.
     """
+    line = {
+        "time": now(),
+        "level": "info",
+        "request_id": request_id,
+        "method": method,
+        "path": path,
+        "status": status,
+        "seconds": round(seconds, 6),
+        "upstream_seconds": upstream_seconds,
+        **caller,
+    }
     with suppress(OSError):  # the reader of standard error may be gone
         sys.stderr.buffer.write(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
         sys.stderr.buffer.flush()
