@@ -14,6 +14,7 @@ import brotli  # type: ignore[import-untyped]
 import zstandard
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.http.conditional import asked_tags
 from app.request_state import request_state
 
 SMALLEST_BYTES = 1024
@@ -145,7 +146,7 @@ class Compression:
             await self._app(scope, receive, _send_varying(scope, send))
             return
         inner = scope
-        if asked := _asked_tags(scope):
+        if asked := asked_tags(scope["headers"]):
             inner = dict(scope, headers=_without_coding(scope["headers"], coding))
         await self._app(inner, receive, _Response(scope, send, coding, asked).send)
 
@@ -227,13 +228,6 @@ class _Response:
             else (name, value)
             for name, value in headers
         ]
-
-
-def _asked_tags(scope: Scope) -> frozenset[bytes]:
-    """Return the tags in If-None-Match, weak ones as strong, or its `*`."""
-    lines = [value for name, value in scope["headers"] if name == b"if-none-match"]
-    tags = {b'"%b"' % found[2] for line in lines for found in TAG.finditer(line)}
-    return frozenset(tags | {line for line in lines if line.strip() == b"*"})
 
 
 def _without_coding(headers: list[tuple[bytes, bytes]], coding: str) -> list[tuple[bytes, bytes]]:

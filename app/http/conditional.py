@@ -1,5 +1,7 @@
 """Conditional requests: If-None-Match."""
 
+from collections.abc import Iterable
+
 from starlette.requests import Request
 
 
@@ -11,6 +13,10 @@ def is_not_modified(request: Request, etag: str) -> bool:
     """
     if request.method not in ("GET", "HEAD"):
         return False
-    lines = ",".join(request.headers.getlist("if-none-match"))
-    named = {tag.strip().removeprefix("W/") for tag in lines.split(",")}
-    return not named.isdisjoint((etag, "*"))
+    return not asked_tags(request.headers.raw).isdisjoint((etag.encode(), b"*"))
+
+
+def asked_tags(headers: Iterable[tuple[bytes, bytes]]) -> frozenset[bytes]:
+    """Return the tags in If-None-Match, weak ones as strong, or its `*`."""
+    lines = [value for name, value in headers if name == b"if-none-match"]
+    return frozenset(tag.strip().removeprefix(b"W/") for line in lines for tag in line.split(b","))
