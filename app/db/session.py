@@ -6,7 +6,8 @@ statement outside a transaction is refused.
 """
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import LiteralString
 
 import orjson
 from psycopg import AsyncConnection
@@ -65,13 +66,30 @@ AS_CALLER = """
 AS_INSERT = "select set_config('request.method', 'POST', true)"
 
 
-@asynccontextmanager
-async def caller_session(
+def caller_session(
     pool: Pool, caller: Principal, seconds: float | None = None
-) -> AsyncIterator[Connection]:
+) -> AbstractAsyncContextManager[Connection]:
     """Yield a connection within a read-only transaction that runs as the caller.
 
     PoolTimeout if none is free within `seconds`, by default the pool's own patience.
+    """
+    return _session(pool, caller, ONE_SNAPSHOT, seconds)
+
+
+def inserting_session(pool: Pool, caller: Principal) -> AbstractAsyncContextManager[Connection]:
+    """Yield a connection within a transaction that runs as the caller and may write.
+
+    It is for callers who add data, so that the scope `read` is not needed; it is committed at the
+    end.
+    """
+    return _session(pool, caller, AS_INSERT)
+
+
+@asynccontextmanager
+async def _session(
+    pool: Pool, caller: Principal, kind: LiteralString, seconds: float | None = None
+) -> AsyncIterator[Connection]:
+    """Yield a connection within a transaction of a kind that runs as the caller.
 
     `gateway.authorize()`, which PostgREST runs before each request as well, refuses a tenant's role
     without an ESCO and a revoked token, and sets the ESCO that the policies read.
@@ -80,23 +98,7 @@ async def caller_session(
         claims = orjson.dumps(caller.claims).decode()
         # One round trip including BEGIN; the pool ends the transaction.
         async with connection.pipeline():
-            await connection.execute(ONE_SNAPSHOT)
+            await connection.execute(kind)
             await connection.execute(AS_CALLER, (caller.role, claims, caller.role))
-            await connection.execute("select gateway.authorize()")
-        yield connection
-
-
-@asynccontextmanager
-async def inserting_session(pool: Pool, caller: Principal) -> AsyncIterator[Connection]:
-    """Yield a connection within a transaction that runs as the caller and may write.
-
-    It is for callers who add data, so that the scope `read` is not needed; it is committed at the
-    end.
-    """
-    async with pool.connection() as connection:
-        claims = orjson.dumps(caller.claims).decode()
-        async with connection.pipeline():
-            await connection.execute(AS_CALLER, (caller.role, claims, caller.role))
-            await connection.execute(AS_INSERT)
             await connection.execute("select gateway.authorize()")
         yield connection
