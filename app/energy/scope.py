@@ -149,6 +149,10 @@ OF_REGISTERS = {
 }
 
 
+# Filters whose values have few registers each.
+NARROWING = {"circuit", "meter", "property"}
+
+
 @dataclass(frozen=True, slots=True)
 class Selection:
     """The filters of a request: the path's own and the query's; both must hold.
@@ -167,7 +171,7 @@ class Selection:
             len(values) == 1
             for named in self.named()
             for name, values in named.items()
-            if name in ("circuit", "meter", "property")
+            if name in NARROWING
         )
 
     async def plan(self, connection: Connection) -> None:
@@ -177,7 +181,7 @@ class Selection:
         takes minutes, a sort several times as long; for few rows hashes take no longer.
         """
         names = {name for named in self.named() for name in named}
-        if not names & {"circuit", "meter", "property"}:
+        if not names & NARROWING:
             await connection.execute(BY_HASHES)
 
     def named(self) -> list[dict[str, list[str]]]:
