@@ -26,7 +26,7 @@ from app.energy.peak import PeakReport
 from app.energy.profile import ProfileReport
 from app.energy.scope import Selection
 from tests.conftest import Stack
-from tests.sql.test_crowd import AGGREGATED, CROWD, KEPT, LABELS, foreign_scans
+from tests.sql.test_crowd import OWNERS, crowd_statements, foreign_scans
 
 LONDON = ZoneInfo("Europe/London")
 DECLARED = "declare rows no scroll cursor for "
@@ -39,24 +39,8 @@ async def tenant(stack: Stack, engine: str) -> AsyncIterator[Connection]:
     connection = await AsyncConnection.connect(stack.contract["database_url"], row_factory=dict_row)
     async with connection, connection.transaction(force_rollback=True):
         cursor = connection.cursor(row_factory=tuple_row)
-        for statement in CROWD:
+        for statement in crowd_statements(engine):
             await cursor.execute(statement.encode())
-        await cursor.execute("set local timescaledb.skip_cagg_invalidation = on")
-        for name, rows in AGGREGATED.items():
-            kept = f"flows.{name}"
-            if engine == "timescale":
-                ((kept,),) = await (await cursor.execute(KEPT, (name,))).fetchall()
-            label = LABELS.get(name.removeprefix("circuit_interval_"), "day")
-            await cursor.execute(
-                f'insert into {kept} (circuit_id, esco, "{label}") {rows}'.encode()
-            )
-            await cursor.execute(f"analyze {kept}".encode())
-        await cursor.execute(
-            "select relname from pg_class where relnamespace = 'flows'::regnamespace"
-            " and relkind in ('r', 'p') and not relispartition"
-        )
-        for (name,) in await cursor.fetchall():
-            await cursor.execute(f"analyze flows.{name}".encode())
         await cursor.execute(
             "select set_config('role', 'public_backend', true),"
             " set_config('app.current_esco', %s, true)",
@@ -112,10 +96,7 @@ def test_no_report_looks_at_a_row_of_another(stack: Stack, engine: str) -> None:
         found: dict[str, list[str]] = {}
         async with tenant(stack, engine) as connection:
             cursor = AsyncClientCursor(connection, row_factory=tuple_row)
-            await cursor.execute(
-                "select relname from pg_attribute join pg_class as c on attrelid = c.oid"
-                " where attname = 'esco' and relkind in ('r', 'p')"
-            )
+            await cursor.execute(OWNERS)
             owned = {name for (name,) in await cursor.fetchall()}
             await cursor.execute(
                 "select mapping.circuit::text, meter.serial, home.property::text, site.id::text"

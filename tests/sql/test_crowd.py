@@ -78,44 +78,72 @@ AGGREGATED = {
         "select distinct circuit, esco, date_trunc('day', at, 'Europe/London') from r, t",
     "circuit_interval_monthly": "select distinct circuit, esco, date_trunc('month', at) from r, t",
 }  # fmt: skip
-# The table that keeps a continuous aggregate, and the column of its buckets.
-KEPT = """
-    select format('%%I.%%I', materialization_hypertable_schema, materialization_hypertable_name)
-    from timescaledb_information.continuous_aggregates where view_name = %s
+# The table that keeps an aggregate's rows, by engine.
+KEPT = {
+    "timescale": "select format('%I.%I', materialization_hypertable_schema,"
+    " materialization_hypertable_name)"
+    " from timescaledb_information.continuous_aggregates where view_name = ",
+    "postgres": "select 'flows.' || ",
+}
+FILL = """
+    do $fill$
+    declare
+        kept text := ({kept}'{name}');
+    begin
+        execute format($$insert into %s (circuit_id, esco, "{label}") {rows}$$, kept);
+        execute format('analyze %s', kept);
+    end $fill$
+"""
+ANALYZE = """
+    do $$
+    declare
+        found regclass;
+    begin
+        for found in
+            select oid from pg_class where relnamespace = 'flows'::regnamespace
+                and relkind in ('r', 'p') and not relispartition
+        loop
+            execute format('analyze %s', found);
+        end loop;
+    end $$
 """
 LABELS = {"hh": "timestamp", "monthly": "month"}
+
+
+def crowd_statements(engine: str) -> list[str]:
+    """The statements that put a hundred more ESCOs into the tables and aggregates."""
+    fills = [
+        FILL.format(
+            kept=KEPT[engine],
+            name=name,
+            label=LABELS.get(name.removeprefix("circuit_interval_"), "day"),
+            rows=rows,
+        )
+        for name, rows in AGGREGATED.items()
+    ]
+    return [*CROWD, "set local timescaledb.skip_cagg_invalidation = on", *fills, ANALYZE]
 
 
 @pytest.fixture(scope="module")
 def crowd(stack: Stack, engine: str) -> Iterator[Admin]:
     """A superuser's connection, among whose rows are those of a hundred more ESCOs."""
     with psycopg.connect(stack.contract["database_url"]) as admin:
-        for statement in CROWD:
+        for statement in crowd_statements(engine):
             admin.execute(statement.encode())
-        admin.execute("set local timescaledb.skip_cagg_invalidation = on")
-        for name, rows in AGGREGATED.items():
-            kept = f"flows.{name}"
-            if engine == "timescale":
-                ((kept,),) = admin.execute(KEPT, (name,)).fetchall()
-            label = LABELS.get(name.removeprefix("circuit_interval_"), "day")
-            admin.execute(f'insert into {kept} (circuit_id, esco, "{label}") {rows}'.encode())
-            admin.execute(f"analyze {kept}".encode())
-        for (name,) in admin.execute(
-            "select relname from pg_class where relnamespace = 'flows'::regnamespace"
-            " and relkind in ('r', 'p') and not relispartition"
-        ).fetchall():
-            admin.execute(f"analyze flows.{name}".encode())
         yield admin
         admin.rollback()
 
 
+# The tables, partitions and chunks that have a row's owner in them.
+OWNERS = (
+    "select c.relname from pg_attribute as a join pg_class as c on a.attrelid = c.oid"
+    " where a.attname = 'esco' and c.relkind in ('r', 'p')"
+)
+
+
 def owners(admin: Admin) -> set[str]:
-    """The tables, partitions and chunks that have a row's owner in them."""
-    rows = admin.execute(
-        "select c.relname from pg_attribute as a join pg_class as c on a.attrelid = c.oid"
-        " where a.attname = 'esco' and c.relkind in ('r', 'p')"
-    )
-    return {row[0] for row in rows}
+    """The names of the tables that have owned rows."""
+    return {row[0] for row in admin.execute(OWNERS)}
 
 
 def foreign_rows(session: Admin, query: str, owned: set[str]) -> list[str]:
