@@ -74,6 +74,7 @@ end $$;
 
 -- The series: the same, by one look at the parent's key. A row keeps the owner it was written under, so an
 -- administrator's may name an earlier one.
+-- Two functions that are alike: one that chooses the table costs a tenth more for each row.
 create or replace function flows.stamp_register_series() returns trigger
 language plpgsql
 as $$
