@@ -1,6 +1,11 @@
-"""`/metrics` for Prometheus: requests, latency, pools, failures; nothing about clients or ESCOs."""
+"""`/metrics` for Prometheus: requests, latency, pools, failures, and how far aggregates are behind.
+
+Nothing about clients; ESCOs are named to monitoring tokens alone.
+"""
 
 import asyncio
+from contextlib import suppress
+from dataclasses import replace
 
 import psycopg
 from fastapi import APIRouter, Request, Response
@@ -13,25 +18,34 @@ from app.db.archiver import ARCHIVER_STATE
 from app.db.session import Pool
 from app.errors import Forbidden, NotFound
 from app.monitoring.health import PROBE_SECONDS
-from app.monitoring.registry import Metrics
+from app.monitoring.registry import Behind, Metrics
 
 router = APIRouter(tags=["operations"])
 
 
-async def _wal_archive(pool: Pool) -> dict[str, float]:
-    """Return the state of WAL archiving, for an alarm before the disk is full; {} if unknown."""
-    try:
+CHANGES_BEHIND = "select esco, changes, seconds from gateway.changes_behind()"
+
+
+async def _read_database(pool: Pool, metrics: Metrics) -> None:
+    """Take the state of WAL archiving and of the aggregates; none if the database does not answer.
+
+    The first is for an alarm before the disk is full, the second tells how old figures are.
+    """
+    metrics.wal_archive, metrics.behind = {}, None
+    with suppress(psycopg.Error, PoolTimeout, TimeoutError):
         async with asyncio.timeout(PROBE_SECONDS), pool.connection() as connection:
             row = await (await connection.execute(ARCHIVER_STATE)).fetchone()
-    except (psycopg.Error, PoolTimeout, TimeoutError):
-        return {}
-    assert row is not None  # noqa: S101  (the query returns exactly one row)
-    known = {
-        "flows_wal_archive_enabled": row["on"],
-        "flows_wal_archive_failing": row["failing"],
-        "flows_wal_archive_age_seconds": row["seconds"],
-    }
-    return {name: float(value) for name, value in known.items() if value is not None}
+            assert row is not None  # noqa: S101  (the query returns exactly one row)
+            known = {
+                "flows_wal_archive_enabled": row["on"],
+                "flows_wal_archive_failing": row["failing"],
+                "flows_wal_archive_age_seconds": row["seconds"],
+            }
+            metrics.wal_archive = {
+                name: float(value) for name, value in known.items() if value is not None
+            }
+            rows = await (await connection.execute(CHANGES_BEHIND)).fetchall()
+            metrics.behind = [Behind(**row) for row in rows]
 
 
 @router.get("/metrics", summary="Metrics for Prometheus", include_in_schema=False)
@@ -45,7 +59,9 @@ async def metrics(request: Request, services: ServicesDep) -> Response:
         if caller.role != "grafanareader":
             raise Forbidden("Metrics need a token with the role grafanareader.")
     counters: Metrics = request.app.state.metrics
-    counters.wal_archive = await _wal_archive(services.probe_pool)
+    await _read_database(services.probe_pool, counters)
+    if access == "open" and counters.behind:
+        counters.behind = [replace(one, esco=None) for one in counters.behind]
     encode, media_type = choose_encoder(request.headers.get("accept", ""))
     text = encode(counters.registry)
     return Response(text, media_type=media_type, headers={"Cache-Control": "no-store"})

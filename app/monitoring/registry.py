@@ -1,7 +1,9 @@
 """The metrics of one gateway process: counters, latencies, and gauges read at each scrape."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
+from heapq import nlargest
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
@@ -17,11 +19,24 @@ WAL_ARCHIVE = (
     ("flows_wal_archive_failing", "1 if the last attempt to archive a segment failed.", ""),
     ("flows_wal_archive_age_seconds", "Time since the last segment was archived.", "seconds"),
 )
+# ESCOs that are named as behind: a change of all of them must not become thousands of series.
+NAMED_BEHIND = 20
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
 
+@dataclass(frozen=True, slots=True)
+class Behind:
+    """Changes of one ESCO that the aggregates lack; `esco` is None for those of every ESCO."""
+
+    esco: str | None
+    changes: int
+    seconds: float
+
+
 class Metrics:
-    """The metrics of one gateway process. Labels are route templates, never text from a caller.
+    """The metrics of one gateway process.
+
+    Labels are route templates and codes of ESCOs, never text from a caller.
 
     A family has one meaning and one unit, which its name ends in (OpenMetrics).
     """
@@ -64,6 +79,21 @@ class Metrics:
         self.wal_archive: Mapping[str, float] = {}
         for name, help_text, unit in WAL_ARCHIVE:
             self.watch(name, help_text, lambda name=name: self.wal_archive.get(name), unit)  # type: ignore[misc]
+        self.behind: Sequence[Behind] | None = None
+        self.watch(
+            "flows_aggregates_changes_waiting",
+            "Changes of half-hours and mappings that the aggregates lack.",
+            lambda: None if self.behind is None else sum(one.changes for one in self.behind),
+        )
+        self.watch(
+            "flows_aggregates_behind_seconds",
+            "Age of the oldest change that the aggregates lack; 0 if they lack none.",
+            lambda: (
+                None if self.behind is None else max((b.seconds for b in self.behind), default=0.0)
+            ),
+            "seconds",
+        )
+        self.registry.register(_FurthestBehind(self))
         # Cache the labelled children, because looking one up takes a lock and builds a tuple.
         self._request_child = lru_cache(maxsize=1024)(self._requests.labels)
         self._seconds_child = lru_cache(maxsize=1024)(self._seconds.labels)
@@ -110,6 +140,32 @@ class Metrics:
         A name ends in its unit, if it has one.
         """
         self.registry.register(_Gauge(name, help_text, read, unit))
+
+
+class _FurthestBehind(Collector):
+    """The ESCOs whose aggregates are furthest behind."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def describe(self) -> list[Metric]:
+        return [self._family()]
+
+    def collect(self) -> Iterator[Metric]:
+        family = self._family()
+        owned = {one.esco: one.seconds for one in self._metrics.behind or () if one.esco}
+        for esco in nlargest(NAMED_BEHIND, owned, key=owned.__getitem__):
+            family.add_metric([esco], owned[esco])
+        yield family
+
+    @staticmethod
+    def _family() -> GaugeMetricFamily:
+        return GaugeMetricFamily(
+            "flows_esco_aggregates_behind_seconds",
+            f"Age of the oldest change that an ESCO's aggregates lack; the {NAMED_BEHIND} oldest.",
+            labels=["esco"],
+            unit="seconds",
+        )
 
 
 class _Gauge(Collector):

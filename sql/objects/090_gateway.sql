@@ -130,6 +130,21 @@ comment on function gateway.cancel_queries(text[])
 is 'Cancels those of the named requests that PostgREST is running; returns their names.';
 grant execute on function gateway.cancel_queries(text[]) to flows_gateway;
 
+-- Without an ESCO the row is of changes that concern all of them. An ESCO that is up to date has no row.
+create or replace function gateway.changes_behind()
+returns table (esco text, changes bigint, seconds double precision)
+language sql stable security definer set search_path = ''
+begin atomic
+    select escos.code, count(*), extract(epoch from clock_timestamp() - min(waiting.changed_at))::double precision
+    from flows.change as waiting
+    left join flows.escos on waiting.esco = escos.id
+    where waiting.followed_at is null
+    group by escos.id, escos.code;
+end;
+comment on function gateway.changes_behind()
+is 'The changes that the aggregates lack, by ESCO: their number, and the age of the oldest, s.';
+grant execute on function gateway.changes_behind() to flows_gateway;
+
 create or replace function gateway.postgrest_config() returns void
 language plpgsql security definer set search_path = ''
 as $$

@@ -2,8 +2,10 @@
 
 import re
 from collections import defaultdict
+from datetime import UTC, datetime
 
 import httpx
+import psycopg
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
@@ -78,6 +80,44 @@ def test_every_family_has_one_meaning_and_its_unit_in_its_name(
         for unit in UNITS:
             assert (unit in family.name) == (family.unit == unit), family.name
     assert {"method", "route", "status"} <= labels["flows_request_seconds"]
+
+
+def test_what_the_aggregates_lack_is_told_by_esco(stack: Stack, monitoring_token: str) -> None:
+    def read(*names: str) -> dict[str, float]:
+        answer = httpx.get(
+            stack.contract["base_url"] + "/metrics",
+            headers={"Accept": ACCEPT, "Authorization": f"Bearer {monitoring_token}"},
+        )
+        return {
+            sample.labels.get("esco", sample.name): sample.value
+            for family in text_string_to_metric_families(answer.text)  # type: ignore[no-untyped-call]
+            for sample in family.samples
+            if family.name in names
+        }
+
+    esco = stack.contract["escos"]["wlce"]["id"]
+    with psycopg.connect(stack.contract["database_url"], autocommit=True) as admin:
+        admin.execute("select pg_advisory_lock(hashtext('flows.follow'))")  # nobody follows it
+        admin.execute(
+            "insert into flows.change (esco, kind, period, registers, circuits, changed_at)"
+            " values (%s, 'mapping', '[2020-01-01Z, 2020-01-02Z)', '{}', '{}',"
+            " now() - interval '9 minutes')",
+            (esco,),
+        )
+        try:
+            waiting = read("flows_esco_aggregates_behind_seconds")
+            assert 540 <= waiting["wlce"] < 3600
+            totals = read("flows_aggregates_behind_seconds", "flows_aggregates_changes_waiting")
+            assert totals["flows_aggregates_behind_seconds"] >= 540
+            assert totals["flows_aggregates_changes_waiting"] >= 1
+        finally:
+            admin.execute(
+                "update flows.change set followed_at = now() where esco = %s and period @> %s",
+                (esco, datetime(2020, 1, 1, 12, tzinfo=UTC)),
+            )
+            admin.execute("select pg_advisory_unlock(hashtext('flows.follow'))")
+    assert read("flows_esco_aggregates_behind_seconds").get("wlce", 0) < 540
+    assert read("flows_aggregates_behind_seconds")["flows_aggregates_behind_seconds"] < 540
 
 
 def test_a_template_is_found_for_any_path() -> None:
