@@ -6,3 +6,6 @@ grant authenticator to flows_owner;
 -- Limits costly queries of a tenant, before they affect others.
 alter role flows set statement_timeout = '30s';
 alter role public_backend set statement_timeout = '30s';
+-- PostgREST repeats its queries as prepared statements. A plan without their values knows neither how many keys
+-- nor how much time a filter leaves, and would read the rows of other ESCOs.
+alter role authenticator set plan_cache_mode = 'force_custom_plan';

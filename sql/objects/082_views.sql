@@ -107,25 +107,94 @@ comment on function flows.find_extent(uuid, tstzrange)
 is 'First and last half-hour of one of the caller''s registers in a period.';
 grant execute on function flows.find_extent(uuid, tstzrange) to flows, public_backend, grafanareader, tsdbadmin;
 
+-- In an ESCO of thousands of meters, thousands of rows have the newest time: that of the last half-hour. If any of
+-- them will do, a few keys are found besides the time, so that nobody has to read and sort the others.
+-- A circuit's rows are looked for where they come from: TimescaleDB makes the newest ones of all circuits while it
+-- is asked for one of them.
+create or replace function flows.newest_of_circuits(
+    aggregate text, label text, rows integer, out since timestamptz, out keys uuid[]
+)
+language plpgsql stable set search_path = ''
+as $$
+declare
+    found bigint;
+begin
+    select b.label, (array_agg(distinct b.circuit))[:rows] into since, keys
+    from (
+        select
+            m.circuit,
+            case newest_of_circuits.label
+                when 'timestamp' then r."timestamp"
+                else date_trunc(
+                    newest_of_circuits.label, r."timestamp",
+                    case aggregate when 'circuit_interval_daily_london' then 'Europe/London' else 'UTC' end
+                )
+            end as label
+        from (
+            select n.register_id, n."timestamp" from flows.register_interval_hh as n
+            where n.esco = flows.current_esco() order by n."timestamp" desc limit 2 * rows
+        ) as r
+        inner join flows.circuit_register as m
+            on r.register_id = m.register and m.esco = flows.current_esco()
+            and r."timestamp" >= m.start_time and (m.end_time is null or r."timestamp" < m.end_time)
+    ) as b
+    group by b.label order by b.label desc limit 1;
+    -- Half-hours that came a moment ago may not be summed yet; then their circuits are counted.
+    if cardinality(keys) = rows and exists (
+        select from flows.change as c
+        where c.followed_at is null and coalesce(c.esco = flows.current_esco(), true)
+    ) then
+        execute format(
+            'select count(*) from flows.%I as t where t.esco = $1 and t.%I = $2 and t.circuit_id = any($3)',
+            aggregate, label
+        ) into found using flows.current_esco(), since, keys;
+    end if;
+    if coalesce(found, cardinality(keys)) < rows then
+        since := null;
+        keys := null;
+    end if;
+end $$;
+comment on function flows.newest_of_circuits(text, text, integer)
+is 'The newest time of an aggregate, and as many circuits with a row at it as asked; empty if there are not as many.';
+
 -- Where the newest rows begin, for who asks for no others.
-create or replace function flows.newest_since(series text, rows integer) returns timestamptz
+create or replace function flows.newest_rows(
+    series text, rows integer, ties boolean, out since timestamptz, out key text, out keys uuid[]
+)
 language plpgsql stable security definer set search_path = ''
 as $$
 declare
-    label text := (select s.label from flows.series() as s where s.name = newest_since.series);
-    since timestamptz;
+    label text;
 begin
-    if label is not null then
+    select s.label, s.key into label, key from flows.series() as s where s.name = newest_rows.series;
+    if label is null then
+        return;
+    end if;
+    ties := ties and exists (
+        select from flows.meter_registry as m where m.esco = flows.current_esco() offset 1000 limit 1
+    );
+    if ties and key = 'circuit_id' then
+        select n.since, n.keys into since, keys from flows.newest_of_circuits(series, label, rows) as n;
+    end if;
+    if since is not null then
+        return;
+    end if;
+    if ties then
+        execute format(
+            'select case when count(*) = $2 then min(n.label) end, array_agg(distinct n.key)'
+            ' from (select t.%I as label, t.%I as key from flows.%I as t where t.esco = $1 order by 1 desc limit $2) as n',
+            label, key, series
+        ) into since, keys using flows.current_esco(), rows;
+    else
         execute format(
             'select t.%1$I from flows.%2$I as t where t.esco = $1 order by t.%1$I desc offset $2 - 1 limit 1',
             label, series
         ) into since using flows.current_esco(), rows;
     end if;
-    return since;
 end $$;
-comment on function flows.newest_since(text, integer)
-is 'Time of the last of the caller''s newest rows of a series, given their number; empty if there are fewer.';
-grant execute on function flows.newest_since(text, integer) to flows, public_backend;
+comment on function flows.newest_rows(text, integer, boolean)
+is 'The time of the last of the caller''s newest rows, given their number; of many with that time a few keys, if ties.';
+grant execute on function flows.newest_rows(text, integer, boolean) to flows, public_backend;
 
 -- The extent of a register's half-hours while it is mapped to a circuit. It is looked up only where the
 -- mapping cuts the register's own extent, by a function: sub-selects would be planned over every chunk.

@@ -86,16 +86,19 @@ CONFIGURATION = {
     "circuit_register": "(circuit, register, start_time)"
     " select pg_temp.id('circuit', n), pg_temp.id('register', n), '2000-01-01Z' from crowd_meter",
 }
-# A day of each register, and a few rows of each meter.
+# A day of each register, and a few rows of each meter; of the small ESCO five times as many, that
+# it has a hundred to ask for as well.
 SERIES = {
     "register_interval_hh": '(register_id, "timestamp", import_kwh, export_kwh)'
     " select pg_temp.id('register', n), t, round((n %% 97 * 0.004)::numeric, 3), 0"
-    " from crowd_meter cross join generate_series(%(day)s::timestamptz,"
+    " from crowd_meter cross join generate_series(%(day)s::timestamptz - case esco_number"
+    " when 2 then interval '4 days' else '0' end,"
     " %(day)s::timestamptz + interval '23 hours 30 minutes', interval '30 minutes') as t"
     " where esco_number between %(first)s and %(last)s",
     **{
         name: f"({key}, \"timestamp\"{more}) select pg_temp.id('{kind}', n), %(day)s + t * interval"
-        f" '8 hours'{values} from crowd_meter cross join generate_series(0, 2) as t"
+        f" '8 hours'{values} from crowd_meter"
+        " cross join generate_series(case esco_number when 2 then -12 else 0 end, 2) as t"
         " where esco_number between %(first)s and %(last)s"
         for name, key, kind, more, values in (
             ("register_import", "register_id", "register", ", read", ", t"),
@@ -319,8 +322,8 @@ def _named(clients: dict[str, httpx.Client], report: Report) -> None:
                     f"/rest/v1/{name}", {"order": f"{label}.desc", "limit": "100"})
                 for name, label in (
                     ("register_interval_hh", "timestamp"), ("circuit_interval_hh", "timestamp"),
-                    ("circuit_interval_daily", "day"), ("meter_csq", "timestamp"),
-                    ("meter_prepay_balance", "timestamp"))
+                    ("circuit_interval_daily", "day"), ("circuit_interval_monthly", "month"),
+                    ("meter_csq", "timestamp"), ("meter_prepay_balance", "timestamp"))
             },
         }  # fmt: skip
     for name in cases["large"]:

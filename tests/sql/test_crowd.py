@@ -180,6 +180,29 @@ def test_no_relation_looks_at_a_row_of_another(stack: Stack, crowd: Admin) -> No
     assert offences == {}
 
 
+def test_no_prepared_statement_looks_at_a_row_of_another(stack: Stack, crowd: Admin) -> None:
+    become(crowd, "none", None)
+    owned = owners(crowd)
+    ((settings,),) = crowd.execute(
+        "select setconfig from pg_db_role_setting where setrole = 'authenticator'::regrole"
+    ).fetchall()
+    for setting in settings:
+        crowd.execute("select set_config(%s, %s, true)", setting.split("=", 1))
+    become(crowd, "public_backend", stack.contract["escos"]["wlce"]["id"])
+    crowd.execute(
+        "prepare asked (timestamptz, uuid[]) as select * from api.circuit_interval_daily"
+        " where day >= $1 and circuit_id = any($2) order by day desc limit 100"
+    )
+    ((circuits,),) = crowd.execute(
+        "select array(select id::text from api.circuits order by id limit 5)"
+    ).fetchall()
+    asked = f"execute asked (now() - interval '9 days', '{{{','.join(circuits)}}}')"
+    for _ in range(7):  # the sixth time PostgreSQL chooses between plans with and without values
+        crowd.execute(asked.encode())
+    assert foreign_rows(crowd, asked, owned) == []
+    become(crowd, "none", None)
+
+
 def test_a_filter_that_removes_foreign_rows_is_found(stack: Stack, crowd: Admin) -> None:
     become(crowd, "none", None)
     own = stack.contract["escos"]["wlce"]["id"]
