@@ -101,8 +101,8 @@ SERIES = {
         " cross join generate_series(case esco_number when 2 then -12 else 0 end, 2) as t"
         " where esco_number between %(first)s and %(last)s"
         for name, key, kind, more, values in (
-            ("register_import", "register_id", "register", ", read", ", t"),
-            ("register_export", "register_id", "register", ", read", ", t"),
+            ("register_import", "register_id", "register", ", read", ", t + 12"),
+            ("register_export", "register_id", "register", ", read", ", t + 12"),
             ("meter_csq", "meter_id", "meter", ", csq", ", 20"),
             ("meter_voltage", "meter_id", "meter", ", voltage", ", 230"),
             ("meter_prepay_balance", "meter_id", "meter", ", balance", ", 5"),

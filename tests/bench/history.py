@@ -4,6 +4,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from hashlib import md5
 from typing import Any
 from uuid import UUID
@@ -38,15 +39,17 @@ COMMUNITIES = """
     from generate_series(1, %(registers)s) as n
 """
 OWN = """
-    select mapping.circuit, register.register_id, meter.id as meter
+    select mapping.circuit, register.register_id, meter.id as meter, meter.esco
     from flows.meter_registry as meter
     join flows.meter_registers as register on register.meter_id = meter.id
     join flows.circuit_register as mapping on mapping.register = register.register_id
     where meter.name = 'Bench' and meter.serial ~ ('^' || %(name)s || '[0-9]+$')
 """
+# {{owner}} is the column of the owner, which 0.1 did not have.
 HALF_HOURS = f"""
-    insert into flows.register_interval_hh (register_id, "timestamp", import_kwh, export_kwh)
-    select own.register_id, t, round((random() * 0.4)::numeric, 3), 0
+    insert into flows.register_interval_hh
+        (register_id, "timestamp", import_kwh, export_kwh{{owner}})
+    select own.register_id, t, round((random() * 0.4)::numeric, 3), 0{{owner}}
     from ({OWN}) as own
     cross join generate_series(
         %(start)s::timestamptz, %(end)s::timestamptz - interval '1 minute', '30 minutes'
@@ -57,6 +60,7 @@ HALF_HOURS = f"""
 CIRCUITS_HALF_HOURS = f"""
     insert into {{kept}}
     select own.circuit, r."timestamp", r.import_kwh, r.export_kwh, 1, array[own.meter], now()
+        {{owner}}
     from flows.register_interval_hh as r join ({OWN}) as own using (register_id)
     where r."timestamp" >= %(start)s and r."timestamp" < %(end)s
     order by 1, 2
@@ -74,7 +78,7 @@ REMOVE = """
 SUM_UP = """
     insert into {kept}
     select summed.circuit_id, summed.label, summed.import, summed.export, summed.present,
-        summed.present, array[own.meter], now()
+        summed.present, array[own.meter], now(){owner}
     from (
         select below.circuit_id, date_trunc('{unit}', below.{label}, '{zone}') as label,
             sum(below.total_import_kwh) as import, sum(below.total_export_kwh) as export,
@@ -105,6 +109,12 @@ POLICIES_REST = """
     select public.alter_job(job_id, scheduled => false) from timescaledb_information.jobs
     where proc_name like 'policy_%%'
 """
+OWNED = """
+    select exists (
+        select from pg_attribute
+        where attrelid = 'flows.register_interval_hh'::regclass and attname = 'esco'
+    )
+"""
 # The length of TimescaleDB's chunks; weeks begin where chunks do.
 WEEK = timedelta(days=7)
 CHUNKS = """
@@ -117,7 +127,7 @@ CHUNKS = """
 """
 
 
-@dataclass(frozen=True)
+@dataclass
 class History:
     """ESCOs with equal numbers of registers, circuits and meters; without half-hours at first."""
 
@@ -160,6 +170,7 @@ class History:
                 query = statement.format(
                     kept=self._kept(level, timescale),
                     unit=unit, zone=zone, below=below, label=label, present=present, own=OWN,
+                    owner=self._owner,
                 )  # fmt: skip
                 self.admin.execute(query.encode(), self._span(start, end))
         self.admin.execute("select flows.mend_extents()")
@@ -188,7 +199,8 @@ class History:
     def _half_hours(
         self, connection: Admin, start: datetime, end: datetime, timescale: bool
     ) -> None:
-        connection.execute(HALF_HOURS.encode(), self._span(start, end))
+        query = HALF_HOURS.format(owner=self._owner.replace("own.", ""))
+        connection.execute(query.encode(), self._span(start, end))
         if timescale:
             self._compress(connection, "register_interval_hh", start, end)
 
@@ -198,7 +210,13 @@ class History:
         kept = self._kept("circuit_interval_hh", timescale)
         if timescale:
             connection.execute(REMOVE_HALF_HOURS.format(kept=kept).encode(), self._span(start, end))
-        connection.execute(CIRCUITS_HALF_HOURS.format(kept=kept).encode(), self._span(start, end))
+        query = CIRCUITS_HALF_HOURS.format(kept=kept, owner=self._owner)
+        connection.execute(query.encode(), self._span(start, end))
+
+    @cached_property
+    def _owner(self) -> str:
+        owned = self.admin.execute(OWNED).fetchone() == (True,)
+        return ", own.esco" if owned else ""
 
     def _refresh_last(self, end: datetime) -> None:
         """Refresh the last buckets, so that everything before them counts as materialized."""
