@@ -106,6 +106,15 @@ class UnsupportedMediaType(Problem):
     status, code, title = 415, "unsupported_encoding", "Send the body without Content-Encoding"
 
 
+class UnsatisfiableRange(Problem):
+    """The part that is asked for lies behind the end of the file."""
+
+    status, code, title = 416, "range_not_satisfiable", "The file has no such part"
+
+    def __init__(self, size: int) -> None:
+        super().__init__(f"It has {size} bytes.", headers={"Content-Range": f"bytes */{size}"})
+
+
 class HeadersTooLarge(Problem):
     """The headers are longer than the gateway accepts."""
 

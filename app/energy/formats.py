@@ -1,33 +1,35 @@
-"""Rows as JSON, CSV and NDJSON: one template per format, filled with encoded values.
+"""Formats of responses: their names and media types, and the choice by `format` and `Accept`."""
 
-Numbers are passed on as PostgreSQL writes them, so kWh stay exact.
-"""
-
-import csv
-import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
 
-import orjson
 from starlette.requests import Request
 
-from app.energy.parameters import FormatName
+from app.energy.parameters import MOST_PARQUET_ROWS, MOST_ROWS, FormatName, refuse
 from app.errors import NotAcceptable
 
 MEDIA_TYPES: dict[FormatName, str] = {
     "json": "application/json",
+    "columns": "application/json",
     "csv": "text/csv",
     "ndjson": "application/x-ndjson",
+    "parquet": "application/vnd.apache.parquet",
+    "arrow": "application/vnd.apache.arrow.stream",
 }
+# `columns` has JSON's media type, so `format` alone asks for it.
+NEGOTIATED: tuple[FormatName, ...] = ("json", "csv", "ndjson", "parquet", "arrow")
+# The most rows of a response that is held in memory as a whole; the others are streamed.
+MOST: dict[FormatName, int] = {
+    "json": MOST_ROWS, "columns": MOST_ROWS, "parquet": MOST_PARQUET_ROWS,
+}  # fmt: skip
 # Characters at which spreadsheets take the content of a cell for a formula.
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """A text format: encodes values, and gives the template that rows are written with."""
+    """A format of responses."""
 
     name: FormatName
 
@@ -37,85 +39,41 @@ class Format:
         return MEDIA_TYPES[self.name] + ("; charset=utf-8" if self.name == "csv" else "")
 
     @property
-    def missing(self) -> str:
-        """The text that stands for a missing value."""
-        return "" if self.name == "csv" else "null"
-
-    def text(self, value: str | None) -> str:
-        """Return a string as it is written in this format; None is a missing value."""
-        if value is None:
-            return self.missing
-        if self.name != "csv":
-            return orjson.dumps(value).decode()
-        if value.startswith(FORMULA_STARTS):
-            value = "'" + value  # by which a spreadsheet knows a text
-        written = io.StringIO()
-        csv.writer(written).writerow([value])  # quotes the ends of lines that are its own
-        return written.getvalue().removesuffix("\r\n")
-
-    def number(self, value: object) -> str:
-        """Return a number unchanged, a decimal as PostgreSQL wrote it; None is a missing value."""
-        return self.missing if value is None else str(value)
-
-    def truth(self, value: bool) -> str:
-        """Return true or false as text."""
-        return "true" if value else "false"
-
-    def value(self, value: Any) -> str:
-        """Encode any JSON value; in CSV, lists and objects are JSON within a field."""
-        if value is None or isinstance(value, str):
-            return self.text(value)
-        written = orjson.dumps(value, default=str).decode()
-        is_nested = self.name == "csv" and isinstance(value, list | dict)
-        return self.text(written) if is_nested else written
+    def extension(self) -> str:
+        """The ending of a downloaded file's name."""
+        return "json" if self.name == "columns" else self.name
 
     @property
-    def brackets(self) -> tuple[str, str]:
-        """The texts before and after the fields of a row."""
-        return ("", "") if self.name == "csv" else ("{", "}")
+    def has_members(self) -> bool:
+        """True if a body has members beside its rows, such as the period and totals."""
+        return self.name in ("json", "columns")
 
-    def fields(self, columns: Sequence[str], place: str = "%s") -> str:
-        """Return a row's fields as a `%` template that takes one encoded value per column."""
-        if self.name == "csv":
-            return ",".join([place] * len(columns))
-        return ",".join(f'"{column}":{place}' for column in columns)
+    @property
+    def has_texts(self) -> bool:
+        """True if times are written as local texts; False where they have a type of their own."""
+        return self.name not in ("parquet", "arrow")
 
-    def labels(self, columns: Sequence[str]) -> str:
-        """Return the same as `fields`, for plain text that needs quotes but no escaping."""
-        return self.fields(columns, "%s" if self.name == "csv" else '"%s"')
+    @property
+    def has_pages(self) -> bool:
+        """True if a response may be cut into pages of rows."""
+        return self.name not in ("columns", "parquet")
 
-    def sql(self, columns: Sequence[str]) -> str:
-        """Return SQL that writes the fields of a row; all columns are numbers."""
-        *names, end = self.fields(columns).split("%s")
-        parts = [
-            f"'{name}' || coalesce({column}::text, '{self.missing}')"
-            for name, column in zip(names, columns, strict=True)
-        ]
-        return " || ".join([*parts, f"'{end}'"] if end else parts)
+    @property
+    def most_rows(self) -> int | None:
+        """The most rows of a response; None if it is streamed, however long."""
+        return MOST.get(self.name)
 
-    def template(self, columns: Sequence[str]) -> str:
-        """Return a whole row, without separator, as a `%` template with one value per column."""
-        return self.fields(columns).join(self.brackets)
+    def check_pages(self, asked: Mapping[str, object]) -> None:
+        """Raise Unprocessable for a page of a format that has none: parameter → its value."""
+        for name, value in asked.items():
+            if value is not None and not self.has_pages:
+                raise refuse(name, value, f"must not be given: {self.name} has no pages")
 
-    def head(self, members: dict[str, Any], columns: Sequence[str]) -> str:
-        """Return the text before the rows: the members of the JSON object, or CSV's header line."""
-        if self.name == "json":
-            return orjson.dumps(members).decode()[:-1] + ',"rows":['
-        return ",".join(columns) + "\r\n" if self.name == "csv" else ""
-
-    def between(self) -> str:
-        """Return the separator of two rows."""
-        return {"json": ",\n", "csv": "\r\n", "ndjson": "\n"}[self.name]
-
-    def tail(self, members: dict[str, Any], *, empty: bool) -> str:
-        """Return the text after the rows; `members` appear in JSON only."""
-        if self.name == "json":
-            return (
-                "]"
-                + "".join(f',"{k}":{orjson.dumps(v).decode()}' for k, v in members.items())
-                + "}"
-            )
-        return "" if empty else self.between()
+    def text(self, value: str | None) -> str | None:
+        """Return a text as it is written: in CSV, one that a spreadsheet would run is defused."""
+        if self.name == "csv" and value and value.startswith(FORMULA_STARTS):
+            return "'" + value  # by which a spreadsheet knows a text
+        return value
 
 
 def negotiate(request: Request, asked: FormatName | None) -> Format:
@@ -126,7 +84,10 @@ def negotiate(request: Request, asked: FormatName | None) -> Format:
     """
     if asked:
         return Format(asked)
-    ranges = dict(_ranges(request.headers.get("accept") or "*/*"))
+    accept = request.headers.get("accept")
+    if accept is None or accept == "*/*":
+        return Format("json")
+    ranges = dict(_ranges(accept))
     if not ranges:
         return Format("json")
     qualities: dict[FormatName, float] = {
@@ -134,10 +95,11 @@ def negotiate(request: Request, asked: FormatName | None) -> Format:
             (ranges[r] for r in (media, media.split("/")[0] + "/*", "*/*") if r in ranges), 0.0
         )
         for name, media in MEDIA_TYPES.items()
+        if name in NEGOTIATED
     }
     best = max(qualities, key=qualities.__getitem__)  # the first wins a tie
     if not qualities[best]:
-        raise NotAcceptable(f"Served are {', '.join(MEDIA_TYPES.values())}.")
+        raise NotAcceptable(f"Served are {', '.join(MEDIA_TYPES[name] for name in NEGOTIATED)}.")
     return Format(best)
 
 

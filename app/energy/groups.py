@@ -49,15 +49,15 @@ class Span(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Era:
-    """Intervals `first` up to `last` (exclusive) in which a group expects the same registers.
+class MembershipRun:
+    """Intervals `start` up to `stop` (exclusive) in which a group expects the same registers.
 
     In an interval of `n` half-hours, `registers * n + more` half-hours over all registers are
     expected.
     """
 
-    first: int
-    last: int
+    start: int
+    stop: int
     meters: int
     registers: int
     more: int
@@ -109,9 +109,9 @@ class Groups:
         """Return the number of the first group whose key sorts after `key`."""
         return bisect_right(self.keys, _order(key), key=_order)
 
-    def eras(self, intervals: Intervals) -> list[list[Era]]:
-        """Return the eras of each group, in order; a group's cover all intervals."""
-        known: dict[object, list[Era]] = {}
+    def runs(self, intervals: Intervals) -> list[list[MembershipRun]]:
+        """Return the runs of each group, in order; a group's cover all intervals."""
+        known: dict[object, list[MembershipRun]] = {}
         found = []
         for group in range(len(self)):
             spans = self.of(group)
@@ -120,12 +120,12 @@ class Groups:
             if len(spans) == 1:
                 alike = (spans[0].first, spans[0].last, spans[0].registers, spans[0].meters)
             if alike not in known:
-                known[alike] = self._eras(spans, intervals)
+                known[alike] = self._runs(spans, intervals)
             found.append(known[alike])
         return found
 
     @staticmethod
-    def _eras(spans: Sequence[Span], intervals: Intervals) -> list[Era]:
+    def _runs(spans: Sequence[Span], intervals: Intervals) -> list[MembershipRun]:
         count = len(intervals)
         cuts = {0, count}
         for span in spans:
@@ -139,7 +139,7 @@ class Groups:
             if end < intervals.inside(last)[1]:
                 cuts.add(last)
         return [
-            _era(first, last, spans, intervals)
+            _run(first, last, spans, intervals)
             for first, last in pairwise(sorted(cut for cut in cuts if cut <= count))
         ]
 
@@ -249,14 +249,14 @@ def _whole_circuits(
     return [(circuit, number[key]) for circuit, keys in groups_of.items() for key in keys]
 
 
-def _era(first: int, last: int, spans: Sequence[Span], intervals: Intervals) -> Era:
+def _run(first: int, last: int, spans: Sequence[Span], intervals: Intervals) -> MembershipRun:
     start, end = intervals.inside(first)[0], intervals.inside(last - 1)[1]
     present = [span for span in spans if span.first < end and span.last > start]
     together = sum(span.meters for span in present if span.meter is None)
     meters = together + len({span.meter for span in present if span.meter is not None})
     if last - first > 1 or all(span.first <= start and span.last >= end for span in present):
-        return Era(first, last, meters, sum(span.registers for span in present), 0)
+        return MembershipRun(first, last, meters, sum(span.registers for span in present), 0)
     seconds = sum(
         (min(span.last, end) - max(span.first, start)) * span.registers for span in present
     )
-    return Era(first, last, meters, 0, seconds // HALF_HOUR)
+    return MembershipRun(first, last, meters, 0, seconds // HALF_HOUR)

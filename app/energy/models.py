@@ -1,6 +1,6 @@
 """Models of the JSON bodies, for the OpenAPI document and the tests.
 
-Responses are not built from them: `formats.py` writes their rows.
+Responses are not built from them: `writers.py` writes their rows.
 """
 
 from datetime import datetime
@@ -13,7 +13,7 @@ from app.energy.groups import Dimension
 from app.energy.intervals import Granularity
 from app.energy.parameters import Direction
 
-# A JSON number, written with every digit the meter gave.
+# A double, whose shortest text is that of the exact sum.
 Kwh = Annotated[float, Field(ge=0, description="kWh; null where nothing was reported.")]
 Kw = Annotated[float, Field(ge=0, description="Mean power of the half-hour, kW.")]
 Share = Annotated[float, Field(ge=0, le=1)]

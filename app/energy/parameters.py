@@ -18,8 +18,9 @@ from app.energy.intervals import Granularity
 from app.errors import Unprocessable, fault
 
 Word = TypeVar("Word", bound=str)
-FormatName = Literal["json", "csv", "ndjson"]
+FormatName = Literal["json", "columns", "csv", "ndjson", "parquet", "arrow"]
 MOST_ROWS = 100_000
+MOST_PARQUET_ROWS = 500_000
 EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
 LATEST = datetime(2100, 1, 1, tzinfo=UTC)
 # Longest period in days: for one circuit, meter or property; for more than one.
@@ -182,14 +183,14 @@ class EnergyQuery(Window):
     )
     limit: int | None = Field(
         None, ge=1, le=MOST_ROWS,
-        description=f"Most rows in a response. By default JSON has at most {MOST_ROWS}, while CSV "
-        "and NDJSON are complete.",
+        description=f"Most rows in a response. By default JSON has at most {MOST_ROWS}, while CSV, "
+        "NDJSON and Arrow are complete; columns and Parquet have no pages.",
     )  # fmt: skip
     cursor: str | None = Field(
         None,
         max_length=2000,
-        description="`next` of the previous response (for CSV and NDJSON, in its Link header); the "
-        "other parameters must stay the same.",
+        description="`next` of the previous response (for CSV, NDJSON and Arrow, in its Link "
+        "header); the other parameters must stay the same.",
     )
 
 

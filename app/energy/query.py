@@ -1,8 +1,8 @@
 """Builders of the SQL for energy per group and interval; they do not query the database.
 
-The columns are place, import_kwh, export_kwh, register_intervals, present_intervals and
-meters_reporting. Intervals in which nothing was reported have no row. `place` is the row's index
-among all rows: index of the interval * number of groups + number of the group.
+The columns are row_index, import_kwh, export_kwh, register_intervals, present_intervals and
+meters_reporting. Intervals in which nothing was reported have no row. `row_index` is the row's
+index among all rows: index of the interval * number of groups + number of the group.
 """
 
 from collections.abc import Iterable, Sequence
@@ -11,7 +11,7 @@ from typing import Any
 
 from app.energy.groups import Groups
 from app.energy.intervals import HALF_HOUR, Granularity, Instant, Intervals, moment
-from app.energy.sources import HALF_HOURS, Piece
+from app.energy.sources import HALF_HOURS, SourceRange
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ def energy(
     groups: Groups,
     intervals: Intervals,
     granularity: Granularity,
-    pieces: Sequence[Piece],
+    pieces: Sequence[SourceRange],
     page: Page,
 ) -> Statement:
     """Build the SQL of the rows of a page, in no order; the module's docstring has the columns.
@@ -47,47 +47,17 @@ def energy(
         statement = _from_single_circuits(groups, intervals, granularity, pieces)
     else:
         statement = _from_circuits(groups, intervals, granularity, pieces)
-    parameters = statement.parameters | places(groups, intervals)
+    parameters = statement.parameters | row_index_parameters(groups, intervals)
     conditions = ""
     if (page.first, page.last) != (0, len(intervals) * len(groups)):
-        conditions = " where place >= %(first_place)s and place < %(last_place)s"
+        conditions = " where row_index >= %(first_place)s and row_index < %(last_place)s"
         parameters |= {"first_place": page.first, "last_place": page.last}
     return Statement(
-        "select place, import_kwh, export_kwh, register_intervals::bigint,"
+        "select row_index, import_kwh, export_kwh, register_intervals::bigint,"
         " present_intervals::bigint, meters_reporting::bigint"
         f" from ({statement.sql}) as e{conditions}",
         parameters,
     )
-
-
-def packed(rows: Statement, fields: str) -> Statement:
-    """Build SQL that packs up to `PACK` rows into one, which saves the driver most of its work.
-
-    `fields` is SQL over the columns of `rows`. The columns are: the row indexes as an array; the
-    smallest register_intervals; all of them as an array, null if equal; the same two for `seen`;
-    the fields joined by `SEPARATOR`. `seen` is present_intervals * `MOST_METERS` +
-    meters_reporting.
-    """
-    each = ", ".join(
-        f"min({number}), case when min({number}) < max({number}) then array_agg({number}) end"
-        for number in ("register_intervals", "seen")
-    )
-    # Sort by place alone: sorting by pack and place takes several times as long.
-    return Statement(
-        f"select array_agg(place), {each}, string_agg(fields, '{SEPARATOR}')"
-        f" from (select place, register_intervals, {fields} as fields,"
-        f" present_intervals * {MOST_METERS} + meters_reporting as seen"
-        f" from ({rows.sql}) as e order by place) as e"
-        f" group by place / {PACK} order by place / {PACK}",
-        rows.parameters,
-    )
-
-
-# Rows in a pack, and the separator of their fields, which occurs in no number.
-PACK = 1000
-SEPARATOR = "|"
-# More meters than any group has.
-MOST_METERS = 2**32
 
 
 def epoch(column: str) -> str:
@@ -95,7 +65,7 @@ def epoch(column: str) -> str:
     return f"date_part('epoch', {column})::bigint"
 
 
-def place(column: str, intervals: Intervals) -> str:
+def row_index(column: str, intervals: Intervals) -> str:
     """Return SQL for the row index of group `g` in the interval that contains `column`."""
     if intervals.are_half_hours:
         number = f"({epoch(column)} - %(first_bound)s) / {HALF_HOUR}"
@@ -104,8 +74,8 @@ def place(column: str, intervals: Intervals) -> str:
     return f"({number} * %(group_count)s + g)::integer"
 
 
-def places(groups: Groups, intervals: Intervals) -> dict[str, Any]:
-    """Return the parameters of the SQL of `place`."""
+def row_index_parameters(groups: Groups, intervals: Intervals) -> dict[str, Any]:
+    """Return the parameters of the SQL of `row_index`."""
     counted = {"group_count": len(groups)}
     if intervals.are_half_hours:
         return counted | {"first_bound": intervals.first}
@@ -136,7 +106,7 @@ MEMBERS = "unnest(%(circuits)s::uuid[], %(groups)s::integer[])"
 
 
 def _parts(
-    groups: Groups, pieces: Sequence[Piece], parameters: dict[str, Any], name: str = "piece"
+    groups: Groups, pieces: Sequence[SourceRange], parameters: dict[str, Any], name: str = "piece"
 ) -> list[str]:
     """Return one SELECT per piece: a row for each circuit of a group and unit of the source.
 
@@ -172,12 +142,12 @@ UNITS = {"PT30M": "30 minutes", "P1D": "1 day", "P1M": "1 month"}
 
 
 def _from_single_circuits(
-    groups: Groups, intervals: Intervals, granularity: Granularity, pieces: Sequence[Piece]
+    groups: Groups, intervals: Intervals, granularity: Granularity, pieces: Sequence[SourceRange]
 ) -> Statement:
     """Build the SQL for groups of one circuit each, whose stored counts can be added up."""
     parameters = _members(groups)
     parts = _parts(groups, pieces, parameters)
-    at = place("unit_start", intervals)
+    at = row_index("unit_start", intervals)
     if granularity not in UNITS:
         return Statement(_sums(at, " union all ".join(parts), PRESENT, DISTINCT_METERS), parameters)
     # Each interval is one unit of its source, except for days cut by the period: those are sums.
@@ -192,7 +162,7 @@ def _from_single_circuits(
 
 def _as_it_is(at: str, units: str) -> str:
     return (
-        f"select {at} as place, total_import_kwh as import_kwh, total_export_kwh as export_kwh,"
+        f"select {at} as row_index, total_import_kwh as import_kwh, total_export_kwh as export_kwh,"
         " register_intervals, present_intervals, cardinality(meters) as meters_reporting"
         f" from ({units}) as u"
     )
@@ -213,7 +183,7 @@ def _meters(groups: Groups) -> str:
 def _sums(at: str, units: str, present: str, meters: str, by: str = "") -> str:
     # Group by other columns than the ones sorted by later, or PostgreSQL sorts in order to group.
     return (
-        f"select {at} + 0 as place, sum(total_import_kwh) as import_kwh,"
+        f"select {at} + 0 as row_index, sum(total_import_kwh) as import_kwh,"
         " sum(total_export_kwh) as export_kwh, sum(register_intervals) as register_intervals,"
         f" {present} as present_intervals, {meters} as meters_reporting"
         f" from ({units}) as u group by {by or at}"
@@ -221,7 +191,7 @@ def _sums(at: str, units: str, present: str, meters: str, by: str = "") -> str:
 
 
 def _from_circuits(
-    groups: Groups, intervals: Intervals, granularity: Granularity, pieces: Sequence[Piece]
+    groups: Groups, intervals: Intervals, granularity: Granularity, pieces: Sequence[SourceRange]
 ) -> Statement:
     """Build the SQL for groups of several circuits, which may have the same half-hours.
 
@@ -229,13 +199,13 @@ def _from_circuits(
     """
     parameters = _members(groups)
     parts = _parts(groups, pieces, parameters)
-    at = place("unit_start", intervals)
+    at = row_index("unit_start", intervals)
     if granularity == "PT30M":
         # A half-hour counts once, in however many circuits it is present.
         sums = _sums(at, " union all ".join(parts), "1", _meters(groups), by="unit_start, g")
         return Statement(sums, parameters)
     units = " union all ".join(
-        f"select {at} as place, {piece.source.end('unit_start')} as unit_end, u.*"
+        f"select {at} as row_index, {piece.source.end('unit_start')} as unit_end, u.*"
         f" from ({part}) as u"
         for piece, part in zip(pieces, parts, strict=True)
     )
@@ -248,31 +218,31 @@ def _from_circuits(
     # Where each interval is one unit, its meters can be added up as well.
     is_unit = all(piece.source.unit == UNITS.get(granularity) for piece in pieces)
     if groups.meters_apart and is_unit:
-        reporting = "select place, sum(cardinality(meters)) as meters_reporting from units"
+        reporting = "select row_index, sum(cardinality(meters)) as meters_reporting from units"
     else:
         reporting = (
-            "select place, count(*) as meters_reporting from"
-            " (select distinct place, meter from units cross join unnest(meters) as meter) as m"
+            "select row_index, count(*) as meters_reporting from"
+            " (select distinct row_index, meter from units cross join unnest(meters) as meter) as m"
         )
     return Statement(
         f"with units as materialized ({units}), by_unit as ("
-        "select place, g, unit_start, unit_end, sum(total_import_kwh) as import_kwh,"
+        "select row_index, g, unit_start, unit_end, sum(total_import_kwh) as import_kwh,"
         " sum(total_export_kwh) as export_kwh, sum(register_intervals) as register_intervals,"
         " max(present_intervals) as present_intervals"
         " from units group by 1, 2, 3, 4"
         "), counted as ("
-        "select place, import_kwh, export_kwh, register_intervals,"
+        "select row_index, import_kwh, export_kwh, register_intervals,"
         " case when present_intervals * interval '30 minutes' >= unit_end - unit_start"
         " then present_intervals else ("
         'select count(distinct hh."timestamp") from api.circuit_interval_hh as hh'
         f' where {own} and hh."timestamp" >= unit_start and hh."timestamp" < unit_end'
         ") end as present_intervals from by_unit"
         f"), reporting as ({reporting} group by 1"
-        ") select place, sum(import_kwh) as import_kwh,"
+        ") select row_index, sum(import_kwh) as import_kwh,"
         " sum(export_kwh) as export_kwh, sum(register_intervals) as register_intervals,"
         " sum(present_intervals) as present_intervals,"
         " min(meters_reporting) as meters_reporting"
-        " from counted left join reporting using (place) group by 1",
+        " from counted left join reporting using (row_index) group by 1",
         parameters,
     )
 
@@ -292,7 +262,7 @@ def half_hours(groups: Groups, intervals: Intervals, *, meters: bool = False) ->
             spans(groups, intervals.first, intervals.last),
         )
     parameters = _members(groups)
-    whole = [Piece(HALF_HOURS, intervals.first, intervals.last)]
+    whole = [SourceRange(HALF_HOURS, intervals.first, intervals.last)]
     (units,) = _parts(groups, whole, parameters, "half_hours")
     columns = "total_import_kwh", "total_export_kwh", "register_intervals"
     values = columns if groups.single else [f"sum({column})" for column in columns]
@@ -318,7 +288,7 @@ def meters_at(groups: Groups, intervals: Intervals, starts: str) -> Statement:
             spans(groups, intervals.first, intervals.last),
         )
     parameters = _members(groups)
-    whole = [Piece(HALF_HOURS, intervals.first, intervals.last)]
+    whole = [SourceRange(HALF_HOURS, intervals.first, intervals.last)]
     (units,) = _parts(groups, whole, parameters, "half_hours")
     return Statement(
         f"select unit_start as start, g, {_meters(groups)} as meters_reporting from ({units}) as u"
@@ -361,9 +331,9 @@ def of_registers(groups: Groups) -> str:
 
 
 def _from_registers(groups: Groups, intervals: Intervals) -> Statement:
-    at = place("start", intervals)
+    at = row_index("start", intervals)
     return Statement(
-        f"select {at} as place, sum(import_kwh) as import_kwh, sum(export_kwh) as export_kwh,"
+        f"select {at} as row_index, sum(import_kwh) as import_kwh, sum(export_kwh) as export_kwh,"
         " count(*) as register_intervals, count(distinct start) as present_intervals,"
         ' count(distinct meter) as meters_reporting from (select r."timestamp" as start, s.g,'
         f" s.meter, r.import_kwh, r.export_kwh{of_registers(groups)}) as r group by 1",

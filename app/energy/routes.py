@@ -11,14 +11,11 @@ from fastapi import APIRouter, Depends, Query
 from fastapi.routing import APIRoute
 from starlette.responses import Response
 
-from app.energy import cursors, deps
-from app.energy.answer import Answer
-from app.energy.balance import BalanceReport
-from app.energy.completeness import BY, CompletenessReport
-from app.energy.deps import Asked, AskedDep
-from app.energy.energy import EnergyReport
+from app.energy import context as contexts
+from app.energy import cursors
+from app.energy.context import ContextDep, RequestContext
+from app.energy.formats import MEDIA_TYPES, NEGOTIATED
 from app.energy.intervals import Granularity, Intervals, split
-from app.energy.latest import LatestReport
 from app.energy.models import Balance, Completeness, Energy, Latest, Peak, Profile
 from app.energy.parameters import (
     MOST_ROWS,
@@ -33,8 +30,13 @@ from app.energy.parameters import (
     Window,
     unique,
 )
-from app.energy.peak import PeakReport
-from app.energy.profile import ProfileReport
+from app.energy.reports.balance import BalanceReport
+from app.energy.reports.completeness import BY, CompletenessReport
+from app.energy.reports.energy import EnergyReport
+from app.energy.reports.latest import LatestReport
+from app.energy.reports.peak import PeakReport
+from app.energy.reports.profile import ProfileReport
+from app.energy.response import ReportResponse
 
 MOMENT = {"type": "string", "format": "date-time"}
 HEADERS = {
@@ -46,14 +48,15 @@ HEADERS = {
 }
 RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {
-        "description": "JSON, or CSV or NDJSON of the rows alone (`format`, `Accept`).",
+        "description": "JSON, or rows alone: CSV, NDJSON, Parquet, Arrow (`format`, `Accept`).",
         "headers": {
             name: {"description": said, "schema": schema}
             for name, (said, schema) in HEADERS.items()
         },
         "content": {
-            "text/csv": {"schema": {"type": "string"}},
-            "application/x-ndjson": {"schema": {"type": "string"}},
+            media: {"schema": {"type": "string"}}
+            for name, media in MEDIA_TYPES.items()
+            if name in NEGOTIATED and name != "json"
         },
     },
     304: {"description": "Nothing changed since the answer whose ETag is in If-None-Match."},
@@ -62,20 +65,21 @@ reads = APIRouter(tags=["energy"], responses=RESPONSES)
 
 
 @reads.get("/energy", summary="Energy per group and interval", response_model=Energy)
-async def energy(asked: AskedDep, query: Annotated[EnergyQuery, Query()]) -> Response:
+async def energy(context: ContextDep, query: Annotated[EnergyQuery, Query()]) -> Response:
     """Sum the half-hours of the caller's circuits, in kWh; import and export stay separate."""
-    scope, parts = asked.scope(query), _intervals(asked, query, query.granularity)
-    question = asked.question("energy", query, parts.first, parts.last, query.granularity)
+    scope, parts = context.scope(query), _intervals(context, query, query.granularity)
+    request = context.report_request("energy", query, parts.first, parts.last, query.granularity)
+    request.format.check_pages({"limit": query.limit, "cursor": query.cursor})
     after = None
     if query.cursor is not None:
-        after = cursors.read(query.cursor, question.fingerprint, asked.services.keys)
-    limit = query.limit or (MOST_ROWS if question.format.name == "json" else None)
+        after = cursors.read(query.cursor, request.fingerprint, context.services.keys)
+    limit = query.limit or (MOST_ROWS if request.format.name == "json" else None)
     by = unique(query.group_by)
-    return Answer(question, EnergyReport(query, scope, by, parts, after, limit))
+    return ReportResponse(request, EnergyReport(query, scope, by, parts, after, limit))
 
 
 @reads.get("/balance", summary="Generation, consumption and the grid", response_model=Balance)
-async def balance(asked: AskedDep, query: Annotated[BalanceQuery, Query()]) -> Response:
+async def balance(context: ContextDep, query: Annotated[BalanceQuery, Query()]) -> Response:
     """Compare generation with consumption: energy used locally, and energy from and to the grid.
 
     In each half-hour, `generation` is the sum of what a group's circuits export, `consumption` the
@@ -85,76 +89,80 @@ async def balance(asked: AskedDep, query: Annotated[BalanceQuery, Query()]) -> R
     `self_sufficiency_ratio = self_consumption / consumption`; a ratio is null where its divisor is
     zero. Each group is balanced by itself: each ESCO by default, each site with `group_by=site`.
     """
-    scope, parts = asked.scope(query), _intervals(asked, query, query.granularity)
-    question = asked.question("balance", query, parts.first, parts.last, query.granularity)
-    return Answer(question, BalanceReport(query, scope, unique(query.group_by), parts))
+    scope, parts = context.scope(query), _intervals(context, query, query.granularity)
+    request = context.report_request("balance", query, parts.first, parts.last, query.granularity)
+    return ReportResponse(request, BalanceReport(query, scope, unique(query.group_by), parts))
 
 
 @reads.get("/profile", summary="The average day", response_model=Profile)
-async def profile(asked: AskedDep, query: Annotated[ProfileQuery, Query()]) -> Response:
+async def profile(context: ContextDep, query: Annotated[ProfileQuery, Query()]) -> Response:
     """Return mean and quantiles of a group's kWh for each half-hour of the local day.
 
     Half-hours without a reading are left out of the mean. When the clocks go back, both of the
     repeated half-hours count, so `expected_intervals` is one more there.
     """
-    scope, parts = asked.scope(query), _half_hours(asked, query, "the average day")
-    question = asked.question("profile", query, parts.first, parts.last)
-    return Answer(question, ProfileReport(query, scope, unique(query.group_by), parts))
+    scope, parts = context.scope(query), _half_hours(context, query, "the average day")
+    request = context.report_request("profile", query, parts.first, parts.last)
+    return ReportResponse(request, ProfileReport(query, scope, unique(query.group_by), parts))
 
 
 @reads.get("/peak", summary="The highest half-hours", response_model=Peak)
-async def peak(asked: AskedDep, query: Annotated[PeakQuery, Query()]) -> Response:
+async def peak(context: ContextDep, query: Annotated[PeakQuery, Query()]) -> Response:
     """Rank a group's half-hours by mean power in kW (twice their kWh); the earlier wins a tie.
 
     Half-hours with no energy in the direction are left out.
     """
-    scope, parts = asked.scope(query), _half_hours(asked, query, "the highest half-hours")
-    question = asked.question("peak", query, parts.first, parts.last, query.direction)
-    return Answer(question, PeakReport(query, scope, unique(query.group_by), parts))
+    scope, parts = context.scope(query), _half_hours(context, query, "the highest half-hours")
+    request = context.report_request("peak", query, parts.first, parts.last, query.direction)
+    return ReportResponse(request, PeakReport(query, scope, unique(query.group_by), parts))
 
 
 @reads.get("/completeness", summary="Missing half-hours per register", response_model=Completeness)
-async def completeness(asked: AskedDep, query: Annotated[ScanQuery, Query()]) -> Response:
+async def completeness(context: ContextDep, query: Annotated[ScanQuery, Query()]) -> Response:
     """List the gaps in the half-hours of each register while it is mapped to a circuit.
 
     The future has no gaps: a period that ends in the future is examined up to now.
     """
-    scope, parts = asked.scope(query), _half_hours(asked, query, "completeness").past()
-    question = asked.question("completeness", query, parts.first, parts.last)
-    return Answer(question, CompletenessReport(query, scope, BY, parts))
+    scope, parts = context.scope(query), _half_hours(context, query, "completeness").past()
+    request = context.report_request("completeness", query, parts.first, parts.last)
+    return ReportResponse(request, CompletenessReport(query, scope, BY, parts))
 
 
 @reads.get("/latest", summary="Last reading and balance of each meter", response_model=Latest)
-async def latest(asked: AskedDep, query: Annotated[LatestQuery, Query()]) -> Response:
+async def latest(context: ContextDep, query: Annotated[LatestQuery, Query()]) -> Response:
     """Return each meter's newest half-hour, its counters, and its prepayment balance in pounds."""
-    scope, zone = asked.scope(query), query.zone()
-    question = asked.question("latest", query, None, None)
-    return Answer(question, LatestReport(zone, scope))
+    scope, zone = context.scope(query), query.zone()
+    request = context.report_request("latest", query, None, None)
+    return ReportResponse(request, LatestReport(zone, scope))
 
 
-def _intervals(asked: Asked, query: Window, granularity: Granularity) -> Intervals:
-    return _split(asked, query, granularity, WIDEST[granularity], granularity)
+def _intervals(context: RequestContext, query: Window, granularity: Granularity) -> Intervals:
+    return _split(context, query, granularity, WIDEST[granularity], granularity)
 
 
-def _half_hours(asked: Asked, query: Window, what: str) -> Intervals:
-    return _split(asked, query, "PT30M", WIDEST_SCAN, what)
+def _half_hours(context: RequestContext, query: Window, what: str) -> Intervals:
+    return _split(context, query, "PT30M", WIDEST_SCAN, what)
 
 
 def _split(
-    asked: Asked, query: Window, granularity: Granularity, widest: tuple[int, int], what: str
+    context: RequestContext,
+    query: Window,
+    granularity: Granularity,
+    widest: tuple[int, int],
+    what: str,
 ) -> Intervals:
     """Cut the period into intervals; Unprocessable if it is too long."""
-    query.check(*widest, what, narrow=asked.scope(query).narrow)
+    query.check(*widest, what, narrow=context.scope(query).narrow)
     return split(granularity, query.zone(), query.period_from, query.period_to)
 
 
 PATHS: dict[str, Callable[..., Awaitable[None]] | None] = {
     "/v1": None,
-    "/v1/circuits/{id}": deps.of_circuit,
-    "/v1/meters/{serial}": deps.of_meter,
-    "/v1/properties/{id}": deps.of_property,
-    "/v1/sites/{code_or_id}": deps.of_site,
-    "/v1/escos/{code}": deps.of_esco,
+    "/v1/circuits/{id}": contexts.of_circuit,
+    "/v1/meters/{serial}": contexts.of_meter,
+    "/v1/properties/{id}": contexts.of_property,
+    "/v1/sites/{code_or_id}": contexts.of_site,
+    "/v1/escos/{code}": contexts.of_esco,
 }
 
 # HEAD answers like GET without the body (RFC 9110 §9.3.2), so it is not documented twice.

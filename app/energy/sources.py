@@ -30,7 +30,7 @@ MONTHS = Source("api.circuit_interval_monthly", "month", UTC_ZONE, "1 month")
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class SourceRange:
     """Whole units of a source, from `first` up to `last` (exclusive)."""
 
     source: Source
@@ -38,7 +38,7 @@ class Piece:
     last: Instant
 
 
-def choose(granularity: Granularity, zone: ZoneInfo, intervals: Intervals) -> list[Piece]:
+def choose(granularity: Granularity, zone: ZoneInfo, intervals: Intervals) -> list[SourceRange]:
     """Cover the period with the coarsest stored units that fit into its intervals.
 
     Stored days serve any zone whose days begin, in this period, when London's (or UTC's) do. Other
@@ -64,17 +64,17 @@ def _bounds(granularity: Granularity, zone: ZoneInfo, intervals: Intervals) -> l
 
 def _cover(
     levels: list[tuple[Source, list[Instant]]], first: Instant, last: Instant
-) -> list[Piece]:
+) -> list[SourceRange]:
     if first >= last:
         return []
     if not levels:
-        return [Piece(HALF_HOURS, first, last)]
+        return [SourceRange(HALF_HOURS, first, last)]
     (source, bounds), *finer = levels
     whole = [bound for bound in bounds if first <= bound <= last]
     if len(whole) < 2:
         return _cover(finer, first, last)
     return [
         *_cover(finer, first, whole[0]),
-        Piece(source, whole[0], whole[-1]),
+        SourceRange(source, whole[0], whole[-1]),
         *_cover(finer, whole[-1], last),
     ]

@@ -21,7 +21,8 @@ SMALLEST_BYTES = 1024
 # In this order where a client likes several as much.
 CODINGS = ("zstd", "br", "gzip")
 COMPRESSIBLE = re.compile(
-    rb"text/|application/(.*\+)?json|application/(x-ndjson|xml|javascript|openmetrics-text)|image/svg"
+    rb"text/|application/(.*\+)?json|image/svg|"
+    rb"application/(x-ndjson|xml|javascript|openmetrics-text|vnd\.apache\.arrow)"
 )
 # Responses with secrets: their size would tell of what they repeat from the request.
 UNCOMPRESSED_PREFIXES = ("/auth/", "/admin/")

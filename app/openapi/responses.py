@@ -20,6 +20,7 @@ from app.errors import (
     Unauthorized,
     Unavailable,
     Unprocessable,
+    UnsatisfiableRange,
     UnsupportedMediaType,
     UpstreamTimeout,
     UrlTooLong,
@@ -132,7 +133,7 @@ WITH_BODY: Problems = (TooSlow, TooLarge, UnsupportedMediaType)
 WITH_TOKEN: Problems = (BadRequest, Unauthorized, Forbidden, Unavailable)
 # Further errors, by the path of the gateway's own routes.
 BY_PATH: dict[str, Problems] = {
-    "/v1/": (NotFound, NotAcceptable, Unprocessable, TooManyRequests, Timeout),
+    "/v1/": (NotFound, NotAcceptable, UnsatisfiableRange, Unprocessable, TooManyRequests, Timeout),
     "/admin/": (NotFound, Conflict, Unprocessable, TooManyRequests),
     "/auth/": (Unavailable,),
 }

@@ -13,23 +13,22 @@ from psycopg import AsyncClientCursor, AsyncConnection, AsyncCursor
 from psycopg.rows import dict_row, tuple_row
 
 from app.db.session import Connection
-from app.energy.answer import Question, Report, State
-from app.energy.balance import BalanceReport
-from app.energy.completeness import BY, CompletenessReport
-from app.energy.energy import EnergyReport
 from app.energy.formats import Format
 from app.energy.intervals import split
-from app.energy.latest import LatestReport
 from app.energy.parameters import BalanceQuery, EnergyQuery, LatestQuery, PeakQuery, ProfileQuery
 from app.energy.parameters import ScanQuery as CompletenessQuery
-from app.energy.peak import PeakReport
-from app.energy.profile import ProfileReport
+from app.energy.reports.balance import BalanceReport
+from app.energy.reports.completeness import BY, CompletenessReport
+from app.energy.reports.energy import EnergyReport
+from app.energy.reports.latest import LatestReport
+from app.energy.reports.peak import PeakReport
+from app.energy.reports.profile import ProfileReport
+from app.energy.response import DataVersion, Report, ReportRequest
 from app.energy.scope import Selection
 from tests.conftest import Stack
 from tests.sql.test_crowd import OWNERS, crowd_statements, foreign_scans
 
 LONDON = ZoneInfo("Europe/London")
-DECLARED = "declare rows no scroll cursor for "
 Recorded = list[tuple[str, Any]]
 
 
@@ -69,25 +68,25 @@ def reports(stack: Stack, path: dict[str, list[str]]) -> dict[str, Report]:
 
 
 async def recorded(connection: Connection, report: Report) -> Recorded:
-    """Write a report and return the statements that it sent, with their parameters."""
+    """Render a report and return the statements that it sent, with their parameters."""
     sent: Recorded = []
     execute = AsyncCursor.execute
 
     async def record(self: Any, query: Any, params: Any = None, **more: Any) -> Any:
         text = query.decode() if isinstance(query, bytes) else str(query)
-        if DECLARED in text:
-            text = text.split(DECLARED)[1].rsplit("; fetch", 1)[0]
         if text.lstrip().startswith(("select", "with")):
             sent.append((text, params))
         return await execute(self, query, params, **more)
 
-    question = cast(Question, SimpleNamespace(format=Format("json"), fingerprint="f"))
+    request = cast(ReportRequest, SimpleNamespace(format=Format("json"), fingerprint="f"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(AsyncCursor, "execute", record)
-        state = State("1", datetime.now(UTC), False)
-        written = await report.write(question, connection, state)
-        pieces = [piece async for piece in written.body]
-    assert '"rows":[{' in "".join(pieces)
+        version = DataVersion("1", datetime.now(UTC), False)
+        rendered = await report.render(request, connection, version)
+        frames = [frame async for frame in rendered.frames]
+        if rendered.last_members is not None:
+            await rendered.last_members()
+    assert sum(frame.height for frame in frames)
     return sent
 
 

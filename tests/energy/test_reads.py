@@ -9,6 +9,7 @@ from decimal import Decimal
 from typing import Any
 
 import httpx
+import polars as pl
 import psycopg
 import pytest
 
@@ -18,6 +19,23 @@ from tests.energy.conftest import OwnHome
 Admin = psycopg.Connection[Any]
 WINDOWED = ["energy", "balance", "profile", "peak", "completeness"]
 READS = [*WINDOWED, "latest"]
+
+
+MEDIA = {"arrow": "arrow.stream", "parquet": "parquet"}
+
+
+def iso(value: Any) -> Any:
+    """Return a time as a text in UTC, also in lists and objects; other values as they are."""
+    match value:
+        case datetime():
+            return value.astimezone(UTC).isoformat()
+        case list():
+            return [iso(each) for each in value]
+        case dict():
+            return {name: iso(each) for name, each in value.items()}
+        case str() if value[10:11] == "T":
+            return iso(datetime.fromisoformat(value))
+    return value
 
 
 def get(stack: Stack, read: str, esco: str = "wlce", **params: Any) -> httpx.Response:
@@ -59,6 +77,79 @@ def test_every_form_has_the_same_rows(stack: Stack, read: str) -> None:
                 assert one[name] == written
             else:
                 assert json.loads(one[name]) == value
+    for form, parse in (("arrow", pl.read_ipc_stream), ("parquet", pl.read_parquet)):
+        typed = get(stack, read, format=form)
+        assert typed.headers["content-type"] == f"application/vnd.apache.{MEDIA[form]}"
+        assert f'.{form}"' in typed.headers["content-disposition"]
+        assert json.loads(json.dumps(parse(io.BytesIO(typed.content)).to_dicts(), default=iso)) == [
+            {name: iso(value) for name, value in row.items()} for row in rows
+        ]
+    columns = get(stack, read, format="columns").json()
+    if "columns" in columns:
+        named = columns["columns"]
+        assert [
+            dict(zip(named, row, strict=True)) for row in zip(*named.values(), strict=True)
+        ] == (rows)
+    else:
+        times = columns["intervals"]
+        assert [
+            {name: times[name][n] if name in times else group[name] if isinstance(group[name], str)
+             else group[name][n] for name in rows[0]}
+            for n in range(len(times["interval_start"])) for group in columns["groups"]
+        ] == rows  # fmt: skip
+
+
+@pytest.mark.parametrize("accepted", ["identity", "gzip, br, zstd"])
+def test_a_parquet_file_is_read_in_parts(stack: Stack, accepted: str) -> None:
+    """Read as DuckDB does: the size by HEAD, then the end of the file, then some of its columns."""
+    coding = {"Accept-Encoding": accepted}
+    with stack.client("wlce") as client:
+        asked: dict[str, Any] = {
+            "url": "/v1/energy",
+            "params": period(stack, "energy") | {"format": "parquet"},
+        }
+        head = client.head(**asked, headers=coding)
+        size, tag = int(head.headers["content-length"]), head.headers["etag"]
+        assert head.headers["accept-ranges"] == "bytes"
+        assert head.content == b""
+        whole = client.get(**asked, headers=coding)
+        assert whole.status_code == 200
+        assert len(whole.content) == size
+        for span, part in (
+            ("0-3", slice(0, 4)), (f"{size - 8}-{size - 1}", slice(size - 8, size)),
+            ("-8", slice(size - 8, size)), ("4-", slice(4, size)), ("4-999999999", slice(4, size)),
+            ("-999999999", slice(0, size)),
+        ):  # fmt: skip
+            answer = client.get(**asked, headers=coding | {"Range": f"bytes={span}"})
+            assert (answer.status_code, answer.content) == (206, whole.content[part])
+            assert answer.headers["content-range"] == f"bytes {part.start}-{part.stop - 1}/{size}"
+            assert answer.headers["etag"] == tag
+        for span in (f"{size}-", f"{size}-{size + 3}", "-0"):
+            answer = client.get(**asked, headers=coding | {"Range": f"bytes={span}"})
+            assert (answer.status_code, answer.json()["code"]) == (416, "range_not_satisfiable")
+            assert answer.headers["content-range"] == f"bytes */{size}"
+        for others in (
+            {"Range": "bytes=0-1,4-5"}, {"Range": "rows=0-1"}, {"Range": "bytes=5-4"},
+            {"Range": "bytes=-"}, {"Range": "bytes=0-1", "If-Range": '"another"'},
+        ):  # fmt: skip
+            answer = client.get(**asked, headers=coding | others)
+            assert (answer.status_code, answer.content) == (200, whole.content)
+        same = coding | {"Range": "bytes=0-1", "If-Range": tag}
+        assert client.get(**asked, headers=same).status_code == 206
+    with stack.client("hmce") as client:
+        other = client.get(**asked, headers=coding | {"Range": "bytes=0-3"})
+        assert other.headers["content-range"] != f"bytes 0-3/{size}"
+
+
+@pytest.mark.parametrize("form", ["columns", "parquet"])
+@pytest.mark.parametrize("name", ["limit", "cursor"])
+def test_a_format_without_pages_refuses_them(stack: Stack, form: str, name: str) -> None:
+    cursor = get(stack, "energy", limit=3).json()["next"]
+    answer = get(stack, "energy", format=form, **{name: {"limit": 3, "cursor": cursor}[name]})
+    assert answer.status_code == 422
+    (error,) = answer.json()["errors"]
+    assert error["parameter"] == name
+    assert "no pages" in error["message"]
 
 
 @pytest.mark.parametrize("read", READS)
@@ -87,7 +178,7 @@ def test_nothing_of_another_esco_is_shown(stack: Stack, admin: Admin, read: str)
     ("change", "allowed"),
     [
         ({"timezone": "Mars/Olympus"}, "IANA"),
-        ({"format": "xml"}, "'json', 'csv' or 'ndjson'"),
+        ({"format": "xml"}, "'json', 'columns', 'csv', 'ndjson', 'parquet' or 'arrow'"),
         ({"circuit": "C1"}, "UUID"),
         ({"circuit_type": "gas"}, "'power', 'heat' or 'solar'"),
         ({"colour": "red"}, "not permitted"),
@@ -117,6 +208,8 @@ def test_a_refused_parameter_is_named(
         ("application/x-ndjson, */*;q=0.1", "application/x-ndjson"),
         ("application/json;q=0, */*;q=0.5", "text/csv"), (",", "application/json"),
         ("text/html,application/xml;q=0.9,*/*;q=0.8", "application/json"),
+        ("application/vnd.apache.parquet", "application/vnd.apache.parquet"),
+        ("application/vnd.apache.arrow.stream, */*;q=0.5", "application/vnd.apache.arrow.stream"),
         ("text/csv;q=nonsense, */*;q=0.1", "application/json"), ("text/csv;q=2", "text/csv"),
         ("image/png", None), ("application/xml", None), ("text/csv;q=0", None), ("*/*;q=0", None),
     ],
@@ -272,7 +365,7 @@ def test_pages_together_are_the_whole(stack: Stack, form: str) -> None:
 
 
 @pytest.mark.parametrize("read", READS)
-@pytest.mark.parametrize("form", ["json", "csv", "ndjson"])
+@pytest.mark.parametrize("form", ["json", "csv", "ndjson", "parquet", "arrow", "columns"])
 def test_headers_carry_the_metadata_that_lines_cannot(stack: Stack, read: str, form: str) -> None:
     answer = get(stack, read, format=form)
     said = get(stack, read).json()

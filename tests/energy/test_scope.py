@@ -110,15 +110,15 @@ def test_groups_are_the_same(stack: Stack, by: list[Dimension], twice: bool) -> 
             Intervals([start, start + 3 * 86400 + HALF_HOUR, end], start, end),
         ):
             for ours, theirs in zip(
-                together.eras(intervals), gathered.eras(intervals), strict=True
+                together.runs(intervals), gathered.runs(intervals), strict=True
             ):
-                # Eras may be cut more finely, but expect the same of each interval.
+                # Runs may be cut more finely, but expect the same of each interval.
                 assert [
-                    (era.meters, era.needed(intervals.expected(index)))
-                    for era in ours for index in range(era.first, era.last)
+                    (run.meters, run.needed(intervals.expected(index)))
+                    for run in ours for index in range(run.start, run.stop)
                 ] == [
-                    (era.meters, era.needed(intervals.expected(index)))
-                    for era in theirs for index in range(era.first, era.last)
+                    (run.meters, run.needed(intervals.expected(index)))
+                    for run in theirs for index in range(run.start, run.stop)
                 ]  # fmt: skip
         if together.circuits is not None and gathered.circuits is not None:
             named = {(c, g) for cs, g in together.circuits for c in cs.split(",")}

@@ -10,10 +10,10 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from app.energy import latest
 from app.energy.groups import Groups
 from app.energy.intervals import Granularity, Intervals, calendar
 from app.energy.query import Page, energy
+from app.energy.reports import latest
 from app.energy.sources import choose
 from tests.conftest import Stack
 from tests.sql.series import AGGREGATES

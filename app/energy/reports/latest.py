@@ -1,16 +1,19 @@
 """The last reading of each meter, with its counters and its prepayment balance."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
+import polars as pl
+
 from app.db.session import Connection
-from app.energy.answer import Question, Report, State, Written
+from app.energy.formats import Format
+from app.energy.frames import Clock
 from app.energy.intervals import HALF_HOUR
 from app.energy.query import Statement
-from app.energy.rows import reading, table
+from app.energy.reading import Schema, read_frame
+from app.energy.response import DataVersion, RenderedReport, Report, ReportRequest
 from app.energy.scope import Selection, resolve
 
 # Column → its SQL, over a meter, its ESCO, its shadow and its newest half-hour.
@@ -38,7 +41,12 @@ NUMBERS = {
     "export_a_kwh": "shadow.export_a",
     "export_b_kwh": "shadow.export_b",
 }
-COLUMNS = (*TEXTS, *TIMES, *NUMBERS)
+SCHEMA: Schema = (
+    dict.fromkeys(TEXTS, pl.String)
+    | dict.fromkeys(TIMES, pl.Int64)
+    | dict.fromkeys(NUMBERS, pl.Float64)
+    | {"registers_reporting": pl.Int32}
+)
 
 # The conditions of the filters: on the meter itself, on its service heads, or on the circuits that
 # its registers are mapped to now.
@@ -85,7 +93,6 @@ METERS = """
     left join api.escos as esco on meter.esco = esco.id
     left join api.meter_shadows as shadow on meter.id = shadow.id
     left join newest on meter.id = newest.meter_id
-    order by meter.serial
 """
 # Balances and counters change without a new half-hour, and mappings begin and end with time.
 METER_VERSION = """
@@ -103,41 +110,45 @@ class LatestReport(Report):
     zone: ZoneInfo
     scope: Selection
 
-    async def write(self, question: Question, connection: Connection, state: State) -> Written:
-        """Look up the filters and return the body."""
+    async def render(
+        self, request: ReportRequest, connection: Connection, version: DataVersion
+    ) -> RenderedReport:
+        """Look up the filters and return the rows."""
         await self.scope.plan(connection)
         found: list[tuple[str, list[Any]]] = list(await resolve(connection, self.scope))
         if self.scope.query.circuit_type:
             found.append(("circuit_type", list(self.scope.query.circuit_type)))
-        version = await _version(connection, found)
-        as_of = state.as_of.isoformat() if state.as_of else None
+        state = await _version(connection, found)
+        as_of = version.as_of.isoformat() if version.as_of else None
         members = {"timezone": self.zone.key, "data_as_of": as_of}
-        rows = self._rows(question, connection, statement(found))
-        return Written(table(question.format, members, COLUMNS, rows), version=version)
+        frames = self._frames(request.format, connection, statement(found))
+        return RenderedReport(frames, members, version=state)
 
-    async def _rows(
-        self, question: Question, connection: Connection, asked: Statement
-    ) -> AsyncIterator[list[tuple[str, ...]]]:
-        form, zone = question.format, self.zone
-
-        def row(found: tuple[Any, ...]) -> tuple[str, ...]:
-            texts = found[: len(TEXTS)]
-            times: tuple[datetime | None, ...] = found[len(TEXTS) : -len(NUMBERS)]
-            return (
-                *map(form.text, texts),
-                *(form.text(time.astimezone(zone).isoformat() if time else None) for time in times),
-                *map(form.number, found[-len(NUMBERS) :]),
-            )
-
-        async with reading(connection, asked) as batches:
-            async for found in batches:
-                yield [row(values) for values in found]
+    async def _frames(
+        self, form: Format, connection: Connection, asked: Statement
+    ) -> AsyncGenerator[pl.DataFrame, None]:
+        found = (await read_frame(connection, asked, SCHEMA)).sort("meter")
+        clock = Clock(self.zone, form)
+        texts = [pl.Series(name, map(form.text, found[name]), dtype=pl.String) for name in TEXTS]
+        times = [clock.times(found[name]) for name in TIMES]
+        yield pl.DataFrame([*texts, *times, *(found[name] for name in NUMBERS)])
 
 
 def statement(filters: list[tuple[str, list[Any]]]) -> Statement:
-    """Build the SQL for filters given as (name, ids); its columns are the `COLUMNS`."""
+    """Build the SQL for filters given as (name, ids); its columns are those of `SCHEMA`.
+
+    Times are microseconds since 1970.
+    """
     conditions = _conditions(filters)
-    columns = ", ".join([*TEXTS.values(), *TIMES.values(), *NUMBERS.values()])
+    columns = ", ".join(
+        [
+            *(f"{sql} as {name}" for name, sql in (TEXTS | NUMBERS).items()),
+            *(
+                f"(extract(epoch from {sql}) * 1000000)::bigint as {name}"
+                for name, sql in TIMES.items()
+            ),
+        ]
+    )
     return Statement(
         METERS.format(columns=columns, conditions=conditions.sql), conditions.parameters
     )

@@ -1,15 +1,18 @@
 """The average day of each group: mean and quantiles of each half-hour of the local day."""
 
-from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
+
+import polars as pl
 
 from app.db.session import Connection
 from app.energy.formats import Format
-from app.energy.grouped import GroupedTable
+from app.energy.frames import key_columns
 from app.energy.groups import Groups
 from app.energy.intervals import DAY, moment, offsets
 from app.energy.parameters import DayClass, ProfileQuery, unique
 from app.energy.query import Statement, array, half_hours
+from app.energy.reading import Schema
+from app.energy.reports.grouped import GroupedTable
 
 DIRECTIONS = ("import", "export")
 STATISTICS = ("mean", "p10", "p50", "p90")
@@ -34,11 +37,12 @@ class ProfileReport(GroupedTable):
 
     query: ProfileQuery
 
-    COLUMNS = (
-        "days", "time", *(f"{name}_{way}_kwh" for way in DIRECTIONS for name in STATISTICS),
-        "expected_intervals", "present_intervals", "complete_intervals", "meters_expected",
-        "meters_reporting",
-    )  # fmt: skip
+    SCHEMA: ClassVar[Schema] = {
+        "g": pl.Int32, "days": pl.String, "time": pl.String,
+        **{f"{name}_{way}_kwh": pl.Float64 for way in DIRECTIONS for name in STATISTICS},
+        "expected_intervals": pl.Int32, "present_intervals": pl.Int32,
+        "complete_intervals": pl.Int32,
+    }  # fmt: skip
 
     def rows_of_group(self) -> int:
         """Return 48 rows for each class of days, and for each month if months are asked for."""
@@ -46,21 +50,26 @@ class ProfileReport(GroupedTable):
         classes = set(self.query.days)
         return 48 * (len(classes - {"month"}) + months * ("month" in classes))
 
-    async def writer(
-        self, form: Format, connection: Connection, groups: Groups
-    ) -> Callable[[tuple[Any, ...]], tuple[str, ...]]:
-        """Return the writer of (group, days, time, values of the other columns but for meters)."""
-        covered = await self.coverage(connection, groups)
-        meters = {
-            group: (str(its.meters_expected), str(its.meters_reporting))
-            for group, its in covered.items()
-        }
-        return lambda row: (
-            form.text(row[1]),
-            form.text(row[2]),
-            *map(form.number, row[3:]),
-            *meters[row[0]],
-        )
+    async def columns(
+        self, form: Format, connection: Connection, groups: Groups, found: pl.DataFrame
+    ) -> list[pl.Series]:
+        """Return the columns of the rows that the statement returned."""
+        found = found.sort("g", "days", "time")
+        covered = await self.coverage(connection, groups) if groups else {}
+        group = found["g"]
+        meters = [
+            pl.Series(
+                name,
+                [getattr(covered[number], name) for number in range(len(groups))],
+                dtype=pl.Int32,
+            )[group]
+            for name in ("meters_expected", "meters_reporting")
+        ]
+        return [
+            *(key[group] for key in key_columns(list(groups.keys), list(self.by), form)),
+            *(found[name] for name in found.columns if name != "g"),
+            *meters,
+        ]
 
     def statement(self, groups: Groups) -> Statement:
         """Return the SQL that groups half-hours by group, class of days and time of day."""
@@ -74,7 +83,11 @@ class ProfileReport(GroupedTable):
             for way in DIRECTIONS
         )
         values = ", ".join(
-            f"mean_{way}, " + ", ".join(f"round(p_{way}[{n}]::numeric, 6)" for n in (1, 2, 3))
+            f"mean_{way} as mean_{way}_kwh, "
+            + ", ".join(
+                f"round(p_{way}[{n}]::numeric, 6) as {name}_{way}_kwh"
+                for n, name in enumerate(STATISTICS[1:], start=1)
+            )
             for way in DIRECTIONS
         )
         return Statement(
@@ -86,32 +99,33 @@ class ProfileReport(GroupedTable):
             f"select g, days, to_char(local, 'HH24:MI') as time, {statistics},"
             " count(*) as present, count(*) filter (where complete) as complete from ("
             f"select hh.g, {LOCAL} as local, hh.import_kwh, hh.export_kwh,"
-            " hh.register_intervals >= era.needed and era.needed > 0 as complete"
-            f" from ({hours.sql}) as hh inner join unnest(%(era_groups)s::integer[],"
-            " %(era_firsts)s::bigint[], %(era_lasts)s::bigint[],"
-            " %(era_registers)s::integer[]) as era (g, first, last, needed)"
-            " on hh.g = era.g and hh.start >= to_timestamp(era.first)"
-            " and hh.start < to_timestamp(era.last)"
+            " hh.register_intervals >= run.needed and run.needed > 0 as complete"
+            f" from ({hours.sql}) as hh inner join unnest(%(run_groups)s::integer[],"
+            " %(run_starts)s::bigint[], %(run_stops)s::bigint[],"
+            " %(run_registers)s::integer[]) as run (g, begins, ends, needed)"
+            " on hh.g = run.g and hh.start >= to_timestamp(run.begins)"
+            " and hh.start < to_timestamp(run.ends)"
             f") as half_hours {by_day} group by 1, 2, 3)"
-            f" select g, days, time, {values}, expected, coalesce(present, 0),"
-            " coalesce(complete, 0) from calendar"
+            f" select g, days, time, {values}, expected as expected_intervals,"
+            " coalesce(present, 0) as present_intervals,"
+            " coalesce(complete, 0) as complete_intervals from calendar"
             " cross join generate_series(0, %(group_count)s - 1) as g"
-            " left join statistics using (g, days, time) order by g, days, time",
+            " left join statistics using (g, days, time)",
             parameters,
         )
 
     def _parameters(self, groups: Groups) -> dict[str, Any]:
         whole, bounds = self.intervals, self.intervals.bounds
         clock = offsets(self.query.zone(), whole.first, whole.last)
-        eras = [(group, era) for group, its in enumerate(groups.eras(whole)) for era in its]
+        runs = [(group, run) for group, its in enumerate(groups.runs(whole)) for run in its]
         return {
             "first": moment(whole.first),
             "last": moment(whole.last),
             "changes": [moment(instant) for instant, _ in clock],
             "offsets": [seconds for _, seconds in clock],
-            "era_groups": array(group for group, _ in eras),
-            "era_firsts": array(bounds[era.first] for _, era in eras),
-            "era_lasts": array(bounds[era.last] for _, era in eras),
-            "era_registers": array(era.registers + era.more for _, era in eras),
+            "run_groups": array(group for group, _ in runs),
+            "run_starts": array(bounds[run.start] for _, run in runs),
+            "run_stops": array(bounds[run.stop] for _, run in runs),
+            "run_registers": array(run.registers + run.more for _, run in runs),
             "group_count": len(groups),
         }

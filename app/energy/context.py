@@ -1,4 +1,4 @@
-"""Dependencies of the energy routes: the caller, and the filter that the path implies."""
+"""The context of a request: its caller, and the filter that its path implies."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -9,10 +9,11 @@ from fastapi import Depends, Path, Request
 from app.app_state import Services, ServicesDep
 from app.auth.deps import Caller
 from app.db.principal import Principal
-from app.energy.answer import Question, fingerprint
+from app.energy.files import file_cache
 from app.energy.formats import file_name, negotiate
 from app.energy.intervals import Instant
 from app.energy.parameters import Filters, Name, Window, Zoned, refuse
+from app.energy.response import ReportRequest, fingerprint
 from app.energy.scope import Selection
 from app.request_state import request_state
 
@@ -57,7 +58,7 @@ SEVERAL = {*Filters.model_fields, "property", "group_by", "days"}
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class RequestContext:
     """A request with its caller and the filter of its path."""
 
     request: Request
@@ -69,14 +70,14 @@ class Asked:
         """Return the filters of path and query together."""
         return Selection(self.path, query, tenant=self.caller.esco is not None)
 
-    def question(
+    def report_request(
         self,
         what: str,
         query: Zoned,
         first: Instant | None,
         last: Instant | None,
         *words: str,
-    ) -> Question:
+    ) -> ReportRequest:
         """Return the request for half-hours from `first` up to `last` (exclusive; None: no bound).
 
         `what` and `words` name the downloaded file.
@@ -85,8 +86,9 @@ class Asked:
         if isinstance(query, Window):
             words = (*words, str(query.period_from.date()), str(query.period_to.date()))
         parameters = query.model_dump(exclude={"cursor", "format"})
-        return Question(
+        return ReportRequest(
             services=self.services,
+            files=file_cache(self.request),
             caller=self.caller,
             request=self.request,
             format=negotiate(self.request, query.format),
@@ -97,12 +99,12 @@ class Asked:
         )
 
 
-async def _asked(request: Request, services: ServicesDep, caller: Caller) -> Asked:
+async def _context(request: Request, services: ServicesDep, caller: Caller) -> RequestContext:
     for name in set(request.query_params) - SEVERAL:
         values = request.query_params.getlist(name)
         if len(values) > 1:
             raise refuse(name, ", ".join(values), "must be given once")
-    return Asked(request, services, caller, request_state(request.scope).path_filters)
+    return RequestContext(request, services, caller, request_state(request.scope).path_filters)
 
 
-AskedDep = Annotated[Asked, Depends(_asked)]
+ContextDep = Annotated[RequestContext, Depends(_context)]

@@ -1,0 +1,62 @@
+"""Reading columns from the database."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
+from contextlib import suppress
+
+import orjson
+import polars as pl
+import psycopg
+from psycopg import AsyncClientCursor
+
+from app.db.session import Connection
+from app.energy.query import Statement
+
+# Column of a statement → its type in the frame.
+Schema = Mapping[str, pl.DataType | type[pl.DataType]]
+Read = Callable[[], Awaitable[pl.DataFrame]]
+
+
+async def read_frame(connection: Connection, statement: Statement, schema: Schema) -> pl.DataFrame:
+    """Return a statement's columns of these names and types, in any order of rows.
+
+    PostgreSQL returns each column as one array of JSON: of 36,000 rows of six numbers that takes
+    24 ms, as rows of COPY 39, fetched one by one 51. Sums are exact, as they are of numeric type;
+    a number then is the closest double, whose shortest text is the sum's own.
+    """
+    # A client cursor inserts the parameters into the SQL itself, so each statement is planned for
+    # its own. That is safe: they are ids, times, numbers and our own words, never a caller's text.
+    cursor = AsyncClientCursor(connection)
+    arrays = ", ".join(f"json_agg({name})::text" for name in schema)
+    await cursor.execute(
+        f"select {arrays} from ({statement.sql}) as rows".encode(), statement.parameters
+    )
+    result = cursor.pgresult
+    assert result is not None  # noqa: S101  (the statement returned a row)
+    return pl.DataFrame(
+        [
+            pl.Series(name, orjson.loads(result.get_value(0, number) or b"[]"), dtype=kind)
+            for number, (name, kind) in enumerate(schema.items())
+        ]
+    )
+
+
+async def read_ahead(reads: Iterable[Read]) -> AsyncGenerator[pl.DataFrame, None]:
+    """Yield the frames of several reads; each is read while the one before is written."""
+    following: asyncio.Future[pl.DataFrame] | None = None
+    try:
+        for read in reads:
+            before, following = following, None
+            if before is not None:
+                frame = await before
+                following = asyncio.ensure_future(read())
+                yield frame
+            else:
+                following = asyncio.ensure_future(read())
+        if following is not None:
+            yield await following
+    finally:
+        if following is not None and not following.done():
+            following.cancel()
+            with suppress(asyncio.CancelledError, psycopg.Error):
+                await following

@@ -1,0 +1,1 @@
+"""The reports of `/v1`, one in each module."""

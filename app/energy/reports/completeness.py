@@ -1,0 +1,124 @@
+"""Gaps in the half-hours of each register while it is mapped to a circuit."""
+
+from collections.abc import AsyncGenerator
+
+import orjson
+import polars as pl
+
+from app.db.session import Connection
+from app.energy.formats import Format
+from app.energy.frames import Clock, at_instants, key_columns
+from app.energy.groups import Dimension, Groups
+from app.energy.intervals import HALF_HOUR, Instant
+from app.energy.query import Statement, epoch, of_registers, spans
+from app.energy.reading import Schema, read_frame
+from app.energy.reports.grouped import Grouped
+from app.energy.response import DataVersion, RenderedReport, ReportRequest, period
+
+BY: list[Dimension] = ["meter", "register"]
+SPANS: Schema = {
+    "g": pl.Int32, "start_at": pl.Int64, "half_hours": pl.Int32, "starts": pl.List(pl.Int64),
+    "ends": pl.List(pl.Int64),
+}  # fmt: skip
+Gap = tuple[Instant, Instant]
+
+
+class CompletenessReport(Grouped):
+    """A validated request for gaps; its groups are registers and its intervals half-hours."""
+
+    OF_CIRCUITS = False
+
+    async def render(
+        self, request: ReportRequest, connection: Connection, version: DataVersion
+    ) -> RenderedReport:
+        """Find the registers and return the rows."""
+        groups, available = await self.groups(connection, version)
+        self.cap(len(groups), request.format)
+        members = period(self.query, version, available)
+        frames = self._frames(request.format, connection, groups)
+        return RenderedReport(frames, members, available=available)
+
+    async def _frames(
+        self, form: Format, connection: Connection, groups: Groups
+    ) -> AsyncGenerator[pl.DataFrame, None]:
+        """Yield rows, one per register, also for spans of which the database returns nothing."""
+        found: dict[tuple[int, Instant], tuple[int, list[Gap]]] = {}
+        rows = await read_frame(connection, _statement(groups), SPANS)
+        for group, first, present, starts, ends in rows.iter_rows():
+            found[group, first] = present, list(zip(starts, ends, strict=True))
+        expected, present, gaps = [0] * len(groups), [0] * len(groups), []
+        for span in sorted(groups.spans, key=lambda span: (span.group, span.first)):
+            expected[span.group] += (span.last - span.first) // HALF_HOUR
+            nothing: tuple[int, list[Gap]] = (0, [(span.first, span.last)])
+            count, missing = found.get((span.group, span.first), nothing)
+            present[span.group] += count
+            gaps += [(span.group, *gap) for gap in missing]
+        yield pl.DataFrame(
+            [
+                *key_columns(list(groups.keys), list(self.by), form),
+                pl.Series("expected_intervals", expected, dtype=pl.Int32),
+                pl.Series("present_intervals", present, dtype=pl.Int32),
+                pl.Series(
+                    "share_present",
+                    [round(a / b, 6) for a, b in zip(present, expected, strict=True)],
+                    dtype=pl.Float64,
+                ),
+                self._gaps(form, gaps, len(groups)),
+            ]
+        )
+
+    def _gaps(
+        self, form: Format, gaps: list[tuple[int, Instant, Instant]], count: int
+    ) -> pl.Series:
+        """Return the list of gaps of each register; in CSV, as JSON."""
+        clock = Clock(self.query.zone(), form)
+        group, first, last = (
+            pl.Series([gap[number] for gap in gaps], dtype=pl.Int64) for number in range(3)
+        )
+        each = pl.DataFrame(
+            [
+                clock.times(at_instants(first)).alias("start"),
+                clock.times(at_instants(last)).alias("end"),
+                ((last - first) // HALF_HOUR).cast(pl.Int32).alias("missing_intervals"),
+            ]
+        ).to_struct("gap")
+        listed = (
+            pl.DataFrame([group.alias("group"), each.alias("gaps")])
+            .group_by("group", maintain_order=True)
+            .all()
+        )
+        every = pl.int_range(count, eager=True).alias("group").to_frame()
+        lists = every.join(listed, on="group", how="left", maintain_order="left")["gaps"]
+        lists = lists.fill_null([])
+        if form.name != "csv":
+            return lists
+        texts = [orjson.dumps(own).decode() for own in lists.to_list()]
+        return pl.Series("gaps", texts, dtype=pl.String)
+
+
+def _statement(groups: Groups) -> Statement:
+    """Build the SQL of one row per span: its group, its start, its half-hours and its gaps."""
+    gaps = ", ".join(
+        f"coalesce(array_agg({epoch(bound)} order by before) filter (where following > before), "
+        f"'{{}}') as {name}"
+        for bound, name in (("before", "starts"), ("following", "ends"))
+    )
+    firsts = [span.first for span in groups.spans]
+    lasts = [span.last for span in groups.spans]
+    half_hours = of_registers(groups)
+    # Most registers have no gap, which their number of half-hours tells.
+    return Statement(
+        "with counted as materialized (select s.g, s.first, s.last, count(*) as half_hours,"
+        " count(*) * interval '30 minutes' < s.last - s.first as gaps"
+        f"{half_hours} group by 1, 2, 3),"
+        ' present as (select s.g, s.first, s.last, r."timestamp"'
+        f"{half_hours} and (s.g, s.first) in (select g, first from counted where gaps)),"
+        " around as (select g, first, \"timestamp\" + interval '30 minutes' as before,"
+        ' lead("timestamp", 1, last) over (partition by g, first order by "timestamp")'
+        " as following from present"
+        # There may be a gap before the first half-hour, too.
+        ' union all select g, first, first, min("timestamp") from present group by g, first)'
+        f" select g, {epoch('first')} as start_at, half_hours, {gaps} from counted left join around"
+        " using (g, first) group by g, first, half_hours",
+        spans(groups, min(firsts, default=0), max(lasts, default=0)),
+    )

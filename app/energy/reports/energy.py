@@ -1,0 +1,120 @@
+"""Energy per group and interval: one page of rows."""
+
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, ClassVar
+
+import polars as pl
+
+from app.db.session import Connection
+from app.energy import cursors, sources
+from app.energy.cursors import Position
+from app.energy.formats import Format
+from app.energy.groups import Groups
+from app.energy.intervals import HALF_HOUR, Intervals, half_hour_from, moment
+from app.energy.parameters import EnergyQuery
+from app.energy.query import Page, Statement, energy
+from app.energy.reading import Schema
+from app.energy.reports.grouped import IntervalReport, Rows
+from app.energy.response import DataVersion, RenderedReport, ReportRequest
+
+# A change is stamped before its transaction commits, so a response may have missed changes that
+# were stamped this long before it.
+LATE = timedelta(minutes=1)
+# If more parts of a period than this have changed, return one part that covers them all.
+MOST_RUNS = 20
+CHANGED = (
+    "select lower(part) as first, upper(part) as last"
+    " from unnest(flows.changed_since(%s, tstzrange(%s, %s))) as part"
+)
+
+
+@dataclass(frozen=True)
+class EnergyReport(IntervalReport):
+    """A validated request for energy; `limit` (rows) is None where the response is not paged."""
+
+    query: EnergyQuery
+    after: Position | None
+    limit: int | None
+
+    VALUES: ClassVar[Schema] = {"import_kwh": pl.Float64, "export_kwh": pl.Float64}
+
+    async def render(
+        self, request: ReportRequest, connection: Connection, version: DataVersion
+    ) -> RenderedReport:
+        """Find the groups and return the rows."""
+        groups, available = await self.groups(connection, version)
+        runs = [(0, len(self.intervals))]
+        if self.query.updated_since is not None and len(self.intervals):
+            runs = await _changed(connection, self.intervals, self.query.updated_since)
+        if not request.format.has_pages:
+            self.cap(len(groups) * sum(stop - start for start, stop in runs), request.format)
+        pages, is_cut = self._pages(groups, runs) if groups else ([], False)
+        following = None
+        if is_cut:
+            index, group = divmod(pages[-1][1] - 1, len(groups))
+            position = Position(self.intervals.bounds[index], groups.keys[group])
+            following = cursors.write(position, request.fingerprint, request.services.keys)
+
+        async def last_members() -> dict[str, Any]:
+            return {"next": following}
+
+        return RenderedReport(
+            self._frames(connection, groups, request.format, pages),
+            {"granularity": self.query.granularity} | self.members(version, available),
+            last_members,
+            tuple(self.by),
+            available,
+            following,
+        )
+
+    async def _frames(
+        self, connection: Connection, groups: Groups, form: Format, pages: list[Rows]
+    ) -> AsyncGenerator[pl.DataFrame, None]:
+        async for rows, _ in self.rows(connection, groups, form, pages):
+            yield rows
+
+    def statement(self, groups: Groups, part: Intervals, page: Page) -> Statement:
+        """Return the SQL of the energy of a page."""
+        asked = self.query
+        ranges = sources.choose(asked.granularity, asked.zone(), part)
+        return energy(groups, part, asked.granularity, ranges, page)
+
+    def _pages(self, groups: Groups, runs: list[Rows]) -> tuple[list[Rows], bool]:
+        """Return the row indexes of this page, and whether more pages follow."""
+        start, count = self._first(groups), len(groups)
+        pages: list[Rows] = []
+        left = self.limit
+        for first, last in ((max(a * count, start), b * count) for a, b in runs):
+            if first >= last:
+                continue
+            end = last if left is None else min(last, first + left)
+            if end > first:
+                pages.append((first, end))
+            if end < last:
+                return pages, True
+            left = None if left is None else left - (end - first)
+        return pages, False
+
+    def _first(self, groups: Groups) -> int:
+        """Return the row index at which the page begins."""
+        if self.after is None:
+            return 0
+        bounds = self.intervals.bounds
+        if self.after.interval not in bounds:
+            raise RuntimeError("a cursor of this request names an interval it does not have")
+        return bounds.index(self.after.interval) * len(groups) + groups.after(self.after.key)
+
+
+async def _changed(connection: Connection, intervals: Intervals, since: datetime) -> list[Rows]:
+    """Return the intervals in which figures of any group may have changed since `since`."""
+    period = moment(intervals.first), moment(intervals.last)
+    runs: list[Rows] = []
+    for row in await (await connection.execute(CHANGED, (since - LATE, *period))).fetchall():
+        last = intervals.index(half_hour_from(row["last"]) - HALF_HOUR) + 1
+        first = intervals.index(int(row["first"].timestamp()))
+        if runs and first <= runs[-1][1]:
+            first = runs.pop()[0]
+        runs.append((first, last))
+    return runs if len(runs) <= MOST_RUNS else [(runs[0][0], runs[-1][1])]

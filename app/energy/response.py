@@ -1,0 +1,253 @@
+"""Responses of /v1: streamed within the caller's database session, with ETag and 304.
+
+The ETag is computed from the version of the data, so that a 304 reads no rows.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import aclosing, suppress
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from app.app_state import Services
+from app.db.principal import Principal
+from app.db.session import Connection, caller_session
+from app.energy.files import FileCache
+from app.energy.formats import Format
+from app.energy.intervals import Instant, moment
+from app.energy.parameters import Window
+from app.energy.scope import Available
+from app.energy.writers import BodyWriter, writer
+from app.http.byte_ranges import asked_range
+from app.http.conditional import is_not_modified
+from app.http.response_stream import ClientGone, ResponseStream
+
+if TYPE_CHECKING:
+    import polars as pl
+
+# Part of every ETag. Increase it when the same data are written differently.
+REPRESENTATION = 2
+# Rows written at a time: few milliseconds, in which no other request is served.
+SLICE = 5000
+
+STATE = "select version, as_of, remapping from flows.data_state(tstzrange(%s, %s))"
+NOTHING = Available(None, None)
+
+
+@dataclass(frozen=True, slots=True)
+class DataVersion:
+    """The version of a period's data as the caller sees them.
+
+    Changes up to `as_of` are included. While `remapping` is true, the stored aggregates still
+    reflect circuit mappings that have changed since.
+    """
+
+    version: str
+    as_of: datetime | None
+    remapping: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RenderedReport:
+    """The rows of an unstarted response and the metadata its ETag covers.
+
+    `frames` yields one frame at least, which may be empty. `members` are those of a JSON object
+    that precede the rows, `last_members` returns those that follow them. `keys` name the groups
+    of rows of groups and intervals. `following` is the cursor of the next page, None on the last.
+    `version` must change whenever anything in the response changes that is neither a half-hour nor
+    a mapping nor configuration.
+    """
+
+    frames: "AsyncGenerator[pl.DataFrame, None]"
+    members: Mapping[str, Any]
+    last_members: Callable[[], Awaitable[Mapping[str, Any]]] | None = None
+    keys: tuple[str, ...] = ()
+    available: Available = NOTHING
+    following: str | None = None
+    version: str | None = None
+
+
+def fingerprint(path: str, parameters: Mapping[str, Any]) -> str:
+    """Return a SHA-256 digest of path and parameters, independent of the parameters' order."""
+    asked = orjson.dumps([path, parameters], option=orjson.OPT_SORT_KEYS, default=str)
+    return hashlib.sha256(asked).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class ReportRequest:
+    """A request for a report: its caller, output format and half-hours.
+
+    `first` and `last` (exclusive) bound the half-hours; None means no bound.
+    """
+
+    services: Services
+    files: FileCache
+    caller: Principal
+    request: Request
+    format: Format
+    fingerprint: str
+    first: Instant | None
+    last: Instant | None
+    file_name: str
+
+
+class Report:
+    """The query behind a route, and its rows."""
+
+    async def render(
+        self, request: ReportRequest, connection: Connection, version: DataVersion
+    ) -> RenderedReport:
+        """Run the first queries and return the rows to send; errors here become problems."""
+        raise NotImplementedError
+
+
+class ReportResponse(Response):
+    """A response that runs its query while it is sent: session and transfer end together."""
+
+    def __init__(self, request: ReportRequest, report: Report) -> None:
+        super().__init__()
+        self._request = request
+        self._report = report
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send 304, or 200 with a body; cancel the query when the client disconnects."""
+        settings = self._request.services.settings.http
+        stream = ResponseStream(scope, receive, send, settings.send_seconds)
+        with suppress(ClientGone):
+            async with stream:
+                await self._send(stream)
+
+    async def _send(self, stream: ResponseStream) -> None:
+        request = self._request
+        async with caller_session(request.services.pool, request.caller) as connection:
+            version = await _version(connection, request)
+            report = await self._report.render(request, connection, version)
+            async with aclosing(_body(request, report)) as body:
+                headers = _headers(request, version, report)
+                if is_not_modified(request.request, headers["ETag"]):
+                    raw = Response(headers=headers, status_code=304).raw_headers
+                    await stream.start(304, raw)
+                    await stream.end()
+                    return
+                kind = "inline" if request.format.has_members else "attachment"
+                name = f"{request.file_name}.{request.format.extension}"
+                headers["Content-Disposition"] = f'{kind}; filename="{name}"'
+                if request.format.name == "parquet":
+                    await self._send_file(stream, headers, body)
+                else:
+                    await self._send_stream(stream, headers, body)
+
+    async def _send_stream(
+        self, stream: ResponseStream, headers: dict[str, str], body: AsyncGenerator[bytes, None]
+    ) -> None:
+        media_type = self._request.format.media_type
+        head = StreamingResponse(body, headers=headers, media_type=media_type).raw_headers
+        if self._request.request.method == "HEAD":
+            await stream.start(200, head)
+            await stream.end()
+            return
+        # Read the first rows before the head is sent, so that an error until then still gets
+        # its own status.
+        first = await anext(body)
+        await stream.start(200, head)
+        await stream.write(first)
+        async for piece in body:
+            await stream.write(piece)
+            # Writing rows may never block; yield to the event loop between pieces.
+            await asyncio.sleep(0)
+        await stream.end()
+
+    async def _send_file(
+        self, stream: ResponseStream, headers: dict[str, str], body: AsyncGenerator[bytes, None]
+    ) -> None:
+        """Send a file, or a part of it: it is kept for the next request for a part."""
+        request, files = self._request.request, self._request.files
+        content = files.get(headers["ETag"])
+        if content is None:
+            content = b"".join([piece async for piece in body])
+            files.keep(headers["ETag"], content)
+        part = asked_range(request, headers["ETag"], len(content))
+        status = 200
+        headers |= {"Accept-Ranges": "bytes", "Content-Type": self._request.format.media_type}
+        if part is not None:
+            status = 206
+            headers["Content-Range"] = f"bytes {part.start}-{part.stop - 1}/{len(content)}"
+            content = content[part.start : part.stop]
+        headers["Content-Length"] = str(len(content))
+        if request.method == "HEAD":
+            content = b""
+        await stream.start(status, Response(headers=headers).raw_headers)
+        for start in range(0, len(content), 2**18):
+            await stream.write(content[start : start + 2**18])
+        await stream.end()
+
+
+async def _body(request: ReportRequest, report: RenderedReport) -> AsyncGenerator[bytes, None]:
+    """Yield the pieces of a body; the first has rows, if there are any."""
+    writing: BodyWriter = writer(request.format, report.keys)
+    before = writing.begin(report.members)
+    async with aclosing(report.frames) as frames:
+        async for frame in frames:
+            for start in range(0, max(frame.height, 1), SLICE):
+                yield before + writing.add(frame.slice(start, SLICE))
+                before = b""
+    last: Mapping[str, Any] = {}
+    if request.format.has_members and report.last_members is not None:
+        last = await report.last_members()
+    yield writing.end(last)
+
+
+def _headers(
+    request: ReportRequest, version: DataVersion, report: RenderedReport
+) -> dict[str, str]:
+    """Return the response headers; other formats than JSON have no other place for metadata."""
+    caller, page = request.caller, request.request.query_params.get("cursor")
+    available = report.available
+    known = [
+        REPRESENTATION, version.version, caller.role, caller.esco, request.format.name, page,
+        available.first, available.last, report.version, request.fingerprint, report.following,
+    ]  # fmt: skip
+    tag = hashlib.sha256(orjson.dumps(known, default=str)).hexdigest()
+    headers = {"ETag": f'"{tag[:32]}"'}
+    for name, at in (
+        ("Data-As-Of", version.as_of),
+        ("Available-From", available.first),
+        ("Available-To", available.last),
+    ):
+        if at:
+            headers[name] = at.isoformat()
+    if report.following:
+        following = request.request.url.include_query_params(cursor=report.following)
+        headers["Link"] = f'<{following.path}?{following.query}>; rel="next"'
+    return headers
+
+
+def period(query: Window, version: DataVersion, available: Available) -> dict[str, Any]:
+    """Return the JSON members that describe a period, with times in the requested time zone."""
+    zone = query.zone()
+    local = {
+        "period_from": query.period_from,
+        "period_to": query.period_to,
+        "available_from": available.first,
+        "available_to": available.last,
+    }
+    return {
+        "timezone": query.timezone,
+        **{name: at.astimezone(zone).isoformat() if at else None for name, at in local.items()},
+        "data_as_of": version.as_of.isoformat() if version.as_of else None,
+    }
+
+
+async def _version(connection: Connection, request: ReportRequest) -> DataVersion:
+    bounds = [at if at is None else moment(at) for at in (request.first, request.last)]
+    cursor = await connection.execute(STATE, bounds)
+    row = await cursor.fetchone()
+    assert row is not None  # noqa: S101  (the query returns exactly one row)
+    return DataVersion(row["version"], row["as_of"], row["remapping"])
