@@ -52,7 +52,10 @@ class ImportOptions(BaseModel):
     ] = None
     serial_column: Annotated[
         str | None,
-        Field(description="Column of meters' serial numbers, for a file of several meters."),
+        Field(
+            description="Column of meters' serial numbers, or of registers' MPANs, for a file of "
+            "several meters."
+        ),
     ] = None
     map: Annotated[
         dict[str, UUID],

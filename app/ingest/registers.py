@@ -1,4 +1,4 @@
-"""Registers by the keys of a file: an id, or the serial number of a meter."""
+"""Registers by the keys of a file: an id, or the number of a meter or of a supply point."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,13 +13,19 @@ KEYS_NAMED = 10
 
 KNOWN = "select register_id from flows.meter_registers where register_id = any(%s)"
 # One that still counts goes before replaced ones.
-BY_SERIAL = """
-    select m.serial, array_agg(r.register_id order by r.register_id)
+BY_NUMBER = """
+    select key, array_agg(r.register_id order by r.register_id)
         filter (where r.status = 'enabled'), array_agg(r.register_id order by r.register_id)
-    from flows.meter_registry as m
-    join flows.meter_registers as r on r.meter_id = m.id
-    where m.serial = any(%s)
-    group by m.serial
+    from unnest(%s::text[]) as key
+    cross join lateral (
+        select own.register_id, own.status
+        from flows.meter_registry as m
+        join flows.meter_registers as own on own.meter_id = m.id
+        where m.serial = key
+        union
+        select own.register_id, own.status from flows.meter_registers as own where own.mpan = key
+    ) as r
+    group by key
 """
 
 
@@ -52,31 +58,31 @@ def find_registers(
     if options.register_column is not None:
         found.update((key, _uuid(key)) for key in left)
     else:
-        found.update(_by_serial(connection, left))
+        found.update(_by_number(connection, left))
     _check_known(connection, list(found.values()))
     return found
 
 
-def _by_serial(connection: psycopg.Connection[Any], keys: list[str]) -> dict[str, UUID]:
+def _by_number(connection: psycopg.Connection[Any], keys: list[str]) -> dict[str, UUID]:
     found: dict[str, UUID] = {}
     several: dict[str, int] = {}
-    for serial, enabled, every in connection.execute(BY_SERIAL, (keys,)):
+    for key, enabled, every in connection.execute(BY_NUMBER, (keys,)):
         registers = enabled or every
         if len(registers) == 1:
-            found[serial] = registers[0]
+            found[key] = registers[0]
         else:
-            several[serial] = len(registers)
+            several[key] = len(registers)
     for key, count in several.items():
         raise UnknownRegister(
-            f"the meter {key!r} has {count} registers: choose one with --map {key}=REGISTER"
+            f"{key!r} has {count} registers: choose one with --map {key}=REGISTER"
         )
     unknown = [key for key in keys if key not in found]
     if unknown:
         named = ", ".join(repr(key) for key in unknown[:KEYS_NAMED])
         more = f" and {len(unknown) - KEYS_NAMED} more" if len(unknown) > KEYS_NAMED else ""
         raise UnknownRegister(
-            f"there is no meter with the serial {named}{more}: --map {unknown[0]}=REGISTER names"
-            " a register"
+            f"there is no meter with the serial, and no register with the MPAN {named}{more}:"
+            f" --map {unknown[0]}=REGISTER names a register"
         )
     return found
 

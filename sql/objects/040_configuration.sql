@@ -61,6 +61,8 @@ is 'True if the meter is wired backwards, so that its import counter counts expo
 comment on column flows.meter_registers.start_time is 'Time at which the register began to count.';
 comment on column flows.meter_registers.end_time is 'Time at which the register stopped counting, exclusive.';
 comment on column flows.meter_registers.notes is 'Notes.';
+comment on column flows.meter_registers.mpan
+is 'Number of the supply point, as suppliers'' files have it: an MPAN, NMI, EAN or CUPS.';
 comment on table flows.meter_tophat_registry is 'Tophats: communication modules on top of a meter.';
 comment on column flows.meter_tophat_registry.meter is 'Meter that the module is mounted on.';
 comment on column flows.meter_tophat_registry.emnify_id is 'Id of the module''s SIM at emnify.';

@@ -68,13 +68,32 @@ def test_an_unknown_serial_is_named_and_can_be_mapped(
     options = ("--import-column", "use", "--serial-column", "meter")
     unknown = run_import(stack, file, *options)
     assert unknown.returncode == 1
-    assert "no meter with the serial 'E17': --map E17=REGISTER" in unknown.stderr
+    assert "no register with the MPAN 'E17': --map E17=REGISTER" in unknown.stderr
     assert stored(admin, second["register"]) == []
     mapped = run_import(stack, file, *options, "--map", f"E17={home['register']}")
     assert mapped.returncode == 0, mapped.stderr
     assert len(stored(admin, home["register"])) == len(stored(admin, second["register"])) == 4
     stranger = run_import(stack, file, *options, "--map", f"E17={uuid4()}")
     assert "there is no register" in stranger.stderr
+
+
+def test_a_supply_point_is_found_by_its_number(
+    stack: Stack, home: dict[str, str], second: dict[str, str], admin: Admin, tmp_path: Path
+) -> None:
+    file = tmp_path / "meters.csv"
+    file.write_text(HEADER + rows(home["serial"], 0.5) + rows("2000012345678", 1.5))
+    options = ("--import-column", "use", "--serial-column", "meter")
+    assert "no register with the MPAN '2000012345678'" in run_import(stack, file, *options).stderr
+    named = "update flows.meter_registers set mpan = %s where register_id = any(%s)"
+    admin.execute(named, ("2000012345678", [second["register"]]))
+    admin.commit()
+    assert run_import(stack, file, *options).returncode == 0
+    assert [row[1] for row in stored(admin, home["register"])] == [Decimal("0.5")] * 4
+    assert [row[1] for row in stored(admin, second["register"])] == [Decimal("1.5")] * 4
+    admin.execute(named, ("2000012345678", [home["register"]]))
+    admin.commit()
+    several = run_import(stack, file, *options)
+    assert "'2000012345678' has 2 registers: choose one" in several.stderr
 
 
 def test_a_meter_of_two_registers_needs_a_choice(
@@ -89,7 +108,7 @@ def test_a_meter_of_two_registers_needs_a_choice(
     file.write_text(HEADER + rows(second["serial"], 1.5))
     options = ("--import-column", "use", "--serial-column", "meter")
     several = run_import(stack, file, *options)
-    assert f"the meter '{second['serial']}' has 2 registers: choose one" in several.stderr
+    assert f"'{second['serial']}' has 2 registers: choose one" in several.stderr
     chosen = run_import(stack, file, *options, "--map", f"{second['serial']}={second['register']}")
     assert chosen.returncode == 0
 

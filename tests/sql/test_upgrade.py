@@ -38,6 +38,7 @@ TABLES = """
 OWN_ESCO = {
     f"flows.{name}" for name in ("sites_new", "feeder_registry", "meter_registry", "ev_chargers")
 } | {"flows.change", "gateway.client", "gateway.token", "gateway.audit", "gateway.disabled_esco"}
+LATER_COLUMNS = {"mpan"}
 SECRETS = "select id, client, hash, created_at, {digest} from gateway.client_secret order by id"
 PROGRAM = program_version()
 NEXT, LATER = f"{PROGRAM + 1:04}", f"{PROGRAM + 2:04}"
@@ -146,8 +147,9 @@ def rows(url: str) -> dict[str, tuple[int, str]]:
         names += [f"flows.circuit_interval_{level}" for level in AGGREGATES]
         found: dict[str, tuple[int, str]] = {}
         for name in names:
-            # The owner that a row has from its parents came later than 0.1.
-            row = "to_jsonb(t)" if name in OWN_ESCO else "to_jsonb(t) - 'esco'"
+            # Columns that came later than 0.1, and the owner that a row has from its parents.
+            later = LATER_COLUMNS if name in OWN_ESCO else {*LATER_COLUMNS, "esco"}
+            row = f"to_jsonb(t) - '{{{','.join(later)}}}'::text[]"
             query = (
                 f"select count(*), md5(string_agg(r, '' order by r))"
                 f" from (select ({row})::text as r from {name} as t) as rows"
