@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_args
 from urllib.parse import urlsplit
 
 from limits import parse as parse_rate
@@ -65,8 +65,8 @@ class Group(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Read the environment, then `.env`, then both again under the former names."""
-        return init_settings, env_settings, dotenv_settings, _FormerNames(cls)
+        """Read the environment, then `.env`, then files of secrets, then former names."""
+        return init_settings, env_settings, dotenv_settings, _SecretFiles(cls), _FormerNames(cls)
 
     @classmethod
     def renamed(cls) -> dict[str, str]:
@@ -76,6 +76,20 @@ class Group(BaseSettings):
             for field, former in cls.former_names.items()
             if former.lower() in _variables(cls)
         }
+
+    @classmethod
+    def secrets(cls) -> list[str]:
+        """Return the fields that hold secrets: their variables may end in `_FILE`."""
+        return [
+            name
+            for name, field in cls.model_fields.items()
+            if SecretStr in _types(field.annotation)
+        ]
+
+    @classmethod
+    def variable(cls, field: str) -> str:
+        """Return the name of a field's variable."""
+        return cls._present_name(field)
 
     @classmethod
     def _variable(cls, field: str | int, *path: str | int) -> str:
@@ -88,6 +102,11 @@ class Group(BaseSettings):
     @classmethod
     def _present_name(cls, *path: str | int) -> str:
         return (cls.model_config.get("env_prefix", "") + "_".join(map(str, path))).upper()
+
+
+def _types(annotation: Any) -> tuple[Any, ...]:
+    """Return the types that an annotation unites."""
+    return get_args(annotation) or (annotation,)
 
 
 def _variables(group: type[Group]) -> dict[str, str | None]:
@@ -112,6 +131,40 @@ class _FormerNames(PydanticBaseSettingsSource):
         values = {
             name: self.get_field_value(self._group.model_fields[name], name)[0]
             for name in self._group.former_names
+        }
+        return {name: value for name, value in values.items() if value is not None}
+
+
+class _SecretFiles(PydanticBaseSettingsSource):
+    """A settings source that reads a secret from the file that its variable with `_FILE` names.
+
+    SystemExit names the variable if the file cannot be read, or if the secret is set as well.
+    """
+
+    def __init__(self, group: type[Group]) -> None:
+        super().__init__(group)
+        self._group = group
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        """Return the content of a secret's file without the line break at its end, or None."""
+        variable, known = self._group.variable(field_name), _variables(self._group)
+        path = known.get(f"{variable}_FILE".lower())
+        if not path:
+            return None, field_name, False
+        if variable.lower() in known:
+            raise SystemExit(f"set {variable} or {variable}_FILE, not both")
+        try:
+            text = Path(path).read_text()
+        except (OSError, UnicodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is not text"
+            raise SystemExit(f"{variable}_FILE: cannot read {path} ({reason})") from None
+        return text.rstrip("\r\n"), field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        """Return the values by field."""
+        fields = self._group.model_fields
+        values = {
+            name: self.get_field_value(fields[name], name)[0] for name in self._group.secrets()
         }
         return {name: value for name, value in values.items() if value is not None}
 
@@ -370,6 +423,17 @@ class BackupSettings(Group):
     )
     oldest_hours: PositiveFloat = Field(
         26.0, description="Hours after which `flows backup check` reports the newest backup as old."
+    )
+    full_hours: PositiveFloat = Field(
+        24.0, description="Hours between full backups of `flows backup schedule`."
+    )
+    incremental_hours: NonNegativeFloat = Field(
+        6.0,
+        description="Hours between a backup of `flows backup schedule` and an incremental one; 0 "
+        "makes none.",
+    )
+    drill_hours: NonNegativeFloat = Field(
+        168.0, description="Hours between the drills of `flows backup schedule`; 0 makes none."
     )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from app.settings import HttpSettings, PostgrestSettings, Settings
+from app.settings import Group, HttpSettings, PostgrestSettings, Settings
 from tests.conftest import free_port
 
 FORMER = {
@@ -155,3 +155,71 @@ def test_a_gateway_says_once_which_settings_were_renamed(tmp_path: Path) -> None
     for name in former:
         assert f"{name} is now {FORMER[name]}" in first
         assert name not in rest
+
+
+SECRETS = {
+    group.variable(field)
+    for group in (Settings, *(kind.annotation for kind in Settings.model_fields.values()))
+    if isinstance(group, type) and issubclass(group, Group)
+    for field in group.secrets()
+}
+GIVEN = {
+    "FLOWS_DATABASE_URL": "postgresql://flows_gateway:a-secret@db/flows",
+    "FLOWS_DATABASE_ADMIN_URL": "postgresql://postgres:a-secret@db/flows",
+    "FLOWS_POSTGREST_DATABASE_URL": "postgresql://authenticator:a-secret@db/flows",
+    "FLOWS_LIMITS_URL": "redis://flows:a-secret@redis:6379",
+    "FLOWS_KEYS_SIGNING_KEY": "-----BEGIN a-secret-----\nx\n-----END a-secret-----",
+}
+
+
+def secret(settings: Settings, variable: str) -> str | None:
+    """Return the value of a secret, given its variable."""
+    group, _, name = variable.removeprefix("FLOWS_").lower().partition("_")
+    found = getattr(getattr(settings, group), name)
+    return found.get_secret_value() if found else None
+
+
+def test_the_secrets_of_the_tests_are_all_secrets() -> None:
+    assert set(GIVEN) == SECRETS
+
+
+@pytest.mark.parametrize("variable", GIVEN)
+def test_a_secret_is_read_from_a_file(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    monkeypatch.delenv(variable, raising=False)
+    file = folder / "secret"
+    file.write_text(GIVEN[variable] + "\n")
+    assert secret(Settings(), variable) is None
+    (folder / ".env").write_text(f"{variable}_FILE={file}\n")
+    assert secret(Settings(), variable) == GIVEN[variable]
+    (folder / ".env").unlink()
+    monkeypatch.setenv(f"{variable}_FILE", str(file))
+    assert secret(Settings(), variable) == GIVEN[variable]
+
+
+@pytest.mark.parametrize("variable", GIVEN)
+def test_a_file_of_a_secret_that_cannot_be_is_named_without_the_secret(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv(f"{variable}_FILE", str(folder / "gone"))
+    with pytest.raises(SystemExit, match=rf"^{variable}_FILE: cannot read .*gone \(No such file"):
+        Settings()
+    (folder / "gone").write_bytes(b"\xff a-secret")
+    with pytest.raises(SystemExit, match=r"it is not text\)$"):
+        Settings()
+    (folder / "gone").write_text(GIVEN[variable])
+    monkeypatch.setenv(variable, GIVEN[variable])
+    with pytest.raises(SystemExit, match=f"^set {variable} or {variable}_FILE, not both$"):
+        Settings()
+
+
+def test_a_secret_in_a_file_is_checked_as_in_a_variable(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("FLOWS_DATABASE_URL", raising=False)
+    (folder / "secret").write_text("postgresql://flows_gateway:changeme@db/flows")
+    monkeypatch.setenv("FLOWS_DATABASE_URL_FILE", str(folder / "secret"))
+    with pytest.raises(SystemExit, match=r"^FLOWS_DATABASE_URL: contains a placeholder"):
+        Settings()

@@ -43,6 +43,9 @@ class Backup:
     superuser: str = "postgres"
 
 
+DRILL = "drill.json"
+
+
 class BackupFolder:
     """A folder of backups; finds backups and the chains in which they build on one another."""
 
@@ -101,6 +104,24 @@ class BackupFolder:
         (self._base / f"{backup.label}.json").unlink()
         shutil.rmtree(self.data(backup.label))
         shutil.rmtree(self.tablespaces(backup.label), ignore_errors=True)
+
+    def record_drill(self, faults: list[str]) -> None:
+        """Record the end of a drill and what it found."""
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        text = json.dumps({"ended_at": datetime.now(UTC).isoformat(), "faults": faults})
+        partial = self.folder / "drill.partial"
+        partial.write_text(text + "\n")
+        partial.replace(self.folder / DRILL)
+
+    def last_drill(self) -> tuple[datetime, list[str]] | None:
+        """Return the end of the newest drill and its faults, or None if there was none."""
+        try:
+            found = json.loads((self.folder / DRILL).read_text())
+            return datetime.fromisoformat(found["ended_at"]), list(found["faults"])
+        except FileNotFoundError:
+            return None
+        except (ValueError, TypeError, KeyError, OSError) as error:
+            raise BackupError(f"{self.folder / DRILL} cannot be read: {error}") from None
 
     def find(self, label: str) -> Backup:
         """Return the backup with this label; BackupError if there is none."""

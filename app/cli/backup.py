@@ -1,5 +1,8 @@
 """`flows backup …`: backups, recovery to a point in time, and drills that test them."""
 
+import logging
+import signal
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict
@@ -17,16 +20,20 @@ from app.backup.create import create, prune
 from app.backup.drill import drill, write_table
 from app.backup.folder import BackupError, BackupFolder
 from app.backup.recover import restore, restore_in_place, scratch
+from app.backup.schedule import Keeper
 from app.cli.admin import admin_url
 from app.cli.output import Json, echo, fail, print_json, show
 from app.db.archiver import archiver
 from app.embedded.process import StackError
+from app.monitoring.logs import log_to_stderr
 from app.settings import Settings
 
 backup = typer.Typer(
     help="Backups by pg_basebackup in FLOWS_BACKUP_FOLDER, next to the archived WAL.",
     no_args_is_help=True,
 )
+
+SCHEDULE_SECONDS = 30  # between two looks at what is due
 
 At = Annotated[
     str | None,
@@ -117,6 +124,32 @@ def backup_prune() -> None:
         echo(f"removed {gone.label}")
 
 
+@backup.command("schedule")
+def backup_schedule(
+    once: Annotated[bool, typer.Option(help="Do only what is due now, then end.")] = False,
+) -> None:
+    """Make backups, prune and drill at the intervals of FLOWS_BACKUP_*, until it is stopped.
+
+    It is what a container runs instead of cron. Each step is a line of JSON on standard error; a
+    step that failed is tried again after 15 minutes, and ends `--once` with code 1.
+    """
+    settings = Settings()
+    url, folder = admin_url(settings), _folder(settings)
+    log_to_stderr(logging.INFO)
+    signal.signal(signal.SIGTERM, _end)
+    keeper = Keeper(folder, url, settings.backup)
+    failed = keeper.run_due()
+    while not once:
+        time.sleep(SCHEDULE_SECONDS)
+        keeper.run_due()
+    if failed:
+        raise typer.Exit(1)
+
+
+def _end(*_: object) -> None:
+    raise typer.Exit
+
+
 @backup.command("restore")
 def backup_restore(
     at: At = None,
@@ -160,6 +193,7 @@ def backup_drill(at: At = None, as_json: Json = False) -> None:
     started = datetime.now(UTC)
     with backup_errors(), _waiting("recovering"):
         report = drill(folder, url, moment)
+        folder.record_drill(report.faults)
     seconds = (datetime.now(UTC) - started).total_seconds()
     if as_json:
         print_json(asdict(report) | {"seconds": seconds})

@@ -31,7 +31,11 @@ def binaries() -> Path:
 
 def has_timescale() -> bool:
     """Return whether TimescaleDB is installed with these binaries."""
-    return bool(list((binaries().parent / "lib").glob("timescaledb-*.so")))
+    libraries = binaries().parent / "lib"
+    # Servers built with their own prefix, and those in /usr/local, such as in official images.
+    return any(
+        list(folder.glob("timescaledb-*.so")) for folder in (libraries, libraries / "postgresql")
+    )
 
 
 def system_user() -> str | None:

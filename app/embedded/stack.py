@@ -26,6 +26,7 @@ from app.embedded.programs import binaries
 from app.embedded.progress import rows, step
 
 MAINTENANCE_SECONDS = 3600
+DATABASE_URL_FILE = "FLOWS_DATABASE_URL_FILE"  # names another database than the stack's
 # The few callers on one machine measure and test, where the limits for production would interfere.
 WIDE_LIMITS = {"FLOWS_LIMITS_CLIENT": "10000/second", "FLOWS_LIMITS_ESCO": "10000/second"}
 
@@ -199,7 +200,7 @@ class Stack:
             "the gateway",
             [sys.executable, "-m", "app.cli", "serve"],
             log=self.home / "logs" / "gateway.log",
-            env=os.environ
+            env={name: value for name, value in os.environ.items() if name != DATABASE_URL_FILE}
             | {
                 "FLOWS_HOME": str(self.home),
                 "FLOWS_HOST": self.host,

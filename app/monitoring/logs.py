@@ -64,11 +64,11 @@ class JsonFormatter(logging.Formatter):
         return orjson.dumps(line, default=str).decode()
 
 
-def log_to_stderr() -> None:
-    """Send warnings and errors of all libraries, and what ends the process, to standard error."""
+def log_to_stderr(level: int = logging.WARNING) -> None:
+    """Send records of all libraries from this level on, and what ends the process, to stderr."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter())
-    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    logging.basicConfig(level=level, handlers=[handler], force=True)
     logging.captureWarnings(True)
     sys.excepthook = _log_uncaught
     threading.excepthook = lambda crash: _log_uncaught(

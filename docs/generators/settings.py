@@ -18,7 +18,8 @@ INTRODUCTION = """\
 
 Every setting is an environment variable, or a line `NAME=value` of the file `.env` in the folder
 where `flows` starts; the environment wins. A value that cannot be is one line that names the
-setting, and nothing starts. Secrets are never printed. The name
+setting, and nothing starts. Secrets are never printed; instead of a secret, the same name with
+`_FILE` may name a file that holds it, such as one that Docker or Kubernetes mounts. The name
 that a setting had before (*was*) is still read.
 
 Outside these, `FLOWS_POSTGRES_BIN` names the folder of the PostgreSQL programs (`initdb`,
