@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from itertools import takewhile
 from typing import Literal
 
 import psycopg
@@ -79,11 +80,11 @@ class Keeper:
         except BackupError as error:
             logger.error("backup schedule: %s", error)
             return []
-        return [
-            step
-            for step in steps
-            if step not in self._failed_at or now - self._failed_at[step] >= RETRY
-        ]
+        # The steps after one that failed build on it, so they wait with it.
+        return list(takewhile(lambda step: self._may_run(step, now), steps))
+
+    def _may_run(self, step: Step, now: datetime) -> bool:
+        return step not in self._failed_at or now - self._failed_at[step] >= RETRY
 
     def _create(self, *, incremental: bool) -> str:
         made = create(self._folder, self._url, incremental=incremental, shown=False)

@@ -49,9 +49,11 @@ class Kept:
     moment: datetime
     state: list[Any]
 
-    def flows(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    def flows(
+        self, *words: str, check: bool = True, **settings: str
+    ) -> subprocess.CompletedProcess[str]:
         """Run a `flows` command on this stack."""
-        return _flows(self.stack, self.folder.folder, *words, check=check)
+        return _flows(self.stack, self.folder.folder, *words, check=check, **settings)
 
     def archived(self) -> None:
         """Wait until all WAL written so far is archived."""
@@ -63,11 +65,12 @@ class Kept:
 
 
 def _flows(
-    stack: Stack, folder: Path, *words: str, check: bool = True
+    stack: Stack, folder: Path, *words: str, check: bool = True, **settings: str
 ) -> subprocess.CompletedProcess[str]:
+    ours = {"FLOWS_HOME": str(stack.home), "FLOWS_BACKUP_FOLDER": str(folder)}
     done = subprocess.run(
         [sys.executable, "-m", "app.cli", *words],
-        env=os.environ | {"FLOWS_HOME": str(stack.home), "FLOWS_BACKUP_FOLDER": str(folder)},
+        env=os.environ | ours | settings,
         capture_output=True,
         text=True,
         check=False,
@@ -280,6 +283,32 @@ def test_impossible_arguments_give_a_one_line_error(kept: Kept) -> None:
         assert refused.returncode == 1
         assert expected in refused.stderr
         assert refused.stderr.count("\n") == 1, refused.stderr
+
+
+def test_the_schedule_does_what_is_due_and_reports_a_failed_drill(kept: Kept) -> None:
+    """Run after the tests that look at the two first backups, because it makes a third."""
+    kept.archived()
+    words = ("backup", "schedule", "--once")
+    settings = {
+        "FLOWS_BACKUP_FULL_HOURS": "9999",
+        "FLOWS_BACKUP_INCREMENTAL_HOURS": "0.0001",
+        "FLOWS_BACKUP_DRILL_HOURS": "0.0001",
+    }
+    done = kept.flows(*words, check=False, **settings)
+    told = [json.loads(line) for line in done.stderr.splitlines() if line.startswith("{")]
+    said = [(line["level"], line["message"]) for line in told if "schedule" in line["message"]]
+    assert [level for level, _ in said] == ["info", "error"], done.stderr
+    assert said[0][1].startswith("backup schedule: incremental: ")
+    assert said[1][1].startswith("backup schedule: drill failed: ")
+    assert "wlce has" in said[1][1]
+    assert done.returncode == 1
+    assert [one.kind for one in kept.folder.backups()] == ["full", "incremental", "incremental"]
+    drilled = kept.folder.last_drill()
+    assert drilled
+    assert any("wlce has" in fault for fault in drilled[1])
+    # Nothing else is due now.
+    idle = kept.flows(*words, FLOWS_BACKUP_INCREMENTAL_HOURS="0", FLOWS_BACKUP_FULL_HOURS="9999")
+    assert "schedule" not in idle.stderr
 
 
 def test_a_restore_in_place_continues_from_the_recovery_point(kept: Kept, tmp_path: Path) -> None:
