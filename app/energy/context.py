@@ -1,5 +1,6 @@
 """The context of a request: its caller, and the filter that its path implies."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated
 from uuid import UUID
@@ -77,10 +78,12 @@ class RequestContext:
         first: Instant | None,
         last: Instant | None,
         *words: str,
+        by: Iterable[str] | None = None,
     ) -> ReportRequest:
         """Return the request for half-hours from `first` up to `last` (exclusive; None: no bound).
 
-        `what` and `words` name the downloaded file.
+        `what` and `words` name the downloaded file; `by` are the dimensions of the rows, None for
+        all.
         """
         named = [value for values in self.path.values() for value in values]
         if isinstance(query, Window):
@@ -95,8 +98,15 @@ class RequestContext:
             fingerprint=fingerprint(self.request.url.path, parameters | {"last": last}),
             first=first,
             last=last,
+            dimensions=None if by is None else self._dimensions(query, by),
             file_name=file_name(what, self.caller.esco_code, *named, *words),
         )
+
+    def _dimensions(self, query: Filters, by: Iterable[str]) -> list[str]:
+        """Return the dimensions of rows and filters."""
+        scope = self.scope(query)
+        named = {name for filters in scope.named() for name in filters}
+        return sorted({*by, *named, *(["circuit_type"] if query.circuit_type else [])})
 
 
 async def _context(request: Request, services: ServicesDep, caller: Caller) -> RequestContext:

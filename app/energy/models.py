@@ -89,6 +89,7 @@ class Energy(PeriodBody):
     group_by: list[Dimension]
     rows: list[EnergyRow] = Field(description="By interval, then by group.")
     next: str | None = Field(description="Cursor of the next page; null on the last.")
+    next_changes: str = Field(description="Send it as `changes` next time.")
 
 
 class BalanceFigures(Keys):

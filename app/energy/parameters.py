@@ -174,12 +174,17 @@ class EnergyQuery(Window):
 
     granularity: Granularity = _granularity()
     group_by: GroupBy = _group_by("circuit")
+    changes: str | None = Field(
+        None,
+        max_length=20_000,
+        description="`next_changes` of an earlier response, of its first page: return only "
+        "intervals in which figures changed since. None is missed, however late its transaction "
+        "ends. They are complete, with every group, so replace those you have.",
+    )
     updated_since: Moment | None = Field(
         None,
-        description="Return only intervals in which a reading, a mapping or the configuration "
-        "changed since this time. They are complete, with every group, so replace those you have. "
-        "Send the `data_as_of` of the previous response; an interval may be repeated, but none is "
-        "missed.",
+        description="The same by the `data_as_of` of an earlier response, or any other time. An "
+        "interval may be repeated that changed while another transaction was running.",
     )
     limit: int | None = Field(
         None, ge=1, le=MOST_ROWS,

@@ -19,6 +19,7 @@ from starlette.types import Receive, Scope, Send
 from app.app_state import Services
 from app.db.principal import Principal
 from app.db.session import Connection, caller_session
+from app.energy.changes import SeenChanges
 from app.energy.files import FileCache
 from app.energy.formats import Format
 from app.energy.intervals import Instant, moment
@@ -37,7 +38,10 @@ REPRESENTATION = 2
 # Rows written at a time: few milliseconds, in which no other request is served.
 SLICE = 5000
 
-STATE = "select version, as_of, remapping from flows.data_state(tstzrange(%s, %s))"
+STATE = (
+    "select version, as_of, remapping, cluster, seen"
+    " from flows.data_state(tstzrange(%s, %s), %s::text[])"
+)
 NOTHING = Available(None, None)
 
 
@@ -45,13 +49,15 @@ NOTHING = Available(None, None)
 class DataVersion:
     """The version of a period's data as the caller sees them.
 
-    Changes up to `as_of` are included. While `remapping` is true, the stored aggregates still
-    reflect circuit mappings that have changed since.
+    Changes up to `as_of` are included; `seen` names their transactions, as a token. While
+    `remapping` is true, the stored aggregates still reflect circuit mappings that have changed
+    since.
     """
 
     version: str
     as_of: datetime | None
     remapping: bool
+    seen: SeenChanges
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +90,8 @@ def fingerprint(path: str, parameters: Mapping[str, Any]) -> str:
 class ReportRequest:
     """A request for a report: its caller, output format and half-hours.
 
-    `first` and `last` (exclusive) bound the half-hours; None means no bound.
+    `first` and `last` (exclusive) bound the half-hours; None means no bound. `dimensions` are those
+    that its rows and filters depend on; None means all.
     """
 
     services: Services
@@ -95,6 +102,7 @@ class ReportRequest:
     fingerprint: str
     first: Instant | None
     last: Instant | None
+    dimensions: list[str] | None
     file_name: str
 
 
@@ -216,6 +224,7 @@ def _headers(
     ]  # fmt: skip
     tag = hashlib.sha256(orjson.dumps(known, default=str)).hexdigest()
     headers = {"ETag": f'"{tag[:32]}"'}
+    headers["Next-Changes"] = version.seen.token
     for name, at in (
         ("Data-As-Of", version.as_of),
         ("Available-From", available.first),
@@ -247,7 +256,8 @@ def period(query: Window, version: DataVersion, available: Available) -> dict[st
 
 async def _version(connection: Connection, request: ReportRequest) -> DataVersion:
     bounds = [at if at is None else moment(at) for at in (request.first, request.last)]
-    cursor = await connection.execute(STATE, bounds)
+    cursor = await connection.execute(STATE, [*bounds, request.dimensions])
     row = await cursor.fetchone()
     assert row is not None  # noqa: S101  (the query returns exactly one row)
-    return DataVersion(row["version"], row["as_of"], row["remapping"])
+    seen = SeenChanges(row["cluster"], row["seen"])
+    return DataVersion(row["version"], row["as_of"], row["remapping"], seen)

@@ -42,6 +42,7 @@ MOMENT = {"type": "string", "format": "date-time"}
 HEADERS = {
     "ETag": ("Moves with the data, the mapping and what is asked.", {"type": "string"}),
     "Data-As-Of": ("Changes up to then are in: `data_as_of`.", MOMENT),
+    "Next-Changes": ("`next_changes`: send it as `changes` next time.", {"type": "string"}),
     "Available-From": ("Start of the first half-hour that there is: `available_from`.", MOMENT),
     "Available-To": ("End of the last half-hour that there is: `available_to`.", MOMENT),
     "Link": ("The next page, rel=next, where there is one (RFC 8288).", {"type": "string"}),
@@ -68,7 +69,9 @@ reads = APIRouter(tags=["energy"], responses=RESPONSES)
 async def energy(context: ContextDep, query: Annotated[EnergyQuery, Query()]) -> Response:
     """Sum the half-hours of the caller's circuits, in kWh; import and export stay separate."""
     scope, parts = context.scope(query), _intervals(context, query, query.granularity)
-    request = context.report_request("energy", query, parts.first, parts.last, query.granularity)
+    request = context.report_request(
+        "energy", query, parts.first, parts.last, query.granularity, by=query.group_by
+    )
     request.format.check_pages({"limit": query.limit, "cursor": query.cursor})
     after = None
     if query.cursor is not None:
@@ -90,7 +93,9 @@ async def balance(context: ContextDep, query: Annotated[BalanceQuery, Query()]) 
     zero. Each group is balanced by itself: each ESCO by default, each site with `group_by=site`.
     """
     scope, parts = context.scope(query), _intervals(context, query, query.granularity)
-    request = context.report_request("balance", query, parts.first, parts.last, query.granularity)
+    request = context.report_request(
+        "balance", query, parts.first, parts.last, query.granularity, by=query.group_by
+    )
     return ReportResponse(request, BalanceReport(query, scope, unique(query.group_by), parts))
 
 
@@ -102,7 +107,7 @@ async def profile(context: ContextDep, query: Annotated[ProfileQuery, Query()]) 
     repeated half-hours count, so `expected_intervals` is one more there.
     """
     scope, parts = context.scope(query), _half_hours(context, query, "the average day")
-    request = context.report_request("profile", query, parts.first, parts.last)
+    request = context.report_request("profile", query, parts.first, parts.last, by=query.group_by)
     return ReportResponse(request, ProfileReport(query, scope, unique(query.group_by), parts))
 
 
@@ -113,7 +118,9 @@ async def peak(context: ContextDep, query: Annotated[PeakQuery, Query()]) -> Res
     Half-hours with no energy in the direction are left out.
     """
     scope, parts = context.scope(query), _half_hours(context, query, "the highest half-hours")
-    request = context.report_request("peak", query, parts.first, parts.last, query.direction)
+    request = context.report_request(
+        "peak", query, parts.first, parts.last, query.direction, by=query.group_by
+    )
     return ReportResponse(request, PeakReport(query, scope, unique(query.group_by), parts))
 
 
@@ -124,7 +131,7 @@ async def completeness(context: ContextDep, query: Annotated[ScanQuery, Query()]
     The future has no gaps: a period that ends in the future is examined up to now.
     """
     scope, parts = context.scope(query), _half_hours(context, query, "completeness").past()
-    request = context.report_request("completeness", query, parts.first, parts.last)
+    request = context.report_request("completeness", query, parts.first, parts.last, by=BY)
     return ReportResponse(request, CompletenessReport(query, scope, BY, parts))
 
 

@@ -26,6 +26,16 @@ LOOKUPS = {
     "esco": "select id, code as name from api.escos where code = any(%s::text[])",
 }
 
+# Filter → the query for the registers and circuits whose changes concern it.
+TOUCHED = {
+    "circuit": "select array(select mapping.register from api.circuit_register as mapping"
+    " where mapping.circuit = any(%(values)s::uuid[])) as registers,"
+    " %(values)s::uuid[] as circuits",
+    "meter": "select array(select register.register_id from api.meter_registers as register"
+    " inner join api.meter_registry as meter on register.meter_id = meter.id"
+    " where meter.serial = any(%(values)s::text[])) as registers, null::uuid[] as circuits",
+}
+
 # Joins that a mapping needs for these names only: each view costs the checks of its policies.
 BESIDE = (
     (
@@ -211,6 +221,22 @@ async def resolve(connection: Connection, scope: Selection) -> list[tuple[str, l
                 raise NotFound(f"There is no such {name}.")
             found.append((name, [row["id"] for row in rows]))
     return found
+
+
+async def touched(
+    connection: Connection, scope: Selection
+) -> tuple[list[UUID] | None, list[UUID] | None]:
+    """Return the registers and circuits whose changes concern a request; None for all.
+
+    They are those of a filter for circuits or meters, if there is one.
+    """
+    for name, sql in TOUCHED.items():
+        for named in scope.named():
+            if name in named:
+                cursor = await connection.execute(sql.encode(), {"values": named[name]})
+                row = await cursor.fetchone() or {}
+                return row["registers"], row["circuits"]
+    return None, None
 
 
 @dataclass(frozen=True, slots=True)

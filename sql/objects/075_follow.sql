@@ -34,6 +34,24 @@ declare
     $sql$;
     new_keys constant text := 'select n.register_id, n."timestamp" from new_rows as n';
     old_keys constant text := 'select o.register_id, o."timestamp" from old_rows as o';
+    -- A half-hour that was written as it was has not changed.
+    changed_keys constant text := $sql$
+        select c.register_id, c."timestamp"
+        from (
+            (
+                select n.register_id, n."timestamp", n.import_kwh, n.export_kwh, n.derived from new_rows as n
+                except all
+                select o.register_id, o."timestamp", o.import_kwh, o.export_kwh, o.derived from old_rows as o
+            )
+            union all
+            (
+                select o.register_id, o."timestamp", o.import_kwh, o.export_kwh, o.derived from old_rows as o
+                except all
+                select n.register_id, n."timestamp", n.import_kwh, n.export_kwh, n.derived from new_rows as n
+            )
+        ) as c
+        group by 1, 2
+    $sql$;
     registers uuid[];
     spans tstzrange[];
     gone_registers uuid[] := '{}';
@@ -42,7 +60,7 @@ begin
     -- Planned for each statement, because the best plan depends on the number of rows it changed.
     execute format(in_days, case tg_op
         when 'INSERT' then new_keys
-        when 'UPDATE' then new_keys || ' union ' || old_keys
+        when 'UPDATE' then changed_keys
         else old_keys
     end) into registers, spans;
     if registers = '{}' then

@@ -13,6 +13,7 @@ from psycopg import AsyncClientCursor, AsyncConnection, AsyncCursor
 from psycopg.rows import dict_row, tuple_row
 
 from app.db.session import Connection
+from app.energy.changes import SeenChanges
 from app.energy.formats import Format
 from app.energy.intervals import split
 from app.energy.parameters import BalanceQuery, EnergyQuery, LatestQuery, PeakQuery, ProfileQuery
@@ -81,7 +82,7 @@ async def recorded(connection: Connection, report: Report) -> Recorded:
     request = cast(ReportRequest, SimpleNamespace(format=Format("json"), fingerprint="f"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(AsyncCursor, "execute", record)
-        version = DataVersion("1", datetime.now(UTC), False)
+        version = DataVersion("1", datetime.now(UTC), False, SeenChanges("1/1", "1:1:"))
         rendered = await report.render(request, connection, version)
         frames = [frame async for frame in rendered.frames]
         if rendered.last_members is not None:

@@ -313,11 +313,15 @@ def test_a_fault_and_a_conflict_of_the_gateways_own_are_told_as_described(
     strict: Stack, client: httpx.Client, described: Document
 ) -> None:
     with psycopg.connect(strict.contract["database_url"], autocommit=True) as admin:
-        admin.execute("alter function flows.data_state(tstzrange) rename to data_state_gone")
+        admin.execute(
+            "alter function flows.data_state(tstzrange, text[]) rename to data_state_gone"
+        )
         try:
             check(described, "GET /v1/energy", client.get(ENERGY), "internal_error")
         finally:
-            admin.execute("alter function flows.data_state_gone(tstzrange) rename to data_state")
+            admin.execute(
+                "alter function flows.data_state_gone(tstzrange, text[]) rename to data_state"
+            )
     made = client.post("/admin/clients", json={"name": "errors", "scopes": ["read"]}).json()
     path = f"/admin/clients/{made['id']}/secrets"
     assert client.post(path).status_code == 201

@@ -38,7 +38,10 @@ TABLES = """
 OWN_ESCO = {
     f"flows.{name}" for name in ("sites_new", "feeder_registry", "meter_registry", "ev_chargers")
 } | {"flows.change", "gateway.client", "gateway.token", "gateway.audit", "gateway.disabled_esco"}
-LATER_COLUMNS = {"mpan"}
+LATER_COLUMNS = {
+    "mpan", "transaction", "horizon", "effective_at", "dimensions", "touched_registers",
+    "touched_circuits",
+}  # fmt: skip
 SECRETS = "select id, client, hash, created_at, {digest} from gateway.client_secret order by id"
 PROGRAM = program_version()
 NEXT, LATER = f"{PROGRAM + 1:04}", f"{PROGRAM + 2:04}"

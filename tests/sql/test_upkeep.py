@@ -150,7 +150,7 @@ def test_a_correction_in_the_columnstore_reaches_the_aggregates(
 
 
 def test_changes_put_together_keep_their_number(stack: Stack, admin: Admin) -> None:
-    tag = "select version, as_of from flows.data_state('(,)')"
+    tag = "select version, as_of from flows.data_state('(,)', null)"
     admin.execute("select set_config('request.jwt.claims', '{\"role\": \"grafanareader\"}', false)")
     admin.execute("update flows.change set followed_at = now() - interval '2 hours'")
     count = "select count(*), sum(changes), max(id) from flows.change"

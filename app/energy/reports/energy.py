@@ -2,13 +2,13 @@
 
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 from typing import Any, ClassVar
 
 import polars as pl
 
 from app.db.session import Connection
-from app.energy import cursors, sources
+from app.energy import cursors, scope, sources
+from app.energy.changes import SeenChanges
 from app.energy.cursors import Position
 from app.energy.formats import Format
 from app.energy.groups import Groups
@@ -19,14 +19,12 @@ from app.energy.reading import Schema
 from app.energy.reports.grouped import IntervalReport, Rows
 from app.energy.response import DataVersion, RenderedReport, ReportRequest
 
-# A change is stamped before its transaction commits, so a response may have missed changes that
-# were stamped this long before it.
-LATE = timedelta(minutes=1)
 # If more parts of a period than this have changed, return one part that covers them all.
 MOST_RUNS = 20
 CHANGED = (
     "select lower(part) as first, upper(part) as last"
-    " from unnest(flows.changed_since(%s, tstzrange(%s, %s))) as part"
+    " from unnest(flows.changed_since(%s, %s::pg_snapshot, tstzrange(%s, %s), %s::text[],"
+    " %s::uuid[], %s::uuid[])) as part"
 )
 
 
@@ -46,8 +44,8 @@ class EnergyReport(IntervalReport):
         """Find the groups and return the rows."""
         groups, available = await self.groups(connection, version)
         runs = [(0, len(self.intervals))]
-        if self.query.updated_since is not None and len(self.intervals):
-            runs = await _changed(connection, self.intervals, self.query.updated_since)
+        if (self.query.changes or self.query.updated_since) and len(self.intervals):
+            runs = await self._changed(connection, request, version)
         if not request.format.has_pages:
             self.cap(len(groups) * sum(stop - start for start, stop in runs), request.format)
         pages, is_cut = self._pages(groups, runs) if groups else ([], False)
@@ -58,7 +56,7 @@ class EnergyReport(IntervalReport):
             following = cursors.write(position, request.fingerprint, request.services.keys)
 
         async def last_members() -> dict[str, Any]:
-            return {"next": following}
+            return {"next": following, "next_changes": version.seen.token}
 
         return RenderedReport(
             self._frames(connection, groups, request.format, pages),
@@ -106,15 +104,31 @@ class EnergyReport(IntervalReport):
             raise RuntimeError("a cursor of this request names an interval it does not have")
         return bounds.index(self.after.interval) * len(groups) + groups.after(self.after.key)
 
-
-async def _changed(connection: Connection, intervals: Intervals, since: datetime) -> list[Rows]:
-    """Return the intervals in which figures of any group may have changed since `since`."""
-    period = moment(intervals.first), moment(intervals.last)
-    runs: list[Rows] = []
-    for row in await (await connection.execute(CHANGED, (since - LATE, *period))).fetchall():
-        last = intervals.index(half_hour_from(row["last"]) - HALF_HOUR) + 1
-        first = intervals.index(int(row["first"].timestamp()))
-        if runs and first <= runs[-1][1]:
-            first = runs.pop()[0]
-        runs.append((first, last))
-    return runs if len(runs) <= MOST_RUNS else [(runs[0][0], runs[-1][1])]
+    async def _changed(
+        self, connection: Connection, request: ReportRequest, version: DataVersion
+    ) -> list[Rows]:
+        """Return the intervals in which figures of any group have changed since."""
+        intervals, seen = self.intervals, None
+        if self.query.changes is not None:
+            seen = SeenChanges.read(self.query.changes)
+            if seen.cluster != version.seen.cluster:
+                return [(0, len(intervals))]
+        period = moment(intervals.first), moment(intervals.last)
+        cursor = await connection.execute(
+            CHANGED,
+            (
+                self.query.updated_since,
+                seen and seen.snapshot,
+                *period,
+                request.dimensions,
+                *await scope.touched(connection, self.scope),
+            ),
+        )
+        runs: list[Rows] = []
+        for row in await cursor.fetchall():
+            last = intervals.index(half_hour_from(row["last"]) - HALF_HOUR) + 1
+            first = intervals.index(int(row["first"].timestamp()))
+            if runs and first <= runs[-1][1]:
+                first = runs.pop()[0]
+            runs.append((first, last))
+        return runs if len(runs) <= MOST_RUNS else [(runs[0][0], runs[-1][1])]

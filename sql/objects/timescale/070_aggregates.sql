@@ -247,8 +247,12 @@ begin
                 );
             end if;
         end loop;
-        update flows.change set followed_at = clock_timestamp(), registers = null, circuits = null
-        where id = any(taken);
+        update flows.change as c set
+            followed_at = clock_timestamp(), registers = null, circuits = null,
+            transaction = case c.kind when 'reading' then pg_current_xact_id() else c.transaction end,
+            horizon = case c.kind when 'reading' then pg_snapshot_xmin(pg_current_snapshot()) else c.horizon end,
+            effective_at = case c.kind when 'reading' then clock_timestamp() else c.effective_at end
+        where c.id = any(taken);
         commit;
         exit when taken = '{}' and not behind;
         -- A refresh is everybody's: it takes about as long as a share.
