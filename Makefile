@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 WORKERS ?= 3
 XDIST := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: help setup demo check test fuzz lint bench docs
+.PHONY: help setup demo check test fuzz lint bench docs clients
 .DEFAULT_GOAL := setup
 
 help: ## this list
@@ -48,6 +48,10 @@ lint: $(READY) ## ruff, mypy, the layers of app/, sqlfluff
 
 bench: $(READY) ## the benchmarks; ONLY=rest runs one, JSON=1 prints JSON
 	$(VENV)/bin/python -m tests.bench $(if $(ONLY),--only $(ONLY)) $(if $(JSON),--json)
+
+clients: export FLOWS_TOKEN = $(TOKEN)
+clients: $(READY) ## types of clients/ from the document of a running gateway: URL=… TOKEN=…
+	$(VENV)/bin/python -m clients.generate $(or $(URL),http://127.0.0.1:8000)
 
 # Writes the generated pages and the site in site/, which is served by gateways started afterwards.
 docs: export NO_MKDOCS_2_WARNING = 1

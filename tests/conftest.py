@@ -34,13 +34,15 @@ from tests.sixteen import sixteen
 
 STOP_SECONDS = 60
 PATIENCE_SECONDS = 120
+NPM_TOOLS = ("@redocly/cli@2.77.0", "openapi-typescript@7.13.0", "typescript@5.9.3")
+INSTALL_SECONDS = 240
 MIDNIGHT = clock_time()
 # A busy machine takes an example's time several times over: that is no finding.
 examples.register_profile("tests", deadline=None)
 examples.load_profile("tests")
 STACK_FIXTURES = {
     "stack", "stack_of_16", "either", "own", "parts", "kept", "large_stack", "fuzzed_stack",
-    "strict",
+    "strict", "generated",
 }  # fmt: skip
 
 
@@ -219,6 +221,25 @@ def monitoring_token(stack: Stack) -> str:
     """A token of the role that reads every ESCO and /metrics."""
     grant = Grant("flc_monitoring", "grafanareader", None, None, ("read",))
     return issue(load_keys(stack.home / "keys")[-1], stack.contract["base_url"], grant)
+
+
+@pytest.fixture(scope="session")
+def npm_tools(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the pinned npm tools in `node_modules/.bin`; skips without npm."""
+    npm = shutil.which("npm")
+    if npm is None:
+        pytest.skip("npm is not installed")
+    folder = tmp_path_factory.mktemp("npm")
+    done = subprocess.run(
+        [npm, "install", "--no-audit", "--no-fund", "--prefix", str(folder), *NPM_TOOLS],
+        capture_output=True,
+        text=True,
+        timeout=INSTALL_SECONDS,
+        check=False,
+    )
+    if done.returncode:
+        pytest.skip(f"npm cannot install the tools: {done.stderr.strip().splitlines()[-1]}")
+    return folder
 
 
 @pytest.fixture

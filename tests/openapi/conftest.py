@@ -1,8 +1,6 @@
 """Fixtures: the OpenAPI documents of the running stack, and the npm tools that check them."""
 
 import json
-import shutil
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,9 +8,6 @@ from typing import Any
 import pytest
 
 from tests.conftest import Stack
-
-NPM_TOOLS = ("@redocly/cli@2.77.0", "openapi-typescript@7.13.0", "typescript@5.9.3")
-INSTALL_SECONDS = 240
 
 Document = dict[str, Any]
 
@@ -29,25 +24,6 @@ def document(stack: Stack) -> Callable[..., Document]:
         return found
 
     return fetch
-
-
-@pytest.fixture(scope="session")
-def npm_tools(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the pinned npm tools in `node_modules/.bin`; skips without npm."""
-    npm = shutil.which("npm")
-    if npm is None:
-        pytest.skip("npm is not installed")
-    folder = tmp_path_factory.mktemp("npm")
-    done = subprocess.run(
-        [npm, "install", "--no-audit", "--no-fund", "--prefix", str(folder), *NPM_TOOLS],
-        capture_output=True,
-        text=True,
-        timeout=INSTALL_SECONDS,
-        check=False,
-    )
-    if done.returncode:
-        pytest.skip(f"npm cannot install the tools: {done.stderr.strip().splitlines()[-1]}")
-    return folder
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,1 @@
+"""Clients of the API for Python and TypeScript, with types generated from its document."""

@@ -1,0 +1,1 @@
+"""The packages in clients/, generated from the running stack's document and used against it."""
