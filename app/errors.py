@@ -263,6 +263,7 @@ def from_database(error: Exception) -> Problem:
             "PT401": Unauthorized,
             "PT403": Forbidden,
             "PT404": NotFound,
+            "PT422": Unprocessable,
         }
         if refusal := refusals.get(error.sqlstate):
             return refusal(error.diag.message_primary)

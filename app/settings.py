@@ -466,9 +466,6 @@ class Settings(Group):
         description="Access to /metrics: `token` (role grafanareader), `open` (everybody), `off`.",
     )
     access_log: bool = Field(True, description="Log a line of JSON for each request.")
-    largest_kwh: PositiveFloat = Field(
-        500, description="Most energy in half an hour of a register without a known rating, kWh."
-    )
     drain_seconds: NonNegativeFloat = Field(
         0.0,
         description="Seconds after SIGTERM in which /ready answers 503 while requests are still "

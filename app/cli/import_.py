@@ -115,16 +115,13 @@ def import_file(
         "encoding": encoding,
         "sheet": sheet,
     }
-    settings = Settings()
     try:
         options = read_options(
             **{name: value for name, value in given.items() if value is not None}
         )
-        url = admin_url(settings)
+        url = admin_url(Settings())
         with _data(file) as data, psycopg.connect(url) as connection:
-            summary = import_data(
-                connection, data, options, largest_kwh=settings.largest_kwh, dry_run=dry_run
-            )
+            summary = import_data(connection, data, options, dry_run=dry_run)
         if summary.written:
             follow(url)
     except (FormatError, UnknownRegister) as error:

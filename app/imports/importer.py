@@ -132,7 +132,6 @@ class Importer:
             run=str(run.run),
             file=run.file,
             options=run.options,
-            largest_kwh=self._settings.largest_kwh,
             largest_bytes=limits.max_file_bytes * EXPANSION,
             seconds=limits.seconds,
         )

@@ -42,7 +42,6 @@ class WorkerJob:
     run: str
     file: int
     options: dict[str, Any]
-    largest_kwh: float
     largest_bytes: int
     seconds: float
 
@@ -93,6 +92,7 @@ def _run(job: WorkerJob) -> None:
         connection.execute(AS_INSERT)
         connection.execute(
             "select set_config('statement_timeout', %s, true),"
+            " set_config('flows.importing', 'on', true),"
             " set_config('client_connection_check_interval', '1s', true)",
             (f"{job.seconds:.0f}s",),
         )
@@ -101,7 +101,6 @@ def _run(job: WorkerJob) -> None:
             connection,
             data,
             ImportOptions(**given),
-            largest_kwh=job.largest_kwh,
             largest_bytes=job.largest_bytes,
             dry_run=request.dry_run,
             as_caller=True,
@@ -150,7 +149,7 @@ def _finish(connection: psycopg.Connection[Any], job: WorkerJob, summary: Import
 
 def _describe(error: psycopg.Error, job: WorkerJob) -> str:
     """Return the reason for the caller; the server's own words go to the log."""
-    if error.sqlstate in ("PT401", "PT403"):
+    if error.sqlstate in ("PT401", "PT403", "PT422"):
         return str(error.diag.message_primary)
     if isinstance(error, psycopg.errors.QueryCanceled):
         return f"the import took longer than {job.seconds:.0f} seconds; send the file in parts"

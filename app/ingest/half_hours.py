@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import polars as pl
 
-from app.ingest.bounds import AHEAD, EARLIEST_TIME, LATEST_TIME, describe_time
+from app.ingest.bounds import Bounds
 from app.ingest.faults import Refusals
 from app.ingest.options import INTERVAL_NAMES, ImportOptions
 from app.ingest.values import ENERGY_COLUMNS, row_minutes
@@ -12,12 +12,16 @@ from app.ingest.values import ENERGY_COLUMNS, row_minutes
 HALF_HOUR_MINUTES = 30
 
 
-def check_times(cells: pl.DataFrame, options: ImportOptions, refusals: Refusals) -> pl.DataFrame:
+def check_times(
+    cells: pl.DataFrame, options: ImportOptions, refusals: Refusals, bounds: Bounds
+) -> pl.DataFrame:
     """Refuse times outside the bounds, and such as are not on the file's interval."""
     start = pl.col("start")
-    latest = datetime.now(UTC) + AHEAD
-    outside = (start < EARLIEST_TIME) | (start >= LATEST_TIME) | (start > latest)
-    cells = refusals.take(cells, outside, lambda row: describe_time(row["time"], row["start"]))
+    latest = datetime.now(UTC) + bounds.ahead
+    outside = (start < bounds.earliest) | (start > latest)
+    cells = refusals.take(
+        cells, outside, lambda row: bounds.describe_time(row["time"], row["start"])
+    )
     if options.reads:
         return cells
     step = pl.min_horizontal(row_minutes(options), HALF_HOUR_MINUTES)

@@ -143,8 +143,8 @@ UPSERT_READS = """
 class Loader:
     """Stages the half-hours of a file within a transaction, judges them together, and writes them.
 
-    `largest_kwh` is the most energy in half an hour of a register whose ratings are not known. In
-    the transaction of a caller (`as_caller`) it reads and writes through the views of schema api.
+    In the transaction of a caller (`as_caller`) it reads and writes through the views of schema
+    api.
     """
 
     def __init__(
@@ -152,14 +152,12 @@ class Loader:
         connection: psycopg.Connection[Any],
         refusals: Refusals,
         *,
-        largest_kwh: float,
         reads: bool = False,
         parts: bool = False,
         as_caller: bool = False,
     ) -> None:
         self._connection = connection
         self._refusals = refusals
-        self._largest_kwh = largest_kwh
         self._reads = reads
         self._parts = parts
         self._as_caller = as_caller
@@ -216,7 +214,7 @@ class Loader:
         for (line,) in run(OUTSIDE):
             self._refusals.add(line, "is outside the time the register counted")
         if not self._reads:
-            for line, kwh, largest, amps in run(TOO_MUCH, {"largest": self._largest_kwh}):
+            for line, kwh, largest, amps in run(TOO_MUCH):
                 self._refusals.add(
                     line, describe_energy(float(kwh), float(largest), amps and float(amps))
                 )

@@ -6,6 +6,7 @@ from typing import Any, BinaryIO, Protocol
 import polars as pl
 import psycopg
 
+from app.ingest.bounds import Bounds, read_bounds
 from app.ingest.cells import ReadCounts
 from app.ingest.checks import Checks
 from app.ingest.clocks import Clocks
@@ -24,6 +25,7 @@ from app.ingest.values import ENERGY_COLUMNS, read_values
 
 LARGEST_BYTES = 8 << 30  # of a file, decompressed
 ReadProgress = Callable[[int], None]
+DEFAULTS = Bounds()
 
 
 class Stage(Protocol):
@@ -38,7 +40,6 @@ def import_data(
     data: BinaryIO,
     options: ImportOptions,
     *,
-    largest_kwh: float,
     dry_run: bool = False,
     as_caller: bool = False,
     largest_bytes: int = LARGEST_BYTES,
@@ -62,13 +63,13 @@ def import_data(
         loader = Loader(
             connection,
             refusals,
-            largest_kwh=largest_kwh,
             reads=options.reads,
             # Formats with both directions have a row for each.
             parts=options.quantity_column is not None or options.layout not in ("rows", "days"),
             as_caller=as_caller,
         )
-        stage_source(source, options, loader, refusals, summary, progress)
+        bounds = read_bounds(connection)
+        stage_source(source, options, loader, refusals, summary, progress, bounds)
         loader.judge(find_registers(connection, loader.keys, options), summary)
         summary.refused_rows = refusals.count
         summary.refused = sorted(refusals.rows, key=lambda row: row.line)
@@ -89,12 +90,13 @@ def stage_source(
     refusals: Refusals,
     summary: ImportSummary,
     progress: ReadProgress = lambda rows: None,
+    bounds: Bounds = DEFAULTS,
 ) -> None:
     """Read a source frame by frame and stage its half-hours; `progress` gets the rows so far."""
     checks, clocks, counts = Checks(options), Clocks(options, refusals), ReadCounts()
 
     def stage(cells: pl.DataFrame) -> None:
-        cells = check_times(cells, options, refusals)
+        cells = check_times(cells, options, refusals, bounds)
         unknown = pl.all_horizontal(pl.col(name).is_null() for name in ENERGY_COLUMNS)
         cells = refusals.take(cells, unknown & ~pl.col("said_unknown"), lambda row: "has no energy")
         summary.unknown += cells.filter(unknown).height
@@ -103,7 +105,7 @@ def stage_source(
     for found in LAYOUTS[options.layout](source, options, refusals, counts):
         cells = read_times(found, options, refusals)
         checks.observe_times(cells)
-        cells = read_values(cells, options, refusals)
+        cells = read_values(cells, options, refusals, bounds)
         checks.observe_values(cells)
         stage(clocks.place(cells))
         progress(counts.read)

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import polars as pl
 
-from app.ingest.bounds import EARLIEST_TIME, LATEST_TIME, describe_time
+from app.ingest.bounds import FIRST_YEAR, LAST_YEAR, Bounds
 from app.ingest.cells import INSTANT
 from app.ingest.faults import Refusals
 from app.ingest.options import ImportOptions
@@ -107,8 +107,8 @@ def _within_calendar(cells: pl.DataFrame, refusals: Refusals) -> pl.DataFrame:
     year = pl.coalesce(pl.col("wall").dt.year(), pl.col("at").dt.year())
     return refusals.take(
         cells,
-        ~year.is_between(EARLIEST_TIME.year - 1, LATEST_TIME.year),
-        lambda row: describe_time(row["time"], None),
+        ~year.is_between(FIRST_YEAR, LAST_YEAR),
+        lambda row: Bounds().describe_time(row["time"], None),
     )
 
 

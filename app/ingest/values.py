@@ -4,7 +4,7 @@ import re
 
 import polars as pl
 
-from app.ingest.bounds import LARGEST_READ, describe_energy
+from app.ingest.bounds import Bounds, describe_energy
 from app.ingest.faults import Refusals
 from app.ingest.options import NULL_WORDS, Direction, ImportOptions
 
@@ -19,7 +19,9 @@ NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?$"
 ENERGY_COLUMNS = ("import", "export")
 
 
-def read_values(cells: pl.DataFrame, options: ImportOptions, refusals: Refusals) -> pl.DataFrame:
+def read_values(
+    cells: pl.DataFrame, options: ImportOptions, refusals: Refusals, bounds: Bounds
+) -> pl.DataFrame:
     """Convert the texts in `import` and `export` to ticks; null where the value is unknown.
 
     Negative values and texts that are no numbers are refused. Adds `said_unknown`: true for rows in
@@ -55,8 +57,8 @@ def read_values(cells: pl.DataFrame, options: ImportOptions, refusals: Refusals)
             )
         cells = refusals.take(
             cells,
-            pl.col("number").abs() > LARGEST_READ,
-            lambda row: describe_energy(row["number"], LARGEST_READ),
+            pl.col("number").abs() >= bounds.largest_number,
+            lambda row: describe_energy(row["number"], bounds.largest_number),
         )
         ticks = (pl.col("number") * TICKS_PER_KWH).round().cast(pl.Int64)
         cells = cells.with_columns(ticks.alias(name)).drop("plain", "number")

@@ -111,6 +111,8 @@ language plpgsql security definer set search_path = ''
 as $$
 declare
     reversed boolean := (select r.direction_reversed from flows.meter_registers as r where r.register_id = register);
+    -- Energy that nobody would believe is a counter that was replaced or misread: what flowed is unknown.
+    largest numeric := (select b.largest_kwh from flows.energy_bound(register) as b);
     written integer;
 begin
     insert into flows.register_interval_hh as kept (register_id, "timestamp", import_kwh, export_kwh, derived)
@@ -134,7 +136,7 @@ begin
             cross join flows.counted_at_half_hours(register, direction, period_from, period_to, max_gap) as c
             window next as (partition by direction order by c."timestamp")
         ) as between_half_hours
-        where known
+        where known and energy <= largest
         group by "timestamp"
     ) as d
     on conflict (register_id, "timestamp") do update set
@@ -148,7 +150,7 @@ begin
     return written;
 end $$;
 comment on function flows.derive_interval_hh(uuid, timestamptz, timestamptz, interval)
-is 'Derives half-hours of a register from its counter reads, never replacing measured ones; returns their number.';
+is 'Derives half-hours of a register from reads within its bound, never replacing measured ones; returns their number.';
 
 create or replace function flows.reads_changed() returns trigger
 language plpgsql security definer set search_path = ''

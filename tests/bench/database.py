@@ -202,7 +202,7 @@ def _import(stack: Stack, rows: list[tuple[Any, datetime, float]]) -> None:
     with psycopg.connect(stack.contract["database_url"]) as connection:
         text = "time,use\n" + "".join(f"{at.isoformat()},{kwh}\n" for _, at, kwh in rows)
         options = ImportOptions(register_id=rows[0][0], import_column="use")
-        summary = import_data(connection, BytesIO(text.encode()), options, largest_kwh=500)
+        summary = import_data(connection, BytesIO(text.encode()), options)
         assert summary.written == BULK
 
 

@@ -31,7 +31,6 @@ REGISTERS = 20
 DAYS = HALF_HOURS // REGISTERS // 48
 START = datetime(2022, 1, 1, tzinfo=UTC)
 HALF_HOUR = timedelta(minutes=30)
-LARGEST_KWH = 500.0
 COPY = 'copy flows.register_interval_hh (register_id, "timestamp", import_kwh) from stdin'
 
 Admin = psycopg.Connection[Any]
@@ -167,7 +166,7 @@ def _import(admin: Admin, text: str, options: dict[str, Any]) -> float:
     _empty(admin)
     data = BytesIO(text.encode())
     started = time.perf_counter()
-    summary = import_data(admin, data, read_options(**options), largest_kwh=LARGEST_KWH)
+    summary = import_data(admin, data, read_options(**options))
     seconds = time.perf_counter() - started
     assert summary.written == 48 * DAYS * REGISTERS, summary.refused[:3]
     return seconds

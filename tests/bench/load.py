@@ -194,7 +194,7 @@ def _files(rows: list[Row]) -> list[tuple[Any, str]]:
 def _import(target: Admin, files: list[tuple[Any, str]]) -> None:
     for register, text in files:
         options = ImportOptions(register_id=register, import_column="use")
-        summary = import_data(target, BytesIO(text.encode()), options, largest_kwh=500)
+        summary = import_data(target, BytesIO(text.encode()), options)
         assert summary.written == summary.read
 
 

@@ -91,7 +91,7 @@ RULES = {
                 '(id = ( SELECT flows.current_esco() AS current_esco))'
             ])
             and not (p.qual = 'true' and p.cmd = 'SELECT' and p.tablename in (
-                'regions', 'meter_metrics', 'meter_event_log_type'
+                'regions', 'meter_metrics', 'meter_event_log_type', 'bounds'
             ))
     """,
     # Row level security of flows.escos makes PostgreSQL plan again when the role changes.

@@ -123,7 +123,8 @@ def test_every_table_of_the_data_model_is_there(deployed: Admin) -> None:
         " and relkind in ('r', 'p') and not relispartition"
     ).fetchall()
     ours = {
-        "change", "retention", "derived_register", "register_extent", "removed_half_hour"
+        "change", "retention", "bounds", "derived_register", "register_extent",
+        "removed_half_hour",
     } | {row[0] for row in found if row[0].startswith("circuit_interval_")}  # fmt: skip
     assert {row[0] for row in found} - ours == tables
 
