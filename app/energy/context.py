@@ -11,9 +11,9 @@ from app.app_state import Services, ServicesDep
 from app.auth.deps import Caller
 from app.db.principal import Principal
 from app.energy.files import file_cache
-from app.energy.formats import file_name, negotiate
+from app.energy.formats import Format, file_name, negotiate
 from app.energy.intervals import Instant
-from app.energy.parameters import Filters, Name, Window, Zoned, refuse
+from app.energy.parameters import Filters, Name, Presented, Window, refuse
 from app.energy.response import ReportRequest, fingerprint
 from app.energy.scope import Selection
 from app.request_state import request_state
@@ -55,7 +55,7 @@ async def of_esco(
 
 
 # Parameters that may be given more than once.
-SEVERAL = {*Filters.model_fields, "property", "group_by", "days"}
+SEVERAL = {*Filters.model_fields, "property", "group_by", "days", "include"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ class RequestContext:
     def report_request(
         self,
         what: str,
-        query: Zoned,
+        query: Presented,
         first: Instant | None,
         last: Instant | None,
         *words: str,
@@ -85,6 +85,7 @@ class RequestContext:
         `what` and `words` name the downloaded file; `by` are the dimensions of the rows, None for
         all.
         """
+        form = negotiate(self.request, query.format)
         named = [value for values in self.path.values() for value in values]
         if isinstance(query, Window):
             words = (*words, str(query.period_from.date()), str(query.period_to.date()))
@@ -94,19 +95,23 @@ class RequestContext:
             files=file_cache(self.request),
             caller=self.caller,
             request=self.request,
-            format=negotiate(self.request, query.format),
+            format=form,
             fingerprint=fingerprint(self.request.url.path, parameters | {"last": last}),
             first=first,
             last=last,
-            dimensions=None if by is None else self._dimensions(query, by),
+            dimensions=None if by is None else self._dimensions(query, by, form),
             file_name=file_name(what, self.caller.esco_code, *named, *words),
         )
 
-    def _dimensions(self, query: Filters, by: Iterable[str]) -> list[str]:
-        """Return the dimensions of rows and filters."""
-        scope = self.scope(query)
-        named = {name for filters in scope.named() for name in filters}
-        return sorted({*by, *named, *(["circuit_type"] if query.circuit_type else [])})
+    def _dimensions(self, query: Presented, by: Iterable[str], form: Format) -> list[str]:
+        """Return the dimensions that rows and filters depend on, `name` if rows have names."""
+        found = {*by}
+        if isinstance(query, Filters):
+            found |= {name for filters in self.scope(query).named() for name in filters}
+            found |= {"circuit_type"} if query.circuit_type else set()
+        if isinstance(query, Window) and query.has_names(form.name):
+            found.add("name")
+        return sorted(found)
 
 
 async def _context(request: Request, services: ServicesDep, caller: Caller) -> RequestContext:

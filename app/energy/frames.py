@@ -103,9 +103,9 @@ def key_columns(keys: list[Key], by: list[str], form: Format) -> list[pl.Series]
 class Grid:
     """Rows of groups and intervals: each group has a row in each interval, reported or not."""
 
-    def __init__(self, groups: Groups, by: list[str], zone: ZoneInfo, form: Format) -> None:
+    def __init__(self, groups: Groups, keys: list[pl.Series], zone: ZoneInfo, form: Format) -> None:
         self._groups = groups
-        self._keys = key_columns(list(groups.keys), by, form)
+        self._keys = keys
         self._clock = Clock(zone, form)
 
     def rows(self, found: pl.DataFrame, intervals: Intervals, page: Page) -> pl.DataFrame:

@@ -32,6 +32,13 @@ class Keys(BaseModel):
     circuit_type: str | None = Field(None, description="power, heat or solar.")
     meter: str | None = Field(None, description="Serial number of the meter.")
     register_: UUID | None = Field(None, alias="register", description="The register.")
+    # With `include=names`.
+    esco_name: str | None = Field(None, description="Name of the ESCO.")
+    site_code: str | None = Field(None, description="Code of the site.")
+    property_plot: str | None = Field(None, description="Plot of the property.")
+    feeder_name: str | None = Field(None, description="Name of the feeder.")
+    circuit_name: str | None = Field(None, description="Name of the circuit.")
+    meter_name: str | None = Field(None, description="Name of the meter.")
 
 
 class Coverage(BaseModel):
@@ -232,3 +239,96 @@ class Latest(BaseModel):
     timezone: str = Field(description="IANA name of the zone of the times.")
     data_as_of: datetime | None = Field(description="Changes up to this time are included.")
     rows: list[LatestRow] = Field(description="By serial number.")
+
+
+class ListBody(BaseModel):
+    """Members of every list."""
+
+    timezone: str = Field(description="IANA name of the zone of the times.")
+
+
+class Availability(BaseModel):
+    """The time for which there are half-hours; null if there are none."""
+
+    available_from: datetime | None = Field(description="Start of the first half-hour.")
+    available_to: datetime | None = Field(description="End of the last half-hour.")
+
+
+class CircuitItem(Availability):
+    """A circuit; `circuit` is its id."""
+
+    circuit: UUID
+    circuit_name: str | None
+    circuit_type: str = Field(description="power, heat or solar.")
+    site: UUID | None
+    site_code: str | None
+    esco: str | None = Field(description="Code of the ESCO.")
+
+
+class Circuits(ListBody):
+    """Circuits."""
+
+    rows: list[CircuitItem] = Field(description="By id.")
+
+
+class MeterItem(Availability):
+    """A meter; `meter` is its serial number."""
+
+    meter: str
+    meter_name: str
+    meter_id: UUID
+    site: UUID | None
+    site_code: str | None
+    properties: str | None = Field(description="Properties on its service heads, by space.")
+    esco: str | None = Field(description="Code of the ESCO.")
+
+
+class Meters(ListBody):
+    """Meters."""
+
+    rows: list[MeterItem] = Field(description="By serial number.")
+
+
+class PropertyItem(BaseModel):
+    """A property; `property` is its id."""
+
+    property: UUID
+    property_plot: str
+    site: UUID | None
+    site_code: str | None
+    esco: str | None = Field(description="Code of the ESCO.")
+
+
+class Properties(ListBody):
+    """Properties."""
+
+    rows: list[PropertyItem] = Field(description="By id.")
+
+
+class SiteItem(BaseModel):
+    """A site; `site` is its id."""
+
+    site: UUID
+    site_code: str | None
+    site_name: str
+    esco: str | None = Field(description="Code of the ESCO.")
+
+
+class Sites(ListBody):
+    """Sites."""
+
+    rows: list[SiteItem] = Field(description="By id.")
+
+
+class EscoItem(BaseModel):
+    """An ESCO; `esco` is its code."""
+
+    esco: str
+    esco_name: str
+    esco_id: UUID
+
+
+class Escos(ListBody):
+    """ESCOs."""
+
+    rows: list[EscoItem] = Field(description="By code.")

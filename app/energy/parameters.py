@@ -5,13 +5,22 @@ A value out of range is refused with an error that names the parameter; it is ne
 
 import re
 from collections.abc import Iterable
-from datetime import UTC, datetime, timedelta
+from contextlib import suppress
+from datetime import UTC, date, datetime, timedelta
 from functools import cache
 from typing import Annotated, Any, Literal, TypeVar
 from uuid import UUID
 from zoneinfo import ZoneInfo, available_timezones
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    model_validator,
+)
 
 from app.energy.groups import Dimension
 from app.energy.intervals import Granularity
@@ -52,7 +61,9 @@ def _moment(value: Any) -> Any:
     if isinstance(value, str) and not OFFSET.search(value):
         if SPACE.search(value):
             raise ValueError("has a space where the + of the offset was: write + as %2B in a URL")
-        raise ValueError("must be a time with its offset, like 2026-10-01T00:00:00Z")
+        raise ValueError(
+            "must be a time with its offset, like 2026-10-01T00:00:00Z, or a local day"
+        )
     return value
 
 
@@ -62,6 +73,7 @@ def _in_calendar(value: datetime) -> datetime:
     return value
 
 
+DATE_ALONE = re.compile(r"\d{4}-\d\d-\d\d")
 OFFSET = re.compile(r"\d[T ]\d.*(Z|[+-]\d\d:?\d\d)$", re.IGNORECASE)
 SPACE = re.compile(r"T.* \d\d:?\d\d$", re.IGNORECASE)
 Moment = Annotated[AwareDatetime, BeforeValidator(_moment), AfterValidator(_in_calendar)]
@@ -71,6 +83,7 @@ Names = Annotated[list[Name], BeforeValidator(_by_comma)]
 CircuitType = Literal["power", "heat", "solar"]
 DayClass = Literal["all", "weekday", "weekend", "month"]
 Direction = Literal["import", "export"]
+Include = Literal["names", "ids"]
 
 
 class Filters(BaseModel):
@@ -90,8 +103,10 @@ class Filters(BaseModel):
     )
 
 
-class Zoned(Filters):
-    """Filters, with the time zone and the format of the response."""
+class Presented(BaseModel):
+    """The time zone and the format of a response."""
+
+    model_config = ConfigDict(extra="forbid")
 
     timezone: Name = Field(
         "Europe/London",
@@ -109,10 +124,14 @@ class Zoned(Filters):
         return ZoneInfo(self.timezone)
 
 
+class Zoned(Presented, Filters):
+    """Filters, with the time zone and the format of the response."""
+
+
 def _period_to(caps: str) -> Any:
     return Field(
-        description=f"End, exclusive, with offset. At most {caps} after period_from; the longer "
-        "limit is for one circuit, meter or property.",
+        description=f"End, exclusive, with offset, or a local day. At most {caps} after "
+        "period_from; the longer limit is for one circuit, meter or property.",
         examples=["2026-11-01T00:00:00Z"],
     )
 
@@ -124,11 +143,42 @@ def _caps(widest: tuple[int, int]) -> str:
 BY_GRANULARITY = ", ".join(f"{name}: {_caps(widest)}" for name, widest in WIDEST.items())
 
 
+def _midnight(value: Any, zone: ZoneInfo) -> Any:
+    """Return the start of a local day for a date alone; other values as they are."""
+    if isinstance(value, str) and DATE_ALONE.fullmatch(value):
+        with suppress(ValueError):
+            day = date.fromisoformat(value)
+            return datetime(day.year, day.month, day.day, tzinfo=zone)
+    return value
+
+
 class Window(Zoned):
-    """Filters and a period."""
+    """Filters and a period; a date alone is the start of a local day."""
+
+    include: Annotated[list[Include], BeforeValidator(_by_comma)] = Field(
+        default_factory=list,
+        max_length=2,
+        description="`names` puts circuit_name, site_code, property_plot, meter_name and so on "
+        "beside the keys of rows; CSV has them unless `ids` asks for the keys alone.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _local_days(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        name = values.get("timezone", "Europe/London")
+        zone = ZoneInfo(name) if isinstance(name, str) and name in zones() else ZoneInfo("UTC")
+        bounds = {"period_from", "period_to"} & values.keys()
+        return values | {bound: _midnight(values[bound], zone) for bound in bounds}
+
+    def has_names(self, form: FormatName) -> bool:
+        """Return whether rows have names beside their keys."""
+        return "names" in self.include or (form == "csv" and "ids" not in self.include)
 
     period_from: Moment = Field(
-        description="Start, inclusive, with offset.", examples=["2026-10-01T00:00:00Z"]
+        description="Start, inclusive, with offset, or a local day.",
+        examples=["2026-10-01T00:00:00Z"],
     )
     period_to: Moment = _period_to(BY_GRANULARITY)
 

@@ -16,7 +16,19 @@ from app.energy import cursors
 from app.energy.context import ContextDep, RequestContext
 from app.energy.formats import MEDIA_TYPES, NEGOTIATED
 from app.energy.intervals import Granularity, Intervals, split
-from app.energy.models import Balance, Completeness, Energy, Latest, Peak, Profile
+from app.energy.models import (
+    Balance,
+    Circuits,
+    Completeness,
+    Energy,
+    Escos,
+    Latest,
+    Meters,
+    Peak,
+    Profile,
+    Properties,
+    Sites,
+)
 from app.energy.parameters import (
     MOST_ROWS,
     WIDEST,
@@ -25,6 +37,7 @@ from app.energy.parameters import (
     EnergyQuery,
     LatestQuery,
     PeakQuery,
+    Presented,
     ProfileQuery,
     ScanQuery,
     Window,
@@ -36,6 +49,7 @@ from app.energy.reports.energy import EnergyReport
 from app.energy.reports.latest import LatestReport
 from app.energy.reports.peak import PeakReport
 from app.energy.reports.profile import ProfileReport
+from app.energy.reports.things import ThingsReport
 from app.energy.response import ReportResponse
 
 MOMENT = {"type": "string", "format": "date-time"}
@@ -143,6 +157,45 @@ async def latest(context: ContextDep, query: Annotated[LatestQuery, Query()]) ->
     return ReportResponse(request, LatestReport(zone, scope))
 
 
+lists = APIRouter(prefix="/v1", tags=["energy"], responses=RESPONSES)
+
+
+@lists.get("/circuits", summary="The circuits", response_model=Circuits)
+async def circuits(context: ContextDep, query: Annotated[Presented, Query()]) -> Response:
+    """List circuits with their sites, and the time for which they have half-hours."""
+    return _list(context, "circuits", query)
+
+
+@lists.get("/meters", summary="The meters", response_model=Meters)
+async def meters(context: ContextDep, query: Annotated[Presented, Query()]) -> Response:
+    """List meters with their sites and properties, and the time for which they have half-hours."""
+    return _list(context, "meters", query)
+
+
+@lists.get("/properties", summary="The properties", response_model=Properties)
+async def properties(context: ContextDep, query: Annotated[Presented, Query()]) -> Response:
+    """List properties with their sites."""
+    return _list(context, "properties", query)
+
+
+@lists.get("/sites", summary="The sites", response_model=Sites)
+async def sites(context: ContextDep, query: Annotated[Presented, Query()]) -> Response:
+    """List sites."""
+    return _list(context, "sites", query)
+
+
+@lists.get("/escos", summary="The ESCOs", response_model=Escos)
+async def escos(context: ContextDep, query: Annotated[Presented, Query()]) -> Response:
+    """List the ESCOs that the token sees: a tenant's own."""
+    return _list(context, "escos", query)
+
+
+def _list(context: RequestContext, kind: str, query: Presented) -> Response:
+    # Of no period, so that no reading moves its version: its content does.
+    request = context.report_request(kind, query, 0, 0, by=())
+    return ReportResponse(request, ThingsReport(kind, query.zone()))
+
+
 def _intervals(context: RequestContext, query: Window, granularity: Granularity) -> Intervals:
     return _split(context, query, granularity, WIDEST[granularity], granularity)
 
@@ -173,10 +226,13 @@ PATHS: dict[str, Callable[..., Awaitable[None]] | None] = {
 }
 
 # HEAD answers like GET without the body (RFC 9110 §9.3.2), so it is not documented twice.
-for route in [route for route in reads.routes if isinstance(route, APIRoute)]:
-    reads.add_api_route(route.path, route.endpoint, methods=["HEAD"], include_in_schema=False)
+for group in (reads, lists):
+    for route in [route for route in group.routes if isinstance(route, APIRoute)]:
+        path = route.path.removeprefix(group.prefix)
+        group.add_api_route(path, route.endpoint, methods=["HEAD"], include_in_schema=False)
 
 router = APIRouter()
+router.include_router(lists)
 for path, dependency in PATHS.items():
     router.include_router(
         reads, prefix=path, dependencies=[Depends(dependency)] if dependency else []

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.energy.formats import Format
-from app.energy.frames import COUNTS, Clock, Grid, at_instants
+from app.energy.frames import COUNTS, Clock, Grid, at_instants, key_columns
 from app.energy.groups import Groups, Mapping, gather
 from app.energy.intervals import Granularity, Intervals, half_hour_from, label, split
 from app.energy.parameters import FormatName
@@ -38,6 +38,11 @@ def groups(count: int, change: datetime) -> Groups:
         for n, begin in enumerate(begins)
         for register in (str(UUID(int=10 * n + more)) for more in range(n + 1))
     )
+
+
+def grid_of(of: Groups, form: FormatName) -> Grid:
+    """Return a grid of groups by circuit."""
+    return Grid(of, key_columns(list(of.keys), ["circuit"], Format(form)), LONDON, Format(form))
 
 
 def frame_of(found: Found, order: Iterable[int]) -> pl.DataFrame:
@@ -98,7 +103,7 @@ def test_columns_equal_rows_made_one_by_one(
     order = list(found)
     if data.draw(st.booleans()):
         chance.shuffle(order)
-    grid = Grid(of, ["circuit"], LONDON, Format("json"))
+    grid = grid_of(of, "json")
     rows = grid.rows(frame_of(found, order), parts, page)
     assert rows.to_dicts() == rows_one_by_one(of, parts, found)
 
@@ -106,7 +111,7 @@ def test_columns_equal_rows_made_one_by_one(
 @pytest.mark.parametrize("indexes", [[0, 0, 2], [0, 2, -1], [0, 2, 192], [0, 2, 5, 4, 2]])
 def test_a_duplicate_or_foreign_row_index_is_an_error(indexes: list[int]) -> None:
     parts = split("PT30M", LONDON, START, END)
-    grid = Grid(groups(1, START), ["circuit"], LONDON, Format("json"))
+    grid = grid_of(groups(1, START), "json")
     found = frame_of(dict.fromkeys(indexes, (1.0, 1, 1)), indexes)
     with pytest.raises(RuntimeError, match="outside the page"):
         grid.rows(found, parts, Page(0, 192))
@@ -117,9 +122,7 @@ def test_every_format_has_the_same_rows() -> None:
     found: Found = {n: (n / 7, 1, 1) for n in range(0, 3 * len(parts), 2)}
     made = {}
     for form in ("json", "columns", "csv", "ndjson", "arrow", "parquet"):
-        rows = Grid(of, ["circuit"], LONDON, Format(form)).rows(
-            frame_of(found, found), parts, Page(0, 3 * len(parts))
-        )
+        rows = grid_of(of, form).rows(frame_of(found, found), parts, Page(0, 3 * len(parts)))
         # In several frames, as long responses are.
         made[form] = body(form, rows.iter_slices(100))
     expected = rows_one_by_one(of, parts, found)
@@ -145,9 +148,7 @@ def test_every_format_has_the_same_rows() -> None:
 def test_columns_name_each_interval_and_group_once() -> None:
     parts, of = split("P1D", LONDON, START, END), groups(2, START)
     found: Found = {n: (float(n), 48, 48) for n in range(2 * len(parts)) if n != 3}
-    rows = Grid(of, ["circuit"], LONDON, Format("columns")).rows(
-        frame_of(found, found), parts, Page(0, 2 * len(parts))
-    )
+    rows = grid_of(of, "columns").rows(frame_of(found, found), parts, Page(0, 2 * len(parts)))
     whole = json.loads(body("columns", [rows]))
     assert whole["intervals"]["interval_start"] == [
         label(bound, LONDON) for bound in parts.bounds[:-1]
@@ -162,7 +163,7 @@ def test_columns_name_each_interval_and_group_once() -> None:
 
 @pytest.mark.parametrize("form", ["json", "csv", "ndjson", "arrow", "parquet", "columns"])
 def test_no_rows_are_a_whole_body(form: FormatName) -> None:
-    grid = Grid(Groups([], [], None), ["circuit"], LONDON, Format(form))
+    grid = grid_of(Groups([], [], None), form)
     nothing = grid.rows(frame_of({}, []), Intervals((), 0, 0), Page(0, 0))
     made = body(form, [nothing])
     match form:

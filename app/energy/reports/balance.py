@@ -108,7 +108,7 @@ class BalanceReport(IntervalReport):
             self._frames(connection, groups, request.format, totals),
             {"granularity": self.query.granularity} | self.members(version, available),
             last_members,
-            tuple(self.by),
+            self.key_names(request.format),
             available,
         )
 

@@ -7,7 +7,7 @@ import polars as pl
 
 from app.db.session import Connection
 from app.energy.formats import Format
-from app.energy.frames import Clock, at_instants, key_columns
+from app.energy.frames import Clock, at_instants
 from app.energy.groups import Dimension, Groups
 from app.energy.intervals import HALF_HOUR, Instant
 from app.energy.query import Statement, epoch, of_registers, spans
@@ -55,7 +55,7 @@ class CompletenessReport(Grouped):
             gaps += [(span.group, *gap) for gap in missing]
         yield pl.DataFrame(
             [
-                *key_columns(list(groups.keys), list(self.by), form),
+                *await self.keys(connection, groups, form),
                 pl.Series("expected_intervals", expected, dtype=pl.Int32),
                 pl.Series("present_intervals", present, dtype=pl.Int32),
                 pl.Series(

@@ -62,7 +62,7 @@ class EnergyReport(IntervalReport):
             self._frames(connection, groups, request.format, pages),
             {"granularity": self.query.granularity} | self.members(version, available),
             last_members,
-            tuple(self.by),
+            self.key_names(request.format),
             available,
             following,
         )

@@ -15,6 +15,7 @@ from app.energy.formats import Format
 from app.energy.frames import Grid
 from app.energy.groups import Dimension, Groups
 from app.energy.intervals import Intervals
+from app.energy.names import key_names, labelled_keys
 from app.energy.parameters import Window, refuse
 from app.energy.query import Page, Statement, energy
 from app.energy.reading import Read, Schema, read_ahead, read_frame
@@ -81,6 +82,15 @@ class Grouped(Report):
             covered[group] = Covered(whole.expected(0), present, run.meters, meters, complete)
         return covered
 
+    async def keys(self, connection: Connection, groups: Groups, form: Format) -> list[pl.Series]:
+        """Return the columns of the groups' keys, and their names if they are asked for."""
+        names = self.query.has_names(form.name)
+        return await labelled_keys(connection, groups, self.by, form, names=names)
+
+    def key_names(self, form: Format) -> tuple[str, ...]:
+        """Return the names of the columns of `keys`."""
+        return key_names(self.by, names=self.query.has_names(form.name))
+
     def cap(self, rows: int, form: Format) -> None:
         """Raise Unprocessable for more rows than the format may have; others are streamed."""
         if form.most_rows is not None and rows > form.most_rows:
@@ -110,7 +120,8 @@ class IntervalReport(Grouped):
         self, connection: Connection, groups: Groups, form: Format, pages: list[Rows]
     ) -> AsyncGenerator[tuple[pl.DataFrame, pl.DataFrame], None]:
         """Yield the rows of some pages, each time with those that the database returned."""
-        grid = Grid(groups, list(self.by), self.query.zone(), form)
+        keys = await self.keys(connection, groups, form)
+        grid = Grid(groups, keys, self.query.zone(), form)
         schema: Schema = {
             "row_index": pl.Int32, **self.VALUES, "register_intervals": pl.Int64,
             "present_intervals": pl.Int32, "meters_reporting": pl.Int32,

@@ -6,7 +6,7 @@ import polars as pl
 
 from app.db.session import Connection
 from app.energy.formats import Format
-from app.energy.frames import Clock, Membership, at_instants, key_columns
+from app.energy.frames import Clock, Membership, at_instants
 from app.energy.groups import Groups
 from app.energy.intervals import HALF_HOUR
 from app.energy.parameters import PeakQuery
@@ -47,7 +47,7 @@ class PeakReport(GroupedTable):
             group, index, expected, found["register_intervals"]
         )
         return [
-            *(key[group] for key in key_columns(list(groups.keys), list(self.by), form)),
+            *(key[group] for key in await self.keys(connection, groups, form)),
             found["rank"],
             clock.times(at_instants(start)).alias("interval_start"),
             clock.times(at_instants(start + HALF_HOUR)).alias("interval_end"),

@@ -6,7 +6,6 @@ import polars as pl
 
 from app.db.session import Connection
 from app.energy.formats import Format
-from app.energy.frames import key_columns
 from app.energy.groups import Groups
 from app.energy.intervals import DAY, moment, offsets
 from app.energy.parameters import DayClass, ProfileQuery, unique
@@ -66,7 +65,7 @@ class ProfileReport(GroupedTable):
             for name in ("meters_expected", "meters_reporting")
         ]
         return [
-            *(key[group] for key in key_columns(list(groups.keys), list(self.by), form)),
+            *(key[group] for key in await self.keys(connection, groups, form)),
             *(found[name] for name in found.columns if name != "g"),
             *meters,
         ]

@@ -1,0 +1,130 @@
+"""Names beside keys, lists of everything that paths take, and local days."""
+
+import csv
+import io
+from typing import Any
+
+import psycopg
+import pytest
+
+from tests.conftest import Stack
+from tests.energy.conftest import OwnHome
+from tests.energy.test_reads import get
+
+# List → its table, the column of what it lists, and where a report of it is.
+LISTS = {
+    "circuits": ("circuits", "id"),
+    "meters": ("meter_registry", "serial"),
+    "properties": ("properties", "id"),
+    "sites": ("sites_new", "id"),
+}
+BY = {
+    "circuit": ("circuit_name", "circuits", "id", "name"),
+    "site": ("site_code", "sites_new", "id", "code"),
+    "property": ("property_plot", "properties", "id", "plot"),
+    "feeder": ("feeder_name", "feeder_registry", "id", "name"),
+    "meter": ("meter_name", "meter_registry", "serial", "name"),
+    "esco": ("esco_name", "escos", "code", "name"),
+}
+
+
+@pytest.mark.parametrize("by", BY)
+@pytest.mark.parametrize("read", ["energy", "balance", "profile", "peak"])
+def test_names_stand_beside_their_keys(
+    stack: Stack, admin: psycopg.Connection[Any], read: str, by: str
+) -> None:
+    label, table, key, name = BY[by]
+    names = dict(admin.execute(f"select {key}::text, {name} from flows.{table}").fetchall())
+    rows = get(stack, read, group_by=by, include="names").json()["rows"]
+    assert rows
+    assert list(rows[0])[:2] == [by, label]
+    assert {row[by]: row[label] for row in rows} == {
+        row[by]: row[by] and names[row[by]] for row in rows
+    }
+    assert label not in get(stack, read, group_by=by).json()["rows"][0]
+    columns = get(stack, read, group_by=by, include="names", format="columns").json()
+    groups = columns["groups"] if "groups" in columns else [columns["columns"]]
+    assert all(label in group for group in groups)
+    for asked, expected in (({}, True), ({"include": "ids"}, False)):
+        lines = get(stack, read, group_by=by, format="csv", **asked).text
+        header = next(csv.reader(io.StringIO(lines)))
+        assert (label in header) == expected
+
+
+def test_a_new_name_moves_the_etag_of_rows_with_names_alone(own_home: OwnHome) -> None:
+    asked = {"period_from": "2026-03-02", "period_to": "2026-03-03"}
+
+    def tags() -> list[str]:
+        return [
+            own_home.client.get("/v1/energy", params=asked | more).headers["etag"]
+            for more in ({}, {"include": "names"}, {"format": "csv"})
+        ]
+
+    before = tags()
+    own_home.execute("update flows.circuits set name = 'Kitchen' where id = %(circuit)s")
+    assert [one == other for one, other in zip(before, tags(), strict=True)] == [True, False, False]
+
+
+@pytest.mark.parametrize("kind", [*LISTS, "escos"])
+def test_a_list_has_everything_that_paths_take(
+    stack: Stack, admin: psycopg.Connection[Any], kind: str
+) -> None:
+    answer = get(stack, "latest", headers={})  # any read, for a warm gateway
+    assert answer.status_code == 200
+    with stack.client("wlce") as client:
+        listed = client.get(f"/v1/{kind}")
+        assert listed.status_code == 200, listed.text
+        rows = listed.json()["rows"]
+        first = next(iter(rows[0]))
+        if kind == "escos":
+            assert [row["esco"] for row in rows] == ["wlce"]
+        else:
+            table, key = LISTS[kind]
+            own = admin.execute(
+                f"select {key}::text from flows.{table} where esco = %s order by 1",
+                (stack.contract["escos"]["wlce"]["id"],),
+            )
+            assert sorted(row[first] for row in rows) == [value for (value,) in own]
+        for row in rows[:2]:
+            latest = client.get(f"/v1/{kind}/{row[first]}/latest")
+            assert latest.status_code == 200, latest.text
+        tag = {"If-None-Match": listed.headers["etag"]}
+        assert client.get(f"/v1/{kind}", headers=tag).status_code == 304
+        assert client.head(f"/v1/{kind}").headers["etag"] == listed.headers["etag"]
+        lines = client.get(f"/v1/{kind}", params={"format": "csv"}).text
+        assert [line[first] for line in csv.DictReader(io.StringIO(lines))] == [
+            row[first] for row in rows
+        ]
+        assert client.get(f"/v1/{kind}", params={"colour": "red"}).status_code == 422
+    with stack.client(None) as client:
+        assert client.get(f"/v1/{kind}").status_code == 401
+
+
+def test_a_circuit_is_listed_with_its_extent(stack: Stack) -> None:
+    with stack.client("wlce") as client:
+        for row in client.get("/v1/circuits").json()["rows"][:3]:
+            body = client.get(
+                f"/v1/circuits/{row['circuit']}/energy",
+                params={"period_from": "2026-10-01", "period_to": "2026-10-02"},
+            ).json()
+            assert (row["available_from"], row["available_to"]) == (
+                body["available_from"], body["available_to"],
+            )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("timezone", "start", "end"),
+    [
+        ("Europe/London", "2026-03-29T00:00:00+00:00", "2026-03-30T00:00:00+01:00"),
+        ("Asia/Kathmandu", "2026-03-29T00:00:00+05:45", "2026-03-30T00:00:00+05:45"),
+        ("Australia/Lord_Howe", "2026-03-29T00:00:00+11:00", "2026-03-30T00:00:00+11:00"),
+    ],
+)
+def test_a_date_alone_is_a_local_day(
+    own_home: OwnHome, timezone: str, start: str, end: str
+) -> None:
+    days = {"timezone": timezone, "period_from": "2026-03-29", "period_to": "2026-03-30"}
+    body = own_home.client.get("/v1/energy", params=days).json()
+    assert (body["period_from"], body["period_to"]) == (start, end)
+    (row,) = body["rows"]
+    assert (row["interval_start"], row["interval_end"]) == (start, end)
