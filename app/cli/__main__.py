@@ -6,6 +6,7 @@ from app.cli.backup import backup
 from app.cli.clients import client
 from app.cli.db import db
 from app.cli.demo import demo
+from app.cli.doctor import doctor
 from app.cli.escos import esco
 from app.cli.import_ import import_file
 from app.cli.keys import keys
@@ -25,6 +26,7 @@ app.callback()(options)
 app.command()(serve)
 app.command()(up)
 app.command("import")(import_file)
+app.command()(doctor)
 app.add_typer(demo, name="demo")
 add_upkeep(db)
 app.add_typer(db, name="db")

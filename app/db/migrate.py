@@ -14,9 +14,11 @@ from typing import Any
 import psycopg
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
+from psycopg.types.json import Jsonb
 
 from app import __version__
 from app.db.baseline import BASELINE, missing_from
+from app.db.drift import compare, read_objects
 from app.db.schema import SQL, Migration, SqlFile, checksum, migrations, objects
 
 LOCK = 7_366_201  # an arbitrary number; the advisory lock keeps migrations apart
@@ -44,6 +46,8 @@ RECORDS = """
         program text not null,
         applied_at timestamptz not null default now()
     );
+    alter table gateway.schema_objects
+    add column if not exists recorded jsonb not null default '[]';
 """
 SCHEMA_STATE = """
     select
@@ -203,13 +207,23 @@ def _record(connection: AdminConnection, file: Migration) -> None:
 def _apply_objects(
     connection: AdminConnection, files: list[SqlFile], schema_version: int, progress: StepProgress
 ) -> None:
-    """Apply sql/objects if its text, or the version of the schema, has changed since last time."""
+    """Apply sql/objects if its text, the schema's version, or an object itself has changed."""
+    with connection.transaction():
+        connection.execute("set local role flows_owner")
+        connection.execute("set local client_min_messages = 'warning'")
+        connection.execute(RECORDS)
     row = connection.execute(
-        "select version, sha256, program from gateway.schema_objects"
+        "select version, sha256, program, recorded from gateway.schema_objects"
     ).fetchone()
     checked, program = checksum(files), __version__
     if row is not None and row[:2] == (schema_version, checked):
-        return
+        changed = [
+            one for one in compare(row[3], read_objects(connection)) if one.mended_by_migrate
+        ]
+        if not changed:
+            return
+        for one in changed:
+            progress(f"{one.kind} {one.name}: {one.change}")
     if row is not None and _numbers(row[2]) > _numbers(program):
         raise MigrationError(
             f"the database is newer than this program: it was migrated by Flows {row[2]}, this is "
@@ -220,11 +234,13 @@ def _apply_objects(
     def replace(*, keep_routines: bool) -> None:
         with connection.transaction():
             _replace(connection, files, keep_routines=keep_routines)
+            recorded = Jsonb(read_objects(connection))
             connection.execute("set local role flows_owner")
             connection.execute("delete from gateway.schema_objects")
             connection.execute(
-                "insert into gateway.schema_objects (version, sha256, program) values (%s, %s, %s)",
-                (schema_version, checked, program),
+                "insert into gateway.schema_objects (version, sha256, program, recorded)"
+                " values (%s, %s, %s, %s)",
+                (schema_version, checked, program, recorded),
             )
             connection.execute("reset role")
 

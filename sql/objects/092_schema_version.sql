@@ -14,6 +14,8 @@ comment on column gateway.schema_objects.version is 'Schema version that it was 
 comment on column gateway.schema_objects.sha256 is 'SHA-256 of its files.';
 comment on column gateway.schema_objects.program is 'Version of Flows that applied it.';
 comment on column gateway.schema_objects.applied_at is 'Time at which it was applied, UTC.';
+comment on column gateway.schema_objects.recorded
+is 'Kind, name and definition of each object then, with which the present ones are compared.';
 
 -- A gateway calls this before it serves requests.
 create or replace function gateway.schema_version(out version integer, out oldest_gateway integer)

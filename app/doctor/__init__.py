@@ -1,0 +1,1 @@
+"""Examination of a whole deployment: settings, database, services, backups."""
