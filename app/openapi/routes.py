@@ -88,6 +88,7 @@ async def openapi(request: Request, services: ServicesDep) -> Response:
     document = await documents.get(services, role, scopes)
     if tags := _asked_tags(request):
         document = await documents.get_small(document, tags)
+    document = await documents.get_sampled(services, document, caller)
     headers = {
         "ETag": document.etag,
         "Cache-Control": "private, no-cache" if caller else "public, no-cache",

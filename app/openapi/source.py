@@ -9,9 +9,10 @@ import asyncio
 import hashlib
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
+from uuid import UUID
 
 import httpx
 import orjson
@@ -20,16 +21,21 @@ from psycopg_pool import PoolTimeout
 
 from app.app_state import Services
 from app.auth.tokens import OPERATOR, issue_own
+from app.db.principal import Principal
 from app.errors import Unavailable
 from app.http.compression import BEST
 from app.openapi.document import Frame, build, only_tags
 from app.openapi.facts import Facts, parse
+from app.openapi.samples import Samples, read_samples, with_samples
 
 logger = logging.getLogger(__name__)
 
 REFRESH_SECONDS = 2.0
 ASK_SECONDS = 3.0
-SMALL_DOCUMENTS = 32
+# The documents kept that are made of another: of some tags, or with a caller's samples.
+DERIVED_DOCUMENTS = 32
+SAMPLES_SECONDS = 60.0
+SAMPLES_KEPT = 1000
 PUBLIC_ROLE = "public_backend"
 # Operators have no role in the database, so their document contains the gateway's routes alone.
 NO_SWAGGER = b'{"definitions": {}, "paths": {}}'
@@ -70,8 +76,10 @@ class Documents:
     def __init__(self, frame: Frame) -> None:
         self.frame = frame
         self._slots: dict[tuple[str, frozenset[str]], _Slot] = {}
-        # The small documents, by the ETag of the whole one and the tags; the oldest first.
-        self._small: dict[tuple[str, frozenset[str]], Document] = {}
+        # The documents made of another one, by its ETag and how they differ; the oldest first.
+        self._derived: dict[tuple[str, frozenset[str] | Samples], Document] = {}
+        # By ESCO, with the time until which they are kept; the oldest first.
+        self._samples: dict[UUID | None, tuple[float, Samples]] = {}
 
     async def get(self, services: Services, role: str, scopes: frozenset[str]) -> Document:
         """Return the document; Unavailable if there is none yet and it cannot be built now.
@@ -90,12 +98,36 @@ class Documents:
 
     async def get_small(self, whole: Document, tags: frozenset[str]) -> Document:
         """Return the document with the operations of some tags alone."""
-        key = (whole.etag, tags)
-        if key not in self._small:
-            self._small[key] = await asyncio.to_thread(_reduce, whole.body, tags)
-            if len(self._small) > SMALL_DOCUMENTS:
-                del self._small[next(iter(self._small))]
-        return replace(self._small[key], stale=whole.stale)
+        return await self._derive(whole, tags, lambda content: only_tags(content, tags))
+
+    async def get_sampled(
+        self, services: Services, document: Document, caller: Principal | None
+    ) -> Document:
+        """Return the document with samples of what exists for the caller."""
+        owner = caller.esco if caller else None
+        until, samples = self._samples.get(owner, (float("-inf"), None))
+        if samples is None or time.monotonic() >= until:
+            samples = await read_samples(services.pool, caller)
+            self._samples.pop(owner, None)
+            self._samples[owner] = (time.monotonic() + SAMPLES_SECONDS, samples)
+            if len(self._samples) > SAMPLES_KEPT:
+                del self._samples[next(iter(self._samples))]
+        return await self._derive(document, samples, lambda content: with_samples(content, samples))
+
+    async def _derive(
+        self,
+        document: Document,
+        difference: frozenset[str] | Samples,
+        change: Callable[[dict[str, Any]], dict[str, Any]],
+    ) -> Document:
+        key = (document.etag, difference)
+        if key not in self._derived:
+            self._derived[key] = await asyncio.to_thread(
+                lambda: _document(change(orjson.loads(document.body)))
+            )
+            if len(self._derived) > DERIVED_DOCUMENTS:
+                del self._derived[next(iter(self._derived))]
+        return replace(self._derived[key], stale=document.stale)
 
     async def _refresh(
         self, services: Services, slot: _Slot, role: str, scopes: frozenset[str]
@@ -121,10 +153,6 @@ class Documents:
         facts = parse(described)
         slot.document = await asyncio.to_thread(_render, self.frame, swagger, facts, scopes)
         slot.sources = digest.hexdigest()
-
-
-def _reduce(body: bytes, tags: frozenset[str]) -> Document:
-    return _document(only_tags(orjson.loads(body), tags))
 
 
 def _document(content: dict[str, Any]) -> Document:

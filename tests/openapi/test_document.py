@@ -3,6 +3,7 @@
 import json
 import subprocess
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,6 +15,7 @@ import pytest
 from jsonschema_rs import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
+from app.openapi.samples import Samples, last_week
 from tests.conftest import Stack, wait_until
 
 Document = dict[str, Any]
@@ -67,6 +69,9 @@ def test_operations_read_well_and_none_lacks_errors(document: Fetch) -> None:
 
 def test_without_a_token_it_shows_what_a_read_client_may_do(document: Fetch) -> None:
     public, read, write = document(), document("wlce", "read"), document("wlce", "write")
+    for _, _, operation in [*operations(public), *operations(read)]:
+        for parameter in operation.get("parameters", ()):
+            parameter.pop("example", None)  # of what exists for the caller
     assert public["paths"] == read["paths"]
     assert public["paths"].keys() <= write["paths"].keys()
     for path, method, _ in operations(public):
@@ -175,6 +180,37 @@ def test_the_document_is_the_same_to_the_byte_on_12_and_16(
         assert ('"int64"' in swagger) == (each is stack_of_16), "the sources differ"
     assert texts[0] == texts[1]
     assert '"format":"int64"' in texts[0]
+
+
+@pytest.mark.parametrize("code", ["wlce", "hmce"])
+def test_what_the_examples_name_exists_for_the_caller(stack: Stack, code: str) -> None:
+    with stack.client(code) as client:
+        found = client.get("/openapi.json").json()
+        asked = 0
+        for path, method, operation in operations(found):
+            if not path.startswith("/v1/") or method != "get" or path.startswith("/v1/imports"):
+                continue
+            parameters = [one for one in operation["parameters"] if "example" in one]
+            named = {one["name"]: one["example"] for one in parameters if one["in"] == "path"}
+            assert len(named) == path.count("{"), path
+            query = {one["name"]: one["example"] for one in parameters if one["in"] == "query"}
+            answer = client.get(path.format(**named), params=query)
+            assert answer.status_code == 200, (path, answer.text)
+            assert answer.json()["rows"], path
+            asked += 1
+    assert asked >= 36
+
+
+def test_without_a_caller_the_examples_are_of_the_last_week(stack: Stack) -> None:
+    assert last_week(datetime(2026, 11, 26, 23, tzinfo=UTC)) == Samples(
+        "2026-11-16T00:00:00Z", "2026-11-23T00:00:00Z"
+    )
+    with stack.client(None) as client:
+        item = client.get("/openapi.json").json()["paths"]["/v1/circuits/{id}/energy"]["get"]
+    examples = {one["name"]: one.get("example") for one in item["parameters"]}
+    start, end = (datetime.fromisoformat(examples[f"period_{one}"]) for one in ("from", "to"))
+    assert (start.weekday(), end - start) == (0, timedelta(days=7))
+    assert examples["id"] is None
 
 
 def test_a_document_of_some_tags_is_small_and_complete(stack: Stack) -> None:

@@ -44,22 +44,6 @@ function withChoices(document) {
   return document;
 }
 
-// Fills in the bounds of the last whole week, from Monday on, in UTC, so that Execute finds something.
-function withLastWeek(document) {
-  const day = 24 * 3600 * 1000;
-  const today = Math.floor(Date.now() / day) * day;
-  const monday = today - ((new Date(today).getUTCDay() + 6) % 7) * day;
-  const bounds = { period_from: monday - 7 * day, period_to: monday };
-  const operations = Object.values(document.paths).flatMap((item) => Object.values(item));
-  for (const parameter of operations.flatMap((operation) => operation.parameters ?? [])) {
-    const bound = bounds[parameter.name];
-    if (bound === undefined) continue;
-    parameter.example = new Date(bound).toISOString().replace(".000", "");
-    delete parameter.schema.examples;
-  }
-  return document;
-}
-
 ui = SwaggerUIBundle({
   url: "/openapi.json",
   dom_id: "#swagger-ui",
@@ -83,7 +67,7 @@ ui = SwaggerUIBundle({
   responseInterceptor: (response) => {
     if (new URL(response.url, location).pathname !== "/openapi.json") return response;
     if (response.ok) {
-      shown = response.text = JSON.stringify(withLastWeek(withChoices(JSON.parse(response.text))));
+      shown = response.text = JSON.stringify(withChoices(JSON.parse(response.text)));
     } else if (shown) {
       // Keep the page as it is, rather than empty, when the document of a token cannot be had.
       Object.assign(response, { ok: true, status: 200, text: shown });

@@ -1,0 +1,107 @@
+"""Values that exist for a caller, as examples of parameters: a request works at once."""
+
+import logging
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import psycopg
+from psycopg_pool import PoolTimeout
+
+from app.db.principal import Principal
+from app.db.session import Pool, caller_session
+
+logger = logging.getLogger(__name__)
+
+ONE_DAY = timedelta(days=1)
+# A busy pool must not delay a document that is readable without examples.
+SAMPLES_WAIT_SECONDS = 0.2
+# Path of /v1 → the sample of its parameter.
+IDENTIFIED = {
+    "circuits": "circuit",
+    "meters": "meter",
+    "properties": "property",
+    "sites": "site",
+    "escos": "esco",
+}
+# Of a meter with half-hours, wherever a caller has one.
+EXISTING = """
+    select
+        mapping.circuit::text as circuit, meter.serial as meter, newest."timestamp" as newest,
+        (
+            select home.property::text
+            from api.service_head_meter as head
+            join api.properties_service_head as home using (service_head)
+            where head.meter = meter.id limit 1
+        ) as property,
+        (select site.code from api.sites_new as site where site.id = meter.site) as site,
+        (select own.code from api.escos as own where own.id = meter.esco) as esco
+    from api.register_interval_hh_latest as newest
+    join api.circuit_register as mapping
+        on mapping.register = newest.register_id and mapping.end_time is null
+    join api.meter_registers as register on register.register_id = newest.register_id
+    join api.meter_registry as meter on meter.id = register.meter_id
+    limit 1
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """The last whole week, and names and ids of a caller's; None for those that are unknown."""
+
+    period_from: str
+    period_to: str
+    circuit: str | None = None
+    meter: str | None = None
+    property: str | None = None
+    site: str | None = None
+    esco: str | None = None
+
+
+def last_week(now: datetime) -> Samples:
+    """Return the week that ended with the last Monday's midnight in UTC."""
+    midnight = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    monday = midnight - midnight.weekday() * ONE_DAY
+    return Samples(f"{monday - 7 * ONE_DAY:%Y-%m-%dT%H:%M:%SZ}", f"{monday:%Y-%m-%dT%H:%M:%SZ}")
+
+
+async def read_samples(pool: Pool, caller: Principal | None) -> Samples:
+    """Return what exists for a caller; without one, or without a database, the last week alone."""
+    now = datetime.now(UTC)
+    row = None
+    if caller is not None and caller.esco is not None and "read" in caller.scopes:
+        try:
+            async with caller_session(pool, caller, SAMPLES_WAIT_SECONDS) as connection:
+                row = await (await connection.execute(EXISTING)).fetchone()
+        except (psycopg.Error, PoolTimeout) as error:
+            logger.info("the document has no samples of the caller's: %s", str(error).strip())
+    if row is None:
+        return last_week(now)
+    week = asdict(last_week(min(now, row.pop("newest") + ONE_DAY)))
+    return Samples(**week | row)
+
+
+def with_samples(document: dict[str, Any], samples: Samples) -> dict[str, Any]:
+    """Return a document whose periods, and paths of /v1, have the samples as examples."""
+    period = {"period_from": samples.period_from, "period_to": samples.period_to}
+    paths = {}
+    for path, item in document["paths"].items():
+        kind = IDENTIFIED.get(path.split("/")[2], "") if path.startswith("/v1/") else ""
+        known = period | {"path": getattr(samples, kind, None)}
+        paths[path] = {
+            method: _operation_with(operation, known) for method, operation in item.items()
+        }
+    return document | {"paths": paths}
+
+
+def _operation_with(operation: dict[str, Any], known: dict[str, str | None]) -> dict[str, Any]:
+    parameters = []
+    for parameter in operation.get("parameters", ()):
+        name = "path" if parameter.get("in") == "path" else parameter.get("name")
+        sample = known.get(name)
+        if sample is None:
+            parameters.append(parameter)
+        else:
+            schema = {key: of for key, of in parameter["schema"].items() if key != "examples"}
+            parameters.append(parameter | {"example": sample, "schema": schema})
+    return operation | {"parameters": parameters} if parameters else operation
