@@ -51,6 +51,7 @@ def create_app(settings: Settings) -> Gateway:
                 yield
             finally:
                 await importer.close()
+                await counters.database.close()
                 await rest.close()
 
     app = FastAPI(

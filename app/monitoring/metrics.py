@@ -60,6 +60,7 @@ async def metrics(request: Request, services: ServicesDep) -> Response:
             raise Forbidden("Metrics need a token with the role grafanareader.")
     counters: Metrics = request.app.state.metrics
     await _read_database(services.probe_pool, counters)
+    await counters.database.refresh(services.probe_pool)
     if access == "open" and counters.behind:
         counters.behind = [replace(one, esco=None) for one in counters.behind]
     encode, media_type = choose_encoder(request.headers.get("accept", ""))

@@ -10,6 +10,7 @@ from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from app.db.session import Pool
+from app.monitoring.database import DatabaseMeasures
 from app.monitoring.templates import RouteTemplates
 
 LABELLED_METHODS = frozenset({"GET", "HEAD", "POST", "PATCH", "PUT", "DELETE", "OPTIONS"})
@@ -94,6 +95,8 @@ class Metrics:
             "seconds",
         )
         self.registry.register(_FurthestBehind(self))
+        self.database = DatabaseMeasures()
+        self.registry.register(self.database)
         # Cache the labelled children, because looking one up takes a lock and builds a tuple.
         self._request_child = lru_cache(maxsize=1024)(self._requests.labels)
         self._seconds_child = lru_cache(maxsize=1024)(self._seconds.labels)

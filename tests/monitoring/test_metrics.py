@@ -139,3 +139,38 @@ def test_a_template_is_found_for_any_path() -> None:
         ("/rest/v1/rpc/aggregate", "/rest/v1/rpc/{function}"), ("/rest/v2/x", "unmatched"),
     ):  # fmt: skip
         assert templates.find(path) == template
+
+
+def test_the_database_is_measured_once_a_minute(
+    stack: Stack, monitoring_token: str, engine: str
+) -> None:
+    headers = {"Accept": ACCEPT, "Authorization": f"Bearer {monitoring_token}"}
+
+    def scraped() -> dict[str, dict[str, float]]:
+        answer = httpx.get(stack.contract["base_url"] + "/metrics", headers=headers)
+        families = text_string_to_metric_families(answer.text)  # type: ignore[no-untyped-call]
+        return {
+            family.name: {" ".join(one.labels.values()): one.value for one in family.samples}
+            for family in families
+        }
+
+    found = wait_until(lambda: (now := scraped()).get("flows_series_bytes") and now)
+    with psycopg.connect(stack.contract["database_url"]) as admin:
+        series = {row[0] for row in admin.execute("select series from flows.retention")}
+    assert set(found["flows_series_bytes"]) == series
+    assert all(found["flows_series_bytes"].values())
+    assert found["flows_database_bytes"][""] > found["flows_series_bytes"]["register_interval_hh"]
+    assert set(found["flows_series_rows"]) == series
+    assert found["flows_series_parts"]["register_interval_hh"] > 1
+    assert found["flows_server_connections"]["flows_gateway"] >= 1
+    assert found["flows_server_connections_limit"][""] == 200
+    assert found["flows_signing_key_age_seconds"][""] > 0
+    if engine == "postgres":
+        assert min(found["flows_series_partitions_ahead"].values()) >= 0
+        assert found["flows_series_partitions_ahead"]["meter_csq"] >= 4
+        assert "flows_job_failures" not in found
+    else:
+        assert any("policy_" in job for job in found["flows_job_failures"])
+    # Within a minute it is not measured again: an age would have grown.
+    age = "flows_signing_key_age_seconds"
+    wait_until(lambda: scraped()[age] == scraped()[age])

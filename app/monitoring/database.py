@@ -1,0 +1,153 @@
+"""Measures of the database for /metrics: sizes, jobs, connections, replication, keys.
+
+They are read at most once a minute, beside the scrape that asks, so that none waits for them.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
+
+import psycopg
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+from psycopg_pool import PoolTimeout
+
+from app.db.session import Pool
+
+logger = logging.getLogger(__name__)
+
+FRESH_SECONDS = 60.0
+MEASURE_SECONDS = 30.0
+
+SERIES_MEASURES = "select * from gateway.measure_series() order by series"
+FAILED_JOBS = """
+    select job, series, failures from gateway.job_failures() order by 1, 2
+"""
+SERVER_MEASURES = """
+    select pg_database_size(current_database()) as bytes,
+        current_setting('max_connections')::int as connections_limit,
+        (select extract(epoch from now() - max(created_at))::float from gateway.signing_key)
+            as key_age,
+        (select jsonb_object_agg(usename, number) from (
+            select usename, count(*) as number from pg_stat_activity
+            where datname = current_database() and usename is not null group by usename
+        ) as a) as connections,
+        (select jsonb_object_agg(slot_name, behind) from (
+            select slot_name, pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn) as behind
+            from pg_replication_slots where restart_lsn is not null
+        ) as r where not pg_is_in_recovery()) as slots,
+        to_regprocedure('gateway.job_failures()') is not null as has_jobs
+"""
+# Name, help, unit, and the column of SERIES_MEASURES.
+SERIES_FAMILIES = (
+    ("flows_series_bytes", "Size of a series with its indexes.", "bytes", "bytes"),
+    ("flows_series_rows", "Rows of a series, as estimated.", "", "estimated_rows"),
+    ("flows_series_parts", "Partitions or chunks of a series.", "", "parts"),
+    ("flows_series_columnstore_parts", "Chunks of a series that are in the columnstore.", "",
+     "parts_in_columnstore"),
+    ("flows_series_partitions_ahead", "Yearly partitions of a series after this year's.", "",
+     "years_ahead"),
+)  # fmt: skip
+
+
+class DatabaseMeasures(Collector):
+    """The measures as they were when they were last read; none before the first time."""
+
+    def __init__(self) -> None:
+        self._families: list[Metric] = []
+        self._read_at = float("-inf")
+        self._reading: asyncio.Task[None] | None = None
+
+    async def refresh(self, pool: Pool) -> None:
+        """Read the measures if they are old: the first time here, later in the background."""
+        if time.monotonic() - self._read_at < FRESH_SECONDS:
+            return
+        if self._reading is None or self._reading.done():
+            self._reading = asyncio.create_task(self._read(pool))
+        if not self._families:
+            await asyncio.shield(self._reading)
+
+    async def close(self) -> None:
+        """End a reading that is under way."""
+        if self._reading:
+            self._reading.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._reading
+
+    async def _read(self, pool: Pool) -> None:
+        self._read_at = time.monotonic()
+        try:
+            async with asyncio.timeout(MEASURE_SECONDS), pool.connection() as connection:
+                server = await (await connection.execute(SERVER_MEASURES)).fetchone() or {}
+                series = await (await connection.execute(SERIES_MEASURES)).fetchall()
+                jobs = []
+                if server["has_jobs"]:
+                    jobs = await (await connection.execute(FAILED_JOBS)).fetchall()
+        except (psycopg.Error, PoolTimeout, TimeoutError) as error:
+            logger.warning("the database cannot be measured: %s", str(error).strip())
+            self._families = []
+            return
+        self._families = [*_of_series(series), *_of_server(server), *_of_jobs(jobs)]
+
+    def describe(self) -> list[Metric]:
+        """Return nothing: the families depend on the engine."""
+        return []
+
+    def collect(self) -> list[Metric]:
+        """Return the families as last read."""
+        return self._families
+
+
+def _of_series(rows: list[dict[str, Any]]) -> Iterator[Metric]:
+    for name, help_text, unit, column in SERIES_FAMILIES:
+        family = GaugeMetricFamily(name, help_text, labels=["series"], unit=unit)
+        for row in rows:
+            if row[column] is not None:
+                family.add_metric([row["series"]], row[column])
+        if family.samples:
+            yield family
+
+
+def _of_server(row: dict[str, Any]) -> Iterator[Metric]:
+    yield GaugeMetricFamily(
+        "flows_database_bytes", "Size of the database.", value=row["bytes"], unit="bytes"
+    )
+    yield GaugeMetricFamily(
+        "flows_server_connections_limit", "max_connections.", value=row["connections_limit"]
+    )
+    if row["key_age"] is not None:
+        yield GaugeMetricFamily(
+            "flows_signing_key_age_seconds",
+            "Age of the newest key that signs tokens.",
+            value=row["key_age"],
+            unit="seconds",
+        )
+    connections = GaugeMetricFamily(
+        "flows_server_connections", "Connections to the database, by login.", labels=["role"]
+    )
+    for role, number in sorted((row["connections"] or {}).items()):
+        connections.add_metric([role], number)
+    yield connections
+    slots = GaugeMetricFamily(
+        "flows_replication_behind_bytes",
+        "WAL that a replica's slot has not yet received or keeps for it.",
+        labels=["slot"],
+        unit="bytes",
+    )
+    for slot, behind in sorted((row["slots"] or {}).items()):
+        slots.add_metric([slot], float(behind))
+    if slots.samples:
+        yield slots
+
+
+def _of_jobs(rows: list[dict[str, Any]]) -> Iterator[Metric]:
+    family = CounterMetricFamily(
+        "flows_job_failures", "Failures of TimescaleDB's jobs.", labels=["job", "series"]
+    )
+    for row in rows:
+        family.add_metric([row["job"], row["series"]], row["failures"])
+    if family.samples:
+        yield family
