@@ -40,6 +40,13 @@ TIMEOUT_HINT = "Ask for less: a narrower filter, fewer columns or a shorter peri
 # Errors whose texts name the schema in which the relations are; clients know it as flows.
 NAMING = re.compile("PGRST|42|55|0A")
 INNER_SCHEMA = re.compile(r"(?<![\w.])api\.(?=[\w\"])|(?<=schema )(['\"]?)api\1(?!\w)")
+# Constraints of a series have the names of its partitions and chunks, which are everybody's.
+BROKEN = re.compile("23")
+PARTS = (
+    (re.compile(r'"_hyper_\d+_\d+_chunk"'), "of the series"),
+    (re.compile(r'"\d+_\d+_(\w+)"'), r'"\1"'),
+    (re.compile(r'"(\w+?)_(?:19|2[01])\d\d(_\w+)?"'), r'"\1\2"'),
+)
 # Outages for which PostgREST does not answer 503: no free connection in its pool (504), keys not
 # reloaded from a lost database (500), connection lost during a query (400 without a code).
 OUTAGES = {"PGRST003", "PGRST300", ""}
@@ -170,11 +177,14 @@ def _own_hint(code: str) -> str | None:
 
 
 def _shown(text: Any, code: str) -> Any:
-    """Return a text of an error without the inner schema's name, and not too long."""
+    """Return a text of an error without names of the inner schema, and not too long."""
     if not isinstance(text, str):
         return text
     if NAMING.match(code):
         text = INNER_SCHEMA.sub(_as_flows, text)
+    if BROKEN.match(code):
+        for part, series in PARTS:
+            text = part.sub(series, text)
     return _cut(text)
 
 
