@@ -10,6 +10,7 @@ from app.cli.doctor import doctor
 from app.cli.escos import esco
 from app.cli.import_ import import_file
 from app.cli.keys import keys
+from app.cli.meters import meter
 from app.cli.output import fail
 from app.cli.serve import serve
 from app.cli.tokens import token
@@ -31,6 +32,7 @@ app.add_typer(demo, name="demo")
 add_upkeep(db)
 app.add_typer(db, name="db")
 app.add_typer(esco, name="esco")
+app.add_typer(meter, name="meter")
 app.add_typer(client, name="client")
 app.add_typer(token, name="token")
 app.add_typer(keys, name="keys")

@@ -42,7 +42,7 @@ NAMING = re.compile("PGRST|42|55|0A")
 INNER_SCHEMA = re.compile(r"(?<![\w.])api\.(?=[\w\"])|(?<=schema )(['\"]?)api\1(?!\w)")
 # Constraints of a series have the names of its partitions and chunks, which are everybody's.
 BROKEN = re.compile("23")
-PARTS = (
+STORAGE_NAMES = (
     (re.compile(r'"_hyper_\d+_\d+_chunk"'), "of the series"),
     (re.compile(r'"\d+_\d+_(\w+)"'), r'"\1"'),
     (re.compile(r'"(\w+?)_(?:19|2[01])\d\d(_\w+)?"'), r'"\1\2"'),
@@ -183,7 +183,7 @@ def _shown(text: Any, code: str) -> Any:
     if NAMING.match(code):
         text = INNER_SCHEMA.sub(_as_flows, text)
     if BROKEN.match(code):
-        for part, series in PARTS:
+        for part, series in STORAGE_NAMES:
             text = part.sub(series, text)
     return _cut(text)
 

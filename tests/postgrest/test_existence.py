@@ -42,7 +42,7 @@ def foreign(stack: Stack) -> dict[str, dict[str, Any]]:
 
 
 def answered(answer: httpx.Response) -> tuple[int, str, list[str]]:
-    """What a caller can tell an answer by."""
+    """Return all by which a caller can tell answers apart."""
     return answer.status_code, answer.text, sorted(answer.headers.keys() - {"x-request-id"})
 
 
@@ -136,9 +136,10 @@ def test_58_an_identity_in_use_is_a_409_that_says_no_more(
                 assert told["details"] is told["hint"] is None
                 assert escos["hmce"]["id"] not in answer.text
                 assert str(value) not in answer.text
-                # What a caller says it does not hear again, whoever has it.
+                # Ignored duplicates return no row, whoever has it.
                 ignored = writer.post(
-                    f"/rest/v1/meter_registry?on_conflict={column}", json=body,
+                    f"/rest/v1/meter_registry?on_conflict={column}",
+                    json=body,
                     headers={"Prefer": "resolution=ignore-duplicates,return=representation"},
                 )
                 assert (ignored.status_code, ignored.json()) in ((200, []), (201, []))
