@@ -6,7 +6,7 @@ import polars as pl
 
 from app.energy.formats import Format
 from app.energy.groups import Groups, Key
-from app.energy.intervals import Intervals, label, labels
+from app.energy.intervals import Instant, Intervals, label, labels
 from app.energy.query import Page
 
 MICROSECONDS = 1_000_000
@@ -101,10 +101,16 @@ def key_columns(keys: list[Key], by: list[str], form: Format) -> list[pl.Series]
 
 
 class Grid:
-    """Rows of groups and intervals: each group has a row in each interval, reported or not."""
+    """Rows of groups and intervals: each group has a row in each interval, reported or not.
 
-    def __init__(self, groups: Groups, keys: list[pl.Series], zone: ZoneInfo, form: Format) -> None:
+    Half-hours that have not ended by `now` are not expected.
+    """
+
+    def __init__(
+        self, groups: Groups, keys: list[pl.Series], zone: ZoneInfo, form: Format, now: Instant
+    ) -> None:
         self._groups = groups
+        self._now = now
         self._keys = keys
         self._clock = Clock(zone, form)
 
@@ -118,16 +124,24 @@ class Grid:
         row, count = found["row_index"], len(self._groups)
         index, group = (row // count, row % count) if count > 1 else (row, row * 0)
         bounds = self._clock.bounds(intervals)
-        expected = pl.Series("expected_intervals", intervals.all_expected(), dtype=pl.Int32)[index]
+        of_intervals = pl.Series(
+            "expected_intervals", intervals.all_expected(self._now), dtype=pl.Int32
+        )
+        expected = of_intervals[index]
+        partial = pl.Series("partial", intervals.all_partial(), dtype=pl.Boolean)
         counts = {name: _filled(found[name]) for name in COUNTS}
         meters, complete = Membership(self._groups, intervals).complete(
             group, index, expected, counts["register_intervals"]
         )
+        if intervals.last > self._now:
+            ended = pl.Series(intervals.all_ended(self._now), dtype=pl.Boolean)
+            complete = (complete & ended[index]).alias("complete")
         return pl.DataFrame(
             [
                 *(key[group] for key in self._keys),
                 bounds[index].alias("interval_start"),
                 bounds[index + 1].alias("interval_end"),
+                partial[index],
                 *(found[name] for name in found.columns if name not in ("row_index", *COUNTS)),
                 expected,
                 counts["present_intervals"],

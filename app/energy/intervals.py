@@ -53,11 +53,29 @@ class Intervals:
         start, end = self.inside(index)
         return (end - start) // HALF_HOUR
 
-    def all_expected(self) -> list[int]:
-        """Return `expected` of every interval."""
+    def all_expected(self, now: Instant) -> list[int]:
+        """Return `expected` of every interval, of half-hours that have ended by `now`."""
+        if self.last <= now:
+            if self.are_half_hours:
+                return [1] * len(self)
+            return [self.expected(index) for index in range(len(self))]
+        return [
+            max(min(end, now) - start, 0) // HALF_HOUR
+            for start, end in (self.inside(index) for index in range(len(self)))
+        ]
+
+    def all_partial(self) -> list[bool]:
+        """Return of every interval whether the period cuts it."""
         if self.are_half_hours:
-            return [1] * len(self)
-        return [self.expected(index) for index in range(len(self))]
+            return [False] * len(self)
+        wholes = ((_up(start), _up(end)) for start, end in pairwise(self.bounds))
+        return [whole != self.inside(index) for index, whole in enumerate(wholes)]
+
+    def all_ended(self, now: Instant) -> list[bool]:
+        """Return of every interval whether its part in the period has ended by `now`."""
+        if self.last <= now:
+            return [True] * len(self)
+        return [self.inside(index)[1] <= now for index in range(len(self))]
 
     @property
     def are_half_hours(self) -> bool:
@@ -76,11 +94,16 @@ class Intervals:
 
     def past(self) -> "Intervals":
         """Return the intervals that have ended by now; they must be half-hours."""
-        now = int(datetime.now(UTC).timestamp()) // HALF_HOUR * HALF_HOUR
+        now = ended_until()
         if self.last <= now:
             return self
         last = max(now, self.first)
         return Intervals(range(self.first, last + HALF_HOUR, HALF_HOUR), self.first, last)
+
+
+def ended_until() -> Instant:
+    """Return the end of the last half-hour that has ended."""
+    return int(datetime.now(UTC).timestamp()) // HALF_HOUR * HALF_HOUR
 
 
 def split(

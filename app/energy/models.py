@@ -45,15 +45,15 @@ class Coverage(BaseModel):
     """The share of the expected data that is present in an interval."""
 
     expected_intervals: int = Field(
-        description="Half-hours of the interval inside the period, 46, 48 or 50 in a day; in a "
-        "total, of the whole period."
+        description="Half-hours of the interval inside the period that have ended, 46, 48 or 50 in "
+        "a day; in a total, of the whole period."
     )
     present_intervals: int = Field(description="Expected half-hours with at least one reading.")
     meters_expected: int = Field(description="Meters mapped to the group in the interval.")
     meters_reporting: int = Field(description="Meters with a reading in the interval.")
     complete: bool = Field(
         description="True if every half-hour of every mapped register is present; false also where "
-        "nothing was mapped."
+        "nothing was mapped, and until the interval has ended."
     )
 
 
@@ -62,6 +62,7 @@ class EnergyRow(Keys, Coverage):
 
     interval_start: Start
     interval_end: End
+    partial: bool = Field(description="True if the period cuts the interval.")
     import_kwh: Kwh | None
     export_kwh: Kwh | None
 
@@ -122,6 +123,7 @@ class BalanceRow(BalanceFigures, Coverage):
 
     interval_start: Start
     interval_end: End
+    partial: bool = Field(description="True if the period cuts the interval.")
 
 
 class BalanceTotal(BalanceFigures, Coverage):

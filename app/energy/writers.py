@@ -11,7 +11,7 @@ from app.energy.formats import Format
 from app.energy.parameters import FormatName
 
 # The columns that describe an interval, the same for each of its groups.
-INTERVAL = ("interval_start", "interval_end", "expected_intervals")
+INTERVAL = ("interval_start", "interval_end", "partial", "expected_intervals")
 # At the end of an Arrow stream; before each of its messages stands the first half, and a length.
 END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"
 MESSAGE_PREFIX = 8

@@ -101,6 +101,27 @@ def test_a_day_of_a_clock_change_has_its_own_length(
         ]  # fmt: skip
 
 
+def test_a_day_that_is_not_over_is_not_complete(own_home: OwnHome) -> None:
+    today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    start, end = today - timedelta(days=1), today + timedelta(days=2)
+    own_home.read(start, today + half_hours(today, datetime.now(UTC)) * HALF_HOUR)
+    days = {"period_from": start.isoformat(), "period_to": end.isoformat(), "timezone": "UTC"}
+    before = half_hours(today, datetime.now(UTC))
+    body = own_home.client.get("/v1/balance", params=days | {"group_by": "circuit"}).json()
+    after = half_hours(today, datetime.now(UTC))
+    for rows in (own_home.client.get("/v1/energy", params=days).json()["rows"], body["rows"]):
+        yesterday, now, tomorrow = rows
+        assert (yesterday["expected_intervals"], yesterday["complete"]) == (48, True)
+        # Another half-hour may have ended meanwhile, or the day.
+        assert before <= now["expected_intervals"] <= half_hours(today, datetime.now(UTC))
+        assert not now["complete"] or datetime.now(UTC) >= today + timedelta(days=1)
+        assert not tomorrow["complete"]
+        assert not any(row["partial"] for row in rows)
+    (total,) = body["totals"]
+    assert before <= total["expected_intervals"] - 48 <= after
+    assert not total["complete"]
+
+
 def test_a_foreign_circuit_and_an_unknown_one_are_the_same_404(stack: Stack) -> None:
     period = {"period_from": "2026-10-01T00:00Z", "period_to": "2026-10-02T00:00Z"}
     foreign = ask(stack, "hmce", circuit=own_circuit(stack, "wlce"), **period)

@@ -26,6 +26,7 @@ from app.energy.writers import INTERVAL, writer
 
 LONDON = ZoneInfo("Europe/London")
 START, END = datetime(2024, 3, 29, tzinfo=UTC), datetime(2024, 4, 2, tzinfo=UTC)
+NOW = half_hour_from(END)
 Found = dict[int, tuple[float | None, int, int]]
 
 
@@ -42,7 +43,9 @@ def groups(count: int, change: datetime) -> Groups:
 
 def grid_of(of: Groups, form: FormatName) -> Grid:
     """Return a grid of groups by circuit."""
-    return Grid(of, key_columns(list(of.keys), ["circuit"], Format(form)), LONDON, Format(form))
+    return Grid(
+        of, key_columns(list(of.keys), ["circuit"], Format(form)), LONDON, Format(form), NOW
+    )
 
 
 def frame_of(found: Found, order: Iterable[int]) -> pl.DataFrame:
@@ -51,6 +54,12 @@ def frame_of(found: Found, order: Iterable[int]) -> pl.DataFrame:
     names = ("row_index", "import_kwh", *COUNTS)
     types = (pl.Int32, pl.Float64, pl.Int64, pl.Int32, pl.Int32)
     return pl.DataFrame(rows, schema=dict(zip(names, types, strict=True)), orient="row")
+
+
+def granularity_is_cut(parts: Intervals, index: int) -> bool:
+    """Return whether the period begins or ends within an interval."""
+    start, end = parts.bounds[index], parts.bounds[index + 1]
+    return start < parts.first or (end > parts.last and not parts.are_half_hours)
 
 
 def rows_one_by_one(of: Groups, parts: Intervals, found: Found) -> list[dict[str, Any]]:
@@ -64,6 +73,7 @@ def rows_one_by_one(of: Groups, parts: Intervals, found: Found) -> list[dict[str
                 "circuit": key[0],
                 "interval_start": label(parts.bounds[index], LONDON),
                 "interval_end": label(parts.bounds[index + 1], LONDON),
+                "partial": granularity_is_cut(parts, index),
                 "import_kwh": kwh,
                 "expected_intervals": parts.expected(index),
                 "present_intervals": present,

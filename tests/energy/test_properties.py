@@ -209,6 +209,7 @@ def _check(client: httpx.Client, world: World, ask: Ask, granularity: str) -> No
         assert rows.keys() == expected.keys()
         for place, row in rows.items():
             want = expected[place]
+            assert row["partial"] == _is_cut(row, ask)
             if path == "/v1/energy":
                 assert {name: row[name] for name in want if name != "used"} == {
                     name: value for name, value in want.items() if name != "used"
@@ -230,6 +231,14 @@ def _check(client: httpx.Client, world: World, ask: Ask, granularity: str) -> No
     first, last = model.available(world, ask)
     for name, at in (("available_from", first), ("available_to", last)):
         assert (answer[name] and datetime.fromisoformat(answer[name])) == at
+
+
+def _is_cut(row: dict[str, Any], ask: Ask) -> bool:
+    """Return whether a half-hour of the interval is outside of the period."""
+    start, end = (datetime.fromisoformat(row[name]) for name in ("interval_start", "interval_end"))
+    whole = Ask(start, end, ask.zone, [], {}).half_hours()
+    asked = set(ask.half_hours())
+    return any(at not in asked for at in whole)
 
 
 def _kwh(chance: random.Random) -> Decimal | None:

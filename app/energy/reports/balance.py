@@ -110,6 +110,7 @@ class BalanceReport(IntervalReport):
             last_members,
             self.key_names(request.format),
             available,
+            version=self.clock_version(),
         )
 
     async def _frames(

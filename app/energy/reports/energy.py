@@ -65,6 +65,7 @@ class EnergyReport(IntervalReport):
             self.key_names(request.format),
             available,
             following,
+            self.clock_version(),
         )
 
     async def _frames(

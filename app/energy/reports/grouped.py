@@ -14,7 +14,7 @@ from app.energy import scope
 from app.energy.formats import Format
 from app.energy.frames import Grid
 from app.energy.groups import Dimension, Groups
-from app.energy.intervals import Intervals
+from app.energy.intervals import Intervals, ended_until
 from app.energy.names import key_names, labelled_keys
 from app.energy.parameters import Window, refuse
 from app.energy.query import Page, Statement, energy
@@ -75,11 +75,12 @@ class Grouped(Report):
         cursor = connection.cursor(row_factory=tuple_row)
         await cursor.execute(COVERED.format(asked.sql).encode(), asked.parameters)
         found = {group: rest async for group, *rest in cursor}
-        covered = {}
+        covered, now = {}, ended_until()
+        (expected,) = whole.all_expected(now)
         for group, (run,) in enumerate(groups.runs(whole)):
             register_intervals, present, meters = found.get(group, (0, 0, 0))
-            complete = run.complete(whole.expected(0), register_intervals)
-            covered[group] = Covered(whole.expected(0), present, run.meters, meters, complete)
+            complete = last <= now and run.complete(expected, register_intervals)
+            covered[group] = Covered(expected, present, run.meters, meters, complete)
         return covered
 
     async def keys(self, connection: Connection, groups: Groups, form: Format) -> list[pl.Series]:
@@ -112,6 +113,11 @@ class IntervalReport(Grouped):
     # The columns of the statement that stay, between the times and the coverage.
     VALUES: ClassVar[Schema]
 
+    def clock_version(self) -> str | None:
+        """Return what moves with time: half-hours end in a period that has not."""
+        now = ended_until()
+        return str(now) if self.intervals.last > now else None
+
     def statement(self, groups: Groups, part: Intervals, page: Page) -> Statement:
         """Return the SQL of a page of some intervals: row_index, `VALUES`, and the coverage."""
         raise NotImplementedError
@@ -121,7 +127,7 @@ class IntervalReport(Grouped):
     ) -> AsyncGenerator[tuple[pl.DataFrame, pl.DataFrame], None]:
         """Yield the rows of some pages, each time with those that the database returned."""
         keys = await self.keys(connection, groups, form)
-        grid = Grid(groups, keys, self.query.zone(), form)
+        grid = Grid(groups, keys, self.query.zone(), form, ended_until())
         schema: Schema = {
             "row_index": pl.Int32, **self.VALUES, "register_intervals": pl.Int64,
             "present_intervals": pl.Int32, "meters_reporting": pl.Int32,
