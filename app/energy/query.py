@@ -150,13 +150,16 @@ def _from_single_circuits(
     at = row_index("unit_start", intervals)
     if granularity not in UNITS:
         return Statement(_sums(at, " union all ".join(parts), PRESENT, DISTINCT_METERS), parameters)
-    # Each interval is one unit of its source, except for days cut by the period: those are sums.
-    rows = [
-        _as_it_is(at, part)
-        if piece.source.unit == UNITS[granularity]
-        else _sums(at, part, PRESENT, DISTINCT_METERS)
-        for piece, part in zip(pieces, parts, strict=True)
-    ]
+    # Each interval is one unit of its source, except for those cut by the period: of a month, that
+    # may be half-hours and days, which are summed together.
+    rows, cut = [], []
+    for source_range, part in zip(pieces, parts, strict=True):
+        if source_range.source.unit == UNITS[granularity]:
+            rows.append(_as_it_is(at, part))
+        else:
+            cut.append(part)
+    if cut:
+        rows.append(_sums(at, " union all ".join(cut), PRESENT, DISTINCT_METERS))
     return Statement(" union all ".join(rows), parameters)
 
 

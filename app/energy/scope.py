@@ -301,27 +301,45 @@ async def groups(
         "meters_by": ", ".join(f"meters.{name}" for name in names),
         "order": ", ".join(f'{name} collate "C" nulls last' for name in names),
     }
-    cursor = connection.cursor(row_factory=tuple_row)
+    ways = [_named(by)]
+    if scope.tenant and not wanted and by == ["esco"]:
+        ways = [EVERY_CIRCUIT, *ways]
+    queries = [TOGETHER.format(**circuits, **shape) for circuits in ways]
+    apart = bool(selected) or not BY_CIRCUIT.issuperset(by)
+    if apart:
+        queries = [EACH.format(**shape)]
+    if not stored:
+        queries = []
+    queries.append(OF_SELECTED.format(**shape))
+    extent = AVAILABLE.format(**parts) if wanted else EVER_AVAILABLE
+    first_rows, ((first_at, last_at),) = await _rows(connection, [queries[0], extent], parameters)
+    available = Available(first_at, last_at)
+    found_rows = [first_rows]
+    for number, query in enumerate(queries):
+        if number:
+            found_rows = await _rows(connection, [query], parameters)
+        if number == len(queries) - 1:
+            return register_groups(found_rows[0]), available
+        groups = (
+            gather(_mappings(found_rows[0]))
+            if apart
+            else assemble(found_rows[0], by, everything=ways[number] is EVERY_CIRCUIT)
+        )
+        if groups is not None:
+            return groups, available
+    raise AssertionError("the last query always gives groups")
 
-    async def rows(sql: str) -> list[tuple[Any, ...]]:
-        await cursor.execute(sql.encode(), parameters)
-        return await cursor.fetchall()
 
-    groups = None
-    if stored and (selected or not BY_CIRCUIT.issuperset(by)):
-        groups = gather(_mappings(await rows(EACH.format(**shape))))
-    elif stored:
-        ways = [_named(by)]
-        if scope.tenant and not wanted and by == ["esco"]:
-            ways = [EVERY_CIRCUIT, *ways]
-        for circuits in ways:
-            if groups is None:
-                found_rows = await rows(TOGETHER.format(**circuits, **shape))
-                groups = assemble(found_rows, by, everything=circuits is EVERY_CIRCUIT)
-    if groups is None:
-        groups = register_groups(await rows(OF_SELECTED.format(**shape)))
-    ((first_at, last_at),) = await rows(AVAILABLE.format(**parts) if wanted else EVER_AVAILABLE)
-    return groups, Available(first_at, last_at)
+async def _rows(
+    connection: Connection, queries: Sequence[str], parameters: dict[str, Any]
+) -> list[list[tuple[Any, ...]]]:
+    """Return the rows of several queries, sent in one round trip."""
+    cursors = []
+    async with connection.pipeline():
+        for query in queries:
+            cursor = connection.cursor(row_factory=tuple_row)
+            cursors.append(await cursor.execute(query.encode(), parameters))
+    return [await cursor.fetchall() for cursor in cursors]
 
 
 def _named(by: Sequence[Dimension]) -> dict[str, str]:

@@ -291,6 +291,24 @@ def test_energy_and_balance(
     _check(client, world, ask, granularity)
 
 
+def test_a_month_that_the_period_cuts_within_a_day(
+    community: tuple[psycopg.Connection[Any], httpx.Client],
+) -> None:
+    """Sum half-hours and days of a month into one row of a circuit."""
+    admin, client = community
+    start = datetime(2025, 10, 24, tzinfo=UTC)
+    readings: dict[tuple[str, datetime], model.Reading] = {
+        (_id("r1"), start + count * HALF_HOUR): (Decimal(1), Decimal(0)) for count in range(100)
+    }
+    circuits = {identity: {"circuit": identity, **its} for identity, its in CIRCUITS.items()}
+    mapped = [Mapped(_id("c1"), _id("r1"), start - timedelta(days=400), None)]
+    world = World(REGISTERS, circuits, mapped, readings)
+    _load(admin, world)
+    end = start + timedelta(days=1, hours=23)
+    for by in (["circuit"], ["site"]):
+        _check(client, world, Ask(start, end, ZoneInfo("Europe/London"), by, {}), "P1M")
+
+
 def test_a_mapping_that_the_aggregates_have_not_followed(
     community: tuple[psycopg.Connection[Any], httpx.Client],
 ) -> None:
