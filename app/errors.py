@@ -217,6 +217,14 @@ class PreferenceError(RestError):
     message = "Invalid preferences given with handling=strict"
 
 
+class CostlyFilterError(RestError):
+    """A filter's pattern or nesting may cost far more than the rows it reads."""
+
+    status, code = 422, "FLOWS422"
+    message = "A filter costs too much"
+    hint = "Use eq, in, like or a simple pattern, and and() and or() that are not deeply nested"
+
+
 class LimitedWriteError(RestError):
     """A PATCH or DELETE with limit or offset, which PostgREST 13 and later ignore on writes."""
 

@@ -8,8 +8,8 @@ from app.openapi.types import JsonSchema
 
 OBJECT = "application/vnd.pgrst.object+json"
 CSV = "text/csv"
-READ_ERRORS = ("400", "401", "403", "404", "406", "416", "500", "504")
-WRITE_ERRORS = ("400", "401", "403", "404", "406", "409", "500", "504")
+READ_ERRORS = ("400", "401", "403", "404", "406", "416", "422", "500", "504")
+WRITE_ERRORS = ("400", "401", "403", "404", "406", "409", "422", "500", "504")
 
 CONTENT_RANGE = {
     "Content-Range": {

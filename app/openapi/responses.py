@@ -119,7 +119,7 @@ POSTGREST: dict[str, tuple[str, str, str, str]] = {
             "PGRST102", "Content-Type not acceptable"),
     "416": ("RangeNotSatisfiable", "`offset` is past the last row.",
             "PGRST103", "Requested range not satisfiable"),
-    "422": ("Unprocessable", "An argument has a value that is not allowed.",
+    "422": ("Unprocessable", "An argument, a value or a filter is beyond its bounds.",
             "PT422", "max_gap: must be more than 0 and at most 1 day"),
     "500": ("InternalError", "Something failed.", "XX000", "internal error"),
     "504": ("Timeout", "The query took too long; ask for less.",

@@ -15,6 +15,7 @@ from app.errors import (
     PreferenceError,
     SchemaError,
 )
+from app.postgrest.costly import check_cost
 
 PREFIX = b"/rest/v1"
 ALLOWED_METHODS = frozenset({"GET", "HEAD", "POST", "PATCH", "PUT", "DELETE", "OPTIONS"})
@@ -72,6 +73,7 @@ def build_upstream_request(scope: Scope) -> tuple[str, dict[str, str]]:
     if query := scope["query_string"]:
         if BEYOND_ASCII.search(query):
             _require_utf8(query)
+        check_cost(query)
         if scope["method"] in LIMITED_WRITES:
             _require_no_limit(query)
         target += "?" + query.decode("latin-1")

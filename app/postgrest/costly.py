@@ -1,0 +1,64 @@
+"""Bounds of what filters may cost: patterns, nesting and the number of conditions.
+
+A pattern without a repeated group or a back-reference is matched in time that grows with the text
+alone; what else is slow ends at the statement timeout of the caller's role.
+"""
+
+import re
+from urllib.parse import unquote_plus
+
+from app.errors import CostlyFilterError
+
+MOST_DEPTH = 8  # of and() and or() in one another
+MOST_WILDCARDS = 8
+MOST_PATTERN = 200  # characters
+MOST_PATTERNS = 20
+MOST_REPEATS = 100
+
+# Each `operator.value` of a query, also within and(), or() and with any() or all().
+REGEX = re.compile(r"\b(?:i?match)(?:\((?:any|all)\))?\.(.*?)(?=,[\w.>-]+\.\w|$)", re.DOTALL)
+LIKE = re.compile(r"\b(?:i?like)(?:\((?:any|all)\))?\.(.*?)(?=,[\w.>-]+\.\w|$)", re.DOTALL)
+REPEATED_GROUP = re.compile(r"\)\s*[*+?{]")
+BACK_REFERENCE = re.compile(r"\\[1-9]")
+QUANTIFIER = re.compile(r"\{(\d*)(?:,(\d*))?\}")
+GROUPING = re.compile(rb"\b(?:and|or)(?:=|%3d)?\(|match|like|%6d|%4d", re.IGNORECASE)
+
+
+def check_cost(query: bytes) -> None:
+    """Raise CostlyFilterError for a query whose filters may cost more than their rows."""
+    if not GROUPING.search(query) and b"%" not in query:
+        return
+    patterns = 0
+    for pair in re.split(rb"[&;]", query):
+        name, _, value = (unquote_plus(part.decode("latin-1")) for part in pair.partition(b"="))
+        if name.rpartition(".")[2] in ("and", "or"):
+            _check_depth(value)
+        for found in REGEX.findall(value):
+            _check_regex(found)
+            patterns += 1
+        for found in LIKE.findall(value):
+            if len(re.findall(r"[%*]+", found)) > MOST_WILDCARDS:
+                raise CostlyFilterError(f"A pattern has more than {MOST_WILDCARDS} wildcards")
+            patterns += 1
+    if patterns > MOST_PATTERNS:
+        raise CostlyFilterError(f"There are more than {MOST_PATTERNS} patterns")
+
+
+def _check_depth(value: str) -> None:
+    depth = 0
+    for char in value:
+        depth += (char == "(") - (char == ")")
+        if depth > MOST_DEPTH:
+            raise CostlyFilterError(f"and() and or() are nested more than {MOST_DEPTH} deep")
+
+
+def _check_regex(pattern: str) -> None:
+    if len(pattern) > MOST_PATTERN:
+        raise CostlyFilterError(f"A pattern has more than {MOST_PATTERN} characters")
+    if REPEATED_GROUP.search(pattern):
+        raise CostlyFilterError("A pattern repeats a group")
+    if BACK_REFERENCE.search(pattern):
+        raise CostlyFilterError("A pattern refers back to a group")
+    for bounds in QUANTIFIER.findall(pattern):
+        if any(bound and int(bound) > MOST_REPEATS for bound in bounds):
+            raise CostlyFilterError(f"A pattern repeats more than {MOST_REPEATS} times")
