@@ -1,5 +1,7 @@
 """docker-compose.yml is valid, refers only to what exists, and starts services in order."""
 
+import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,11 +13,12 @@ from typer.main import get_command
 
 from app import __version__
 from app.cli.__main__ import app
-from app.settings import DatabaseSettings, PostgrestSettings, Settings
+from app.settings import Group, Settings
 
 ROOT = Path(__file__).parents[1]
 FILE = ROOT / "docker-compose.yml"
 SERVICES: dict[str, dict[str, Any]] = yaml.safe_load(FILE.read_text())["services"]
+OURS = [name for name, one in SERVICES.items() if one["image"].startswith("flows-")]
 
 
 def test_the_file_is_valid_by_the_compose_specification() -> None:
@@ -39,41 +42,68 @@ def test_images_are_pinned_to_a_version(service: str) -> None:
     assert any(letter.isdigit() for letter in tag)
 
 
-def test_every_setting_is_one_the_gateway_reads() -> None:
-    known = {
-        prefix + field.upper()
-        for group, prefix in (
-            (Settings, "FLOWS_"),
-            (DatabaseSettings, "FLOWS_DATABASE_"),
-            (PostgrestSettings, "FLOWS_POSTGREST_"),
-        )
-        for field in group.model_fields
-    }
-    for service in ("migrate", "gateway"):
-        assert set(SERVICES[service]["environment"]) <= known
+def variables() -> set[str]:
+    """Return the variables of all settings, with those that name a secret's file."""
+    groups: list[type[Group]] = [
+        Settings,
+        *(
+            group
+            for field in Settings.model_fields.values()
+            if isinstance(group := field.annotation, type) and issubclass(group, Group)
+        ),
+    ]
+    known = {group.variable(field) for group in groups for field in group.model_fields}
+    return known | {f"{name}_FILE" for name in known}
 
 
-@pytest.mark.parametrize("service", ["migrate", "gateway"])
+@pytest.mark.parametrize("service", OURS)
+def test_every_setting_is_one_the_gateway_reads(service: str) -> None:
+    assert set(SERVICES[service]["environment"]) <= variables()
+
+
+@pytest.mark.parametrize("service", OURS)
+def test_every_setting_can_be_given_in_the_env_file(service: str) -> None:
+    assert SERVICES[service]["env_file"] == [{"path": ".env", "required": False}]
+
+
+@pytest.mark.parametrize("service", [name for name in OURS if "command" in SERVICES[name]])
 def test_every_command_exists(service: str) -> None:
     command = get_command(app)
     for word in SERVICES[service]["command"]:
         command = command.commands[word]  # type: ignore[attr-defined]
 
 
-def test_each_service_waits_until_the_one_before_is_healthy_or_done() -> None:
-    order = []
-    name = "gateway"
-    while waits := SERVICES[name].get("depends_on"):
-        ((name, rule),) = waits.items()
-        order.append(name)
+@pytest.mark.parametrize("service", SERVICES)
+def test_each_service_waits_until_those_before_are_healthy_or_done(service: str) -> None:
+    for name, rule in SERVICES[service].get("depends_on", {}).items():
         if rule["condition"] == "service_healthy":
             assert SERVICES[name]["healthcheck"]["test"]
         else:
-            assert (rule["condition"], SERVICES[name]["restart"]) == (
-                "service_completed_successfully",
-                "no",
-            )
-    assert order == ["postgrest", "migrate", "database"]
+            assert rule["condition"] == "service_completed_successfully"
+            assert SERVICES[name]["restart"] == "no"
+
+
+def test_clients_come_last() -> None:
+    def before(name: str) -> set[str]:
+        waits = set(SERVICES[name].get("depends_on", {}))
+        return waits.union(*map(before, waits))
+
+    everything = {"gateway-1", "gateway-2", "postgrest", "migrate", "database", "prepare"}
+    assert before("caddy") == everything
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_container_can_do_little_and_is_bounded(service: str) -> None:
+    described = SERVICES[service]
+    assert described["read_only"] is True
+    assert described["cap_drop"] == ["ALL"]
+    assert described["security_opt"] == ["no-new-privileges:true"]
+    assert described["logging"]["options"] == {"max-size": "10m", "max-file": "5"}
+    assert set(described["deploy"]["resources"]["limits"]) == {"cpus", "memory", "pids"}
+    if service != "prepare":  # gives the volumes to the others' users
+        assert described.get("user", "10001").partition(":")[0] != "0"
+    ends = described.get("restart") == "no"
+    assert ends or "healthcheck" in described
 
 
 def test_no_secret_is_written_down() -> None:
@@ -88,7 +118,94 @@ def test_tls_to_the_database_is_left_to_libpq() -> None:
     assert "sslmode" not in FILE.read_text()
 
 
-def test_the_gateway_is_of_this_version_and_has_no_server_in_it() -> None:
-    assert SERVICES["gateway"]["image"] == f"flows-gateway:{__version__}"
-    built = SERVICES["gateway"]["build"]["dockerfile_inline"]
-    assert "--editable .\n" in built, "no extra is installed"
+def test_no_service_clashes_with_another_for_a_port() -> None:
+    taken = [port for service in SERVICES.values() for port in service.get("ports", ())]
+    assert sorted(taken) == ["127.0.0.1:3000:3000", "443:443", "80:80"]
+
+
+@pytest.mark.parametrize("service", OURS)
+def test_ours_are_of_this_version(service: str) -> None:
+    image, _, tag = SERVICES[service]["image"].partition(":")
+    assert image in ("flows-gateway", "flows-backup")
+    assert tag == __version__
+
+
+def test_the_gateways_image_has_no_server_in_it() -> None:
+    dockerfile = (ROOT / "Dockerfile").read_text()
+    _, _, gateway = dockerfile.partition("AS gateway")
+    assert gateway.startswith("\nRUN pip install --constraint constraints.txt --editable . ")
+    for service in ("gateway-1", "gateway-2", "migrate", "flows"):
+        assert SERVICES[service]["build"]["target"] == "gateway"
+
+
+def run(program: str, *words: str) -> str:
+    """Run a linter of this environment; return its complaints."""
+    done = subprocess.run(
+        [str(Path(sys.executable).parent / program), *words],
+        capture_output=True, text=True, check=False, cwd=ROOT,
+    )  # fmt: skip
+    return done.stdout + done.stderr if done.returncode else ""
+
+
+def test_files_of_the_deployment_are_linted() -> None:
+    rules = "{extends: default, rules: {line-length: {max: 120}, document-start: disable,"
+    rules += " braces: {max-spaces-inside: 0}, truthy: disable}}"
+    files = ["docker-compose.yml", *map(str, (ROOT / "deploy").rglob("*.yml"))]
+    assert run("yamllint", "--strict", "-d", rules, *files) == ""
+    assert run("hadolint", "Dockerfile") == ""
+    assert run("shellcheck", *map(str, (ROOT / "deploy").rglob("*.sh"))) == ""
+    assert run("caddy", "fmt", "--diff", "deploy/caddy/Caddyfile") == ""
+
+
+def test_secrets_are_written_once_and_are_the_ones_the_file_mounts(tmp_path: Path) -> None:
+    def write() -> dict[str, str]:
+        subprocess.run([str(ROOT / "deploy" / "secrets.sh"), str(tmp_path / "s")], check=True)
+        return {file.name: file.read_text() for file in (tmp_path / "s").iterdir()}
+
+    first = write()
+    assert write() == first
+    assert (tmp_path / "s").stat().st_mode & 0o077 == 0
+    mounted = yaml.safe_load(FILE.read_text())["secrets"]
+    assert {one["file"].rpartition("/")[2] for one in mounted.values()} <= first.keys()
+    assert len(first["database_admin_password"].strip()) == 48
+
+
+MEASURES = re.compile(r"\bflows_[a-z_]+")
+COUNTED = re.compile(r"_(total|bucket|seconds_bucket)$")
+RULES = yaml.safe_load((ROOT / "deploy/prometheus/rules/flows.yml").read_text())["groups"][0][
+    "rules"
+]
+OUR_BOARDS = [
+    ROOT / "deploy/grafana/dashboards" / f"{name}.json" for name in ("gateway", "database")
+]
+
+
+def test_every_alert_has_a_runbook_and_is_of_measures_that_exist() -> None:
+    page = (ROOT / "docs/how-to/alerts.md").read_text()
+    headings = {line[3:] for line in page.splitlines() if line.startswith("## ")}
+    assert {rule["alert"] for rule in RULES} == headings
+    for rule in RULES:
+        anchor = rule["annotations"]["runbook_url"].partition("#")[2]
+        assert anchor == rule["alert"].lower()
+        assert rule["labels"]["severity"] in ("critical", "warning")
+    assert unknown_measures(" ".join(rule["expr"] for rule in RULES)) == set()
+
+
+@pytest.mark.parametrize("board", OUR_BOARDS, ids=lambda board: board.stem)
+def test_a_dashboard_is_of_measures_that_exist(board: Path) -> None:
+    panels = json.loads(board.read_text())["panels"]
+    assert len({panel["id"] for panel in panels}) == len(panels) >= 8
+    expressions = [target["expr"] for panel in panels for target in panel["targets"]]
+    assert unknown_measures(" ".join(expressions)) == set()
+    sources = yaml.safe_load(
+        (ROOT / "deploy/grafana/provisioning/datasources/flows.yml").read_text()
+    )["datasources"]
+    used = {panel["datasource"]["uid"] for panel in panels}
+    assert used <= {source["uid"] for source in sources}
+
+
+def unknown_measures(text: str) -> set[str]:
+    """Return the names of measures in a text that the gateway does not expose."""
+    source = "".join(file.read_text() for file in (ROOT / "app/monitoring").glob("*.py"))
+    names = {COUNTED.sub("", name) for name in MEASURES.findall(text)}
+    return {name for name in names if f'"{name}"' not in source}
