@@ -29,7 +29,8 @@ SERIES = {
             count(child.oid) as parts,
             0 as parts_in_columnstore
         from flows.retention as r
-        join pg_class as parent on parent.oid = format('flows.%I', r.series)::regclass
+        join pg_class as parent
+            on parent.oid = format('flows.%I', flows.stored_name(r.series))::regclass
         left join pg_inherits as i on i.inhparent = parent.oid
         left join pg_class as child on child.oid = i.inhrelid
         group by r.series, parent.oid, parent.reltuples
@@ -43,7 +44,7 @@ SERIES = {
             count(c.chunk_name) filter (where c.is_compressed) as parts_in_columnstore
         from flows.retention as r
         left join timescaledb_information.continuous_aggregates as a
-            on a.view_schema = 'flows' and a.view_name = r.series
+            on a.view_schema = 'flows' and a.view_name = flows.stored_name(r.series)
         cross join lateral (select format(
             '%I.%I',
             coalesce(a.materialization_hypertable_schema, 'flows'),

@@ -102,9 +102,12 @@ KEPT = """
 # replace a measurement.
 UPSERT = """
     insert into {0}.register_interval_hh as kept
-        (register_id, "timestamp", import_kwh, export_kwh, derived)
+        (register_id, "timestamp", import_kwh, export_kwh, kwh, derived)
     select t.register_id, s."timestamp", trim_scale(s.import_ticks * 0.0000001),
-        trim_scale(s.export_ticks * 0.0000001), s.estimated
+        trim_scale(s.export_ticks * 0.0000001),
+        trim_scale(
+            coalesce(s.import_ticks + s.export_ticks, s.import_ticks, s.export_ticks) * 0.0000001
+        ), s.estimated
     from staged as s join targets as t using (key) order by s."timestamp"
     on conflict (register_id, "timestamp") do update set
         import_kwh = coalesce(excluded.import_kwh, kept.import_kwh),
@@ -136,7 +139,7 @@ UPSERT_READS = """
     where s.{1}_ticks is not null
     order by s."timestamp"
     on conflict (register_id, "timestamp") do update set read = excluded.read
-    where kept.read <> excluded.read
+    where kept.read is distinct from excluded.read
 """
 
 

@@ -22,6 +22,7 @@ BY_NAME: dict[str, Any] = {
     "export_kwh": 0.0,
     "total_import_kwh": 0.214,
     "total_export_kwh": 0.0,
+    "kwh": 0.214,
     "read": 10482.37,
     "balance": 12.5,
     "emergency_credit": 15.0,

@@ -16,6 +16,11 @@ TYPES: dict[str, JsonSchema] = {
     "uuid": {"type": "string", "format": "uuid"},
     "date": {"type": "string", "format": "date"},
     "timestamp with time zone": {"type": "string", "format": "date-time"},
+    "timestamp without time zone": {
+        "type": "string",
+        "format": "timestamp",
+        "examples": ["2026-11-01T00:00:00"],
+    },
     "interval": {"type": "string", "format": "interval", "examples": ["02:00:00"]},
     "inet": {"type": "string", "format": "inet", "examples": ["10.20.0.7"]},
     "text": {"type": "string"},

@@ -99,4 +99,19 @@ comment on column flows.circuit_register.start_time is 'Start of the mapping, in
 comment on column flows.circuit_register.end_time is 'End of the mapping, exclusive; empty while it has none.';
 comment on column flows.circuit_register.notes is 'Notes.';
 
+-- Casts to these names stand in scripts of deployments, whose columns are enums; here tables check their values.
+do $$
+declare
+    known text;
+begin
+    foreach known in array array[
+        'circuit_type_enum', 'emnify_device_connectivity_status_enum', 'emnify_device_installation_status_enum',
+        'health_check_status', 'meter_metric_run_frequency_enum', 'meter_mode_enum', 'meter_register_element',
+        'meter_register_status_enum', 'register_nature_enum'
+    ]
+    loop
+        execute format('comment on domain flows.%I is %L', known, 'A text, under the name of an enum of deployments.');
+    end loop;
+end $$;
+
 reset role;

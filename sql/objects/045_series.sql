@@ -29,7 +29,7 @@ as $$
             '{
                 "register_id": "Register that was read.",
                 "timestamp": "Time of the reading, UTC.",
-                "read": "Energy imported since the register began to count, kWh."
+                "read": "Energy imported since the register began to count, kWh; empty where the reading failed."
             }'
         ),
         (
@@ -38,7 +38,7 @@ as $$
             '{
                 "register_id": "Register that was read.",
                 "timestamp": "Time of the reading, UTC.",
-                "read": "Energy exported since the register began to count, kWh."
+                "read": "Energy exported since the register began to count, kWh; empty where the reading failed."
             }'
         ),
         (
@@ -49,6 +49,8 @@ as $$
                 "timestamp": "Start of the half-hour, UTC, on :00 or :30.",
                 "import_kwh": "Energy imported in the half-hour, kWh; empty where unknown.",
                 "export_kwh": "Energy exported in the half-hour, kWh; empty where unknown.",
+                "kwh":
+                "Energy of the half-hour as one figure, the sum of both, kWh; kept for compatibility.",
                 "derived":
                 "True if it was calculated from counter readings; a measured half-hour replaces it."
             }'
@@ -70,7 +72,7 @@ as $$
         (
             'meter_csq', 'meter_id', 'timestamp', '30 days', '"timestamp" desc', '2 years', '7 days',
             'Quality of the mobile signal at meters.',
-            '{"csq": "Signal quality, 0 (none) to 31 (best)."}'
+            '{"csq": "Signal quality, 0 (none) to 31 (best); 99 or less than 0 if unknown."}'
         ),
         (
             'meter_health_history', 'meter_id', 'timestamp', '30 days', '"timestamp" desc', '2 years', '7 days',
@@ -112,5 +114,11 @@ as $$
     ) as s (name, key, label, chunk, sort, keep, columnstore_after, description, columns)
 $$;
 comment on function flows.series() is 'All time series and aggregates, with their storage, retention and comments.';
+
+-- An aggregate is shown by a view that adds to what is stored.
+create or replace function flows.stored_name(series text) returns text
+language sql immutable parallel safe set search_path = ''
+return replace(series, 'circuit_interval_', 'circuit_sums_');
+comment on function flows.stored_name(text) is 'Name of the relation of schema flows that stores a series.';
 
 reset role;

@@ -45,9 +45,23 @@ begin
     end loop;
 end $$;
 
--- A meter names its site by a column that other deployments have without a key, so no key can say this.
-create policy "a tenant's meter is at the tenant's site" on flows.meter_registry
-as restrictive to flows using (true)
-with check (site is null or site in (select own.id from flows.sites_new as own));
+-- A meter names its site by a column that deployments have without a key, and that may name a site that is not
+-- there: no key can say this, and what is there stays as long as it is not changed.
+create or replace function flows.check_site() returns trigger
+language plpgsql set search_path = ''
+as $$
+begin
+    if not exists (select from flows.sites_new as own where own.id = new.site) then
+        raise insufficient_privilege using message
+            = 'new row violates row-level security policy "a tenant''s meter is at the tenant''s site" for table "meter_registry"';
+    end if;
+    return null;
+end $$;
+comment on function flows.check_site() is 'Refuses a site that its caller does not see.';
+create trigger a_tenants_meter_is_at_the_tenants_site after insert on flows.meter_registry
+for each row when (current_user = 'flows' and new.site is not null) execute function flows.check_site();
+create trigger a_tenants_meter_moves_to_the_tenants_site after update of site on flows.meter_registry
+for each row when (current_user = 'flows' and new.site is not null and new.site is distinct from old.site)
+execute function flows.check_site();
 
 reset role;

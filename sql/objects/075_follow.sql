@@ -80,7 +80,8 @@ referencing new table as new_rows for each statement execute function flows.read
 create trigger aggregates_follow_changed after update on flows.register_interval_hh
 referencing new table as new_rows old table as old_rows for each statement execute function flows.readings_changed();
 create trigger updated_at_moves before update on flows.register_interval_hh
-for each row execute function flows.touch();
+for each row when (current_setting('flows.copying', true) is distinct from 'on')
+execute function flows.touch();
 
 -- A mapping moves the time that it covered before or covers now, but not both: if only its end changes, that is
 -- the time between its old and its new end.

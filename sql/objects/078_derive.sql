@@ -52,11 +52,11 @@ language sql stable set search_path = ''
 begin atomic
     with reads as (
         select r."timestamp", r.read from flows.register_import as r
-        where direction = 'import' and r.register_id = register
+        where direction = 'import' and r.register_id = register and r.read is not null
             and r."timestamp" >= period_from - max_gap and r."timestamp" <= period_to + max_gap
         union all
         select r."timestamp", r.read from flows.register_export as r
-        where direction = 'export' and r.register_id = register
+        where direction = 'export' and r.register_id = register and r.read is not null
             and r."timestamp" >= period_from - max_gap and r."timestamp" <= period_to + max_gap
     ), steps as (
         select
@@ -115,11 +115,12 @@ declare
     largest numeric := (select b.largest_kwh from flows.energy_bound(register) as b);
     written integer;
 begin
-    insert into flows.register_interval_hh as kept (register_id, "timestamp", import_kwh, export_kwh, derived)
+    insert into flows.register_interval_hh as kept (register_id, "timestamp", import_kwh, export_kwh, kwh, derived)
     select
         register, "timestamp",
         case when reversed then d.export else d.import end,
         case when reversed then d.import else d.export end,
+        coalesce(d.import + d.export, d.import, d.export),
         true
     from (
         select
@@ -140,7 +141,7 @@ begin
         group by "timestamp"
     ) as d
     on conflict (register_id, "timestamp") do update set
-        import_kwh = excluded.import_kwh, export_kwh = excluded.export_kwh
+        import_kwh = excluded.import_kwh, export_kwh = excluded.export_kwh, kwh = excluded.kwh
     where kept.derived
         and (kept.import_kwh, kept.export_kwh) is distinct from (excluded.import_kwh, excluded.export_kwh);
     get diagnostics written = row_count;
@@ -168,12 +169,13 @@ begin
                 from added as a
                 cross join lateral (
                     select from flows.%I as r
-                    where r.register_id = a.register_id
+                    where r.register_id = a.register_id and r.read is not null
                         and r."timestamp" >= a."timestamp" - interval '2 hours'
                         and r."timestamp" <= a."timestamp" + interval '2 hours'
                         and r."timestamp" <> a."timestamp"
                     limit 1
                 ) as neighbour
+                where a.read is not null
                 group by a.register_id, date_trunc('week', a."timestamp", 'UTC')
             ) as w
         $sql$,
@@ -182,6 +184,7 @@ begin
     return null;
 end $$;
 comment on function flows.reads_changed() is 'Derives half-hours from new counter reads.';
+-- Nothing is derived beside rows that are copied from another database.
 do $$
 declare
     series text;
@@ -190,11 +193,15 @@ begin
     loop
         execute format(
             'create trigger half_hours_follow_new after insert on flows.%I '
-            'referencing new table as added for each statement execute function flows.reads_changed()', series
+            'referencing new table as added for each statement '
+            'when (current_setting(''flows.copying'', true) is distinct from ''on'') '
+            'execute function flows.reads_changed()', series
         );
         execute format(
             'create trigger half_hours_follow_changed after update on flows.%I '
-            'referencing new table as added for each statement execute function flows.reads_changed()', series
+            'referencing new table as added for each statement '
+            'when (current_setting(''flows.copying'', true) is distinct from ''on'') '
+            'execute function flows.reads_changed()', series
         );
     end loop;
 end $$;

@@ -6,6 +6,16 @@ return case when tariff ->> key ~ '^-?[0-9]{1,12}(\.[0-9]{1,12})?$' then (tariff
 comment on function flows.amount(jsonb, text) is 'A number from a tariff; empty if it has none.';
 grant execute on function flows.amount(jsonb, text) to flows, public_backend, grafanareader, tsdbadmin;
 
+create or replace function flows.moment(tariff jsonb, key text) returns timestamp
+language sql stable set search_path = '' set timezone = 'UTC'
+return case
+    when pg_catalog.pg_input_is_valid(tariff ->> key, 'timestamptz')
+        then (tariff ->> key)::timestamptz at time zone 'UTC'
+end;
+comment on function flows.moment(jsonb, text) is 'A time of a tariff, in UTC; empty if it has none.';
+grant execute on function flows.moment(jsonb, text) to flows, public_backend, grafanareader, tsdbadmin;
+
+-- Three-phase meters have no tariffs of their own: deployments leave them out.
 create view flows.meter_shadows_tariffs with (security_invoker = true) as
 select
     shadow.id,
@@ -22,10 +32,12 @@ select
     flows.amount(shadow.tariffs_future, 'prepayment_ecredit_availability') as future_ecredit_availability,
     flows.amount(shadow.tariffs_future, 'prepayment_debt_recovery_rate') as future_debt_recovery_rate,
     flows.amount(shadow.tariffs_future, 'prepayment_emergency_credit') as future_emergency_credit,
-    shadow.tariffs_future ->> 'activation_datetime' as future_activation_datetime
+    flows.moment(shadow.tariffs_future, 'activation_datetime') as future_activation_datetime
 from flows.meter_shadows as shadow
-inner join flows.meter_registry as meter on shadow.id = meter.id;
-comment on view flows.meter_shadows_tariffs is 'Present and future tariffs of each meter, with a column for each part.';
+inner join flows.meter_registry as meter on shadow.id = meter.id
+where meter.hardware is distinct from 'P1.ax';
+comment on view flows.meter_shadows_tariffs
+is 'Present and future tariffs of each single-phase meter, with a column for each part.';
 do $$
 declare
     which record;
@@ -50,7 +62,8 @@ begin
     end loop;
 end $$;
 comment on column flows.meter_shadows_tariffs.id is 'The meter.';
-comment on column flows.meter_shadows_tariffs.future_activation_datetime is 'When the tariff to come takes effect.';
+comment on column flows.meter_shadows_tariffs.future_activation_datetime
+is 'Time at which the tariff to come takes effect, UTC.';
 
 create view flows.meters_low_balance with (security_invoker = true) as
 select meter.id, meter.serial, meter.name, shadow.balance
@@ -240,7 +253,8 @@ call flows.show_as_owned('meter_csq_latest');
 
 -- A meter was last online when it last told its signal or was last found healthy.
 create view flows.meters_offline_all with (security_invoker = true) as
-select meter.serial, meter.name, greatest(shadow.last_healthy_at, signal."timestamp") as last_online
+select
+    meter.serial, meter.name, greatest(shadow.last_healthy_at, signal."timestamp") as last_online, meter.id
 from flows.meter_registry as meter
 inner join flows.meter_shadows as shadow on meter.id = shadow.id
 left join api.meter_csq_latest as signal on meter.id = signal.meter_id
@@ -250,7 +264,7 @@ comment on view flows.meters_offline_all is 'Active meters without a signal for 
 comment on column flows.meters_offline_all.last_online is 'When the last signal came, UTC; empty when none ever did.';
 
 create view flows.meters_offline_recently with (security_invoker = true) as
-select offline.serial, offline.name, offline.last_online
+select offline.serial, offline.name, offline.last_online, offline.id
 from flows.meters_offline_all as offline
 where offline.last_online >= now() - interval '24 hours';
 comment on view flows.meters_offline_recently is 'Active meters whose last signal came 3 to 24 hours ago.';
@@ -281,63 +295,5 @@ begin
         );
     end loop;
 end $$;
-
--- Days that are over, from a register's first half-hour to its last day; a day without any counts too.
-create view flows.register_interval_hh_missing as
-select
-    register.esco,
-    register.register_id,
-    (day at time zone 'UTC')::date as "date",
-    counted.record_count,
-    48 - counted.record_count as missing_count
-from flows.meter_registers as register
-cross join lateral (
-    select
-        date_trunc('day', min(r."timestamp"), 'UTC') as first,
-        least(
-            date_trunc('day', now(), 'UTC'), date_trunc('day', register.end_time, 'UTC')
-        ) - interval '1 day' as last
-    from flows.register_interval_hh as r
-    where r.register_id = register.register_id and r.esco is not distinct from register.esco
-) as known
-cross join lateral generate_series(known.first, known.last, interval '1 day') as day
-cross join lateral (
-    select count(*)::integer as record_count
-    from flows.register_interval_hh as r
-    where r.register_id = register.register_id and r.esco is not distinct from register.esco
-        and r."timestamp" >= day and r."timestamp" < day + interval '1 day'
-) as counted
-where counted.record_count < 48;
-comment on view flows.register_interval_hh_missing is 'Days (UTC) on which a register has fewer than 48 half-hours.';
-comment on column flows.register_interval_hh_missing.register_id is 'The register.';
-comment on column flows.register_interval_hh_missing."date" is 'The day, UTC.';
-comment on column flows.register_interval_hh_missing.record_count is 'Half-hours that are there.';
-comment on column flows.register_interval_hh_missing.missing_count is 'Half-hours that are missing.';
-call flows.show_as_owned('register_interval_hh_missing');
-
-create or replace function api.get_meters_for_cli(esco_filter text default null, feeder_filter text default null)
-returns table (
-    id uuid, ip_address inet, serial text, name text, esco text, csq smallint, health text, hardware text,
-    feeder text
-)
-language sql stable
-begin atomic
-    select
-        meter.id, meter.ip_address, meter.serial, meter.name, esco.code, shadow.csq, shadow.health,
-        meter.hardware, feeder.name
-    from flows.meter_registry as meter
-    left join flows.escos as esco on meter.esco = esco.id
-    left join flows.meter_shadows as shadow on meter.id = shadow.id
-    left join flows.service_head_meter as link on meter.id = link.meter
-    left join flows.service_head_registry as head on link.service_head = head.id
-    left join flows.feeder_registry as feeder on head.feeder = feeder.id
-    where meter.mode = 'active'
-        and (esco_filter is null or esco.code = esco_filter)
-        and (feeder_filter is null or feeder.name = feeder_filter)
-    order by meter.serial;
-end;
-comment on function api.get_meters_for_cli(text, text)
-is 'Active meters with their address, signal and health; optionally of one ESCO (by code) or feeder (by name).';
-grant execute on function api.get_meters_for_cli(text, text) to flows, public_backend, grafanareader;
 
 reset role;

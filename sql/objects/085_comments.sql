@@ -28,6 +28,8 @@ begin
                 ('circuit_id', 'month', 'Start of the month, UTC.'),
                 ('circuit_id', 'total_import_kwh', 'Energy imported in the %s, kWh; empty where unknown.'),
                 ('circuit_id', 'total_export_kwh', 'Energy exported in the %s, kWh; empty where unknown.'),
+                ('circuit_id', 'kwh',
+                    'Energy of the %s as one figure, the sum of both, kWh; kept for compatibility.'),
                 ('circuit_id', 'register_intervals', 'Half-hours in the %s over all registers.'),
                 ('circuit_id', 'present_intervals', 'Half-hours of the %s for which any register reported.'),
                 ('circuit_id', 'meters', 'Meters that reported in the %s.'),
@@ -40,6 +42,36 @@ begin
                 series.name, "column".name, replace("column".description, '%s', series.span)
             );
         end loop;
+    end loop;
+end $$;
+
+-- The relation that stores an aggregate has the descriptions of the view that shows it.
+do $$
+declare
+    told record;
+begin
+    for told in
+        select
+            stored.oid::regclass as relation, case stored.relkind when 'v' then 'view' else 'table' end as kind,
+            pg_catalog.obj_description(shown.oid, 'pg_class') as description,
+            (
+                select string_agg(format(
+                    'comment on column %s.%I is %L', stored.oid::regclass, s.attname,
+                    pg_catalog.col_description(shown.oid, v.attnum)
+                ), '; ')
+                from pg_catalog.pg_attribute as s
+                inner join pg_catalog.pg_attribute as v on shown.oid = v.attrelid and s.attname = v.attname
+                where s.attrelid = stored.oid and s.attnum > 0 and not s.attisdropped
+            ) as columns
+        from flows.series() as series
+        inner join pg_catalog.pg_class as shown
+            on series.name = shown.relname and shown.relnamespace = 'flows'::regnamespace
+        inner join pg_catalog.pg_class as stored
+            on flows.stored_name(series.name) = stored.relname and stored.relnamespace = 'flows'::regnamespace
+        where stored.oid <> shown.oid
+    loop
+        execute format('comment on %s %s is %L', told.kind, told.relation, told.description);
+        execute told.columns;
     end loop;
 end $$;
 

@@ -145,10 +145,60 @@ comment on function gateway.changes_behind()
 is 'The changes that the aggregates lack, by ESCO: their number, and the age of the oldest, s.';
 grant execute on function gateway.changes_behind() to flows_gateway;
 
+-- A relation of a further schema decides itself who sees a row: by row level security, or as a view that reads as
+-- its caller or is a barrier.
+create or replace function gateway.unguarded_relations(schemas text[])
+returns table (schema text, relation text, reason text)
+language sql stable set search_path = ''
+begin atomic
+    select asked.name, '', 'there is no such schema'
+    from unnest(schemas) as asked (name)
+    where not exists (select from pg_catalog.pg_namespace as n where n.nspname = asked.name)
+    union all
+    select
+        n.nspname::text, c.relname::text,
+        case
+            when c.relkind in ('r', 'p') then 'the table has no row level security'
+            when c.relkind = 'v' then 'the view is neither security_invoker nor security_barrier'
+            else 'neither materialized views nor foreign tables have row level security'
+        end
+    from pg_catalog.pg_class as c
+    inner join pg_catalog.pg_namespace as n on c.relnamespace = n.oid
+    where n.nspname = any(schemas) and c.relkind in ('r', 'p', 'v', 'm', 'f') and not c.relispartition
+        and not case
+            when c.relkind in ('r', 'p') then c.relrowsecurity
+            when c.relkind = 'v' then exists (
+                select from pg_catalog.pg_options_to_table(c.reloptions) as o
+                where o.option_name in ('security_invoker', 'security_barrier') and o.option_value::boolean
+            )
+            else false
+        end
+    order by 1, 2;
+end;
+comment on function gateway.unguarded_relations(text[])
+is 'Relations of further schemas that do not decide who sees a row, and schemas that are not there.';
+grant execute on function gateway.unguarded_relations(text[]) to flows_gateway;
+
+-- Those that `flows db migrate` was told of, without any that has come to show too much since.
+create or replace function gateway.exposed_schemas() returns text[]
+language sql stable set search_path = ''
+begin atomic
+    select array(
+        select asked.name
+        from unnest(string_to_array(nullif(current_setting('flows.exposed_schemas', true), ''), ', ')) as asked (name)
+        where not exists (select from gateway.unguarded_relations(array[asked.name]))
+        order by 1
+    );
+end;
+comment on function gateway.exposed_schemas() is 'The further schemas that PostgREST exposes.';
+
 create or replace function gateway.postgrest_config() returns void
 language plpgsql security definer set search_path = ''
 as $$
 begin
+    perform set_config(
+        'pgrst.db_schemas', array_to_string(array['api'] || gateway.exposed_schemas(), ', '), true
+    );
     perform set_config(
         'pgrst.jwt_secret',
         (
@@ -163,7 +213,8 @@ begin
         true
     );
 end $$;
-comment on function gateway.postgrest_config() is 'Gives PostgREST the keys that verify tokens.';
+comment on function gateway.postgrest_config()
+is 'Gives PostgREST the keys that verify tokens, and the schemas that it exposes.';
 grant execute on function gateway.postgrest_config() to authenticator;
 
 -- Makes PostgREST reload its keys, and every gateway the state that decides whether tokens are valid.

@@ -17,6 +17,8 @@ as $$
             ('meters_low_balance', 'meter_registry'),
             ('meters_offline_all', 'meter_registry'),
             ('meters_offline_recently', 'meter_registry'),
+            ('register_export_missing', 'register_export'),
+            ('register_import_missing', 'register_import'),
             ('register_interval_hh_latest', 'register_interval_hh'),
             ('register_interval_hh_missing', 'register_interval_hh')
     ),
@@ -130,6 +132,17 @@ create or replace function gateway.announce_schema() returns event_trigger
 language plpgsql set search_path = ''
 as $$
 begin
+    -- A further schema may come to show too much, or no longer: which are exposed is decided again.
+    if tg_event = 'ddl_command_end' and current_setting('flows.exposed_schemas', true) <> '' then
+        if exists (
+            select from pg_catalog.pg_event_trigger_ddl_commands() as o
+            where o.schema_name = any(string_to_array(current_setting('flows.exposed_schemas', true), ', '))
+        ) then
+            perform pg_catalog.pg_notify('pgrst', 'reload config');
+            perform pg_catalog.pg_notify('pgrst', 'reload schema');
+            return;
+        end if;
+    end if;
     if tg_event = 'sql_drop' then
         if not exists (
             select from pg_catalog.pg_event_trigger_dropped_objects() as o where o.schema_name = 'api'

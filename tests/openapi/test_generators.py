@@ -32,13 +32,13 @@ const answer = await fetch(
 );
 const rows: Rows = await answer.json();
 const meter = rows[0] as Schemas["MeterRegistry"];
-const serial: string = meter.serial;
+const serial: string | null = meter.serial;
 const hardware: string | null = meter.hardware;
 const complete: Schemas["MeterRegistryInsert"] = { serial: "EML1", name: "Plot 1" };
 // @ts-expect-error  a column that can be null is not a string
 const never: string = meter.hardware;
-// @ts-expect-error  a new meter needs a serial
-const incomplete: Schemas["MeterRegistryInsert"] = { name: "Plot 1" };
+// @ts-expect-error  a new circuit needs a type
+const incomplete: Schemas["CircuitsInsert"] = { name: "Plot 1" };
 // @ts-expect-error  not one of the values that the constraint allows
 const mode: Schemas["MeterRegistry"]["mode"] = "other";
 console.log(serial, hardware, complete.name);

@@ -43,7 +43,7 @@ ROWS: list[tuple[str, dict[str, Any]]] = [
                        "last_healthy_at": NOON, "clock_time_diff_seconds": 61,
                        "clock_time_diff_synced_at": NOON, "emnify_connectivity_status": "online",
                        "tariffs_active": '{"standing_charge": 0.3, "unit_rate_element_a": 0.25}',
-                       "tariffs_future": '{"standing_charge": 0.4, "activation_datetime": "2030"}',
+                       "tariffs_future": '{"standing_charge": 0.4, "activation_datetime": "2030-01-01T00:00:00"}',
                        "backlight": "on", "load_switch": "closed", "updated_at": NOON}),
     ("meter_registers", {"register_id": REGISTER_A, "meter_id": METER, "element": "A",
                          "status": "enabled", "nature": "power", "direction_reversed": False,
@@ -125,7 +125,7 @@ def test_every_table_of_the_data_model_is_there(deployed: Admin) -> None:
     ours = {
         "change", "retention", "bounds", "derived_register", "register_extent",
         "removed_half_hour",
-    } | {row[0] for row in found if row[0].startswith("circuit_interval_")}  # fmt: skip
+    } | {row[0] for row in found if row[0].startswith("circuit_sums_")}  # fmt: skip
     assert {row[0] for row in found} - ours == tables
 
 
@@ -215,7 +215,7 @@ def test_the_views_answer(deployed: Admin) -> None:
         "select active_standing_charge, active_unit_rate_a, active_unit_rate_b,"
         " future_standing_charge, future_activation_datetime from api.meter_shadows_tariffs"
         " where serial = 'DEP1'",
-    ) == (Decimal("0.3"), Decimal("0.25"), None, Decimal("0.4"), "2030")
+    ) == (Decimal("0.3"), Decimal("0.25"), None, Decimal("0.4"), datetime(2030, 1, 1))
     assert one(deployed, "select balance from api.meters_low_balance where serial = 'DEP1'") == (
         12.5,
     )
@@ -246,9 +246,12 @@ def test_the_views_answer(deployed: Admin) -> None:
 
 
 def test_get_meters_for_cli_filters(deployed: Admin) -> None:
-    columns = "serial, host(ip_address), esco, csq, health, hardware, feeder"
+    columns = "serial, ip_address, single_meter_app, esco, csq, health, hardware, feeder"
     assert one(deployed, f"select {columns} from api.get_meters_for_cli('dep', 'dep-f')") == (
-        "DEP1", "10.9.8.7", "dep", 20, "healthy", "emlite", "dep-f",
+        "DEP1", "10.9.8.7", True, "dep", 20, "healthy", "emlite", "dep-f",
     )  # fmt: skip
+    for unfiltered in ("null", "'null'"):
+        query = f"select from flows.get_meters_for_cli('dep', {unfiltered})"
+        assert deployed.execute(query).rowcount == 1
     assert deployed.execute("select from api.get_meters_for_cli('dep', 'other')").rowcount == 0
     assert deployed.execute("select from api.get_meters_for_cli()").rowcount > 10

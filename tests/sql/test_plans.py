@@ -178,9 +178,9 @@ def test_a_day_of_a_register_reads_its_day(tenant: Admin, engine: str, generic: 
 
 
 CASES: dict[str, tuple[Granularity, bool, tuple[datetime, datetime], str]] = {
-    "a day of half-hours of a circuit": ("PT30M", False, DAY, "circuit_interval_hh"),
-    "a month of days of the ESCO": ("P1D", True, MONTH, "circuit_interval_daily"),
-    "a month of half-hours of the ESCO": ("PT30M", True, MONTH, "circuit_interval_hh"),
+    "a day of half-hours of a circuit": ("PT30M", False, DAY, "circuit_sums_hh"),
+    "a month of days of the ESCO": ("P1D", True, MONTH, "circuit_sums_daily"),
+    "a month of half-hours of the ESCO": ("PT30M", True, MONTH, "circuit_sums_hh"),
 }
 
 

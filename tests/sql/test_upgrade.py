@@ -40,7 +40,7 @@ OWN_ESCO = {
 } | {"flows.change", "gateway.client", "gateway.token", "gateway.audit", "gateway.disabled_esco"}
 LATER_COLUMNS = {
     "mpan", "transaction", "horizon", "effective_at", "dimensions", "touched_registers",
-    "touched_circuits",
+    "touched_circuits", "kwh",
 }  # fmt: skip
 SECRETS = "select id, client, hash, created_at, {digest} from gateway.client_secret order by id"
 PROGRAM = program_version()
@@ -191,6 +191,12 @@ def test_an_upgraded_database_equals_a_fresh_one(scratch: Callable[[], str], eng
     assert migrate(old) == migrate(fresh) == engine
     after = rows(old)  # of tables that came since, too
     assert {name: after[name] for name in before} == before
+    both = "coalesce({0}import_kwh, 0) + coalesce({0}export_kwh, 0)"
+    energy = f"select sum(kwh) > 0, sum(kwh) = sum({both})"
+    assert ask(old, energy.format("") + " from flows.register_interval_hh") == [(True, True)]
+    assert ask(old, energy.format("total_") + " from flows.circuit_interval_daily") == [
+        (True, True)
+    ]
     for table in ("circuits", "meter_registers", "register_interval_hh", "circuit_interval_daily"):
         assert ask(old, f"select count(*) from flows.{table} where esco is null") == [(0,)]
     assert dump(old) == dump(fresh)

@@ -26,17 +26,17 @@ begin
         select c.circuit_id, c.span
         from unnest(circuits, spans) as c (circuit_id, span)
         cross join lateral (
-            select from flows.circuit_interval_hh as kept
+            select from flows.circuit_sums_hh as kept
             where kept.circuit_id = c.circuit_id
                 and kept."timestamp" >= lower(c.span) and kept."timestamp" < upper(c.span)
             limit 1
         ) as any_kept
     loop
-        delete from flows.circuit_interval_hh as kept
+        delete from flows.circuit_sums_hh as kept
         where kept.circuit_id = known.circuit_id
             and kept."timestamp" >= lower(known.span) and kept."timestamp" < upper(known.span);
     end loop;
-    insert into flows.circuit_interval_hh
+    insert into flows.circuit_sums_hh
     select c.circuit_id, made.*, now(), owned.esco
     from unnest(circuits, spans) as c (circuit_id, span)
     inner join flows.circuits as owned on c.circuit_id = owned.id
@@ -67,10 +67,10 @@ begin
 
     for level in
         select * from (values
-            (1, 'circuit_interval_daily', 'day', 'circuit_interval_hh', 'timestamp', 'UTC', 'count(*)'),
-            (2, 'circuit_interval_daily_london', 'day', 'circuit_interval_hh', 'timestamp', 'Europe/London',
+            (1, 'circuit_sums_daily', 'day', 'circuit_sums_hh', 'timestamp', 'UTC', 'count(*)'),
+            (2, 'circuit_sums_daily_london', 'day', 'circuit_sums_hh', 'timestamp', 'Europe/London',
                 'count(*)'),
-            (3, 'circuit_interval_monthly', 'month', 'circuit_interval_daily', 'day', 'UTC',
+            (3, 'circuit_sums_monthly', 'month', 'circuit_sums_daily', 'day', 'UTC',
                 'sum(b.present_intervals)')
         ) as l (position, name, unit, below, below_label, zone, present) order by position
     loop

@@ -12,11 +12,11 @@ declare
     partition record;
 begin
     for series in
-        select r.series, now() - r.keep as oldest, c.relkind, s.label
+        select flows.stored_name(r.series) as series, now() - r.keep as oldest, c.relkind, s.label
         from flows.retention as r
         inner join flows.series() as s on r.series = s.name
         inner join pg_catalog.pg_class as c
-            on r.series = c.relname and c.relnamespace = 'flows'::regnamespace
+            on flows.stored_name(r.series) = c.relname and c.relnamespace = 'flows'::regnamespace
         order by 1
     loop
         if series.relkind = 'p' then
@@ -38,7 +38,7 @@ begin
                 return next;
             end loop;
         end if;
-        if series.oldest is not null and series.series not in ('register_interval_hh', 'circuit_interval_hh') then
+        if series.oldest is not null and series.series not in ('register_interval_hh', 'circuit_sums_hh') then
             execute format(
                 'delete from flows.%I where %I < $1', series.series, series.label
             ) using series.oldest;

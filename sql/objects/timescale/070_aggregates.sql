@@ -40,7 +40,7 @@ begin atomic
     inner join _timescaledb_catalog.hypertable as kept
         on a.materialization_hypertable_schema = kept.schema_name
         and a.materialization_hypertable_name = kept.table_name
-    where a.view_schema = 'flows' and a.view_name = aggregate;
+    where a.view_schema = 'flows' and a.view_name = flows.stored_name(aggregate);
 end;
 comment on function flows.kept_until(text)
 is 'Time up to which an aggregate is materialized; later rows are summed when they are queried.';
@@ -55,7 +55,7 @@ declare
 begin
     select format('%I.%I', a.materialization_hypertable_schema, a.materialization_hypertable_name) into kept
     from timescaledb_information.continuous_aggregates as a
-    where a.view_schema = 'flows' and a.view_name = 'circuit_interval_hh';
+    where a.view_schema = 'flows' and a.view_name = 'circuit_sums_hh';
     execute format('select min("timestamp") from %s', kept) into oldest;
     return oldest;
 end $$;
@@ -79,7 +79,7 @@ begin
         rtrim(a.view_definition, '; ')
     into kept, query
     from timescaledb_information.continuous_aggregates as a
-    where a.view_schema = 'flows' and a.view_name = aggregate;
+    where a.view_schema = 'flows' and a.view_name = flows.stored_name(aggregate);
     execute format('lock table %s in share row exclusive mode', kept);
     ends := least(ends, flows.kept_until(aggregate));
     if ends <= starts then
@@ -193,6 +193,8 @@ declare
     part record;
     kept timestamptz;
     target timestamptz;
+    -- A refresh over a time without rows does not move the time up to which an aggregate is materialized.
+    reached timestamptz[] := array[null, null, null, null];
 begin
     -- Two runs at a time (of the job and an operator) would refresh the same buckets twice.
     perform pg_catalog.pg_advisory_lock(pg_catalog.hashtext('flows.follow'));
@@ -237,12 +239,17 @@ begin
             end loop;
 
             target := public.time_bucket(level.bucket, newest, level.zone);
-            kept := greatest(kept, public.time_bucket(level.bucket, greatest(oldest, level.since), level.zone));
+            kept := greatest(
+                kept, reached[level.position],
+                public.time_bucket(level.bucket, greatest(oldest, level.since), level.zone)
+            );
             if kept < target then
                 behind := behind or kept + step * level.steps < target;
+                reached[level.position] := least(
+                    public.time_bucket(level.bucket, kept + step * level.steps, level.zone) + level.bucket, target
+                );
                 call public.refresh_continuous_aggregate(
-                    format('flows.%I', level.aggregate)::regclass, kept,
-                    least(public.time_bucket(level.bucket, kept + step * level.steps, level.zone) + level.bucket, target),
+                    format('flows.%I', flows.stored_name(level.aggregate))::regclass, kept, reached[level.position],
                     force => true
                 );
             end if;

@@ -6,7 +6,7 @@ create or replace function flows.apply_retention() returns trigger
 language plpgsql security definer set search_path = ''
 as $$
 declare
-    relation regclass := format('flows.%I', new.series)::regclass;
+    relation regclass := format('flows.%I', flows.stored_name(new.series))::regclass;
 begin
     perform public.remove_retention_policy(relation, if_exists => true);
     if new.keep is not null then
