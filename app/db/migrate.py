@@ -19,6 +19,8 @@ from psycopg.types.json import Jsonb
 from app import __version__
 from app.db.baseline import BASELINE, missing_from
 from app.db.drift import compare, read_objects
+from app.db.exposed import expose_schemas
+from app.db.logins import set_password
 from app.db.schema import SQL, Migration, SqlFile, checksum, migrations, objects
 
 LOCK = 7_366_201  # an arbitrary number; the advisory lock keeps migrations apart
@@ -73,14 +75,16 @@ def migrate(
     admin_url: str,
     *,
     logins: tuple[str, ...] = (),
+    schemas: tuple[str, ...] = (),
     folder: Path = SQL,
     progress: StepProgress = lambda line: None,
 ) -> str:
     """Bring the database up to date and return its engine, `timescale` or `postgres`.
 
     `logins` are the URLs of the login roles (gateway, PostgREST); each role gets the password in
-    its URL. `progress` is called with a line for each step. It is safe to repeat, and continues an
-    interrupted migration. MigrationError if the database cannot be migrated.
+    its URL. `schemas` are exposed beside ours, and no others. `progress` is called with a line for
+    each step. It is safe to repeat, and continues an interrupted migration. MigrationError if the
+    database cannot be migrated, SchemaRefused if a schema cannot be exposed.
     """
     with psycopg.connect(admin_url, autocommit=True) as connection:
         # If this process is killed, the server ends its statement and releases its lock.
@@ -90,6 +94,8 @@ def migrate(
         _upgrade(connection, engine, folder, progress)
         for login in logins:
             _set_password(connection, login)
+        expose_schemas(connection, schemas)
+        connection.execute("notify pgrst, 'reload config'")
         connection.execute("notify pgrst, 'reload schema'")
     return engine
 
@@ -338,11 +344,4 @@ def _one(connection: AdminConnection, query: str, *values: object) -> tuple[Any,
 def _set_password(connection: AdminConnection, login_url: str) -> None:
     login = conninfo_to_dict(login_url)
     if login.get("user") and login.get("password"):
-        user, password = str(login["user"]), str(login["password"])
-        # Hash it here, because statements end up in the server's log.
-        verifier = connection.pgconn.encrypt_password(
-            password.encode(), user.encode(), b"scram-sha-256"
-        ).decode()
-        connection.execute(
-            sql.SQL("alter role {} password {}").format(sql.Identifier(user), sql.Literal(verifier))
-        )
+        set_password(connection, str(login["user"]), str(login["password"]))

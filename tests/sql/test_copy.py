@@ -1,21 +1,41 @@
-"""`flows db copy`: it copies the rows of an existing database and updates the aggregates."""
+"""`flows db copy`: a deployment's rows arrive, or the refusal names what cannot be copied."""
 
+import json
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
 
-from app.db.copy import copied_tables
+from app.db.copy import CopyOptions, CopyRefused, copied_tables, copy_database, parse_kwh_as
 from app.db.migrate import migrate
 from tests.conftest import Stack
+from tests.deployed import (
+    ESCO,
+    HEAT,
+    METER,
+    NAMELESS_ESCO,
+    OTHER,
+    POWER,
+    ROOF,
+    SOLAR,
+    SPARE,
+    deployed_and_new,
+)
 
 COUNTS = "select count(*), min(t::text) from flows.{} as t"
 SUMS = (
     "select circuit_id, day, total_import_kwh, meters from flows.circuit_interval_daily"
     " where day < date_trunc('day', now(), 'UTC') order by 1, 2"
+)
+ENERGY = (
+    "select register_id::text, count(*), sum(import_kwh), sum(export_kwh), sum(kwh)"
+    " from flows.register_interval_hh group by 1 order by 1"
 )
 
 
@@ -32,15 +52,44 @@ def empty(stack: Stack) -> Iterator[str]:
             server.execute("drop database flows_copy with (force)")
 
 
-def copy(source: str, target: str) -> subprocess.CompletedProcess[str]:
+@pytest.fixture(scope="module")
+def pair(stack: Stack, engine: str) -> Iterator[tuple[str, str]]:
+    """The URLs of a deployment's database and of a new one; tests leave both as they were."""
+    with deployed_and_new(stack.contract["database_url"], engine) as urls:
+        yield urls
+
+
+@pytest.fixture
+def databases(stack: Stack, engine: str) -> Iterator[tuple[str, str]]:
+    """The URLs of a deployment's database and of a new one, which a test may fill."""
+    with deployed_and_new(stack.contract["database_url"], engine) as urls:
+        yield urls
+
+
+def copy(source: str, target: str, *words: str) -> subprocess.CompletedProcess[str]:
     """Run `flows db copy`."""
     return subprocess.run(
-        [sys.executable, "-m", "app.cli", "db", "copy", "--from", source],
+        [sys.executable, "-m", "app.cli", "db", "copy", "--from", source, *words],
         env=os.environ | {"FLOWS_DATABASE_ADMIN_URL": target},
         capture_output=True,
         text=True,
         check=False,
     )
+
+
+def ask(url: str, query: str, *values: object) -> list[tuple[Any, ...]]:
+    """Return the rows of a query, run in a new connection."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        cursor = connection.execute(query.encode(), values)
+        return cursor.fetchall() if cursor.description else []
+
+
+def refusal(source: str, target: str, options: CopyOptions | None = None) -> str:
+    """Return the message of a copy that is refused, after which nothing is there."""
+    with pytest.raises(CopyRefused) as refused:
+        copy_database(source, target, lambda work, rows: None, options)
+    assert ask(target, "select count(*) from flows.escos") == [(0,)]
+    return str(refused.value)
 
 
 def test_every_row_arrives_and_twice_is_refused_whole(
@@ -62,6 +111,220 @@ def test_every_row_arrives_and_twice_is_refused_whole(
     again = copy(source, empty)
     assert again.returncode == 1
     assert again.stderr.startswith("error: nothing was copied: ")
+    assert "has rows here already" in again.stderr
+
+
+def test_a_deployment_arrives_with_all_its_oddities(
+    databases: tuple[str, str], tmp_path: Path
+) -> None:
+    old, new = databases
+    file = tmp_path / "report.json"
+    done = copy(old, new, "--report", str(file))
+    assert done.returncode == 0, done.stderr
+    assert ask(new, ENERGY) == [
+        (POWER, 96, 24, None, 24),
+        (HEAT, 96, 36, None, 36),
+        (ROOF, 96, None, 48, 48),
+        (SOLAR, 96, None, 60, 60),
+        (OTHER, 96, 72, None, 72),
+    ]
+    assert ask(
+        new, "select month::date::text, sum(kwh) from flows.circuit_interval_monthly group by 1"
+        " order by 1"
+    ) == [("2026-05-01", 84), ("2026-06-01", 84)]  # fmt: skip
+    assert ask(new, "select csq from flows.meter_csq order by timestamp") == [
+        (20,), (99,), (-1,), (None,),
+    ]  # fmt: skip
+    assert ask(
+        new, "select voltage::text from flows.meter_voltage order by timestamp"
+    ) == [("240.1",), ("241.7",), ("241.7",), (None,)]  # fmt: skip
+    reads = "select count(*), count(read), sum(read::text::numeric) from flows.register_import"
+    assert ask(new, reads) == ask(old, reads)
+    assert ask(new, "select min(timestamp)::date::text from flows.meter_event_log") == [
+        ("1970-01-01",)
+    ]
+    shadows = "select csq, health, health_details, last_healthy_at is null from flows.meter_shadows"
+    assert ask(new, f"{shadows} order by id limit 3") == [
+        (99, "healthy", "", True),
+        (-1, "unhealthy", "no answer for two days", False),
+        (None, None, '{"reason": "spare"}', True),
+    ]
+    assert ask(new, "select code, name from flows.escos order by code") == [
+        ("olde", "Old Energy"), (None, None),
+    ]  # fmt: skip
+    # The owner follows from the meters.
+    assert ask(new, "select distinct esco::text from flows.circuits") == [(ESCO,)]
+    assert ask(
+        new, "select esco::text from flows.meter_registers where register_id = %s", OTHER
+    ) == [(NAMELESS_ESCO,)]
+    # Nothing is derived, nothing is appended, and no time moves.
+    assert ask(new, "select count(*) from flows.register_interval_hh where derived") == [(0,)]
+    assert ask(new, "select distinct updated_at::date::text from flows.meter_registry") == [
+        ("2026-06-01",)
+    ]
+    report = json.loads(file.read_text())
+    found = {(f["kind"], f["table"], f["column"]): f["rows"] for f in report["findings"]}
+    assert found[("repaired", "meter_shadows", "health")] == [f"{SPARE} unknown"]
+    assert len(found[("repaired", "meter_voltage", "timestamp")]) == 2
+    assert len(found[("left out", "circuit_register", "end_time")]) == 1
+    assert len(found[("noted", "meter_registry", "site")]) == 2
+    assert found[("noted", "meter_event_log", "timestamp")]
+    halves = next(t for t in report["tables"] if t["table"] == "register_interval_hh")
+    assert halves["equal"]
+    assert float(halves["sums_here"]["kwh"]) == 240
+    assert "equal: kwh 240" in done.stdout
+
+
+def test_what_is_newer_is_added(databases: tuple[str, str]) -> None:
+    old, new = databases
+    copy_database(old, new, lambda work, rows: None)
+    ask(old, "update flows.meter_registry set name = 'Renamed', updated_at = '2026-06-05Z'"
+        " where id = %s", METER)  # fmt: skip
+    ask(old, "update flows.meter_shadows set csq = 7, updated_at = '2026-06-05Z' where id = %s",
+        METER)  # fmt: skip
+    ask(
+        old, "update flows.circuit_register set end_time = '2026-06-02Z' where register = %s", POWER
+    )
+    ask(old, "insert into flows.register_interval_hh select %s,"
+        " generate_series('2026-06-02Z'::timestamptz, '2026-06-02 23:30Z', '30 minutes'), 1",
+        HEAT)  # fmt: skip
+    ask(old, "update flows.register_interval_hh set kwh = 9 where register_id = %s and"
+        " timestamp = '2026-06-01Z'", HEAT)  # fmt: skip
+    ask(old, "insert into flows.meter_csq values (%s, '2026-06-05Z', 7)", METER)
+    report = copy_database(old, new, lambda work, rows: None, CopyOptions(newer=True))
+    copied = {count.table: count.copied for count in report.counts if count.copied}
+    assert {name: copied.get(name) for name in (
+        "meter_registry", "meter_shadows", "circuit_register", "register_interval_hh", "meter_csq"
+    )} == {"meter_registry": 1, "meter_shadows": 1, "circuit_register": 1,
+           "register_interval_hh": 49, "meter_csq": 1}  # fmt: skip
+    assert all(count.equal for count in report.counts if count.table.startswith("register"))
+    assert ask(new, "select name, updated_at::date::text from flows.meter_registry where id = %s",
+               METER) == [("Renamed", "2026-06-05")]  # fmt: skip
+    assert ask(new, "select csq from flows.meter_csq order by timestamp desc limit 1") == [(7,)]
+    # A second time there is nothing left.
+    again = copy_database(old, new, lambda work, rows: None, CopyOptions(newer=True))
+    assert {count.table for count in again.counts if count.copied} <= {"properties"}
+    # Late rows are told, and found by an earlier time.
+    ask(old, "insert into flows.register_interval_hh values (%s, '2024-02-01Z', 2)", HEAT)
+    late = copy_database(old, new, lambda work, rows: None, CopyOptions(newer=True))
+    assert [c.table for c in late.counts if not c.equal and c.table.startswith("reg")] == [
+        "register_interval_hh"
+    ]
+    done = copy(old, new, "--newer", "--since", "2024-01-01")
+    assert done.returncode == 0, done.stderr
+    energy = Decimal(36 + 48 + 9 + 2) - Decimal("0.375")
+    assert ask(new, ENERGY)[1] == (HEAT, 145, energy, None, energy)
+
+
+def test_kwh_is_what_the_operator_says(databases: tuple[str, str]) -> None:
+    old, new = databases
+    for words, directions in (
+        (["solar=import", f"{POWER}=export"], {POWER: 1, ROOF: 1, SOLAR: 0, HEAT: 0}),
+        (["none=import", "export"], {POWER: 1, ROOF: 0, SOLAR: 1, HEAT: 1}),
+        (["import"], {POWER: 0, ROOF: 0, SOLAR: 0, HEAT: 0}),
+    ):
+        options = CopyOptions(kwh_as=parse_kwh_as(words), newer=True)
+        copy_database(old, new, lambda work, rows: None, options)
+        found = {row[0]: int(row[3] is not None) for row in ask(new, ENERGY)}
+        assert {register: found[register] for register in directions} == directions
+
+
+@pytest.mark.parametrize("word", ["exported", "solar=up", "blue=import"])
+def test_an_unknown_direction_is_refused(word: str) -> None:
+    with pytest.raises(ValueError, match=word):
+        parse_kwh_as([word])
+
+
+HALF_HOUR = "insert into flows.register_interval_hh values ('{}', '{}', {})"
+NO_HALF_HOUR = "delete from flows.register_interval_hh where timestamp >= '2026-06-09Z'"
+# A change there, the statement that undoes it, and words of the refusal.
+REFUSALS = {
+    "a column that holds data and has no place here": (
+        "alter table flows.meter_registry add column colour text;"
+        f" update flows.meter_registry set colour = 'red' where id = '{METER}'",
+        "alter table flows.meter_registry drop column colour",
+        ["meter_registry.colour", "(1) values", "--without meter_registry.colour"],
+    ),
+    "a table that holds rows and has no place here": (
+        "create table flows.tenants (name text); insert into flows.tenants values ('Ann')",
+        "drop table flows.tenants",
+        ["tenants", "--without tenants"],
+    ),
+    "links to two ESCOs": (
+        "insert into flows.circuit_register values"
+        f" ('50000000-0000-4000-8000-000000000001', '{OTHER}', '2026-01-01Z')",
+        f"delete from flows.circuit_register where register = '{OTHER}'",
+        ["circuits", "50000000-0000-4000-8000-000000000001", "olde", NAMELESS_ESCO],
+    ),
+    "a half-hour off the grid": (
+        HALF_HOUR.format(POWER, "2026-06-09 00:10Z", 1),
+        NO_HALF_HOUR,
+        ["register_interval_hh", "a_half_hour_starts_on_00_or_30", POWER, "2026-06-09 00:10"],
+    ),
+    "negative energy": (
+        HALF_HOUR.format(SOLAR, "2026-06-09 00:30Z", -1),
+        NO_HALF_HOUR,
+        ["register_interval_hh.export_kwh", "export_kwh >= ", SOLAR],
+    ),
+    "a register of a meter that is not there": (
+        "alter table flows.meter_registers drop constraint meter_registers_meter_id_fkey;"
+        " update flows.meter_registers set meter_id = gen_random_uuid()"
+        f" where register_id = '{HEAT}'",
+        f"update flows.meter_registers set meter_id = '{METER}' where register_id = '{HEAT}'",
+        ["meter_registers.meter_id", "meter_registry that is not there", HEAT],
+    ),
+    "a charger with a long serial": (
+        "update flows.ev_chargers set serial = 'EV0000001'",
+        "update flows.ev_chargers set serial = 'EV000001'",
+        ["ev_chargers.serial", "length(serial) = 8"],
+    ),
+    "a signal beyond all numbers": (
+        f"insert into flows.meter_csq values ('{METER}', '2026-07-01Z', 70000)",
+        "delete from flows.meter_csq where csq = 70000",
+        ["meter_csq.csq", "70000"],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSALS)
+def test_what_cannot_be_copied_is_named(pair: tuple[str, str], case: str) -> None:
+    old, new = pair
+    change, undo, told = REFUSALS[case]
+    ask(old, change)
+    try:
+        message = refusal(old, new)
+    finally:
+        ask(old, undo)
+    assert all(words in message for words in told), message
+
+
+def test_rows_that_are_refused_may_be_left_out(databases: tuple[str, str]) -> None:
+    old, new = databases
+    ask(old, "insert into flows.register_interval_hh values (%s, '2026-06-09 00:10Z', 1)", POWER)
+    ask(old, "alter table flows.meter_registry add column colour text default 'red'")
+    done = copy(old, new, "--leave-out-refused", "--without", "meter_registry.colour")
+    assert done.returncode == 0, done.stderr
+    assert "left out: register_interval_hh.timestamp" in done.stdout
+    assert ask(new, ENERGY)[0] == (POWER, 96, 24, None, 24)
+
+
+def test_a_broken_connection_is_a_new_start(databases: tuple[str, str]) -> None:
+    old, new = databases
+    seen: list[str] = []
+
+    def break_once(work: str, rows: int) -> None:
+        if work == "writing register_interval_hh" and "register_interval_hh" not in seen:
+            seen.append("register_interval_hh")
+            ask(new, "select pg_terminate_backend(pid) from pg_stat_activity where datname"
+                " = current_database() and pid <> pg_backend_pid()"
+                " and backend_type = 'client backend'")  # fmt: skip
+        elif "starting again" in work:
+            seen.append(work)
+
+    report = copy_database(old, new, break_once)
+    assert seen == ["register_interval_hh", "the connection broke: starting again, 2 of 3"]
+    assert all(count.equal for count in report.counts if count.table.startswith("register"))
+    assert ask(new, ENERGY)[0] == (POWER, 96, 24, None, 24)
 
 
 def test_a_database_without_the_schema_is_told_from_an_empty_one(stack: Stack) -> None:

@@ -1,0 +1,36 @@
+"""Logins of roles that read SQL: a password, which is hashed before it is sent."""
+
+import psycopg
+from psycopg import sql
+
+# Roles that may log in for themselves: they read every ESCO, and write nothing.
+READERS = ("grafanareader",)
+
+
+def grant_login(admin_url: str, role: str, password: str) -> None:
+    """Let one of `READERS` log in with a password; ValueError for another role."""
+    if role not in READERS:
+        raise ValueError(f"{role} is none of the roles that may log in: {', '.join(READERS)}")
+    with psycopg.connect(admin_url, autocommit=True) as connection:
+        set_password(connection, role, password)
+        connection.execute(sql.SQL("alter role {} login").format(sql.Identifier(role)))
+
+
+def revoke_login(admin_url: str, role: str) -> None:
+    """Let one of `READERS` log in no more; sessions that are open stay. ValueError for another."""
+    if role not in READERS:
+        raise ValueError(f"{role} is none of the roles that may log in: {', '.join(READERS)}")
+    with psycopg.connect(admin_url, autocommit=True) as connection:
+        connection.execute(
+            sql.SQL("alter role {} nologin password null").format(sql.Identifier(role))
+        )
+
+
+def set_password(connection: psycopg.Connection, role: str, password: str) -> None:
+    """Give a role a password, hashed here, because statements end up in the server's log."""
+    verifier = connection.pgconn.encrypt_password(
+        password.encode(), role.encode(), b"scram-sha-256"
+    ).decode()
+    connection.execute(
+        sql.SQL("alter role {} password {}").format(sql.Identifier(role), sql.Literal(verifier))
+    )
