@@ -18,6 +18,7 @@ from app.http import middleware, problems, supabase
 from app.http.concurrency import ConcurrencyLimits
 from app.http.gateway import Gateway
 from app.http.head import HeadAsGet
+from app.http.root import RootRelations
 from app.imports import routes as imports
 from app.imports.importer import Importer
 from app.monitoring import health, metrics
@@ -78,7 +79,10 @@ def create_app(settings: Settings) -> Gateway:
     openapi.install(app, settings)
     counters.templates = RouteTemplates(_templates(app))
     routes = HeadAsGet(app, native="/v1/")
-    return Gateway(app, middleware.wrap(routes, settings, rest, verifier, counters, concurrency))
+    layers = middleware.wrap(routes, settings, rest, verifier, counters, concurrency)
+    if settings.postgrest.at_root:
+        layers = RootRelations(layers, ["/rest/v1", *_templates(app)])
+    return Gateway(app, layers)
 
 
 def _templates(app: FastAPI) -> Iterator[str]:

@@ -30,6 +30,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+OWN_SCHEMAS = {"api", "flows", "gateway", "public", "information_schema"}
 PLACEHOLDERS = ("changeme", "change-me", "change_me", "placeholder", "<", "example")
 
 
@@ -241,11 +242,34 @@ class PostgrestSettings(Group):
         description="Seconds that a request waits for a connection to PostgREST before it gets a "
         "503.",
     )
+    at_root: bool = Field(
+        False,
+        description="Answer /{relation} and /rpc/{function} at the root as below /rest/v1, for "
+        "programs whose base URL has no /rest/v1.",
+    )
+    schemas: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Further schemas that Accept-Profile and Content-Profile may name, separated "
+        "by commas. `flows db migrate` exposes them, and refuses one with a table without row "
+        "level security, or with a view that neither reads as its caller nor is a barrier.",
+    )
     answer_seconds: PositiveFloat = Field(
         60.0,
         description="Seconds that PostgREST may take for the next piece of a response before the "
         "request gets a 504.",
     )
+
+    @field_validator("schemas", mode="before")
+    @classmethod
+    def split_schemas(cls, value: Any) -> Any:
+        """Split `a, b` into names; refuse those that need quotes, and the gateway's own."""
+        if isinstance(value, str):
+            value = tuple(part.strip() for part in value.split(",") if part.strip())
+        for name in value:
+            own = name in OWN_SCHEMAS or name.startswith("pg_")
+            if own or not re.fullmatch(r"[a-z_][a-z0-9_]{0,62}", name):
+                raise ValueError(f"{name!r} is not the name of a schema of yours")
+        return value
 
     @field_validator("url")
     @classmethod

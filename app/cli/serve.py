@@ -1,6 +1,7 @@
 """`flows serve`: only the gateway."""
 
 from app.cli.output import fail
+from app.db.exposed import check_exposed
 from app.db.schema import check_database
 from app.db.session import database_url
 from app.settings import Settings
@@ -13,6 +14,7 @@ def serve() -> None:
     from app.main import create_app
 
     settings = Settings()
-    if reason := check_database(database_url(settings.database)):
+    url = database_url(settings.database)
+    if reason := check_database(url) or check_exposed(url, settings.postgrest.schemas):
         raise fail(reason)
     run(create_app(settings), settings)

@@ -24,6 +24,7 @@ from app.embedded.postgrest import Postgrest, find_postgrest
 from app.embedded.process import Child, StackError
 from app.embedded.programs import binaries
 from app.embedded.progress import rows, step
+from app.settings import PostgrestSettings
 
 MAINTENANCE_SECONDS = 3600
 DATABASE_URL_FILE = "FLOWS_DATABASE_URL_FILE"  # names another database than the stack's
@@ -79,7 +80,11 @@ class Stack:
         gateway_url = self.database.url("flows_gateway", passwords["flows_gateway"])
         postgrest_url = self.database.url("authenticator", passwords["authenticator"])
         with step("applying migrations"):
-            self.engine = migrate(self.database.admin_url, logins=(gateway_url, postgrest_url))
+            self.engine = migrate(
+                self.database.admin_url,
+                logins=(gateway_url, postgrest_url),
+                schemas=PostgrestSettings().schemas,
+            )
             publish_keys(self.database.admin_url, load_keys(self.home / "keys"))
         self._postgrest = Postgrest(
             executable,

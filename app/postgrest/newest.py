@@ -48,6 +48,8 @@ def newest_asked(method: str, target: str, headers: dict[str, str]) -> Newest | 
     path, _, query = target.partition("?")
     if method not in ("GET", "HEAD") or ".desc" not in query or "limit=" not in query:
         return None
+    if headers.get("accept-profile", "api") != "api":
+        return None  # a relation of another schema, which may have the same name
     if "range" in headers or "count=" in headers.get("prefer", ""):
         return None  # the number of all rows would be that of the newest
     pairs = parse_qsl(query, keep_blank_values=True)

@@ -20,7 +20,7 @@ from app.postgrest.cancel import QueryCanceller
 from app.postgrest.connection import UpstreamConnection, UpstreamLost, UpstreamSilent
 from app.postgrest.newest import bounded
 from app.postgrest.pool import Upstream
-from app.postgrest.request import PREFIX, build_upstream_request
+from app.postgrest.request import PREFIX, PROFILES, build_upstream_request
 from app.postgrest.response import allow_header, answer_headers, cleaned_error, error_headers
 from app.request_state import RequestState, request_state
 from app.settings import Settings
@@ -53,6 +53,8 @@ class RestProxy:
         self._canceller = canceller
         self._send_seconds = settings.http.send_seconds
         self._metrics = metrics
+        own = {name.encode(): name for name in settings.postgrest.schemas}
+        self._profiles = {**PROFILES, **own}
         self._in_flight = 0
         metrics.watch(
             "flows_postgrest_requests_in_flight",
@@ -75,7 +77,7 @@ class RestProxy:
         stream = ResponseStream(scope, receive, send, self._send_seconds)
         state = request_state(scope)
         try:
-            target, headers = build_upstream_request(scope)
+            target, headers = build_upstream_request(scope, self._profiles)
             headers["authorization"] = f"Bearer {state.token}"
             headers["x-flows-query"] = query = secrets.token_hex(16)
             self._in_flight += 1

@@ -1,6 +1,7 @@
 """Conversion of a caller's request for PostgREST: raw path, allowed headers and preferences."""
 
 import re
+from collections.abc import Mapping
 from functools import lru_cache
 from urllib.parse import unquote_plus, unquote_to_bytes
 
@@ -23,7 +24,7 @@ FORWARDED_HEADERS = frozenset(
     b"accept content-length content-type range range-unit if-none-match".split()
 )
 # Supabase's clients name the schema `public` unless they are told another.
-PROFILES = {b"flows": "api", b"public": "api", b"api": "api"}
+PROFILES: Mapping[bytes, str] = {b"flows": "api", b"public": "api", b"api": "api"}
 # Dot and empty segments, encoded slashes and dots, parameters, backslashes, control characters.
 HOSTILE_PATH = re.compile(rb"//|/\.\.?(/|$)|%2e|%2f|%5c|%25|%00|[;\\\x00-\x20]", re.IGNORECASE)
 BEYOND_ASCII = re.compile(rb"%[89a-f]", re.IGNORECASE)
@@ -41,10 +42,13 @@ SEPARATORS = re.compile(rb"[&;]")
 ESTIMATE = re.compile(r"count\s*=\s*(planned|estimated)", re.IGNORECASE)
 
 
-def build_upstream_request(scope: Scope) -> tuple[str, dict[str, str]]:
+def build_upstream_request(
+    scope: Scope, profiles: Mapping[bytes, str] = PROFILES
+) -> tuple[str, dict[str, str]]:
     """Return the path with query, and the headers to send.
 
-    RestError or BadRequest if the request is not allowed.
+    `profiles` are the names that a caller may give a schema, and the schemas. RestError or
+    BadRequest if the request is not allowed.
     """
     if scope["method"] not in ALLOWED_METHODS:
         raise MethodNotAllowed(allowed=", ".join(sorted(ALLOWED_METHODS)))
@@ -62,9 +66,9 @@ def build_upstream_request(scope: Scope) -> tuple[str, dict[str, str]]:
         elif name == b"prefer":
             preferences.append(value.decode("latin-1"))
         elif name in (b"accept-profile", b"content-profile"):
-            if value not in PROFILES:
+            if value not in profiles:
                 raise SchemaError()
-            headers[name.decode()] = PROFILES[value]
+            headers[name.decode()] = profiles[value]
     if preferences:
         headers["prefer"] = allowed_preferences(", ".join(preferences))
     if "vnd.pgrst.plan" in headers.get("accept", "").lower():
