@@ -1,91 +1,116 @@
-"""The migration guide works: it migrates a database like those of deployments, with its energy."""
+"""The guide to moving works: Grafana logs in, and its dashboards read what they show."""
 
+import json
 import os
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
 import pytest
+import yaml
 
-from app.db.migrate import migrate
 from tests.conftest import Stack
 
-GUIDE = Path(__file__).parents[2] / "docs" / "how-to" / "migrate-a-deployment.md"
-POWER, SOLAR = (f"{n}0000000-0000-4000-8000-000000000000" for n in (3, 4))  # of deployed.sql
-DEPLOYED = (Path(__file__).parent / "deployed.sql").read_text()
+ROOT = Path(__file__).parents[2]
+GRAFANA = ROOT / "deploy" / "grafana"
+PASSWORD = "a long password of your own"
+DASHBOARDS = sorted((GRAFANA / "dashboards").glob("*.json"))
+# Grafana writes these into a query before it sends it.
+TIME_FILTER = re.compile(r"\$__timeFilter\((?P<column>(?:[^()]|\(\))+)\)")
+PERIOD = "{} between now() - interval '400 days' and now()"
 
 
-def script(heading: str) -> str:
-    """Return the first SQL under a heading of the guide."""
-    section = GUIDE.read_text().partition(f"{heading}\n")[2]
-    found = re.search(r"^```sql\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
-    assert found
-    return found[1]
-
-
-@pytest.fixture
-def databases(stack: Stack) -> Iterator[tuple[str, str]]:
-    """The URLs of a deployed database and of a new one, on the stack's server."""
-    url = stack.contract["database_url"]
-    names = ("flows_deployed", "flows_anew")
-    with psycopg.connect(url, autocommit=True) as server:
-        try:
-            for name in names:
-                server.execute(f"create database {name}")
-            old, new = (url.replace("/flows?", f"/{name}?") for name in names)
-            with psycopg.connect(old) as connection:
-                connection.execute(DEPLOYED)
-            migrate(new)
-            yield old, new
-        finally:
-            for name in names:
-                server.execute(f"drop database if exists {name} with (force)")
-            server.execute("drop role if exists grafana")
-
-
-def copy(source: str, target: str) -> subprocess.CompletedProcess[str]:
-    """Run `flows db copy`."""
+def grant_login(
+    stack: Stack, role: str, *words: str, password: str = PASSWORD
+) -> subprocess.CompletedProcess[str]:
+    """Run `flows db grant-login` with a password on standard input."""
     return subprocess.run(
-        [sys.executable, "-m", "app.cli", "db", "copy", "--from", source],
-        env=os.environ | {"FLOWS_DATABASE_ADMIN_URL": target},
-        capture_output=True, text=True, check=False,
+        [sys.executable, "-m", "app.cli", "db", "grant-login", role, *words],
+        env=os.environ | {"FLOWS_HOME": str(stack.home)},
+        input=password + "\n", capture_output=True, text=True, check=False,
     )  # fmt: skip
 
 
-def test_a_deployed_database_is_prepared_and_copied(databases: tuple[str, str]) -> None:
-    old, new = databases
-    assert copy(old, new).returncode == 1, "unprepared it is refused, whole"
-    with psycopg.connect(old, autocommit=True) as connection:
-        connection.execute(script("### 1. Prepare a copy of the old database"))
-    done = copy(old, new)
+def login_url(stack: Stack) -> str:
+    """Return the URL with which grafanareader logs in."""
+    parts = urlsplit(stack.contract["database_url"])
+    login = f"grafanareader:{PASSWORD.replace(' ', '%20')}@"
+    return str(urlunsplit(parts._replace(netloc=login)))
+
+
+@pytest.fixture(scope="module")
+def grafana(stack: Stack) -> Iterator[psycopg.Connection[Any]]:
+    """A connection as grafanareader, whose login is taken away at the end."""
+    done = grant_login(stack, "grafanareader")
     assert done.returncode == 0, done.stderr
-    with psycopg.connect(new) as connection:
-        energy = connection.execute(
-            "select register_id::text, count(*), sum(import_kwh)::float, sum(export_kwh)::float"
-            " from flows.register_interval_hh group by 1 order by 1"
-        ).fetchall()
-        assert energy == [(POWER, 96, 24, 0), (SOLAR, 96, 0, 24)]
-        for table, rows in (
-            ("circuit_interval_daily", 2), ("register_import", 1), ("meter_csq", 1),
-            ("meter_voltage", 1), ("meter_health_history", 1), ("meter_event_log", 1),
-        ):  # fmt: skip
-            counted = connection.execute(f"select count(*) from flows.{table}").fetchone()
-            assert counted == (rows,), table
+    try:
+        with psycopg.connect(login_url(stack), autocommit=True) as connection:
+            yield connection
+    finally:
+        assert grant_login(stack, "grafanareader", "--revoke").returncode == 0
+    with pytest.raises(psycopg.OperationalError):
+        psycopg.connect(login_url(stack))
 
 
-def test_grafana_logs_in_and_reads_every_esco(stack: Stack, databases: tuple[str, str]) -> None:
-    url = stack.contract["database_url"]
-    with psycopg.connect(url) as connection:
-        connection.execute(script("### 4. Let Grafana and notebooks in"))
-        connection.commit()
-    parts = urlsplit(url)
-    login = parts._replace(netloc="grafana:a%20long%20one%20of%20your%20own@")
-    with psycopg.connect(urlunsplit(login)) as grafana:
-        codes = grafana.execute("select code from escos order by code").fetchall()
-        assert codes == [("bfce",), ("hmce",), ("wlce",)]
-        with pytest.raises(psycopg.errors.InsufficientPrivilege):
-            grafana.execute("select from flows.register_interval_hh")
+def test_grafana_reads_every_esco_and_nothing_else(grafana: psycopg.Connection[Any]) -> None:
+    codes = grafana.execute("select code from escos order by code").fetchall()
+    assert codes == [("bfce",), ("hmce",), ("wlce",)]
+    escos = grafana.execute("select count(distinct esco) from register_interval_hh").fetchone()
+    assert escos == (3,)
+    notebook = """
+        select feeder.name, register.nature, sum(hh.kwh) from flows.register_interval_hh as hh
+        join flows.meter_registers as register using (register_id)
+        join flows.service_head_meter as link on link.meter = register.meter_id
+        join flows.service_head_registry as head on head.id = link.service_head
+        join flows.feeder_registry as feeder on feeder.id = head.feeder
+        group by 1, 2
+    """
+    assert all(kwh > 0 for _, _, kwh in grafana.execute(notebook).fetchall())
+    assert grafana.execute("select count(*) > 0 from pg_stat_statements").fetchone() == (True,)
+    for statement in (
+        "select from gateway.client", "select gateway.rotate()", "delete from flows.meter_csq",
+        "update flows.escos set name = 'x'", "create table flows.bad ()", "set role flows",
+        "create table public.bad ()", "select from pg_catalog.pg_authid",
+    ):  # fmt: skip
+        with pytest.raises(
+            (psycopg.errors.InsufficientPrivilege, psycopg.errors.UndefinedFunction)
+        ):
+            grafana.execute(statement.encode())
+
+
+@pytest.mark.parametrize("file", DASHBOARDS, ids=lambda file: file.stem)
+def test_a_dashboard_shows_the_demo(grafana: psycopg.Connection[Any], file: Path) -> None:
+    dashboard = json.loads(file.read_text())
+    (source,) = yaml.safe_load((GRAFANA / "datasource.yml").read_text())["datasources"]
+    assert source["user"] == "grafanareader"
+    (variable,) = dashboard["templating"]["list"]
+    escos = ", ".join(f"'{code}'" for (code,) in grafana.execute(variable["query"]).fetchall())
+    empty = {"Low balance", "Offline meters", "Tariffs to come", "Days with missing half-hours"}
+    for panel in dashboard["panels"]:
+        (target,) = panel["targets"]
+        assert panel["datasource"] == target["datasource"]
+        assert panel["datasource"] == {"type": source["type"], "uid": source["uid"]}
+        query = TIME_FILTER.sub(lambda found: PERIOD.format(found["column"]), target["rawSql"])
+        cursor = grafana.execute(query.replace("$esco", escos).encode())
+        assert cursor.fetchall() or panel["title"] in empty, panel["title"]
+        columns = [column.name for column in cursor.description or []]
+        assert target["format"] == "table" or columns[0] == "time", panel["title"]
+
+
+@pytest.mark.parametrize(
+    ("role", "password", "told"),
+    [
+        ("flows", PASSWORD, "none of the roles"),
+        ("postgres", PASSWORD, "none of the roles"),
+        ("grafanareader", "short", "12 characters"),
+    ],
+)
+def test_a_login_is_refused(stack: Stack, role: str, password: str, told: str) -> None:
+    done = grant_login(stack, role, password=password)
+    assert done.returncode == 1
+    assert told in " ".join(done.stderr.split())
