@@ -19,7 +19,7 @@ from tests.conftest import Stack
 ROOT = Path(__file__).parents[2]
 GRAFANA = ROOT / "deploy" / "grafana"
 PASSWORD = "a long password of your own"
-DASHBOARDS = sorted((GRAFANA / "dashboards").glob("*.json"))
+DASHBOARDS = [GRAFANA / "dashboards" / f"{name}.json" for name in ("energy", "meters")]
 # Grafana writes these into a query before it sends it.
 TIME_FILTER = re.compile(r"\$__timeFilter\((?P<column>(?:[^()]|\(\))+)\)")
 PERIOD = "{} between now() - interval '400 days' and now()"
