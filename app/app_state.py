@@ -9,8 +9,10 @@ from typing import Annotated
 import httpx
 from fastapi import Depends, Request
 
+from app.auth.identity import IdentityVerifier
 from app.auth.keyring import AuthState, Keyring, follow_state
 from app.auth.keys import KeyFolder, SigningKey
+from app.auth.outbound import Outbound
 from app.auth.services import AuthServices
 from app.auth.throttle import Throttle
 from app.auth.tokens import TokenVerifier
@@ -54,14 +56,28 @@ async def open_services(
     follower = asyncio.create_task(
         follow_state(database_url(settings.database), private_keys, update)
     )
-    async with httpx.AsyncClient(base_url=settings.postgrest.url, timeout=10) as postgrest:
+    async with (
+        httpx.AsyncClient(base_url=settings.postgrest.url, timeout=10) as postgrest,
+        # A proxy from the environment would connect to addresses that nobody has checked.
+        httpx.AsyncClient(trust_env=False, timeout=settings.issuers.seconds) as issuers,
+    ):
+        outbound = Outbound(issuers, settings.issuers.private_networks, settings.issuers.seconds)
+        identity = IdentityVerifier(outbound, settings.issuers.hmac_secrets)
         pools = (pool, token_pool, probe_pool)
         for each in pools:
             await each.open(wait=False)
         try:
             throttle = Throttle(settings.limits)
             yield Services(
-                settings, pool, token_pool, keys, verifier, throttle, postgrest, probe_pool
+                settings,
+                pool,
+                token_pool,
+                keys,
+                verifier,
+                throttle,
+                identity,
+                postgrest,
+                probe_pool,
             )
         finally:
             follower.cancel()

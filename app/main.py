@@ -9,9 +9,10 @@ from starlette.routing import Mount
 
 from app import __version__
 from app.app_state import open_services
-from app.auth import admin, oauth
+from app.auth import admin, oauth, people
 from app.auth.keyring import Keyring
 from app.auth.keys import load_keys
+from app.auth.refusals import OAuthError
 from app.auth.tokens import TokenVerifier
 from app.energy import routes as energy
 from app.http import middleware, problems, supabase
@@ -71,8 +72,9 @@ def create_app(settings: Settings) -> Gateway:
     app.include_router(health.router)
     app.include_router(metrics.router)
     app.include_router(oauth.router)
-    app.add_exception_handler(oauth.OAuthError, oauth.respond_with_error)
+    app.add_exception_handler(OAuthError, oauth.respond_with_error)
     app.include_router(admin.router)
+    app.include_router(people.router)
     app.include_router(energy.router)
     app.include_router(supabase.router)
     app.include_router(imports.router)

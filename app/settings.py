@@ -1,8 +1,9 @@
 """Settings, read once from environment variables that start with `FLOWS_` and from `.env`."""
 
+import json
 import re
 from collections.abc import Mapping
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, get_args
 from urllib.parse import urlsplit
@@ -432,6 +433,52 @@ class TokenSettings(Group):
     )
 
 
+class IssuerSettings(Group):
+    """`FLOWS_ISSUERS_*`: access to the OpenID providers at which people sign in."""
+
+    model_config = SettingsConfigDict(env_prefix="FLOWS_ISSUERS_")
+
+    seconds: PositiveFloat = Field(
+        3.0, description="Seconds that an issuer may take for its discovery document or its keys."
+    )
+    private_networks: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Networks of issuers that are not on the public internet, as CIDR, separated "
+        "by commas (10.1.2.0/24). Without them the gateway connects to public addresses by https "
+        "alone; in them, http is allowed too.",
+    )
+    hmac_secrets: Annotated[dict[str, SecretStr], NoDecode] = Field(
+        {},
+        description="Secrets of Supabase projects that sign by HS256, as a JSON object of name and "
+        "secret; `flows issuer add --secret` refers to the name.",
+    )
+
+    @field_validator("private_networks", mode="before")
+    @classmethod
+    def split_networks(cls, value: Any) -> Any:
+        """Split `a, b` into networks; refuse anything else."""
+        if isinstance(value, str):
+            value = tuple(part.strip() for part in value.split(",") if part.strip())
+        return tuple(str(ip_network(network)) for network in value)
+
+    @field_validator("hmac_secrets", mode="before")
+    @classmethod
+    def read_secrets(cls, value: Any) -> Any:
+        """Read a JSON object of secrets; refuse one that is short enough to be guessed."""
+        if isinstance(value, str):
+            try:
+                value = json.loads(value)
+            except ValueError:
+                raise ValueError("is not a JSON object") from None
+        if not isinstance(value, dict):
+            raise ValueError("is not a JSON object")
+        for secret in value.values():
+            text = secret.get_secret_value() if isinstance(secret, SecretStr) else str(secret)
+            if len(text) < 32:
+                raise ValueError("a secret has fewer than 32 characters")
+        return value
+
+
 class BackupSettings(Group):
     """`FLOWS_BACKUP_*`: location and age of backups and archived WAL."""
 
@@ -500,6 +547,7 @@ class Settings(Group):
     postgrest: PostgrestSettings = Field(default_factory=PostgrestSettings)
     keys: KeysSettings = Field(default_factory=KeysSettings)
     tokens: TokenSettings = Field(default_factory=TokenSettings)
+    issuers: IssuerSettings = Field(default_factory=IssuerSettings)
     backup: BackupSettings = Field(default_factory=BackupSettings)
     http: HttpSettings = Field(default_factory=HttpSettings)
     limits: LimitsSettings = Field(default_factory=LimitsSettings)

@@ -144,7 +144,9 @@ class AuditEntry(BaseModel):
     actor: str
     action: str
     esco: uuid.UUID | None
-    subject: str | None = Field(description="Id of the client, token or key, or code of the ESCO.")
+    subject: str | None = Field(
+        description="Id of a client, member, app, token or key, URL of an issuer, code of an ESCO."
+    )
     detail: str | None = Field(description="Scopes granted or requested, members changed.")
     address: str | None
     outcome: str

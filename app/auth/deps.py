@@ -47,8 +47,8 @@ async def _administrator(request: Request, services: AuthServicesDep, caller: Ca
         raise Forbidden("This needs a token with the scope admin.")
     address = client_address(request, services.settings)
     if caller.role == OPERATOR:
-        return Actor(caller.client_id, address)
-    return Actor(caller.client_id, address, caller.esco, caller.scopes)
+        return Actor(caller.subject, address)
+    return Actor(caller.people[-1], address, caller.esco, caller.scopes)
 
 
 Administrator = Annotated[Actor, Depends(_administrator)]

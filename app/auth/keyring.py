@@ -41,6 +41,11 @@ QUERY = """
         where expires_at > now() - interval '5 minutes') as revoked,
         (select coalesce(array_agg(id), '{}') from gateway.client
         where disabled_at is not null or expires_at <= now()) as clients,
+        -- Tokens of people end after minutes: those disabled long ago have none left.
+        (select coalesce(array_agg(id), '{}') from (
+            select id from gateway.member where disabled_at > now() - interval '1 day'
+            union all select id from gateway.app where disabled_at > now() - interval '1 day'
+        ) as people) as members,
         (select coalesce(array_agg(esco::text), '{}') from gateway.disabled_esco) as escos
 """
 
@@ -49,6 +54,7 @@ QUERY = """
 class AuthState:
     """A copy of the database's state: public JWKs by kid, revocations, disabled clients and ESCOs.
 
+    `members` are disabled people and apps.
     `damaged` are the kids of keys whose rows cannot be used; the others are in `keys`.
     `signs_from` is in seconds of this process's monotonic clock. It is computed from the delay that
     the database returns, so that the clocks of machines do not matter.
@@ -61,6 +67,7 @@ class AuthState:
     published: frozenset[str] = frozenset()
     revoked: frozenset[str] = frozenset()
     clients: frozenset[str] = frozenset()
+    members: frozenset[str] = frozenset()
     escos: frozenset[str] = frozenset()
 
     @property
@@ -89,6 +96,7 @@ async def load_state(connection: psycopg.AsyncConnection[DictRow]) -> AuthState:
         published=frozenset(row["published"]),
         revoked=frozenset(row["revoked"]),
         clients=frozenset(row["clients"]),
+        members=frozenset(row["members"]),
         escos=frozenset(row["escos"]),
     )
 

@@ -1,7 +1,7 @@
 """The OAuth server: `/auth/token`, `/auth/revoke`, `/auth/introspect` and its metadata.
 
-Sources: RFC 6749 §4.4 and §5 (tokens), RFC 7009 (revocation), RFC 7662 (introspection), RFC 8414
-(metadata), RFC 7517 (keys).
+Sources: RFC 6749 §4.4 and §5 (tokens), RFC 8693 (token exchange), RFC 7009 (revocation),
+RFC 7662 (introspection), RFC 8414 (metadata), RFC 7517 (keys).
 """
 
 import asyncio
@@ -19,9 +19,12 @@ from fastapi.responses import JSONResponse, Response
 from psycopg.rows import DictRow
 
 from app.auth import clients
+from app.auth.apps import APP_PREFIX, find_app
 from app.auth.clients import Actor, AuthenticatedClient
 from app.auth.deps import client_address
+from app.auth.exchange import TOKEN_EXCHANGE, Requester, exchange_token
 from app.auth.keyring import PUBLISH_SECONDS
+from app.auth.refusals import OAuthError
 from app.auth.services import AuthServices, AuthServicesDep
 from app.auth.throttle import Flooded, Throttled
 from app.auth.tokens import AUDIENCE, issue
@@ -36,17 +39,8 @@ LONGEST_FORM = 16_384
 LONGEST_DETAIL = 200  # characters of an unauthenticated caller's text that the audit log keeps
 WRONG_CREDENTIALS = "The client id or secret is wrong."
 TOO_MANY_REQUESTS = "This client sends too many requests; wait before the next one."
+TOO_MANY_REFUSALS = "Too many refused requests; try again later."
 TOO_MANY_ATTEMPTS = "Too many wrong secrets; try again later."
-
-
-class OAuthError(Exception):
-    """An error response as defined by RFC 6749 §5.2."""
-
-    def __init__(self, error: str, description: str, status: int = 400, retry: int = 0) -> None:
-        super().__init__(description)
-        self.error = error
-        self.status = status
-        self.retry = retry
 
 
 def respond_with_error(request: Request, error: Exception) -> JSONResponse:
@@ -158,6 +152,63 @@ async def _authenticated(
         raise OAuthError("invalid_client", TOO_MANY_ATTEMPTS, 429, throttled.seconds) from None
 
 
+@asynccontextmanager
+async def _requester(
+    request: Request, services: AuthServices, form: dict[str, str]
+) -> AsyncIterator[Requester]:
+    """Authenticate a client with a secret, or identify an app by its id and its origin."""
+    address = client_address(request, services.settings)
+    if not _names_app(request, form):
+        async with _authenticated(request, services, form) as client:
+            grant = client.grant
+            if grant.esco is None:
+                raise OAuthError("unauthorized_client", "Only clients of an ESCO may do this.")
+            yield Requester(grant.client_id, address, grant.esco, grant.scopes)
+        return
+    async with _identified(request, services, form) as requester:
+        yield requester
+
+
+def _names_app(request: Request, form: dict[str, str]) -> bool:
+    return (
+        form.get("client_id", "").startswith(APP_PREFIX)
+        and "client_secret" not in form
+        and "authorization" not in request.headers
+    )
+
+
+@asynccontextmanager
+async def _identified(
+    request: Request, services: AuthServices, form: dict[str, str]
+) -> AsyncIterator[Requester]:
+    """Identify an app, and hold a turn until the request is done; refusals are throttled.
+
+    Everybody knows an app's id, so its requests are counted for each address apart: nobody can use
+    up what others may ask.
+    """
+    client_id, address = form["client_id"], client_address(request, services.settings)
+    try:
+        async with services.throttle.turn(f"{client_id} {address}", address) as attempt:
+            try:
+                async with services.token_pool.connection() as connection:
+                    app = await find_app(connection, client_id)
+                if app is None:
+                    raise OAuthError("invalid_client", "There is no such app.", 401)
+                if request.headers.getlist("origin") not in [[each] for each in app["origins"]]:
+                    raise OAuthError("unauthorized_client", "The app has no such origin.")
+                yield Requester(client_id, address, app["esco"])
+            except OAuthError as refusal:
+                if refusal.status != 503:
+                    await attempt.ended(succeeded=False)
+                raise
+            await attempt.ended(succeeded=True)
+    except Flooded as flooded:
+        await asyncio.sleep(services.settings.limits.refusal_seconds)
+        raise OAuthError("slow_down", TOO_MANY_REQUESTS, 429, flooded.seconds) from None
+    except Throttled as throttled:
+        raise OAuthError("slow_down", TOO_MANY_REFUSALS, 429, throttled.seconds) from None
+
+
 async def _convert(
     services: AuthServices, known: DictRow | None, secret: str
 ) -> AuthenticatedClient | None:
@@ -177,8 +228,15 @@ async def _convert(
     summary="Get an access token",
     openapi_extra=_schema(
         ["grant_type"],
-        grant_type="client_credentials",
+        grant_type=f"`client_credentials`, or `{TOKEN_EXCHANGE}` (RFC 8693).",
         scope="Separated by spaces; default: all.",
+        subject_token="Token exchange: the token of the person's issuer.",  # noqa: S106
+        subject_token_type="Token exchange: `urn:ietf:params:oauth:token-type:id_token`, "  # noqa: S106
+        "`…:access_token` or `…:jwt`.",
+        requested_token_type="Token exchange: `…:access_token` or `…:jwt`, if given.",  # noqa: S106
+        esco="Token exchange: code of the ESCO; needed by members of several.",
+        invitation="Token exchange: code of an invitation that the person accepts.",
+        on_behalf_of="Token exchange: id of the member that support acts for.",
         resource="The gateway's URL or one below it, if given (RFC 8707).",
         audience="The same, or `flows`.",
     ),
@@ -187,10 +245,19 @@ async def issue_token(request: Request, services: AuthServicesDep, form: Form) -
     """Exchange a client's id and secret (HTTP Basic, or in the form) for a bearer token.
 
     `scope` restricts what the token allows (`read`, `write`, `admin`); by default all of them.
+
+    With token exchange, a person's token of a trusted issuer becomes a token of 15 minutes for an
+    ESCO that the person is a member of. Apps that have no secret send their `client_id` alone, from
+    a registered origin; this is all that they may do. The response then has `issued_token_type`.
     """
+    if form.get("grant_type") == TOKEN_EXCHANGE:
+        _require_own_target(form, services.settings.base_url)
+        async with _requester(request, services, form) as requester:
+            exchanged = await exchange_token(services, form, requester)
+        return JSONResponse(exchanged, headers=TOKEN_RESPONSE_HEADERS)
     if form.get("grant_type") != "client_credentials":
         error = "unsupported_grant_type" if form.get("grant_type") else "invalid_request"
-        raise OAuthError(error, "grant_type must be client_credentials.")
+        raise OAuthError(error, "grant_type must be client_credentials or token-exchange.")
     _require_own_target(form, services.settings.base_url)
     async with _authenticated(request, services, form) as client:
         grant = client.grant
@@ -259,8 +326,13 @@ async def revoke(request: Request, services: AuthServicesDep, form: Form) -> Res
     """Revoke a token: it stops working within five seconds (RFC 7009).
 
     A client can revoke its own tokens, an ESCO's admin those of the ESCO, an operator all. The
-    response is 200 also for a token that is invalid or belongs to others.
+    response is 200 also for a token that is invalid or belongs to others. An app without a secret
+    revokes the tokens that it got, from a registered origin.
     """
+    if _names_app(request, form):
+        async with _identified(request, services, form) as requester:
+            await _revoke_of_app(services, form, requester)
+        return Response(status_code=200, headers=TOKEN_RESPONSE_HEADERS)
     async with _authenticated(request, services, form) as client:
         if "token" not in form:
             raise OAuthError("invalid_request", "token is missing.")
@@ -272,6 +344,25 @@ async def revoke(request: Request, services: AuthServicesDep, form: Form) -> Res
                     connection, actor, found.token_id, found.expires_at, found.esco
                 )
     return Response(status_code=200, headers=TOKEN_RESPONSE_HEADERS)
+
+
+async def _revoke_of_app(
+    services: AuthServices, form: dict[str, str], requester: Requester
+) -> None:
+    if "token" not in form:
+        raise OAuthError("invalid_request", "token is missing.")
+    try:
+        found = services.verifier.verify(form["token"])
+    except Unavailable:
+        raise
+    except Problem:
+        return
+    if found.client_id == requester.client_id:
+        actor = Actor(found.people[-1], requester.address, found.esco)
+        async with services.token_pool.connection() as connection:
+            await clients.revoke_token(
+                connection, actor, found.token_id, found.expires_at, found.esco
+            )
 
 
 @router.post(
@@ -308,18 +399,20 @@ async def metadata(services: AuthServicesDep) -> JSONResponse:
     """Describe the authorization server (RFC 8414)."""
     base = services.settings.base_url
     methods = ["client_secret_basic", "client_secret_post"]
+    # Apps, which have no secret, exchange tokens and revoke them.
+    public = [*methods, "none"]
     body = {
         "issuer": base,
         "token_endpoint": f"{base}/auth/token",
         "revocation_endpoint": f"{base}/auth/revoke",
         "introspection_endpoint": f"{base}/auth/introspect",
         "jwks_uri": f"{base}/.well-known/jwks.json",
-        "grant_types_supported": ["client_credentials"],
+        "grant_types_supported": ["client_credentials", TOKEN_EXCHANGE],
         # There is no authorization endpoint, but RFC 8414 requires the list and clients a value.
         "response_types_supported": ["none"],
         "scopes_supported": ["read", "write", "admin"],
-        "token_endpoint_auth_methods_supported": methods,
-        "revocation_endpoint_auth_methods_supported": methods,
+        "token_endpoint_auth_methods_supported": public,
+        "revocation_endpoint_auth_methods_supported": public,
         "introspection_endpoint_auth_methods_supported": methods,
         "service_documentation": f"{base}/docs",
     }

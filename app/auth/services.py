@@ -5,6 +5,7 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from app.auth.identity import IdentityVerifier
 from app.auth.keyring import Keyring
 from app.auth.throttle import Throttle
 from app.auth.tokens import TokenVerifier
@@ -25,6 +26,7 @@ class AuthServices:
     keys: Keyring
     verifier: TokenVerifier
     throttle: Throttle
+    identity: IdentityVerifier
 
 
 async def auth_services(request: Request) -> AuthServices:

@@ -36,13 +36,19 @@ def tenant_role(scopes: Collection[str]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """The client, role, ESCO and scopes that a token is issued for."""
+    """The client, role, ESCO and scopes that a token is issued for.
+
+    `member` is the person that it is for, if it is for one, and `acting` the id of another person
+    who acts for that person.
+    """
 
     client_id: str
     role: str
     esco: uuid.UUID | None
     esco_code: str | None
     scopes: tuple[str, ...]
+    member: str | None = None
+    acting: str | None = None
 
 
 def issue(
@@ -59,7 +65,7 @@ def issue(
     claims: dict[str, Any] = {
         "iss": issuer,
         "aud": AUDIENCE,
-        "sub": grant.client_id,
+        "sub": grant.member or grant.client_id,
         "client_id": grant.client_id,
         "role": role,
         "scope": " ".join(grant.scopes),
@@ -70,6 +76,8 @@ def issue(
     }
     if grant.esco:
         claims |= {"esco": str(grant.esco), "esco_code": grant.esco_code}
+    if grant.acting:
+        claims["act"] = {"sub": grant.acting}
     headers = {"kid": key.kid, "typ": TOKEN_TYPE}
     return jwt.encode(claims, key.private, algorithm=ALGORITHM, headers=headers)
 
@@ -127,6 +135,7 @@ class TokenVerifier:
         if (
             caller.token_id in state.revoked
             or caller.client_id in state.clients
+            or (state.members and not state.members.isdisjoint(caller.people))
             or caller.tenant in state.escos
         ):
             raise Unauthorized("The token is no longer valid.")

@@ -12,6 +12,7 @@ from app.cli.import_ import import_file
 from app.cli.keys import keys
 from app.cli.meters import meter
 from app.cli.output import fail
+from app.cli.people import member, public_app, trusted
 from app.cli.serve import serve
 from app.cli.tokens import token
 from app.cli.up import up
@@ -34,6 +35,9 @@ app.add_typer(db, name="db")
 app.add_typer(esco, name="esco")
 app.add_typer(meter, name="meter")
 app.add_typer(client, name="client")
+app.add_typer(trusted, name="issuer")
+app.add_typer(member, name="member")
+app.add_typer(public_app, name="app")
 app.add_typer(token, name="token")
 app.add_typer(keys, name="keys")
 app.add_typer(backup, name="backup")

@@ -9,7 +9,8 @@ from uuid import UUID
 class Principal:
     """A verified caller; `claims` are the token's claims as passed to the database.
 
-    `tenant` is the ESCO as text, empty for callers without one.
+    `tenant` is the ESCO as text, empty for callers without one. `subject` is the person, or the
+    client where it acts for itself; `people` are client, person, and whoever acts for the person.
     """
 
     role: str
@@ -21,7 +22,14 @@ class Principal:
     expires_at: int
     claims: dict[str, Any]
     tenant: str = field(init=False)
+    subject: str = field(init=False)
+    people: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
-        """Convert the ESCO to text once, because every request needs it."""
+        """Derive once whatever every request needs."""
         object.__setattr__(self, "tenant", str(self.esco or ""))
+        subject = str(self.claims.get("sub") or self.client_id)
+        act = self.claims.get("act")
+        acting = (str(act.get("sub")),) if isinstance(act, dict) else ()
+        object.__setattr__(self, "subject", subject)
+        object.__setattr__(self, "people", (self.client_id, subject, *acting))

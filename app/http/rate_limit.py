@@ -69,7 +69,7 @@ class RateLimiter:
             self._metrics.limiter_errors.inc()
             return (self._policy,)
         try:
-            states = [await self._hit("client", caller.client_id)]
+            states = [await self._hit("client", caller.subject)]
             if caller.tenant:
                 states.append(await self._hit("esco", caller.tenant))
         except (StorageError, TimeoutError) as error:

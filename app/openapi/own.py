@@ -22,6 +22,10 @@ TOKEN = {
         "token_type": {"const": "Bearer"},
         "expires_in": {"type": "integer", "description": "Seconds.", "examples": [3600]},
         "scope": {"type": "string", "examples": ["read write"]},
+        "issued_token_type": {
+            "const": "urn:ietf:params:oauth:token-type:access_token",
+            "description": "With token exchange (RFC 8693 §2.2.1).",
+        },
     },
     "required": ["access_token", "token_type", "expires_in", "scope"],
 }  # fmt: skip

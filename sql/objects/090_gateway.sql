@@ -44,10 +44,11 @@ is 'Time from which its tokens are refused, UTC; empty while it is in use.';
 comment on table gateway.audit is 'Audit log of all issues, refusals, rotations, revocations and changes; append-only.';
 comment on column gateway.audit.id is 'Number of the entry.';
 comment on column gateway.audit.at is 'Time of the action, UTC.';
-comment on column gateway.audit.actor is 'Id of the client that acted, or operator for the command line.';
+comment on column gateway.audit.actor is 'Id of the client or member that acted, or operator for the command line.';
 comment on column gateway.audit.action is 'Action that was carried out or refused.';
 comment on column gateway.audit.esco is 'ESCO that the action concerns.';
-comment on column gateway.audit.subject is 'Object of the action: id of a client, token or key, or code of an ESCO.';
+comment on column gateway.audit.subject
+is 'Object of the action: id of a client, member, app, token or key, URL of an issuer, or code of an ESCO.';
 comment on column gateway.audit.detail
 is 'Particulars: scopes granted or requested, members changed and their new values.';
 comment on column gateway.audit.address is 'IP address of the actor.';
@@ -101,6 +102,19 @@ begin
         or exists (
             select from gateway.client as c where c.id = claims ->> 'client_id'
             and (c.disabled_at is not null or c.expires_at <= now())
+        )
+        -- A person's token: the person, whoever acts for the person, and the app.
+        or (
+            claims ->> 'sub' <> claims ->> 'client_id' and (
+                exists (
+                    select from gateway.member as m
+                    where m.id in (claims ->> 'sub', claims -> 'act' ->> 'sub') and m.disabled_at is not null
+                )
+                or exists (
+                    select from gateway.app as a
+                    where a.id = claims ->> 'client_id' and a.disabled_at is not null
+                )
+            )
         )
         or (tenant <> '' and exists (select from gateway.disabled_esco as d where d.esco = tenant::uuid)) then
         raise sqlstate 'PT401' using message = 'The token is no longer valid';

@@ -1,0 +1,199 @@
+"""Members: people who may act for an ESCO, added by their subject or invited by e-mail address."""
+
+import hashlib
+import secrets
+import uuid
+from collections.abc import Sequence
+from typing import Any
+
+import psycopg
+from psycopg.rows import DictRow
+
+from app.auth.clients import Actor, record
+from app.auth.issuers import Issuer, find_issuer
+from app.db.session import Connection
+from app.errors import Conflict, NotFound, Unprocessable
+
+INVITATION_PREFIX = "fli_"
+INVITATION_DAYS = 7
+LONGEST_MEMBER_NAME = 200
+
+MEMBER = """
+    select m.id, m.esco, e.code as esco_code, i.url as issuer, m.subject, m.email, m.name, m.scopes,
+        m.invited_until, m.created_at, m.last_used_at, m.disabled_at
+    from gateway.member as m
+    join gateway.issuer as i on i.id = m.issuer
+    left join gateway.escos() as e on e.id = m.esco
+"""
+USABLE = "m.disabled_at is null and e.disabled_at is null and i.removed_at is null"
+
+
+async def list_members(connection: Connection, actor: Actor) -> list[DictRow]:
+    """Return the members that the actor may manage, ordered by name."""
+    cursor = await connection.execute(
+        f"{MEMBER} where %(esco)s::uuid is null or m.esco = %(esco)s order by m.name, m.id",
+        {"esco": actor.esco},
+    )
+    return await cursor.fetchall()
+
+
+async def get_member(connection: Connection, actor: Actor, member: str) -> DictRow:
+    """Return a member; NotFound if there is none or it is another ESCO's."""
+    cursor = await connection.execute(
+        f"{MEMBER} where m.id = %(id)s and (%(esco)s::uuid is null or m.esco = %(esco)s)",
+        {"id": member, "esco": actor.esco},
+    )
+    row = await cursor.fetchone()
+    if row is None:
+        raise NotFound("There is no such member.")
+    return row
+
+
+async def add_member(
+    connection: Connection,
+    actor: Actor,
+    *,
+    issuer_url: str,
+    esco: uuid.UUID | None,
+    name: str,
+    scopes: Sequence[str],
+    subject: str | None = None,
+    email: str | None = None,
+) -> tuple[DictRow, str | None]:
+    """Add a person by subject, or invite one by e-mail address; return it and the invitation.
+
+    The invitation is a code to hand over, which cannot be read again. Without an ESCO the person is
+    support, which only an operator may add. NotFound for an issuer that is not trusted for the
+    ESCO, Conflict if the person is a member already, Forbidden for scopes that the actor lacks.
+    """
+    actor.check_may_give(scopes)
+    if (subject is None) == (email is None):
+        raise Unprocessable("subject: name either the subject or the e-mail address")
+    name = name.strip()
+    if not 1 <= len(name) <= LONGEST_MEMBER_NAME:
+        raise Unprocessable(f"name: 1 to {LONGEST_MEMBER_NAME} characters")
+    if email is not None and not ("@" in email and 3 <= len(email) <= 254):
+        raise Unprocessable("email: must be an address like ann@example.org")
+    if subject is not None and not 1 <= len(subject) <= 255:
+        raise Unprocessable("subject: 1 to 255 characters")
+    issuer = await find_issuer(connection, issuer_url)
+    if issuer is None or issuer.esco not in (None, esco):
+        raise NotFound(f"There is no issuer {issuer_url}.")
+    code = INVITATION_PREFIX + secrets.token_urlsafe(32) if email else None
+    member = f"flm_{secrets.token_hex(8)}"
+    try:
+        await connection.execute(
+            "insert into gateway.member"
+            " (id, issuer, subject, email, esco, name, scopes, invitation, invited_until)"
+            " values (%s, %s, %s, %s, %s, %s, %s, %s, case when %s then"
+            " now() + make_interval(days => %s) end)",
+            (member, issuer.id, subject, email, esco, name, list(scopes),
+             invitation_digest(code) if code else None, code is not None, INVITATION_DAYS),
+        )  # fmt: skip
+    except psycopg.errors.UniqueViolation:
+        raise Conflict("This person is a member already; change or enable that one.") from None
+    await record(
+        connection, actor, "member.invite" if code else "member.add",
+        subject=member, detail=f"{email or subject}; scopes: {' '.join(scopes)}", esco=esco,
+    )  # fmt: skip
+    return await get_member(connection, actor, member), code
+
+
+async def change_member(
+    connection: Connection,
+    actor: Actor,
+    member: str,
+    *,
+    scopes: Sequence[str] | None = None,
+    disabled: bool | None = None,
+) -> DictRow:
+    """Change a member's scopes, or disable or enable it; tokens end in minutes by themselves.
+
+    The tokens of a disabled member stop working within five seconds.
+    """
+    known = await get_member(connection, actor, member)
+    told = []
+    if scopes is not None:
+        actor.check_may_give(scopes)
+        told.append(f"scopes: {' '.join(scopes)}")
+        await connection.execute(
+            "update gateway.member set scopes = %s where id = %s", (list(scopes), member)
+        )
+    if disabled is not None:
+        if not disabled:
+            # With the member come its scopes.
+            actor.check_may_give(scopes or known["scopes"])
+        told.append("disabled" if disabled else "enabled")
+        await connection.execute(
+            "update gateway.member set disabled_at = case when %s then now() end where id = %s",
+            (disabled, member),
+        )
+    action = "member.disable" if disabled else "member.change"
+    await record(
+        connection, actor, action, subject=member, detail="; ".join(told), esco=known["esco"]
+    )
+    return await get_member(connection, actor, member)
+
+
+def invitation_digest(code: str) -> bytes:
+    """Return the SHA-256 under which an invitation's code is stored."""
+    return hashlib.sha256(code.encode()).digest()
+
+
+def verified_email(claims: dict[str, Any]) -> str | None:
+    """Return the e-mail address of a token's claims if the issuer has verified it."""
+    email = claims.get("email")
+    # `true` alone: some providers send the text "false", which Python takes for true.
+    return email if isinstance(email, str) and claims.get("email_verified") is True else None
+
+
+async def accept_invitation(
+    connection: Connection, issuer: Issuer, claims: dict[str, Any], code: str
+) -> str | None:
+    """Make the subject of the claims the invited member; return its id, None if it is refused.
+
+    The address must be the invited one and verified. From then on only the subject counts, so an
+    address that is given to somebody else opens nothing.
+    """
+    cursor = await connection.execute(
+        "update gateway.member as m set subject = %s, invitation = null, invited_until = null"
+        " where m.invitation = %s and m.issuer = %s and lower(m.email) = lower(%s)"
+        " and m.invited_until > now() and m.disabled_at is null"
+        " and not exists (select from gateway.member as o where o.issuer = m.issuer"
+        " and o.subject = %s and o.esco is not distinct from m.esco) returning m.id, m.esco",
+        (claims["sub"], invitation_digest(code), issuer.id, verified_email(claims), claims["sub"]),
+    )
+    row = await cursor.fetchone()
+    if row is None:
+        return None
+    actor = Actor(row["id"], esco=row["esco"])
+    await record(connection, actor, "member.accept", subject=row["id"])
+    return str(row["id"])
+
+
+async def find_memberships(connection: Connection, issuer: Issuer, subject: str) -> list[DictRow]:
+    """Return the memberships of a person that can be used, ordered by the ESCO's code."""
+    cursor = await connection.execute(
+        f"{MEMBER} where m.issuer = %s and m.subject = %s and {USABLE}"
+        " and (i.esco is null or i.esco = m.esco) order by e.code",
+        (issuer.id, subject),
+    )
+    return await cursor.fetchall()
+
+
+async def find_usable_member(connection: Connection, member: str) -> DictRow | None:
+    """Return a member of an ESCO that can be used."""
+    cursor = await connection.execute(
+        f"{MEMBER} where m.id = %s and m.subject is not null and m.esco is not null and {USABLE}",
+        (member,),
+    )
+    return await cursor.fetchone()
+
+
+async def note_use(connection: Connection, member: str) -> None:
+    """Note the time of a member's latest token, unless another request does so right now."""
+    await connection.execute(
+        "update gateway.member set last_used_at = now() where id ="
+        " (select m.id from gateway.member as m where m.id = %s for update skip locked)",
+        (member,),
+    )

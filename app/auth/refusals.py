@@ -1,0 +1,11 @@
+"""Errors of the OAuth endpoints, as RFC 6749 §5.2 defines them."""
+
+
+class OAuthError(Exception):
+    """An error response as defined by RFC 6749 §5.2."""
+
+    def __init__(self, error: str, description: str, status: int = 400, retry: int = 0) -> None:
+        super().__init__(description)
+        self.error = error
+        self.status = status
+        self.retry = retry
