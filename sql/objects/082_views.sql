@@ -159,7 +159,7 @@ begin
     ) then
         execute format(
             'select count(*) from flows.%I as t where t.esco = $1 and t.%I = $2 and t.circuit_id = any($3)',
-            aggregate, label
+            flows.stored_name(aggregate), label
         ) into found using flows.current_esco(), since, keys;
     end if;
     if coalesce(found, cardinality(keys)) < rows then
@@ -196,12 +196,12 @@ begin
         execute format(
             'select case when count(*) = $2 then min(n.label) end, array_agg(distinct n.key)'
             ' from (select t.%I as label, t.%I as key from flows.%I as t where t.esco = $1 order by 1 desc limit $2) as n',
-            label, key, series
+            label, key, flows.stored_name(series)
         ) into since, keys using flows.current_esco(), rows;
     else
         execute format(
             'select t.%1$I from flows.%2$I as t where t.esco = $1 order by t.%1$I desc offset $2 - 1 limit 1',
-            label, series
+            label, flows.stored_name(series)
         ) into since using flows.current_esco(), rows;
     end if;
 end $$;

@@ -100,6 +100,13 @@ LEVELS = {
     "circuit_interval_monthly": (
         "month", "UTC", "circuit_interval_daily", "day", "below.present_intervals"),
 }  # fmt: skip
+# The relation that stores an aggregate, which had the aggregate's own name in 0.1.
+STORED = """
+    select c.relname from pg_class as c
+    where c.relnamespace = 'flows'::regnamespace
+        and c.relname in (%(name)s, replace(%(name)s, 'circuit_interval_', 'circuit_sums_'))
+    order by c.relname desc limit 1
+"""
 # The tables in which TimescaleDB stores the rows of aggregates.
 KEPT = """
     select format('%%I.%%I', materialization_hypertable_schema, materialization_hypertable_name)
@@ -164,7 +171,7 @@ class History:
             self._refresh_last(end)
         self._each_week(start, end, self._circuits_half_hours, timescale)
         if timescale:
-            self._compress(self.admin, "circuit_interval_hh", start, end)
+            self._compress(self.admin, self._stored("circuit_interval_hh"), start, end)
         for level, (unit, zone, below, label, present) in LEVELS.items():
             for statement in (REMOVE, SUM_UP):
                 query = statement.format(
@@ -224,7 +231,7 @@ class History:
             first = end - timedelta(days=62 if level == "circuit_interval_monthly" else 2)
             self.admin.execute(
                 "call public.refresh_continuous_aggregate(%s::regclass, %s, %s, force => true)",
-                (f"flows.{level}", first, end),
+                (f"flows.{self._stored(level)}", first, end),
             )
 
     def _compress(self, connection: Admin, series: str, start: datetime, end: datetime) -> None:
@@ -234,8 +241,13 @@ class History:
             )
 
     def _kept(self, series: str, timescale: bool) -> str:
-        found = self.admin.execute(KEPT, (series,)).fetchone() if timescale else None
-        return found[0] if found else f"flows.{series}"
+        stored = self._stored(series)
+        found = self.admin.execute(KEPT, (stored,)).fetchone() if timescale else None
+        return found[0] if found else f"flows.{stored}"
+
+    def _stored(self, series: str) -> str:
+        (name,) = self.admin.execute(STORED, {"name": series}).fetchone() or (series,)
+        return str(name)
 
     def _span(self, start: datetime, end: datetime) -> dict[str, object]:
         return {"name": self.name, "start": start, "end": end}

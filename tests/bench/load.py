@@ -32,8 +32,8 @@ LIMIT = ">= 0.5"
 START = datetime(2022, 1, 1, tzinfo=UTC)
 HALF_HOUR = timedelta(minutes=30)
 COLUMNS = '(register_id, "timestamp", import_kwh, export_kwh)'
-AGGREGATES = ("circuit_interval_hh", "circuit_interval_daily", "circuit_interval_daily_london",
-              "circuit_interval_monthly")  # fmt: skip
+AGGREGATES = ("circuit_sums_hh", "circuit_sums_daily", "circuit_sums_daily_london",
+              "circuit_sums_monthly")  # fmt: skip
 PLAIN_COPY = """
     drop table if exists flows.{name};
     create table flows.{name} (like flows.register_interval_hh including all);

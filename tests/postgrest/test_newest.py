@@ -176,8 +176,9 @@ def large(stack: Stack, admin: psycopg.Connection[Any], engine: str) -> psycopg.
     if engine == "postgres":
         for name, label in MANY_SUMMED.items():
             column = SERIES_OF_MANY[name][1]
+            stored = name.replace("circuit_interval_", "circuit_sums_")
             admin.execute(
-                f'insert into flows.{name} (circuit_id, "{column}", esco, total_import_kwh,'
+                f'insert into flows.{stored} (circuit_id, "{column}", esco, total_import_kwh,'
                 " register_intervals) select circuit, "
                 f"{label}, esco, n, 1 from many".encode()
             )
@@ -216,7 +217,7 @@ def test_half_hours_that_are_not_summed_yet_hide_no_older_row(
     if engine == "timescale":
         pytest.skip("TimescaleDB sums the newest half-hours when it is asked")
     large.execute(
-        "delete from flows.circuit_interval_hh where \"timestamp\" = date_trunc('hour', now())"
+        "delete from flows.circuit_sums_hh where \"timestamp\" = date_trunc('hour', now())"
     )
     ((esco,),) = large.execute("select distinct esco::text from many").fetchall()
     large.execute(

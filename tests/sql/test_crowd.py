@@ -72,11 +72,11 @@ CROWD = (
     "set local enable_seqscan = off",
 )  # fmt: skip
 AGGREGATED = {
-    "circuit_interval_hh": 'select circuit, esco, at from r, t',
-    "circuit_interval_daily": "select distinct circuit, esco, date_trunc('day', at) from r, t",
-    "circuit_interval_daily_london":
+    "circuit_sums_hh": 'select circuit, esco, at from r, t',
+    "circuit_sums_daily": "select distinct circuit, esco, date_trunc('day', at) from r, t",
+    "circuit_sums_daily_london":
         "select distinct circuit, esco, date_trunc('day', at, 'Europe/London') from r, t",
-    "circuit_interval_monthly": "select distinct circuit, esco, date_trunc('month', at) from r, t",
+    "circuit_sums_monthly": "select distinct circuit, esco, date_trunc('month', at) from r, t",
 }  # fmt: skip
 # The table that keeps an aggregate's rows, by engine.
 KEPT = {
@@ -116,7 +116,7 @@ def crowd_statements(engine: str) -> list[str]:
         FILL.format(
             kept=KEPT[engine],
             name=name,
-            label=LABELS.get(name.removeprefix("circuit_interval_"), "day"),
+            label=LABELS.get(name.removeprefix("circuit_sums_"), "day"),
             rows=rows,
         )
         for name, rows in AGGREGATED.items()
