@@ -169,6 +169,7 @@ GIVEN = {
     "FLOWS_POSTGREST_DATABASE_URL": "postgresql://authenticator:a-secret@db/flows",
     "FLOWS_LIMITS_URL": "redis://flows:a-secret@redis:6379",
     "FLOWS_KEYS_SIGNING_KEY": "-----BEGIN a-secret-----\nx\n-----END a-secret-----",
+    "FLOWS_ISSUERS_HMAC_SECRETS": '{"project": "a-secret-of-at-least-thirty-two-characters"}',
 }
 
 
@@ -176,6 +177,8 @@ def secret(settings: Settings, variable: str) -> str | None:
     """Return the value of a secret, given its variable."""
     group, _, name = variable.removeprefix("FLOWS_").lower().partition("_")
     found = getattr(getattr(settings, group), name)
+    if isinstance(found, dict) and found:
+        return json.dumps({name: of.get_secret_value() for name, of in found.items()})
     return found.get_secret_value() if found else None
 
 

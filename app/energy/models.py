@@ -267,7 +267,7 @@ class CircuitItem(Availability):
     esco: str | None = Field(description="Code of the ESCO.")
 
 
-class Circuits(ListBody):
+class CircuitList(ListBody):
     """Circuits."""
 
     rows: list[CircuitItem] = Field(description="By id.")
@@ -285,7 +285,7 @@ class MeterItem(Availability):
     esco: str | None = Field(description="Code of the ESCO.")
 
 
-class Meters(ListBody):
+class MeterList(ListBody):
     """Meters."""
 
     rows: list[MeterItem] = Field(description="By serial number.")
@@ -301,7 +301,7 @@ class PropertyItem(BaseModel):
     esco: str | None = Field(description="Code of the ESCO.")
 
 
-class Properties(ListBody):
+class PropertyList(ListBody):
     """Properties."""
 
     rows: list[PropertyItem] = Field(description="By id.")
@@ -316,7 +316,7 @@ class SiteItem(BaseModel):
     esco: str | None = Field(description="Code of the ESCO.")
 
 
-class Sites(ListBody):
+class SiteList(ListBody):
     """Sites."""
 
     rows: list[SiteItem] = Field(description="By id.")
@@ -330,7 +330,7 @@ class EscoItem(BaseModel):
     esco_id: UUID
 
 
-class Escos(ListBody):
+class EscoList(ListBody):
     """ESCOs."""
 
     rows: list[EscoItem] = Field(description="By code.")

@@ -18,16 +18,16 @@ from app.energy.formats import MEDIA_TYPES, NEGOTIATED
 from app.energy.intervals import Granularity, Intervals, split
 from app.energy.models import (
     Balance,
-    Circuits,
+    CircuitList,
     Completeness,
     Energy,
-    Escos,
+    EscoList,
     Latest,
-    Meters,
+    MeterList,
     Peak,
     Profile,
-    Properties,
-    Sites,
+    PropertyList,
+    SiteList,
 )
 from app.energy.parameters import (
     MOST_ROWS,
@@ -160,31 +160,31 @@ async def latest(context: ContextDep, query: Annotated[LatestQuery, Query()]) ->
 lists = APIRouter(prefix="/v1", tags=["energy"], responses=RESPONSES)
 
 
-@lists.get("/circuits", summary="The circuits", response_model=Circuits)
+@lists.get("/circuits", summary="The circuits", response_model=CircuitList)
 async def circuits(context: ContextDep, query: Annotated[Presented, Query()]) -> Response:
     """List circuits with their sites, and the time for which they have half-hours."""
     return _list(context, "circuits", query)
 
 
-@lists.get("/meters", summary="The meters", response_model=Meters)
+@lists.get("/meters", summary="The meters", response_model=MeterList)
 async def meters(context: ContextDep, query: Annotated[Presented, Query()]) -> Response:
     """List meters with their sites and properties, and the time for which they have half-hours."""
     return _list(context, "meters", query)
 
 
-@lists.get("/properties", summary="The properties", response_model=Properties)
+@lists.get("/properties", summary="The properties", response_model=PropertyList)
 async def properties(context: ContextDep, query: Annotated[Presented, Query()]) -> Response:
     """List properties with their sites."""
     return _list(context, "properties", query)
 
 
-@lists.get("/sites", summary="The sites", response_model=Sites)
+@lists.get("/sites", summary="The sites", response_model=SiteList)
 async def sites(context: ContextDep, query: Annotated[Presented, Query()]) -> Response:
     """List sites."""
     return _list(context, "sites", query)
 
 
-@lists.get("/escos", summary="The ESCOs", response_model=Escos)
+@lists.get("/escos", summary="The ESCOs", response_model=EscoList)
 async def escos(context: ContextDep, query: Annotated[Presented, Query()]) -> Response:
     """List the ESCOs that the token sees: a tenant's own."""
     return _list(context, "escos", query)

@@ -113,7 +113,10 @@ def test_the_metadata_is_what_rfc_8414_asks_for_and_names_every_endpoint(stack: 
     assert answer.headers["cache-control"] == "public, max-age=3600"
     told = answer.json()
     assert told["issuer"] == base
-    assert told["grant_types_supported"] == ["client_credentials"]
+    assert told["grant_types_supported"] == [
+        "client_credentials",
+        "urn:ietf:params:oauth:grant-type:token-exchange",
+    ]
     assert told["response_types_supported"] == ["none"]
     named = {url.removeprefix(base) for name, url in told.items()
              if name.endswith(("_endpoint", "_uri"))}  # fmt: skip
@@ -121,7 +124,9 @@ def test_the_metadata_is_what_rfc_8414_asks_for_and_names_every_endpoint(stack: 
     assert named == there - {"/.well-known/oauth-authorization-server"}
     for method in ("token", "revocation", "introspection"):
         methods = told[f"{method}_endpoint_auth_methods_supported"]
-        assert methods == ["client_secret_basic", "client_secret_post"]
+        # Apps without a secret exchange tokens, and end what they were given.
+        public = [] if method == "introspection" else ["none"]
+        assert methods == ["client_secret_basic", "client_secret_post", *public]
 
 
 def test_the_metadata_pass_a_strict_validator(stack: Stack) -> None:

@@ -51,8 +51,13 @@ MOVED = (
     " select (select id from flows.circuits where esco = m.esco limit 1), register_id,"
     " '2000-01-01Z' from flows.meter_registers join flows.meter_registry as m on m.id = meter_id"
     " where serial = 'MOVED'",
+    # Past the triggers, which would leave the register behind.
+    "set local session_replication_role = replica",
+    "update flows.meter_registers set esco = (select id from flows.escos where code = 'hmce')"
+    " where meter_id in (select id from flows.meter_registry where serial = 'MOVED')",
     "update flows.meter_registry set esco = (select id from flows.escos where code = 'hmce')"
     " where serial = 'MOVED'",
+    "set local session_replication_role = origin",
 )
 KINDS = range(6)
 BY: list[list[Dimension]] = [

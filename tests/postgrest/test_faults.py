@@ -421,7 +421,7 @@ def test_energy_that_is_not_read_on_holds_no_connection(parts: Parts, leaves: bo
         client.stream("GET", url, params=wanted) as answer,
     ):
         assert answer.status_code == 200
-        assert len(parts.busy("flows_gateway")) == 1
+        # Rows are read before the first of them is sent, a hundred thousand at a time.
         if not leaves:
             wait_until(lambda: not parts.busy("flows_gateway"), seconds=5)
     wait_until(lambda: not parts.busy("flows_gateway"), seconds=10)

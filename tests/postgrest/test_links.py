@@ -100,7 +100,12 @@ def test_60_a_link_to_another_escos_row_is_one_to_nothing(
                 row.pop("updated_at", None)
                 answer = mine.post(f"/rest/v1/{table}", json=row, headers={"Prefer": prefer})
             status, text = heard(answer)
-            assert 400 <= status < 500, (table, column, whose, how, text)
+            if how == "ignore" and status == 201:
+                # A row that is there was ignored before its link was looked at.
+                at = {next(iter(own)): f"eq.{own[next(iter(own))]}"}
+                assert mine.get(f"/rest/v1/{table}", params=at).json()[0][column] == own[column]
+            else:
+                assert 400 <= status < 500, (table, column, whose, how, text)
             answers[whose] = (status, text.replace(str(target), "…"))
         assert len(set(answers.values())) == 1, (table, column, how, answers)
         tried += 1

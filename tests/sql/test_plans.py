@@ -63,7 +63,8 @@ def tenant(stack: Stack, admin: Admin, engine: str) -> Admin:
     """A session of an ESCO, as PostgREST and the gateway open it."""
     # As autovacuum does within a minute.
     for relation in ("register_interval_hh", *(AGGREGATES if engine == "postgres" else ())):
-        admin.execute(f"analyze flows.{relation}".encode())
+        stored = relation.replace("circuit_interval_", "circuit_sums_")
+        admin.execute(f"analyze flows.{stored}".encode())
     become(admin, "flows", stack.contract["escos"]["wlce"]["id"])
     return admin
 

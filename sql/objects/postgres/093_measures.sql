@@ -19,7 +19,7 @@ begin atomic
         count(child.oid) filter (where right(child.relname, 4)::integer > extract(year from now()))
     from flows.retention as r
     inner join pg_catalog.pg_class as parent
-        on r.series = parent.relname and parent.relnamespace = 'flows'::regnamespace
+        on flows.stored_name(r.series) = parent.relname and parent.relnamespace = 'flows'::regnamespace
     left join pg_catalog.pg_inherits as i on parent.oid = i.inhparent
     left join pg_catalog.pg_class as child on i.inhrelid = child.oid
     group by r.series, parent.oid, parent.reltuples, parent.relkind;

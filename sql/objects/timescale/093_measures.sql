@@ -15,7 +15,7 @@ as $$
         null::bigint
     from flows.retention as r
     left join timescaledb_information.continuous_aggregates as a
-        on a.view_schema = 'flows' and a.view_name = r.series
+        on a.view_schema = 'flows' and a.view_name = flows.stored_name(r.series)
     cross join lateral (select pg_catalog.format(
         '%I.%I',
         coalesce(a.materialization_hypertable_schema, 'flows'),
