@@ -131,7 +131,7 @@ def test_ours_are_of_this_version(service: str) -> None:
 
 
 def test_the_gateways_image_has_no_server_in_it() -> None:
-    dockerfile = (ROOT / "Dockerfile").read_text()
+    dockerfile = (ROOT / SERVICES["backup"]["build"]["dockerfile"]).read_text()
     _, _, gateway = dockerfile.partition("AS gateway")
     assert gateway.startswith("\nRUN pip install --constraint constraints.txt --editable . ")
     for service in ("gateway-1", "gateway-2", "migrate", "flows"):
@@ -152,7 +152,7 @@ def test_files_of_the_deployment_are_linted() -> None:
     rules += " braces: {max-spaces-inside: 0}, truthy: disable}}"
     files = ["docker-compose.yml", *map(str, (ROOT / "deploy").rglob("*.yml"))]
     assert run("yamllint", "--strict", "-d", rules, *files) == ""
-    assert run("hadolint", "Dockerfile") == ""
+    assert run("hadolint", "deploy/Dockerfile") == ""
     assert run("shellcheck", *map(str, (ROOT / "deploy").rglob("*.sh"))) == ""
     assert run("caddy", "fmt", "--diff", "deploy/caddy/Caddyfile") == ""
 
