@@ -1,46 +1,71 @@
-"""The `flows` command, assembled from the modules of this package."""
+"""The `flows` command. A module of this package is imported when one of its commands is named."""
+
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+from typing import Any
 
 import typer
+from typer.core import TyperGroup
+from typer.main import get_group
 
-from app.cli.backup import backup
-from app.cli.clients import client
-from app.cli.db import db
-from app.cli.demo import demo
-from app.cli.doctor import doctor
-from app.cli.escos import esco
-from app.cli.import_ import import_file
-from app.cli.keys import keys
-from app.cli.meters import meter
 from app.cli.output import fail
-from app.cli.people import member, public_app, trusted
-from app.cli.serve import serve
-from app.cli.tokens import token
-from app.cli.up import up
-from app.cli.upkeep import add_upkeep
 from app.cli.version import options
 
+# Where each command or group of commands is, in the order of `flows --help`.
+COMMANDS = {
+    "serve": "app.cli.serve:serve",
+    "up": "app.cli.up:up",
+    "import": "app.cli.import_:import_file",
+    "doctor": "app.cli.doctor:doctor",
+    "demo": "app.cli.demo:demo",
+    "db": "app.cli.db:db",
+    "esco": "app.cli.escos:esco",
+    "meter": "app.cli.meters:meter",
+    "client": "app.cli.clients:client",
+    "issuer": "app.cli.people:trusted",
+    "member": "app.cli.people:member",
+    "app": "app.cli.people:public_app",
+    "token": "app.cli.tokens:token",
+    "keys": "app.cli.keys:keys",
+    "backup": "app.cli.backup:backup",
+}
+
+
+class _Commands(Mapping[str, Any]):
+    """The commands by name; a lookup imports what it finds."""
+
+    def __getitem__(self, name: str) -> Any:
+        module, _, attribute = COMMANDS[name].partition(":")
+        found = getattr(import_module(module), attribute)
+        holder = typer.Typer(rich_markup_mode="markdown")
+        if isinstance(found, typer.Typer):
+            holder.add_typer(found, name=name)
+        else:
+            holder.command(name)(found)
+        return get_group(holder).commands[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(COMMANDS)
+
+    def __len__(self) -> int:
+        return len(COMMANDS)
+
+
+class LazyGroup(TyperGroup):
+    """The group of all commands. All modules take a second to import, which few commands need."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        self.commands = _Commands()  # type: ignore[assignment]
+
+
 app = typer.Typer(
+    cls=LazyGroup,
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="markdown",
 )
 app.callback()(options)
-app.command()(serve)
-app.command()(up)
-app.command("import")(import_file)
-app.command()(doctor)
-app.add_typer(demo, name="demo")
-add_upkeep(db)
-app.add_typer(db, name="db")
-app.add_typer(esco, name="esco")
-app.add_typer(meter, name="meter")
-app.add_typer(client, name="client")
-app.add_typer(trusted, name="issuer")
-app.add_typer(member, name="member")
-app.add_typer(public_app, name="app")
-app.add_typer(token, name="token")
-app.add_typer(keys, name="keys")
-app.add_typer(backup, name="backup")
 
 
 def main() -> None:

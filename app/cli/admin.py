@@ -2,7 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 import psycopg
@@ -15,6 +16,12 @@ from app.errors import Problem
 from app.settings import Settings
 
 Result = TypeVar("Result")
+
+NOT_MIGRATED = (
+    psycopg.errors.InvalidSchemaName,
+    psycopg.errors.UndefinedFunction,
+    psycopg.errors.UndefinedTable,
+)
 
 
 def run_as_admin(work: Callable[[Connection], Awaitable[Result]]) -> Result:
@@ -31,6 +38,20 @@ def run_as_admin(work: Callable[[Connection], Awaitable[Result]]) -> Result:
         raise fail(problem.detail or problem.title) from None
     except psycopg.Error as error:
         raise fail(str(error).strip()) from None
+
+
+@contextmanager
+def database_errors(consequence: str = "") -> Iterator[None]:
+    """Turn database errors into one-line errors that start with `consequence`."""
+    try:
+        yield
+    except NOT_MIGRATED:
+        raise fail(
+            f"{consequence}this database has no Flows schema; run `flows db migrate` first"
+        ) from None
+    except psycopg.Error as error:
+        reason = error.diag.message_primary or str(error).strip()
+        raise fail(f"{consequence}{reason}") from None
 
 
 def issuer(settings: Settings) -> str:

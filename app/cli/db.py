@@ -2,8 +2,6 @@
 
 import json
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -19,8 +17,9 @@ from rich.text import Text
 
 from app.auth.keyring import publish_keys
 from app.auth.keys import load_keys
-from app.cli.admin import admin_url
+from app.cli.admin import admin_url, database_errors
 from app.cli.output import WIDTH, Json, cell, echo, escaped, fail, print_json
+from app.cli.upkeep import add_upkeep
 from app.db.copy import CopyOptions, CopyRefused, CopyReport, copy_database, parse_kwh_as
 from app.db.exposed import SchemaRefused
 from app.db.logins import grant_login, revoke_login
@@ -32,25 +31,6 @@ from app.settings import Settings
 db = typer.Typer(help="The database: migration, status, maintenance.", no_args_is_help=True)
 
 SHORTEST_PASSWORD = 12
-NOT_MIGRATED = (
-    psycopg.errors.InvalidSchemaName,
-    psycopg.errors.UndefinedFunction,
-    psycopg.errors.UndefinedTable,
-)
-
-
-@contextmanager
-def database_errors(consequence: str = "") -> Iterator[None]:
-    """Turn database errors into one-line errors that start with `consequence`."""
-    try:
-        yield
-    except NOT_MIGRATED:
-        raise fail(
-            f"{consequence}this database has no Flows schema; run `flows db migrate` first"
-        ) from None
-    except psycopg.Error as error:
-        reason = error.diag.message_primary or str(error).strip()
-        raise fail(f"{consequence}{reason}") from None
 
 
 @db.command("migrate")
@@ -291,3 +271,6 @@ def _show_progress(console: Console, status: Status, work: str, rows: int) -> No
 
 def _decimal(value: Decimal | None) -> str:
     return "none" if value is None else f"{value.normalize():f}"
+
+
+add_upkeep(db)

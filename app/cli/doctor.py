@@ -5,8 +5,7 @@ from typing import Annotated
 
 import typer
 
-from app.cli.admin import admin_url, issuer
-from app.cli.db import database_errors
+from app.cli.admin import admin_url, database_errors, issuer
 from app.cli.output import Json, echo, print_json
 from app.doctor.examine import examine_deployment
 from app.settings import Settings

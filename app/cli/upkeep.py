@@ -7,8 +7,7 @@ import typer
 from rich.console import Console
 from rich.filesize import decimal
 
-from app.cli.admin import admin_url
-from app.cli.db import database_errors
+from app.cli.admin import admin_url, database_errors
 from app.cli.output import Json, echo, print_json, show
 from app.db import upkeep
 from app.settings import Settings
