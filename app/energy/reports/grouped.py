@@ -27,7 +27,7 @@ COVERED = (
     "select row_index, register_intervals, present_intervals, meters_reporting from ({}) as covered"
 )
 # Rows that are read and put together at a time, whole intervals if they are not more.
-WINDOW = 100_000
+WINDOW = 50_000
 # Row indexes: first, stop (exclusive).
 Rows = tuple[int, int]
 
