@@ -24,24 +24,37 @@ IDENTIFIED = {
     "sites": "site",
     "escos": "esco",
 }
-# Of a meter with half-hours, wherever a caller has one.
+# Of the first circuit with half-hours, so that they stay the same. Views of api take no condition
+# from a join, but a subquery that is limited looks up one row.
 EXISTING = """
     select
         mapping.circuit::text as circuit, meter.serial as meter, newest."timestamp" as newest,
         (
             select home.property::text
             from api.service_head_meter as head
-            join api.properties_service_head as home using (service_head)
-            where head.meter = meter.id limit 1
+            cross join lateral (
+                select its.property from api.properties_service_head as its
+                where its.service_head = head.service_head order by 1 limit 1
+            ) as home
+            where head.meter = meter.id order by 1 limit 1
         ) as property,
         (select site.code from api.sites_new as site where site.id = meter.site) as site,
         (select own.code from api.escos as own where own.id = meter.esco) as esco
-    from api.register_interval_hh_latest as newest
-    join api.circuit_register as mapping
-        on mapping.register = newest.register_id and mapping.end_time is null
-    join api.meter_registers as register on register.register_id = newest.register_id
-    join api.meter_registry as meter on meter.id = register.meter_id
-    limit 1
+    from api.circuit_register as mapping
+    cross join lateral (
+        select latest."timestamp" from api.register_interval_hh_latest as latest
+        where latest.register_id = mapping.register limit 1
+    ) as newest
+    cross join lateral (
+        select its.meter_id from api.meter_registers as its
+        where its.register_id = mapping.register limit 1
+    ) as register
+    cross join lateral (
+        select own.id, own.serial, own.site, own.esco from api.meter_registry as own
+        where own.id = register.meter_id limit 1
+    ) as meter
+    where mapping.end_time is null
+    order by mapping.circuit, mapping.register limit 1
 """
 
 

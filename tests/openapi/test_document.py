@@ -1,6 +1,7 @@
 """`/openapi.json` is valid, matches the database, and shows callers only what they may use."""
 
 import json
+import re
 import subprocess
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -176,8 +177,10 @@ def test_the_document_is_the_same_to_the_byte_on_12_and_16(
         url = each.contract["base_url"]
         with each.client("wlce", "write") as client:
             swagger = client.get(f"{each.contract['postgrest_url']}/").text
-            texts.append(client.get("/openapi.json").text.replace(url, "http://gateway"))
+            text = client.get("/openapi.json").text.replace(url, "http://gateway")
         assert ('"int64"' in swagger) == (each is stack_of_16), "the sources differ"
+        # The examples are of rows as they were up to a minute ago, while another test ran.
+        texts.append(re.sub('"example":"[^"]*"', '"example":""', text))
     assert texts[0] == texts[1]
     assert '"format":"int64"' in texts[0]
 
