@@ -28,6 +28,8 @@ SERIES = {
     "meter_event_log": "event_type, event_set",
     "meter_health_history": "health, reason",
 }
+# Kinds of events in meter_event_log_type: power off, power on, cover of the terminals removed.
+EVENTS = (34, 33, 4)
 TARIFF = {
     "standing_charge": 0.25,
     "unit_rate_element_a": 0.24,
@@ -122,11 +124,6 @@ def _load_platform(connection: psycopg.Connection[Any]) -> None:
     """Insert the rows that belong to no ESCO."""
     _insert(connection, "regions", code="sw", name="South West England")
     connection.execute("update flows.escos set region = 'sw' where region is null")
-    for number, name in enumerate(("power failure", "cover opened", "credit exhausted"), start=1):
-        _insert(connection, "meter_event_log_type", id=number, name=name)
-    for name, frequency in (("balance", "hourly"), ("voltage", "12hourly"), ("clock", "daily")):
-        _insert(connection, "meter_metrics", id=_id("metric", name), name=name, enabled=True,
-                run_frequency=frequency)  # fmt: skip
 
 
 def _load_state(connection: psycopg.Connection[Any], end: datetime) -> None:
@@ -149,8 +146,8 @@ def _load_state(connection: psycopg.Connection[Any], end: datetime) -> None:
                 series["meter_voltage"].append((meter, time, volts[0]))
                 series["meter_prepay_balance"].append((meter, time, round(balance, 2), 5))
             if chance.random() < 0.02:
-                series["meter_event_log"].append((meter, time, chance.randint(1, 3), 1))
-        series["meter_event_log"].append((meter, end - timedelta(hours=30), 1, 1))
+                series["meter_event_log"].append((meter, time, chance.choice(EVENTS), 1))
+        series["meter_event_log"].append((meter, end - timedelta(hours=30), EVENTS[0], 1))
         healthy = chance.random() < 0.9
         series["meter_health_history"].append((meter, end - timedelta(days=DAYS), "healthy", None))
         connection.execute(

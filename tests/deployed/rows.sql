@@ -48,7 +48,7 @@ insert into flows.meter_tophat_registry (meter, iccid) values ('20000000-0000-40
 insert into flows.circuits (id, type, name) values
 ('50000000-0000-4000-8000-000000000001', 'power', 'Plot 1'), ('50000000-0000-4000-8000-000000000002', 'heat', null),
 ('50000000-0000-4000-8000-000000000003', 'solar', 'Roof'), ('50000000-0000-4000-8000-000000000004', 'solar', 'Roof 2');
-insert into flows.meter_metrics (name, enabled, run_frequency) values ('csq', true, 'hourly'), ('clock', false, 'daily');
+insert into flows.meter_metrics (name, enabled, run_frequency) values ('SyncerCsq', true, '12hourly'), ('clock', false, 'daily');
 insert into flows.meter_event_log_type (id, name) values (1, 'power down'), (2, 'power up'), (75, 'cover open');
 insert into flows.ev_chargers (esco, serial, pin) values ('10000000-0000-4000-8000-000000000001', 'EV000001', '1234');
 insert into flows.service_head_meter (service_head, meter) values

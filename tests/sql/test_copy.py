@@ -152,6 +152,10 @@ def test_a_deployment_arrives_with_all_its_oddities(
     assert ask(new, "select code, name from flows.escos order by code") == [
         ("olde", "Old Energy"), (None, None),
     ]  # fmt: skip
+    # The names that every new database has give way to those of the deployment.
+    for table in ("meter_event_log_type", "meter_metrics"):
+        names = f"select id::text, name from flows.{table} order by 1"
+        assert ask(new, names) == ask(old, names)
     # The owner follows from the meters.
     assert ask(new, "select distinct esco::text from flows.circuits") == [(ESCO,)]
     assert ask(
@@ -226,6 +230,7 @@ def test_kwh_is_what_the_operator_says(databases: tuple[str, str]) -> None:
         options = CopyOptions(kwh_as=parse_kwh_as(words), newer=True)
         copy_database(old, new, lambda work, rows: None, options)
         found = {row[0]: int(row[3] is not None) for row in ask(new, ENERGY)}
+        assert ask(new, "select count(*) from flows.meter_metrics where name = 'SyncerCsq'") == [(1,)]
         assert {register: found[register] for register in directions} == directions
 
 

@@ -129,6 +129,34 @@ def test_every_table_of_the_data_model_is_there(deployed: Admin) -> None:
     assert {row[0] for row in found} - ours == tables
 
 
+# What sync jobs read from meters each hour; they read the others each day.
+HOURLY = {"SyncerVoltage", "SyncerCsq", "SyncerEventLog", "SyncerPrepayBalance"}
+
+
+def test_every_kind_of_event_and_every_metric_has_its_name(deployed: Admin) -> None:
+    kinds = dict(
+        deployed.execute("select id, name from flows.meter_event_log_type where id < 900").fetchall()
+    )
+    assert len(kinds) == 80
+    assert (min(kinds), max(kinds)) == (1, 105)
+    assert [kinds[number] for number in (4, 33, 34, 86)] == [
+        "BM_TERMINAL_COVER_REMOVED", "EVENT_POWER_UP", "EVENT_POWER_DN", "LAST_GASP_SENT_TO_HES",
+    ]  # fmt: skip
+    logged = deployed.execute(
+        "select distinct t.name from flows.meter_event_log as e"
+        " left join flows.meter_event_log_type as t on e.event_type = t.id where t.id < 900"
+    ).fetchall()
+    assert {name for (name,) in logged} == {kinds[number] for number in (4, 33, 34)}
+    metrics = dict(
+        deployed.execute(
+            "select name, run_frequency from flows.meter_metrics where enabled and name ~ '^Syncer'"
+        ).fetchall()
+    )
+    assert len(metrics) == 15
+    assert {name for name, often in metrics.items() if often == "hourly"} == HOURLY
+    assert set(metrics.values()) == {"hourly", "daily"}
+
+
 def test_a_loaded_shadow_takes_the_place_of_the_empty_one(deployed: Admin) -> None:
     shadow = one(deployed, "select balance, csq from flows.meter_shadows where id = %s", METER)
     assert shadow == (12.5, 20)

@@ -200,9 +200,12 @@ class _Copy:
             "old": sql.SQL(", ").join(sql.SQL("kept.{}").format(name) for name in names),
         }
         query = "insert into {table} as kept ({columns}) select {columns} from {incoming}"
-        if table in PREFILLED and not self.options.newer:
+        if table in PREFILLED:
             # The names that this program knows give way to those of the deployment.
-            self.target.execute(sql.SQL("delete from {table}").format(**parts))
+            known = "delete from {table} as own"
+            if self.options.newer:
+                known += " using {incoming} as i where own.name = i.name and own.id <> i.id"
+            self.target.execute(sql.SQL(known).format(**parts))
         if self.options.newer:
             query += (
                 " on conflict ({key}) do update set ({columns}) = row ({new})"
