@@ -230,7 +230,9 @@ def test_kwh_is_what_the_operator_says(databases: tuple[str, str]) -> None:
         options = CopyOptions(kwh_as=parse_kwh_as(words), newer=True)
         copy_database(old, new, lambda work, rows: None, options)
         found = {row[0]: int(row[3] is not None) for row in ask(new, ENERGY)}
-        assert ask(new, "select count(*) from flows.meter_metrics where name = 'SyncerCsq'") == [(1,)]
+        assert ask(new, "select count(*) from flows.meter_metrics where name = 'SyncerCsq'") == [
+            (1,)
+        ]
         assert {register: found[register] for register in directions} == directions
 
 

@@ -129,13 +129,15 @@ def test_every_table_of_the_data_model_is_there(deployed: Admin) -> None:
     assert {row[0] for row in found} - ours == tables
 
 
-# What sync jobs read from meters each hour; they read the others each day.
+# Read from meters each hour; the others are read each day.
 HOURLY = {"SyncerVoltage", "SyncerCsq", "SyncerEventLog", "SyncerPrepayBalance"}
 
 
 def test_every_kind_of_event_and_every_metric_has_its_name(deployed: Admin) -> None:
     kinds = dict(
-        deployed.execute("select id, name from flows.meter_event_log_type where id < 900").fetchall()
+        deployed.execute(
+            "select id, name from flows.meter_event_log_type where id < 900"
+        ).fetchall()
     )
     assert len(kinds) == 80
     assert (min(kinds), max(kinds)) == (1, 105)

@@ -48,6 +48,11 @@ def test_no_relation_shows_a_row_of_two_escos(stack: Stack, admin: Admin) -> Non
     escos = stack.contract["escos"]
     relations = exposed(admin)
     assert len(relations) >= 18
+    # Half-hours are missing from the demo's first day unless it began at midnight: some always are now.
+    admin.execute(
+        'delete from flows.register_interval_hh where "timestamp" ='
+        """ (select min("timestamp") + interval '1 day' from flows.register_interval_hh)"""
+    )
     for relation in relations:
         seen = {}
         for code in ESCOS:
