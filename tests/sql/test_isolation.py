@@ -48,7 +48,7 @@ def test_no_relation_shows_a_row_of_two_escos(stack: Stack, admin: Admin) -> Non
     escos = stack.contract["escos"]
     relations = exposed(admin)
     assert len(relations) >= 18
-    # Half-hours are missing from the demo's first day unless it began at midnight: some always are now.
+    # Half-hours are missing from the demo's first day, unless it began at midnight.
     admin.execute(
         'delete from flows.register_interval_hh where "timestamp" ='
         """ (select min("timestamp") + interval '1 day' from flows.register_interval_hh)"""
@@ -100,7 +100,11 @@ def test_no_caller_reaches_the_time_series_themselves(
     become(admin, role, stack.contract["escos"]["wlce"]["id"])
     # Monitoring reads every ESCO, and changes none.
     statement = "delete" if role == "grafanareader" else "select"
-    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+    refusals: list[type[psycopg.Error]] = [psycopg.errors.InsufficientPrivilege]
+    if statement == "delete" and relation in AGGREGATES:
+        # On TimescaleDB they are views that nobody can delete from, and that is said first.
+        refusals.append(psycopg.errors.ObjectNotInPrerequisiteState)
+    with pytest.raises(tuple(refusals)):
         admin.execute(f"{statement} from flows.{relation}")
 
 

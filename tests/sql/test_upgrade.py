@@ -190,7 +190,7 @@ def test_an_upgraded_database_equals_a_fresh_one(scratch: Callable[[], str], eng
     assert all(before[f"flows.circuit_interval_{level}"][0] for level in AGGREGATES)
     assert migrate(old) == migrate(fresh) == engine
     after = rows(old)  # of tables that came since, too
-    # The names of events and metrics that every database has now are added to those that were there.
+    # The names of events and metrics that every database has are added to those that were there.
     named = ("flows.meter_event_log_type", "flows.meter_metrics")
     assert [before.pop(name)[0] for name in named] == [3, 3]
     assert [after[name][0] for name in named] == [80, 3 + 15]
