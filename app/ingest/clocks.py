@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from itertools import pairwise
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -37,6 +38,7 @@ class Clocks:
         self._zone = options.zone
         self._name = options.timezone
         self._end = options.label == "end" and not options.reads
+        self._pairs = options.clock_change == "pairs"
         self._span = timedelta(minutes=options.minutes)
         self._refusals = refusals
         self._repeats: dict[date, bool] = {}
@@ -97,13 +99,18 @@ class Clocks:
         if found is None and len(set(walls)) == len(walls):
             # In no order, but each time stands once: that is the one before the clocks go back.
             found = {row.place: row.instants[0] for row in seen if row.instants}
+        paired = found is None and forward is True and _in_pairs(seen)
+        if paired and self._pairs:
+            found = {row.place: min(row.instants) for row in seen if row.instants}
+            found |= {row.place: max(row.instants) for row in _second_of_pairs(repeated)}
         if found is None:
             lines = ", ".join(str(row.line) for row in repeated[:12])
+            hint = "; --clock-change pairs takes the first of two as before the change"
             for row in repeated:
                 self._refusals.add(
                     row.line,
                     f"{row.wall:%Y-%m-%d %H:%M} is shown twice in {self._name}, and the order of"
-                    f" lines {lines} does not tell them apart",
+                    f" lines {lines} does not tell them apart" + (hint if paired else ""),
                 )
             return {}
         once = {wall for wall in walls if walls.count(wall) == 1}
@@ -206,6 +213,17 @@ def _passes(rows: Sequence[Ambiguous], *, end: bool) -> dict[int, datetime] | No
         else:
             return found
     return None
+
+
+def _in_pairs(rows: Sequence[Ambiguous]) -> bool:
+    """Return whether the rows are sorted by what the clock showed, equal times in twos."""
+    walls = [row.wall for row in rows]
+    return walls == sorted(walls) and all(walls.count(wall) <= 2 for wall in walls)
+
+
+def _second_of_pairs(rows: Sequence[Ambiguous]) -> list[Ambiguous]:
+    """Return the rows that show the same time as the row before."""
+    return [row for before, row in pairwise(rows) if row.wall == before.wall]
 
 
 def _goes_back(day: date, zone: ZoneInfo) -> bool:

@@ -6,16 +6,23 @@ a second column.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import polars as pl
 
 from app.ingest.cells import ReadCounts, as_cells
 from app.ingest.faults import FormatError, Refusals
 from app.ingest.options import ImportOptions
-from app.ingest.rows import by_quantity, cell_at, chosen_rows, complete_rows, frame_columns
+from app.ingest.rows import (
+    by_quantity,
+    cell_at,
+    chosen_rows,
+    complete_rows,
+    frame_columns,
+    open_table,
+)
 from app.ingest.source import SourceFile
-from app.ingest.table import Table, named, read_table
+from app.ingest.table import HeaderKind
 
 TIME_NAME = re.compile(
     r"(?P<time>\d{1,2}:\d{2})(:00)?(\s*(-|–|to)\s*\d{1,2}:\d{2}(:00)?)?(\s*(\(2\)|\*|bis|b))?"
@@ -31,8 +38,8 @@ def read_days(
     source: SourceFile, options: ImportOptions, refusals: Refusals, counts: ReadCounts
 ) -> Iterator[pl.DataFrame]:
     """Yield the cells of a file that has one row for each day."""
-    table = read_table(source.text, source.delimiter or options.delimiter, options.columns)
-    columns, numbered = _intervals(table)
+    table = open_table(source, options, OF_DAYS)
+    columns, numbered = _intervals(table.header) or ([], False)
     _refuse_other_intervals(len(columns), options)
     shared = frame_columns(table, options)
     place = 0
@@ -61,30 +68,33 @@ def read_days(
         yield as_cells(by_quantity(cells, options))
 
 
-def _intervals(table: Table) -> tuple[list[tuple[int, str]], bool]:
+def _intervals(header: Sequence[str]) -> tuple[list[tuple[int, str]], bool] | None:
     """Return the columns of intervals with their times or numbers, and whether they are numbers."""
     times = [
         (at, found["time"])
-        for at, name in enumerate(table.header)
+        for at, name in enumerate(header)
         if (found := TIME_NAME.fullmatch(name))
-    ]
-    numbers = [
-        (at, found["number"])
-        for at, name in enumerate(table.header)
-        if (found := NUMBER_NAME.fullmatch(name))
     ]
     if LEAST <= len(times) <= MANY:
         if times[0][1] not in ("00:00", "0:00") and times[-1][1] in ("00:00", "0:00"):
             times[-1] = (times[-1][0], "24:00")
         return times, False
-    if LEAST <= len(numbers) <= MANY:
-        if [int(number) for _, number in numbers] != list(range(1, len(numbers) + 1)):
-            raise FormatError("the columns of the day's intervals are not numbered from 1 on")
+    numbers = [
+        (at, found["number"])
+        for at, name in enumerate(header)
+        if (found := NUMBER_NAME.fullmatch(name))
+    ]
+    if LEAST <= len(numbers) <= MANY and [int(number) for _, number in numbers] == list(
+        range(1, len(numbers) + 1)
+    ):
         return numbers, True
-    raise FormatError(
-        "no columns are named by times of the day or numbered from 1; the file has: "
-        + named(table.header[:MANY])
-    )
+    return None
+
+
+OF_DAYS = HeaderKind(
+    lambda header: _intervals(header) is not None,
+    "column named by a time of the day, and none are numbered from 1",
+)
 
 
 def _refuse_other_intervals(columns: int, options: ImportOptions) -> None:

@@ -28,6 +28,7 @@ ESTIMATES = {"E", "F", "S"}
 UNKNOWN = "N"
 VARIES = "V"
 DAYS_AT_ONCE = 2_000
+SeenStreams = dict[tuple[str | None, str], str]  # key and direction → the stream they come from
 
 
 class _Stream:
@@ -76,7 +77,7 @@ def read_nem12(
 ) -> Iterator[pl.DataFrame]:
     """Yield the cells of a NEM12 file."""
     stream: _Stream | None = None
-    seen: dict[tuple[str | None, str], str] = {}
+    seen: SeenStreams = {}
     days: list[dict[str, object]] = []
     place = 0
     for line, row in _records(source.text):
@@ -87,7 +88,9 @@ def read_nem12(
             except (IndexError, ValueError):
                 raise FormatError(f"line {line} describes no data stream") from None
             if stream.taken:
-                _refuse_two_streams(stream, seen)
+                refuse_two_streams(
+                    stream.key, stream.direction, stream.series, f"suffix={stream.suffix}", seen
+                )
         elif kind == "300":
             counts.read += 1
             if stream is None:
@@ -108,13 +111,15 @@ def read_nem12(
     yield _cells(days, place)
 
 
-def _refuse_two_streams(stream: _Stream, seen: dict[tuple[str | None, str], str]) -> None:
-    of = (stream.key, stream.direction or "")
-    other = seen.setdefault(of, stream.series)
-    if other != stream.series:
+def refuse_two_streams(
+    key: str | None, direction: str | None, series: str, choice: str, seen: SeenStreams
+) -> None:
+    """Refuse a second stream of one key and direction; `choice` is the option that takes it."""
+    other = seen.setdefault((key, direction or ""), series)
+    if other != series:
         raise FormatError(
-            f"{other!r} and {stream.series!r} are both {stream.direction}: choose one with --where"
-            f" suffix={stream.suffix}, or map both with --map '{stream.series}=REGISTER'"
+            f"{other!r} and {series!r} are both {direction}: choose one with --where {choice},"
+            f" or map both with --map '{series}=REGISTER'"
         )
 
 
@@ -201,6 +206,8 @@ def read_nem13(
 ) -> Iterator[pl.DataFrame]:
     """Yield the readings in a NEM13 file: the previous and the current one of each record."""
     readings: dict[tuple[str | None, str, str, str], tuple[int, str, bool]] = {}
+    seen: SeenStreams = {}
+    meters: dict[tuple[str | None, str], str] = {}
     for line, row in _records(source.text):
         kind = row[0].strip()
         if kind == "250":
@@ -209,13 +216,24 @@ def read_nem13(
                 refusals.add(line, f"has {len(row)} fields, 20 are needed")
                 continue
             fields = {"nmi": row[1].strip(), "suffix": row[4].strip(), "serial": row[6].strip()}
+            series = f"{fields['nmi']} {fields['suffix']}"
             direction = DIRECTIONS_OF_READINGS.get(row[7].strip().upper())
             unit = UNIT_NAMES.get(row[19].strip().casefold())
             if direction is None or unit is None or not chosen(fields, options):
                 counts.ignored += 1
                 continue
+            # Counters of one meter, as of day and of night, are read at the same times.
+            key = series if series in options.map else key_of(fields, options)
+            refuse_two_streams(key, direction, series, f"suffix={fields['suffix']}", seen)
+            meter = meters.setdefault((key, direction), fields["serial"])
+            if meter != fields["serial"]:
+                raise FormatError(
+                    f"{series!r} has the counters of two meters: choose one with --where"
+                    f" serial={fields['serial']}, or name registers by both with --serial-column"
+                    " serial"
+                )
             for value, time, quality in ((8, 9, 10), (13, 14, 15)):
-                of = (key_of(fields, options), direction, unit, row[time].strip())
+                of = (key, direction, unit, row[time].strip())
                 read = (row[value].strip(), row[quality].strip()[:1].upper() in ESTIMATES)
                 known = readings.setdefault(of, (line, *read))
                 if known[1] != read[0]:

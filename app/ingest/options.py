@@ -118,6 +118,13 @@ class ImportOptions(BaseModel):
     label: Annotated[
         Literal["start", "end"], Field(description="Times are the start or the end of intervals.")
     ] = "start"
+    clock_change: Annotated[
+        Literal["pairs"] | None,
+        Field(
+            description="Where clocks go back, the file has equal times together in pairs, the one"
+            " before the change first; by default the order of the rows has to tell them apart."
+        ),
+    ] = None
     time_format: Annotated[
         str | None,
         Field(
@@ -153,7 +160,9 @@ class ImportOptions(BaseModel):
         str | None,
         Field(description="Encoding of the text; found by default (UTF-8, UTF-16, else cp1252)."),
     ] = None
-    sheet: Annotated[str | None, Field(description="Sheet of a workbook (xlsx).")] = None
+    sheet: Annotated[
+        str | None, Field(description="Sheet of a workbook (xlsx, xls), or file of a zip file.")
+    ] = None
 
     @field_validator("map", mode="before")
     @classmethod

@@ -1,10 +1,12 @@
 """Profiles: files of known origins, each described by a TOML file in the folder beside this one.
 
 `title` says whose files they are; `[match]` how they are recognised: `columns` that the header must
-have, `text` that must be in the first lines, or the `start` of the file; `[options]` how they are
-read. An option that `optional` names is left out if the header has no such column.
+have, `text` that must be in the first lines, the `start` of the file, or a regular expression, its
+`pattern`; `[options]` how they are read. An option that `optional` names is left out if the header
+has no such column.
 """
 
+import re
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,7 +40,8 @@ class FileProfile:
         wanted = self.match.get("columns", [])
         return (
             bool(self.match)
-            and head.startswith(self.match.get("start", ""))
+            and head.lstrip().startswith(self.match.get("start", ""))
+            and re.match(self.match.get("pattern", ""), head.lstrip()) is not None
             and all(text in head for text in self.match.get("text", []))
             and (not wanted or self._header(head) is not None)
         )

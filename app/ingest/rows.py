@@ -8,7 +8,7 @@ from app.ingest.cells import ReadCounts, as_cells
 from app.ingest.faults import FormatError, Refusals
 from app.ingest.options import ImportOptions, Quantity
 from app.ingest.source import SourceFile
-from app.ingest.table import Table, named, read_table
+from app.ingest.table import HeaderKind, Table, named, read_table, widest_line
 
 # Quantities that say what they are; others are named by options.
 KNOWN_QUANTITIES = {"import": Quantity("import"), "export": Quantity("export")}
@@ -18,12 +18,12 @@ def read_rows(
     source: SourceFile, options: ImportOptions, refusals: Refusals, counts: ReadCounts
 ) -> Iterator[pl.DataFrame]:
     """Yield the cells of a file that has one row for each interval, or for each of its values."""
-    table = open_table(source, options)
     if options.quantity_column is None and not (options.import_column or options.export_column):
         raise FormatError(
             "name the energy column with --import-column or --export-column; the file has: "
-            + named(table.header)
+            + named(widest_line(source.text, source.delimiter or options.delimiter))
         )
+    table = open_table(source, options)
     columns = frame_columns(table, options)
     place = 0
     for rows in table.rows:
@@ -40,15 +40,26 @@ def read_rows(
         yield as_cells(cells)
 
 
-def open_table(source: SourceFile, options: ImportOptions) -> Table:
+def open_table(source: SourceFile, options: ImportOptions, kind: HeaderKind | None = None) -> Table:
     """Return the table of a source with the columns that the options name; say what was found."""
     delimiter = source.delimiter or options.delimiter
-    table = read_table(source.text, delimiter, options.columns)
+    table = read_table(source.text, delimiter, options.columns, kind)
     if delimiter is None and table.delimiter != ",":
         source.found.append(f"delimiter {table.delimiter!r}")
     if table.line > 1:
         source.found.append(f"header in line {table.line}")
+    if options.time_column is None and (at := _default_time(table, options)):
+        source.found.append(f"times in column {table.header[at]!r}")
     return table
+
+
+def _default_time(table: Table, options: ImportOptions) -> int:
+    """Return the index of the first column that no option names."""
+    taken = {table.position(name) for name in options.columns}
+    left = (at for at, name in enumerate(table.header) if at not in taken and name)
+    if (at := next(left, None)) is None:
+        raise FormatError("name the column of the time with --time-column")
+    return at
 
 
 def frame_columns(table: Table, options: ImportOptions) -> dict[str, pl.Expr]:
@@ -58,7 +69,9 @@ def frame_columns(table: Table, options: ImportOptions) -> dict[str, pl.Expr]:
     def cell(name: str | None) -> pl.Expr:
         return nothing if name is None else cell_at(table.position(name))
 
-    time = cell_at(0) if options.time_column is None else cell(options.time_column)
+    time = cell(options.time_column)
+    if options.time_column is None:
+        time = cell_at(_default_time(table, options))
     if options.date_column is not None:
         # A date in a spreadsheet is a time at midnight.
         day = cell(options.date_column).str.strip_suffix(" 00:00:00")

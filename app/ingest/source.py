@@ -20,6 +20,9 @@ from app.ingest.options import ImportOptions
 CHUNK = 1 << 20
 SPOOLED = 8 << 20  # bytes of a pipe or a sheet that are kept in memory, not in a temporary file
 WORKBOOK = "xl/workbook.xml"
+OLD_WORKBOOK = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"  # xls, as Excel wrote until 2003
+# Files beside the data in archives of portals.
+NO_DATA = (".htm", ".html", ".pdf", ".md", ".png", ".jpg", ".xsl", ".xslt", ".css", ".doc", ".docx")
 BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -50,7 +53,7 @@ def open_source(data: BinaryIO, options: ImportOptions, *, largest: int) -> Iter
     """
     found: list[str] = []
     with _seekable(data) as file:
-        content = _decompressed(file, found, largest)
+        content = _decompressed(file, options, found, largest)
         if isinstance(content, CalamineWorkbook):
             with _sheet(content, options, found) as text:
                 yield SourceFile(text, "table", "\t", found)
@@ -81,38 +84,58 @@ def _seekable(data: BinaryIO) -> Iterator[BinaryIO]:
         yield cast("BinaryIO", copy)
 
 
-def _decompressed(file: BinaryIO, found: list[str], largest: int) -> BinaryIO | CalamineWorkbook:
-    start = file.read(4)
+def _decompressed(
+    file: BinaryIO, options: ImportOptions, found: list[str], largest: int
+) -> BinaryIO | CalamineWorkbook:
+    start = file.read(len(OLD_WORKBOOK))
     file.seek(0)
     if start.startswith(b"\x1f\x8b"):
         found.append("gzip")
         return _Bounded(cast("IO[bytes]", gzip.GzipFile(fileobj=file)), largest)
-    if start != b"PK\x03\x04":
+    if start == OLD_WORKBOOK:
+        return _workbook(file)
+    if not start.startswith(b"PK\x03\x04"):
         return file
     try:
         archive = zipfile.ZipFile(file)
     except zipfile.BadZipFile as error:
         raise FormatError(f"the zip file is damaged: {error}") from None
-    names = [
-        item.filename
+    members = [
+        item
         for item in archive.infolist()
         if not item.is_dir() and not item.filename.startswith("__MACOSX/")
     ]
-    if WORKBOOK in names:
+    if WORKBOOK in (item.filename for item in members):
         size = sum(item.file_size for item in archive.infolist())
         if size > largest:
             raise FormatError(f"the workbook has more than {largest:,} bytes")
         file.seek(0)
-        try:
-            return CalamineWorkbook.from_filelike(file)
-        except CalamineError as error:
-            raise FormatError(f"the workbook cannot be read: {error}") from None
-    if len(names) != 1:
-        raise FormatError(
-            f"the zip file has {len(names)} files, one is needed: {', '.join(names[:10])}"
-        )
-    found.append(f"{names[0]} of the zip file")
-    return _Bounded(_member(archive, names[0]), largest)
+        return _workbook(file)
+    name = _chosen_member([item.filename for item in members], options)
+    found.append(f"{name} of the zip file")
+    content = _Bounded(_member(archive, name), largest)
+    if not name.lower().endswith((".xlsx", ".xls")):
+        return content
+    with content:
+        return _workbook(io.BytesIO(b"".join(iter(lambda: content.read(CHUNK), b""))))
+
+
+def _workbook(file: BinaryIO) -> CalamineWorkbook:
+    try:
+        return CalamineWorkbook.from_filelike(file)
+    except CalamineError as error:
+        raise FormatError(f"the workbook cannot be read: {error}") from None
+
+
+def _chosen_member(names: list[str], options: ImportOptions) -> str:
+    """Return the file of an archive that the options name, or the only one that can have data."""
+    if options.sheet in names:
+        return options.sheet or ""
+    data = [name for name in names if not name.lower().endswith(NO_DATA)]
+    if len(data) == 1:
+        return data[0]
+    some = ", ".join((data or names)[:10])
+    raise FormatError(f"the zip file has {len(data)} files, name one with --sheet: {some}")
 
 
 def _member(archive: zipfile.ZipFile, name: str) -> IO[bytes]:

@@ -1,7 +1,8 @@
 """Rows of a text of separated columns, in frames of a bounded number of rows."""
 
 import csv
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from typing import TextIO
@@ -12,8 +13,17 @@ from app.ingest.faults import FormatError
 
 BLOCK = 4 << 20  # characters that are cut into rows at once
 ROWS = 100_000  # rows with quoted cells that are cut at once
+NAMED = 400  # columns that a message names
 HEAD = 60  # lines in which the header is looked for
 DELIMITERS = (",", ";", "\t", "|")
+
+
+@dataclass(frozen=True, slots=True)
+class HeaderKind:
+    """Headers for which `fits` is true; `lacking` says what others do not have."""
+
+    fits: Callable[[Sequence[str]], bool]
+    lacking: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,42 +46,71 @@ class Table:
 
     def position(self, column: str) -> int:
         """Return the index of a column by its name; FormatError if there is not exactly one."""
-        found = [at for at, name in enumerate(self.header) if name == column]
-        found = found or [at for at, name in enumerate(self.header) if _same(name, column)]
-        if len(found) != 1:
-            many = "several columns" if found else "no column"
-            raise FormatError(f"there is {many} {column!r}; the file has: {named(self.header)}")
+        found = positions(self.header, column)
+        if len(found) > 1:
+            raise FormatError(
+                f"there are {len(found)} columns {column!r}: name one as '{column} (1)' or so;"
+                f" the file has: {named(self.header)}"
+            )
+        if not found:
+            raise FormatError(f"there is no column {column!r}; the file has: {named(self.header)}")
         return found[0]
 
 
-def read_table(text: TextIO, delimiter: str | None, wanted: Sequence[str]) -> Table:
+def positions(header: Sequence[str], column: str) -> list[int]:
+    """Return the indexes of the columns of a name; `Usage (2)` is the second of the name Usage."""
+    found = [at for at, name in enumerate(header) if name == column]
+    found = found or [at for at, name in enumerate(header) if _same(name, column)]
+    numbered = re.fullmatch(r"(.+) \(([1-9]\d*)\)", column.strip())
+    if found or numbered is None:
+        return found
+    of_name, number = positions(header, numbered[1]), int(numbered[2])
+    return of_name[number - 1 : number] if len(of_name) > 1 else []
+
+
+def read_table(
+    text: TextIO,
+    delimiter: str | None,
+    wanted: Sequence[str],
+    kind: HeaderKind | None = None,
+) -> Table:
     """Read a table whose header has the wanted columns; FormatError if the text has no such header.
 
     Lines before the header are passed over. Without `delimiter` it is the one that separates the
-    wanted columns, or that a line like `sep=;` names.
+    wanted columns, or that a line like `sep=;` names. A header must be of the `kind`, if given.
     """
     head = list(islice(text, HEAD))
     if not any(line.strip() for line in head):
         raise FormatError("the file is empty")
-    found = find_header(head, delimiter, wanted)
+    found = find_header(head, delimiter, wanted, kind)
     if found is not None:
         header, separator, begin, stop = found
         return Table(header, _rows(head[stop:], text, separator, stop + 1), separator, begin + 1)
     widest, first_error = _widest(head, delimiter)
     if first_error and not widest:
         raise first_error
-    missing = [name for name in wanted if not any(_same(name, there) for there in widest)]
-    column = missing[0] if missing else wanted[0]
-    raise FormatError(f"there is no column {column!r}; the file has: {named(widest)}")
+    missing = [name for name in wanted if not positions(widest, name)]
+    lacking = f"column {missing[0]!r}" if missing else kind.lacking if kind else "header"
+    raise FormatError(f"there is no {lacking}; the file has: {named(widest[:NAMED])}")
+
+
+def widest_line(text: TextIO, delimiter: str | None) -> list[str]:
+    """Return the columns of the line, among the first ones, that has most of them."""
+    return _widest(list(islice(text, HEAD)), delimiter)[0]
 
 
 def find_header(
-    head: Sequence[str], delimiter: str | None, wanted: Sequence[str]
+    head: Sequence[str],
+    delimiter: str | None,
+    wanted: Sequence[str],
+    kind: HeaderKind | None = None,
 ) -> tuple[list[str], str, int, int] | None:
     """Return the header of the wanted columns, its delimiter, and where it begins and ends."""
     for begin, separator, header, length in _headers(head, delimiter):
-        if not isinstance(header, FormatError) and all(
-            any(_same(name, column) for name in header) for column in wanted
+        if (
+            not isinstance(header, FormatError)
+            and all(positions(header, column) for column in wanted)
+            and (kind is None or kind.fits(header))
         ):
             return header, separator, begin, begin + length
     return None

@@ -79,6 +79,18 @@ def test_columns_named_by_times_are_read(names: list[str], given: Any, first: st
     assert [row["import"] for row in found.rows] == [n / 100 for n in range(48)]
 
 
+def test_the_header_of_days_is_found_behind_other_lines_and_with_its_delimiter() -> None:
+    text = "Quarter hours;June\n\n" + day("Giorno", HALVES) + day("01/06/2024", [0.5] * 48)
+    text = text.replace(",", ";").replace("0.5", "0,5")
+    found = read(text, decimal=",", time_format="%d/%m/%Y %H:%M")
+    assert found.refused == []
+    assert found.summary.found[:2] == ["delimiter ';'", "header in line 3"]
+    assert sum(kwh for _, kwh in found.imports) == 24
+    serials = day("serial", ["date", *HALVES]) + day("E1", ["2024-06-01", *[0.5] * 48])
+    keyed = read(serials, serial_column="serial")
+    assert {(row["key"], row["import"]) for row in keyed.rows} == {("E1", 0.5)}
+
+
 def test_a_repeated_time_may_have_a_second_column() -> None:
     names = [*HALVES[:4], "01:00 (2)", "01:30 (2)", *HALVES[4:]]
     usual = [1] * 4 + ["", ""] + [1] * 44
@@ -124,8 +136,8 @@ def test_days_of_exported_energy() -> None:
     [
         ([f"{hour:02}:00" for hour in range(24)], "24 columns.* 30 minutes: --interval 60m"),
         (list(range(1, 97)), "96 columns.*--interval 15m"),
-        (["use"], "no columns are named by times"),
-        ([*range(1, 47), 99], "not numbered from 1"),
+        (["use"], "no column named by a time of the day"),
+        ([*range(1, 47), 99], "none are numbered from 1"),
     ],
 )
 def test_columns_that_are_no_half_hours_of_a_day_are_refused(names: list[Any], said: str) -> None:

@@ -21,6 +21,8 @@ EXPECTED = {
     "enedis-production": (50, "10-27 22:30", 0, 6.375, 0),
     "esb-hdf": (100, "10-27 23:30", 63.75, 0.5, 0),
     "fluvius": (200, "10-27 22:45", 5.05, 0.99, 4),
+    "fluvius-before-2025": (200, "10-27 22:45", 5.05, 0.99, 4),
+    "fluvius-english": (200, "10-27 22:45", 5.05, 0.99, 4),
     "green-button": (192, "10-27 23:45", 46.56, 0.48, 1),
     "n3rgy": (48, "10-27 23:30", 11.76, 0, 0),
     "nem12": (4, "10-28 13:00", 16.46, 0.96, 49),
@@ -62,7 +64,11 @@ def test_a_sample_is_recognised_and_read_to_the_watt_hour(name: str) -> None:
     assert named.rows == found.rows
 
 
-@pytest.mark.parametrize("name", ["esb-hdf", "octopus", "fluvius", "enedis-consumption"])
+@pytest.mark.parametrize(
+    "name",
+    ["esb-hdf", "octopus", "fluvius", "fluvius-english", "fluvius-before-2025",
+     "enedis-consumption"],
+)  # fmt: skip
 def test_the_autumn_day_of_a_sample_rises_from_the_first_half_hour_to_the_last(name: str) -> None:
     imports = [row for row in read(name).rows if row["import"] is not None]
     values = [row["import"] for row in sorted(imports, key=lambda row: row["timestamp"])]
@@ -171,8 +177,44 @@ def test_streams_of_nem12_are_chosen_or_mapped() -> None:
     assert {row["minutes"] for row in staged(five, register_id=REGISTER).rows} == {5}
 
 
+def test_nem12_is_recognised_without_its_header() -> None:
+    without = staged("\n" + NEM.split("\n", 1)[1], register_id=REGISTER)
+    assert "profile nem12" in without.summary.found
+    assert [row["import"] for row in without.rows] == [row["import"] for row in read("nem12").rows]
+
+
+NEM13 = sample("nem13").decode()
+
+
+def test_counters_of_nem13_are_chosen_or_mapped() -> None:
+    # The second counter of the meter is read at its own times, so that no reading contradicts.
+    night = (
+        "250,6000000001,1121,3,21,N2,70000001,E,500,20240801000100,A,,,560,20240901000100,A,,,60,"
+        "kWh,,20240902090000,\n900\n"
+    )
+    two = NEM13.replace("900\n", night)
+    with pytest.raises(FormatError, match=r"11' and '6000000001 21' are both import: choose"):
+        staged(two)
+    chosen = staged(two, where=["suffix=21"])
+    assert [row["import"] for row in chosen.rows if row["import"]] == [500, 560]
+    mapped = staged(two, map={"6000000001 21": REGISTER})
+    assert {row["key"] for row in mapped.rows} == {"6000000001", "6000000001 21"}
+
+
+def test_counters_of_two_meters_of_nem13_are_told_apart() -> None:
+    new = (
+        "250,6000000001,11,1,11,N1,70000002,E,0,20241001001000,A,,,60,20241101000100,A,,,60,kWh,,"
+        "20241102090000,\n900\n"
+    )
+    two = NEM13.replace("900\n", new)
+    with pytest.raises(FormatError, match="two meters: choose one with --where serial=70000002"):
+        staged(two, register_id=REGISTER)
+    found = staged(two, serial_column="serial")
+    assert {row["key"] for row in found.rows} == {"70000001", "70000002"}
+
+
 def test_readings_of_nem13_that_contradict_one_another_are_refused() -> None:
-    text = sample("nem13").decode().replace("E,1100.5,", "E,1100.6,")
+    text = NEM13.replace("E,1100.5,", "E,1100.6,")
     (row,) = staged(text, register_id=REGISTER).refused
     assert (row.line, row.reason) == (3, "contradicts the reading at 20240901000000 in line 2")
 

@@ -111,6 +111,25 @@ def test_an_order_that_does_not_decide_the_pass_is_refused_with_its_lines(
     assert all(f"order of lines {lines} does not tell" in row.reason for row in found.refused)
 
 
+def test_equal_times_in_pairs_are_the_two_passes_only_when_named() -> None:
+    times = ["00:00", "00:30", "01:00", "01:00", "01:30", "01:30", "02:00", "02:30"]
+    text = "".join(f"2025-10-26 {time},{number},\n" for number, time in enumerate(times, start=1))
+    named = read(text, timezone=LONDON, clock_change="pairs")
+    assert not named.refused
+    assert [kwh for _, kwh in named.imports] == [1, 2, 3, 5, 4, 6, 7, 8]
+    assert named.starts[2:6] == ["10-26 00:00", "10-26 00:30", "10-26 01:00", "10-26 01:30"]
+    refused = read(text, timezone=LONDON).refused
+    assert all("--clock-change pairs takes the first" in row.reason for row in refused)
+    assert len(refused) == 4
+    # The order of the rows is still what decides, where it does.
+    passes = "".join(f"2025-10-26 {time},1,\n" for time in (*times[:3], *times[4:3:-1], "01:30"))
+    assert read(passes, timezone=LONDON, clock_change="pairs").imports == (
+        read(passes, timezone=LONDON).imports
+    )
+    backward = "".join(f"2025-10-26 {time},1,\n" for time in times[::-1])
+    assert len(read(backward, timezone=LONDON, clock_change="pairs").refused) == 4
+
+
 def test_days_newest_first_with_hours_in_order_are_told_apart_within_the_day() -> None:
     halves = [f"{half // 2:02}:{half % 2 * 30:02}" for half in range(48)]
     autumn = [*halves[:4], *halves[2:]]
@@ -222,6 +241,36 @@ def test_a_time_in_the_future_is_refused() -> None:
 
 def test_a_time_without_offset_needs_a_timezone() -> None:
     assert "--timezone" in reason("2011-07-01 00:00,1,\n", timezone=None)
+
+
+REPEATED = "start,meter,use,unit,use,unit\n2024-05-01 00:00,7,9,kWh,0.5,kWh\n"
+
+
+def test_a_column_whose_name_is_repeated_is_named_by_its_number() -> None:
+    given = {"timezone": "UTC", "serial_column": "meter"}
+    assert staged(REPEATED, import_column="use (2)", **given).imports == [("05-01 00:00", 0.5)]
+    assert staged(REPEATED, import_column="Use (1)", **given).imports == [("05-01 00:00", 9)]
+    with pytest.raises(FormatError, match=r"there are 2 columns 'use': name one as 'use \(1\)'"):
+        staged(REPEATED, import_column="use", **given)
+    with pytest.raises(FormatError, match=r"there is no column 'use \(3\)'"):
+        staged(REPEATED, import_column="use (3)", **given)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "serial,kind,time,use\nA,x,2024-05-01 00:00,0.5\n",
+        "use,serial,kind,time\n0.5,A,x,2024-05-01 00:00\n",
+        ",serial,time,use,kind\n,A,2024-05-01 00:00,0.5,x\n",
+    ],
+)
+def test_without_a_name_the_time_is_in_the_first_column_that_no_option_names(text: str) -> None:
+    given = {"serial_column": "serial", "import_column": "use", "where": ["kind=x"]}
+    found = staged(text, timezone="UTC", **given)
+    assert found.imports == [("05-01 00:00", 0.5)]
+    assert "times in column 'time'" in found.summary.found
+    with pytest.raises(FormatError, match="name the column of the time with --time-column"):
+        staged("use\n1\n", import_column="use", timezone="UTC")
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import csv
 import gzip
 import io
+import struct
 import zipfile
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -131,7 +132,7 @@ def test_an_encoding_is_named() -> None:
         read(content, encoding="rot13")
 
 
-def zipped(**members: str) -> bytes:
+def zipped(**members: str | bytes) -> bytes:
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in members.items():
@@ -144,8 +145,11 @@ def test_archives_are_unpacked() -> None:
     packed = zipped(**{"use.csv": PLAIN, "__MACOSX/._use.csv": "x"})
     assert read(packed) == EXPECTED
     assert found(packed)[0] == "use.csv of the zip file"
-    with pytest.raises(FormatError, match=r"has 2 files, one is needed: a\.csv, b\.csv"):
+    with pytest.raises(FormatError, match=r"has 2 files, name one with --sheet: a\.csv, b\.csv"):
         read(zipped(**{"a.csv": PLAIN, "b.csv": PLAIN}))
+    both = zipped(**{"a.csv": PLAIN.replace("0.1", "9"), "b.csv": PLAIN, "about.HTML": "<p>"})
+    assert read(both, sheet="b.csv") == EXPECTED
+    assert read(zipped(**{"use.csv": PLAIN, "about.HTML": "<p>", "use.pdf": "x"})) == EXPECTED
 
 
 @pytest.mark.parametrize("pack", [gzip.compress, lambda content: zipped(**{"a": content.decode()})])
@@ -222,6 +226,74 @@ def test_a_workbook_is_read_by_the_name_of_its_sheet() -> None:
         read(two)
     with pytest.raises(FormatError, match="there is no sheet 'data'; there are: Notes, Data"):
         read(two, sheet="data")
+
+
+def old_workbook(rows: list[list[str | float]]) -> bytes:
+    """Return a workbook as Excel wrote it until 2003: BIFF8 records in a compound file."""
+
+    def record(kind: int, *parts: bytes) -> bytes:
+        body = b"".join(parts)
+        return struct.pack("<HH", kind, len(body)) + body
+
+    def text(value: str) -> bytes:
+        return struct.pack("<HB", len(value), 0) + value.encode("latin-1")
+
+    sheet = record(0x809, struct.pack("<HHHHII", 0x600, 0x10, 0, 0, 0, 0))
+    for at, row in enumerate(rows):
+        for column, value in enumerate(row):
+            place = struct.pack("<HHH", at, column, 0)
+            if isinstance(value, str):
+                sheet += record(0x204, place, text(value))
+            else:
+                sheet += record(0x203, place, struct.pack("<d", value))
+    sheet += record(0x0A)
+    start = record(0x809, struct.pack("<HHHHII", 0x600, 5, 0, 0, 0, 0))
+    bound = len(start) + 4 + 8 + 4 + 4
+    stream = start + record(0x85, struct.pack("<IBBBB", bound, 0, 0, 4, 0), b"Data") + record(0x0A)
+    # Streams of 4,096 bytes and more lie in sectors of 512 bytes: the table, the directory, it.
+    stream = (stream + sheet).ljust(4096, b"\0")
+    count = -(-len(stream) // 512)
+    stream = stream.ljust(count * 512, b"\0")
+    end, free = 0xFFFFFFFE, 0xFFFFFFFF
+    table = [0xFFFFFFFD, end, *range(3, count + 2), end]
+
+    def entry(name: str, kind: int, child: int, first: int, size: int) -> bytes:
+        title = (name + "\0").encode("utf-16-le") if name else b""
+        head = title.ljust(64, b"\0") + struct.pack("<HBB", len(title), kind, 1)
+        return head + struct.pack("<III36xIQ", free, free, child, first, size)
+
+    directory = [entry("Root Entry", 5, 1, end, 0), entry("Workbook", 2, free, 2, len(stream))]
+    directory += [entry("", 0, free, 0, 0)] * 2
+    head = bytes.fromhex("d0cf11e0a1b11ae1").ljust(24, b"\0")
+    head += struct.pack(
+        "<HHHHH6xIIIIIIIIII", 0x3E, 3, 0xFFFE, 9, 6, 0, 1, 1, 0, 4096, end, 0, end, 0, 0
+    )
+    return b"".join(
+        [
+            head.ljust(512, b"\xff"),
+            struct.pack(f"<{len(table)}I", *table).ljust(512, b"\xff"),
+            *directory,
+            stream,
+        ]
+    )
+
+
+def test_a_workbook_of_old_excel_is_read_also_in_a_zip_file() -> None:
+    times = ["2024-05-01 00:00", "2024-05-01 00:30"]
+    rows: list[list[str | float]] = [
+        ["A title"],
+        ["time", "use"],
+        [times[0], 0.1],
+        [times[1], 0.25],
+    ]
+    old = old_workbook(rows)
+    assert read(old) == EXPECTED
+    assert found(old)[:2] == ["sheet Data", "header in line 2"]
+    assert read(zipped(**{"use.xls": old, "about.html": "<p>"})) == EXPECTED
+    new = workbook({"Data": [[*row] for row in rows]})
+    assert read(zipped(**{"use.xlsx": new})) == EXPECTED
+    with pytest.raises(FormatError, match="the workbook cannot be read"):
+        read(old[:600])
 
 
 def test_times_of_a_workbook_are_exact_for_a_year_and_lines_are_its_rows() -> None:
