@@ -160,7 +160,10 @@ class Clocks:
         cells = self._refusals.take(
             cells,
             missing & energy,
-            lambda row: f"{row['time']} does not exist in {self._name}: a clock change skipped it",
+            lambda row: (
+                f"{row['time']} does not exist in {self._name}: a clock change skipped it (a clock"
+                " that never changes has a zone as Etc/GMT-1, which is UTC+1)"
+            ),
         )
         self.skipped += cells["instant"].null_count()
         return cells.filter(~missing)

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from typing import Any, TextIO
 from xml.parsers import expat
 
@@ -31,6 +32,7 @@ class ReadingType:
     power: int = 0
     direction: str = "1"
     accumulation: str = ""
+    seconds: str = ""
 
 
 @dataclass(slots=True)
@@ -41,6 +43,8 @@ class Entry:
     related: list[str] = field(default_factory=list)
     values: dict[str, str] = field(default_factory=dict)
     content: str = ""
+    # What its readings belong to, found at the first of them.
+    fields: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -52,6 +56,44 @@ class Reading:
     duration: str = ""
     value: str = ""
     quality: str = ""
+
+
+class Origins:
+    """The usage points and meter readings that the energy of each key comes from."""
+
+    def __init__(self) -> None:
+        self._points: dict[str | None, str] = {}
+        self._spans: dict[tuple[str | None, str], dict[str, tuple[int, int]]] = {}
+
+    def note(self, key: str | None, fields: dict[str, str], start: int, seconds: int) -> None:
+        """Note a reading, its start in Unix seconds; FormatError for a second usage point."""
+        point = point_of(fields)
+        other = self._points.setdefault(key, point)
+        if other != point:
+            by = "usage_point" if other.startswith(f"{fields['customer']}/") else "customer"
+            raise FormatError(
+                f"{other!r} and {point!r} are two usage points: choose one with --where"
+                f" {by}={fields[by]}, or map both with --map '{point}=REGISTER'"
+            )
+        spans = self._spans.setdefault((key, fields["direction"]), {})
+        first, last = spans.get(fields["meter_reading"], (start, start + seconds))
+        spans[fields["meter_reading"]] = min(first, start), max(last, start + seconds)
+
+    def refuse_overlaps(self) -> None:
+        """Refuse meter readings of the same time, as of hours and days; FormatError names two."""
+        for (_, direction), spans in self._spans.items():
+            in_time = sorted((first, last, name) for name, (first, last) in spans.items())
+            for (_, last, one), (first, _, other) in pairwise(in_time):
+                if first < last:
+                    raise FormatError(
+                        f"the meter readings {one!r} and {other!r} both have {direction} of the"
+                        f" same time: choose one with --where meter_reading={one}"
+                    )
+
+
+def point_of(fields: dict[str, str]) -> str:
+    """Return the usage point of a reading with its customer, as customer/point."""
+    return f"{fields['customer']}/{fields['usage_point']}"
 
 
 class Feed:
@@ -123,22 +165,28 @@ def read_espi(
     """Yield the cells of a Green Button feed, read twice: for its types and its values."""
     types, readings_of = _types(source.text)
     source.text.seek(0)
-    feed, place = Feed(), 0
+    feed, place, origins = Feed(), 0, Origins()
     for final in _pieces(source.text, feed):
         if len(feed.readings) >= READINGS_AT_ONCE or final:
             rows = [
                 row
                 for entry, reading in feed.readings
-                if (row := _row(entry, reading, types, readings_of, options)) is not None
+                if (row := _row(entry, reading, types, readings_of, options, origins)) is not None
             ]
             counts.read += len(feed.readings)
             counts.ignored += len(feed.readings) - len(rows)
             feed.readings.clear()
             feed.entries.clear()
-            yield _cells(rows, place)
+            cells = refusals.take(
+                _cells(rows, place),
+                pl.col("minutes") == 0,
+                lambda row: "has no duration of whole minutes",
+            )
+            yield cells
             place += len(rows)
     if counts.read == 0:
         raise FormatError("the feed has no interval readings")
+    origins.refuse_overlaps()
 
 
 def _pieces(text: TextIO, feed: Feed) -> Iterator[bool]:
@@ -164,6 +212,7 @@ def _types(text: TextIO) -> tuple[dict[str, ReadingType], dict[str, str]]:
                     int(values.get("powerOfTenMultiplier", "0")),
                     values.get("flowDirection", "1"),
                     values.get("accumulationBehaviour", ""),
+                    values.get("intervalLength", ""),
                 )
             elif entry.content == "MeterReading":
                 related[entry.address] = entry.related
@@ -182,6 +231,7 @@ def _row(
     types: dict[str, ReadingType],
     readings_of: dict[str, str],
     options: ImportOptions,
+    origins: Origins,
 ) -> dict[str, Any] | None:
     """Return a reading as a row; None for one that is no energy, or not asked for."""
     # A block is below its meter reading: …/MeterReading/7/IntervalBlock/1.
@@ -194,21 +244,40 @@ def _row(
     if kind is None:
         raise FormatError(f"line {reading.line}: the feed does not say what its values are")
     unit, direction = UNITS_BY_CODE.get(kind.unit), DIRECTIONS_BY_CODE.get(kind.direction)
-    found = re.search(r"UsagePoint/([^/]+)", entry.address)
-    fields = {"usage_point": found[1] if found else "", "direction": direction or ""}
+    entry.fields = entry.fields or _fields(entry, meter_reading)
+    fields = entry.fields | {"direction": direction or ""}
     if unit is None or direction is None or not chosen(fields, options):
         return None
     if kind.accumulation in COUNTERS and not options.reads:
         raise FormatError(
             "the feed has readings of a counter, not energy of intervals; --reads takes them"
         )
-    key = key_of(fields, options)
+    point = point_of(fields)
+    key = point if point in options.map else key_of(fields, options)
+    seconds = reading.duration or kind.seconds
+    if reading.start.isdigit() and seconds.isdigit():
+        origins.note(key, fields, int(reading.start), int(seconds))
     return {
         "line": reading.line, "key": key, "series": f"{key or ''} {direction}",
-        "start": reading.start, "duration": reading.duration,
+        "start": reading.start, "duration": seconds,
         direction: f"{reading.value}e{kind.power}" if reading.value else None, "unit": unit,
         "estimated": reading.quality in ESTIMATED,
     }  # fmt: skip
+
+
+def _fields(entry: Entry, meter_reading: str) -> dict[str, str]:
+    """Return what the addresses of a reading say it belongs to; the key of registers is first."""
+    addresses = (entry.address, meter_reading, *entry.related)
+
+    def find(name: str) -> str:
+        matches = (re.search(rf"\b(?:{name})/([^/]+)", address) for address in addresses)
+        return next((found[1] for found in matches if found), "")
+
+    return {
+        "usage_point": find("UsagePoint"),
+        "customer": find("RetailCustomer|User"),
+        "meter_reading": find("MeterReading"),
+    }
 
 
 def _cells(rows: list[dict[str, Any]], place: int) -> pl.DataFrame:
@@ -238,5 +307,7 @@ def _moment(text: str) -> datetime | None:
 
 
 def _minutes(text: str) -> int | None:
-    """Return a duration in minutes; None if it is not said, so that the steps decide."""
-    return int(text) // 60 if text.isdigit() and int(text) % 60 == 0 and int(text) else None
+    """Return a duration in minutes; None if it is not said, so that the steps decide; 0 if odd."""
+    if not text:
+        return None
+    return int(text) // 60 if text.isdigit() and int(text) % 60 == 0 else 0

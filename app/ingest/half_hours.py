@@ -25,10 +25,14 @@ def check_times(
     if options.reads:
         return cells
     step = pl.min_horizontal(row_minutes(options), HALF_HOUR_MINUTES)
+    no_energy = pl.col("said_unknown") & pl.all_horizontal(
+        pl.col(name).is_null() for name in ENERGY_COLUMNS
+    )
     off = start.dt.epoch("s") % (step * 60) != 0
     return refusals.take(
         cells,
-        off | (start.dt.microsecond() != 0),
+        # Loggers note at any time that they know nothing.
+        (off | (start.dt.microsecond() != 0)) & ~no_energy,
         lambda row: f"{row['time']} is not on the {_grid(row['minutes'] or options.minutes)}",
     )
 

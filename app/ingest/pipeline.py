@@ -10,7 +10,7 @@ from app.ingest.bounds import Bounds, read_bounds
 from app.ingest.cells import ReadCounts
 from app.ingest.checks import Checks
 from app.ingest.clocks import Clocks
-from app.ingest.faults import Refusals
+from app.ingest.faults import FormatError, Refusals
 from app.ingest.half_hours import check_times, interval_name, to_half_hours
 from app.ingest.layouts import LAYOUTS
 from app.ingest.load import Loader
@@ -109,6 +109,11 @@ def stage_source(
         checks.observe_values(cells)
         stage(clocks.place(cells))
         progress(counts.read)
+    if counts.read and counts.read == counts.ignored:
+        raise FormatError(
+            f"none of the {counts.read:,} rows is energy that is asked for: all are left out, by"
+            " --where or --quantity, or as another kind of energy"
+        )
     interval = checks.finish()
     rest = clocks.finish({name: series.ascending for name, series in checks.series.items()})
     if rest is not None:

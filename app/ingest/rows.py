@@ -56,7 +56,7 @@ def open_table(source: SourceFile, options: ImportOptions, kind: HeaderKind | No
 def _default_time(table: Table, options: ImportOptions) -> int:
     """Return the index of the first column that no option names."""
     taken = {table.position(name) for name in options.columns}
-    left = (at for at, name in enumerate(table.header) if at not in taken and name)
+    left = (at for at in range(len(table.header)) if at not in taken)
     if (at := next(left, None)) is None:
         raise FormatError("name the column of the time with --time-column")
     return at

@@ -21,6 +21,8 @@ INSTANT_FORMATS = (
 # Directives that Polars and Python read alike.
 SHARED_DIRECTIVES = re.compile(r"([^%]|%[YmdHMS])*")
 MIDNIGHT_AFTER = re.compile(r"(?<!\d)24:00(?::00)?\b")
+# An interval in one cell: its start and its end.
+RANGE = re.compile(r"(.+\d)\s+(?:to|bis|-|–|—)\s+(\S.*)|(\d{4}-\S+)/(\d{4}-\S+)")
 EXCEL_EPOCH = datetime(1899, 12, 30)
 LATEST_SERIAL = 73_051  # the day 2100-01-01
 EARLIEST_SERIAL = 36_526  # the day 2000-01-01
@@ -44,7 +46,7 @@ def read_times(cells: pl.DataFrame, options: ImportOptions, refusals: Refusals) 
             if (wall.is_null() & at.is_null()).any():
                 at = at.fill_null(_parsed(texts, tried, wall.is_null() & at.is_null()))
     left = texts.filter(wall.is_null() & at.is_null()).unique().drop_nulls()
-    found = [(text, *_read(text, form)) for text in left]
+    found = [(text, *_read_range(text, form, options.label)) for text in left]
     read = pl.DataFrame(found, schema={"time": pl.String, "w": WALL, "a": INSTANT}, orient="row")
     cells = cells.with_columns(wall.alias("wall"), at.alias("at"))
     if read.height:
@@ -125,6 +127,15 @@ def _parsed(texts: pl.Series, form: str, where: pl.Series) -> pl.Series:
 def _to_datetime(texts: pl.Series, form: str, zoned: bool) -> pl.Series:
     zone = "UTC" if zoned else None
     return texts.str.to_datetime(form, strict=False, time_unit="us", time_zone=zone)
+
+
+def _read_range(text: str, form: str | None, label: str) -> tuple[datetime | None, datetime | None]:
+    """Return the time of a text as `_read` does, or of an interval the one that the label means."""
+    found = _read(text, form)
+    if found == (None, None) and (interval := RANGE.fullmatch(text)):
+        start, end = (part for part in interval.groups() if part is not None)
+        return _read(end if label == "end" else start, form)
+    return found
 
 
 def _read(text: str, form: str | None) -> tuple[datetime | None, datetime | None]:

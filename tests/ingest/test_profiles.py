@@ -1,6 +1,7 @@
 """Files of known origins are recognised by themselves; each profile has a small sample of ours."""
 
 import io
+import re
 from pathlib import Path
 from typing import Any
 
@@ -238,6 +239,49 @@ def test_a_green_button_feed_must_say_what_its_values_are() -> None:
     hourly = GREEN.replace(">900<", ">3600<")
     with pytest.raises(FormatError, match="--spread even"):
         staged(hourly)
+
+
+def test_usage_points_of_one_name_are_chosen_or_mapped() -> None:
+    other = "RetailCustomer/2/UsagePoint/1"
+    second = GREEN[GREEN.index("<entry>") : GREEN.index("</feed>")]
+    second = second.replace("RetailCustomer/1/UsagePoint/1", other)
+    two = GREEN.replace("</feed>", second + "</feed>")
+    with pytest.raises(FormatError, match=r"'1/1' and '2/1' are two usage points: .* customer=2"):
+        staged(two)
+    chosen = staged(two, where=["customer=2"])
+    assert [row["import"] for row in chosen.rows] == [row["import"] for row in staged(GREEN).rows]
+    mapped = staged(two, map={"2/1": REGISTER})
+    assert {row["key"] for row in mapped.rows} == {"1", "2/1"}
+
+
+def test_meter_readings_of_the_same_time_are_chosen_and_of_other_times_are_joined() -> None:
+    begin = GREEN.index("<entry>", GREEN.index("UsagePoint/1/MeterReading/1/") - 700)
+    again = GREEN[begin : GREEN.index("</feed>")].replace("MeterReading/1", "MeterReading/9")
+    two = GREEN.replace("</feed>", again + "</feed>")
+    with pytest.raises(FormatError, match=r"both have import of the same time: .* meter_reading=1"):
+        staged(two)
+    chosen = staged(two, where=["meter_reading=9"])
+    assert sum(row["import"] or 0 for row in chosen.rows) == pytest.approx(46.56)
+    week = 7 * 86400
+    starts = set(re.findall(r"<espi:start>(\d+)<", again))
+    for start in starts:
+        again = again.replace(f">{start}<", f">+{int(start) + week}<")
+    joined = staged(GREEN.replace("</feed>", again.replace(">+", ">") + "</feed>"))
+    assert sum(row["import"] or 0 for row in joined.rows) == pytest.approx(2 * 46.56)
+
+
+def test_a_reading_of_no_duration_is_refused_and_the_type_says_one_that_is_missing() -> None:
+    none = staged(GREEN.replace("<espi:duration>900<", "<espi:duration>0<", 1))
+    assert [row.reason for row in none.refused] == ["has no duration of whole minutes"]
+    said = staged(GREEN.replace("<espi:duration>900</espi:duration>", ""))
+    assert [row["minutes"] for row in said.rows] == [row["minutes"] for row in staged(GREEN).rows]
+
+
+def test_a_file_of_no_energy_that_is_asked_for_is_refused() -> None:
+    with pytest.raises(FormatError, match="none of the 192 rows is energy that is asked for"):
+        staged(GREEN.replace("<espi:uom>72<", "<espi:uom>169<"))
+    with pytest.raises(FormatError, match="none of the 50 rows is energy"):
+        read("octopus", where=["Start=never"])
 
 
 def test_a_profile_fits_a_workbook_too() -> None:

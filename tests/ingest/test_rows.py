@@ -261,7 +261,6 @@ def test_a_column_whose_name_is_repeated_is_named_by_its_number() -> None:
     [
         "serial,kind,time,use\nA,x,2024-05-01 00:00,0.5\n",
         "use,serial,kind,time\n0.5,A,x,2024-05-01 00:00\n",
-        ",serial,time,use,kind\n,A,2024-05-01 00:00,0.5,x\n",
     ],
 )
 def test_without_a_name_the_time_is_in_the_first_column_that_no_option_names(text: str) -> None:

@@ -86,6 +86,27 @@ def test_shapes_of_text_are_read_when_named(text: str, given: dict[str, Any]) ->
     assert read(text, **given) == EXPECTED
 
 
+@pytest.mark.parametrize("label", ["start", "end"])
+@pytest.mark.parametrize("part", [" to ", " - ", "/"])
+def test_an_interval_in_one_cell_is_its_start_whatever_the_label(part: str, label: str) -> None:
+    times = ["2024-05-01 00:00", "2024-05-01 00:30", "2024-05-01 01:00"]
+    if part == "/":
+        times = [time.replace(" ", "T") for time in times]
+    rows = "".join(
+        f"{part.join(times[n : n + 2])},{use}\n" for n, use in enumerate(("0.1", "0.25"))
+    )
+    assert read("time,use\n" + rows, label=label) == EXPECTED
+    assert len(staged("time,use\nx - y 1,1\n", import_column="use", timezone="UTC").refused) == 1
+
+
+def test_a_word_for_an_unknown_value_may_stand_at_any_time() -> None:
+    text = PLAIN + "2024-05-01 01:00,0\n2024-05-01 01:30,0\n2024-05-01 01:41:07.0000000,Null\n"
+    given = {"import_column": "use", "timezone": "Europe/London"}
+    assert (staged(text, **given).refused, staged(text, **given).summary.unknown) == ([], 1)
+    (row,) = staged(text.replace("Null", "0"), **given).refused
+    assert row.reason.endswith("is not on the hour or half-hour")
+
+
 def test_thousands_are_parted_only_as_named() -> None:
     text = "time;use\n2024-05-01 00:00;1.234,5\n2024-05-01 00:30;1234567,5\n"
     given = {"decimal": ",", "thousands": ".", "unit": "Wh"}
