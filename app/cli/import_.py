@@ -32,7 +32,7 @@ def import_file(
     file: Annotated[
         Path,
         typer.Argument(
-            help="A text of separated columns with a header, or a workbook (xlsx), also in gzip or"
+            help="A text of separated columns with a header, or a workbook (xlsx, xls), also in gzip or"
             " zip; - reads standard input."
         ),
     ],

@@ -42,9 +42,13 @@ BODY: dict[str, Any] = {
                         "type": "string",
                         "format": "binary",
                         "description": "A text of separated columns with a header, a workbook"
-                        " (xlsx), NEM12, NEM13 or Green Button, also in gzip or zip.",
+                        " (xlsx, xls), NEM12, NEM13 or Green Button, also in gzip or zip. The"
+                        " example's options read a file like this:\n\n"
+                        "```\ntime,use,made\n2026-11-20 00:30,0.1,0\n"
+                        "2026-11-20 01:00,0.2,0.05\n```",
                     },
-                    "options": request_schema(),
+                    # Swagger UI fills its form from this, not from the example below.
+                    "options": request_schema() | {"examples": [EXAMPLE]},
                 },
             },
             "encoding": {"options": {"contentType": "application/json"}},

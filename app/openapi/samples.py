@@ -1,6 +1,7 @@
 """Values that exist for a caller, as examples of parameters: a request works at once."""
 
 import logging
+from copy import deepcopy
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -29,6 +30,7 @@ IDENTIFIED = {
 EXISTING = """
     select
         mapping.circuit::text as circuit, meter.serial as meter, newest."timestamp" as newest,
+        newest.register_id::text as register,
         (
             select home.property::text
             from api.service_head_meter as head
@@ -69,6 +71,7 @@ class Samples:
     property: str | None = None
     site: str | None = None
     esco: str | None = None
+    register: str | None = None
 
 
 def last_week(now: datetime) -> Samples:
@@ -95,7 +98,7 @@ async def read_samples(pool: Pool, caller: Principal | None) -> Samples:
 
 
 def with_samples(document: dict[str, Any], samples: Samples) -> dict[str, Any]:
-    """Return a document whose periods, and paths of /v1, have the samples as examples."""
+    """Return a document whose periods, paths of /v1 and imports have the samples as examples."""
     period = {"period_from": samples.period_from, "period_to": samples.period_to}
     paths = {}
     for path, item in document["paths"].items():
@@ -104,6 +107,8 @@ def with_samples(document: dict[str, Any], samples: Samples) -> dict[str, Any]:
         paths[path] = {
             method: _operation_with(operation, known) for method, operation in item.items()
         }
+    if samples.register is not None and "post" in (item := paths.get("/v1/imports", {})):
+        paths["/v1/imports"] = item | {"post": _import_into(item["post"], samples.register)}
     return document | {"paths": paths}
 
 
@@ -118,3 +123,15 @@ def _operation_with(operation: dict[str, Any], known: dict[str, str | None]) -> 
             schema = {key: of for key, of in parameter["schema"].items() if key != "examples"}
             parameters.append(parameter | {"example": sample, "schema": schema})
     return operation | {"parameters": parameters} if parameters else operation
+
+
+def _import_into(operation: dict[str, Any], register: str) -> dict[str, Any]:
+    """Return the operation of an import with a register in the examples of its options."""
+    operation = deepcopy(operation)
+    form = operation["requestBody"]["content"]["multipart/form-data"]
+    for options in (
+        form["example"]["options"],
+        *form["schema"]["properties"]["options"]["examples"],
+    ):
+        options["register_id"] = register
+    return operation

@@ -129,6 +129,7 @@ def test_power_is_energy_over_the_interval() -> None:
         (4, lambda n: 12345.1 + n / 2),
         (4, lambda n: 12345.1 + n // 2),
         (200, lambda n: 0.6 * n),  # a new meter's
+        (700, lambda n: n // 2 / 50),  # that of a garage
     ],
 )
 def test_a_counter_is_no_energy(

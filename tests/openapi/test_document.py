@@ -204,6 +204,18 @@ def test_what_the_examples_name_exists_for_the_caller(stack: Stack, code: str) -
     assert asked >= 36
 
 
+@pytest.mark.parametrize("code", ["wlce", "hmce"])
+def test_the_example_of_an_import_names_a_register_of_the_caller(stack: Stack, code: str) -> None:
+    with stack.client(code, "write") as client:
+        document = client.get("/openapi.json").json()
+        body = document["paths"]["/v1/imports"]["post"]["requestBody"]["content"]
+        form = body["multipart/form-data"]
+        (options,) = form["schema"]["properties"]["options"]["examples"]
+        assert form["example"]["options"] == options
+        url = f"/rest/v1/meter_registers?register_id=eq.{options['register_id']}"
+        assert len(client.get(url).json()) == 1
+
+
 def test_without_a_caller_the_examples_are_of_the_last_week(stack: Stack) -> None:
     assert last_week(datetime(2026, 11, 26, 23, tzinfo=UTC)) == Samples(
         "2026-11-16T00:00:00Z", "2026-11-23T00:00:00Z"

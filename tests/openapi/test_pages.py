@@ -4,12 +4,13 @@ import re
 import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from playwright.sync_api import Browser, Locator, Page, Playwright, expect, sync_playwright
 
-from tests.conftest import Stack
+from tests.conftest import Stack, wait_until
 
 FLAGS = [
     "--headless",
@@ -139,6 +140,33 @@ def test_a_filter_typed_without_operator_finds_the_meter(stack: Stack, page: Pag
         "limit": ["2"],
     }
     assert (status, "WLCEPV01" in body, "hardware" in body) == (200, True, False)
+
+
+def test_the_example_of_an_import_works(stack: Stack, page: Page, tmp_path: Path) -> None:
+    page.goto("/docs")
+    authorize(page, stack)
+    # What needs the scope write is shown when a token has it.
+    posting = page.locator("#operations-imports-createImports")
+    posting.locator(".opblock-summary-path").click()
+    # The file is the one that the form describes.
+    described = posting.locator("tr[data-property-name='file'] code, [data-name='file'] code")
+    file = tmp_path / "readings.csv"
+    file.write_text(described.first.inner_text())
+    posting.locator("input[type=file]").set_input_files(file)
+    status, _, body = execute(page, posting, "/v1/imports")
+    assert status == 202, body
+    (number,) = re.findall(r'"id": "([0-9a-f-]{36})"', body)
+    with stack.client("wlce") as client:
+        found = wait_until(
+            lambda: (
+                answer
+                if (answer := client.get(f"/v1/imports/{number}").json())["finished_at"]
+                else None
+            )
+        )
+    assert (found["state"], found["error"]) == ("done", None)
+    preview = found["report"]["preview"]
+    assert [row["import_kwh"] for row in preview["edges"]] == ["0.1", "0.2"]
 
 
 def test_a_wrong_secret_is_reported_and_can_be_retyped(stack: Stack, page: Page) -> None:
