@@ -2,8 +2,10 @@
 
 import gzip
 import json
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from io import BytesIO
+from tempfile import TemporaryFile
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -15,6 +17,9 @@ from app.auth.keys import load_keys
 from app.auth.tokens import Grant, issue
 from tests.conftest import Stack, wait_until
 from tests.ingest.command import Admin, stored
+from tests.postgrest.test_streaming import GROWTH_MB, Memory
+
+HALF_HOUR = timedelta(minutes=30)
 
 PLAIN = "time,use,made\n2021-06-01T00:00Z,0.5,0\n2021-06-01T00:30Z,0.25,1\n"
 
@@ -349,3 +354,41 @@ def test_head_answers_like_get(stack: Stack, home: dict[str, str]) -> None:
         ended(client, answer)
         found = client.head(answer.headers["location"])
         assert (found.status_code, found.content) == (200, b"")
+
+
+def test_the_largest_file_streams_in_and_is_never_held_by_the_gateway(
+    stack: Stack, home: dict[str, str]
+) -> None:
+    note = "x" * 2000
+    start = datetime(2019, 1, 1, tzinfo=UTC)
+    size, rows = 64 * 2**20, 0
+    with TemporaryFile() as file, stack.client("wlce", "write") as client:
+        file.write(b"time,note,use\n")
+        while file.tell() < size - 4096:
+            file.write(f"{start + rows * HALF_HOUR:%Y-%m-%d %H:%MZ},{note},0.5\n".encode())
+            rows += 1
+        file.write(b"\n" * (size - file.tell()))
+        file.seek(0)
+        # A first import, so that modules and pools are not measured.
+        given = {"register_id": home["register"], "import_column": "use", "dry_run": True}
+        ended(client, send(client, PLAIN, **given))
+        memory = Memory(stack)
+
+        class Watched(BytesIO):
+            def read(self, count: int | None = -1, /) -> bytes:
+                memory.look()
+                return file.read(count if count is not None else -1)
+
+        watched = Watched()
+        watched.fileno = file.fileno  # type: ignore[method-assign]  (httpx asks for the size)
+        answer = client.post(
+            "/v1/imports",
+            files={"file": ("large.csv", watched)},
+            data={"options": json.dumps(given)},
+            timeout=120,
+        )
+        memory.look()
+        done = ended(client, answer)
+        memory.look()
+    assert (done["state"], done["size"], done["report"]["half_hours"]) == ("done", size, rows)
+    assert memory.growth_mb < GROWTH_MB
