@@ -32,8 +32,8 @@ def import_file(
     file: Annotated[
         Path,
         typer.Argument(
-            help="A text of separated columns with a header, or a workbook (xlsx, xls), also in gzip"
-            " or zip; - reads standard input."
+            help="A text of separated columns with a header, or a workbook (xlsx, xls), also in"
+            " gzip or zip; - reads standard input."
         ),
     ],
     profile: Annotated[str | None, _option("profile")] = None,

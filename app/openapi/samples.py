@@ -30,7 +30,7 @@ IDENTIFIED = {
 EXISTING = """
     select
         mapping.circuit::text as circuit, meter.serial as meter, newest."timestamp" as newest,
-        newest.register_id::text as register,
+        mapping.register::text as register,
         (
             select home.property::text
             from api.service_head_meter as head

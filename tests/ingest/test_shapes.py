@@ -310,7 +310,8 @@ def test_a_workbook_of_old_excel_is_read_also_in_a_zip_file() -> None:
     old = old_workbook(rows)
     assert read(old) == EXPECTED
     assert found(old)[:2] == ["sheet Data", "header in line 2"]
-    assert read(zipped(**{"use.xls": old, "about.html": "<p>"})) == EXPECTED
+    packed: dict[str, str | bytes] = {"use.xls": old, "about.html": "<p>"}
+    assert read(zipped(**packed)) == EXPECTED
     new = workbook({"Data": [[*row] for row in rows]})
     assert read(zipped(**{"use.xlsx": new})) == EXPECTED
     with pytest.raises(FormatError, match="the workbook cannot be read"):
