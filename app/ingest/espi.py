@@ -43,7 +43,7 @@ class Entry:
     related: list[str] = field(default_factory=list)
     values: dict[str, str] = field(default_factory=dict)
     content: str = ""
-    # What its readings belong to, found at the first of them.
+    # The customer, usage point and meter reading of its values, found at the first one.
     fields: dict[str, str] = field(default_factory=dict)
 
 

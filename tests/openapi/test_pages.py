@@ -145,7 +145,7 @@ def test_a_filter_typed_without_operator_finds_the_meter(stack: Stack, page: Pag
 def test_the_example_of_an_import_works(stack: Stack, page: Page, tmp_path: Path) -> None:
     page.goto("/docs")
     authorize(page, stack)
-    # What needs the scope write is shown when a token has it.
+    # Operations that need the scope write are shown when a token has it.
     posting = page.locator("#operations-imports-createImports")
     posting.locator(".opblock-summary-path").click()
     # The file is the one that the form describes.
