@@ -187,10 +187,22 @@ begin atomic
             )
             else false
         end
+    union all
+    select
+        n.nspname::text, pg_catalog.format('%s(%s)', p.proname, pg_catalog.pg_get_function_identity_arguments(p.oid)),
+        'the function is security definer, so it reads as its owner whoever calls it'
+    from pg_catalog.pg_proc as p
+    inner join pg_catalog.pg_namespace as n on p.pronamespace = n.oid
+    where n.nspname = any(schemas) and p.prosecdef
+        and p.prorettype not in ('trigger'::regtype, 'event_trigger'::regtype)
+        and exists (
+            select from unnest(array['flows', 'public_backend']) as caller (role)
+            where pg_catalog.has_function_privilege(caller.role, p.oid, 'execute')
+        )
     order by 1, 2;
 end;
 comment on function gateway.unguarded_relations(text[])
-is 'Relations of further schemas that do not decide who sees a row, and schemas that are not there.';
+is 'Relations and functions of further schemas that do not decide who sees a row, and schemas that are not there.';
 grant execute on function gateway.unguarded_relations(text[]) to flows_gateway;
 
 -- Those that `flows db migrate` was told of, without any that has come to show too much since.

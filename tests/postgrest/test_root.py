@@ -1,5 +1,6 @@
 """Base URLs without /rest/v1, and further schemas: both by a setting, the latter if guarded."""
 
+import re
 from collections.abc import Iterator
 
 import httpx
@@ -22,12 +23,17 @@ OWN = """
     insert into {0}.customers select row_number() over (order by code), id, 'of ' || code
     from flows.escos;
 """
+DEFINER = "create function myenergy.bare{} language sql security definer as {}"
 UNGUARDED = {
     "a table": ("create table myenergy.bare (id integer)", "bare: the table has no row level"),
     "a view": ("create view myenergy.bare as select from myenergy.customers", "bare: the view is"),
     "a materialized view": (
         "create materialized view myenergy.bare as select from myenergy.customers",
         "bare: neither materialized views",
+    ),
+    "a function": (
+        DEFINER.format("(which text) returns bigint", "'select count(*) from myenergy.customers'"),
+        "bare(which text): the function is security definer",
     ),
 }
 
@@ -92,7 +98,7 @@ def test_further_schemas_are_exposed_while_they_are_guarded(own: Stack) -> None:
             # A relation that shows everything closes the schema, until it is gone.
             for change, told in UNGUARDED.values():
                 admin.execute(change.encode())
-                with pytest.raises(SchemaRefused, match=told):
+                with pytest.raises(SchemaRefused, match=re.escape(told)):
                     migrate(url, schemas=("myenergy",))
                 assert told in (check_exposed(url, ("myenergy",)) or "")
                 wait_until(lambda: not exposed())
@@ -100,6 +106,17 @@ def test_further_schemas_are_exposed_while_they_are_guarded(own: Stack) -> None:
                 admin.execute(f"drop {kind} myenergy.bare".encode())
                 migrate(url, schemas=("myenergy",))
                 wait_until(exposed)
+            # Functions that no caller may call, and those of triggers, show nothing.
+            admin.execute(DEFINER.format("() returns bigint", "'select 1'").encode())
+            admin.execute("revoke execute on function myenergy.bare() from public")
+            admin.execute(
+                "create function myenergy.noted() returns trigger language plpgsql"
+                " security definer as 'begin return new; end'"
+            )
+            migrate(url, schemas=("myenergy",))
+            admin.execute("grant execute on function myenergy.bare() to flows")
+            with pytest.raises(SchemaRefused, match=r"bare\(\): the function"):
+                migrate(url, schemas=("myenergy",))
         with pytest.raises(SchemaRefused, match="flux: there is no such schema"):
             migrate(url, schemas=("myenergy", "flux"))
         migrate(url)

@@ -139,6 +139,11 @@ def test_61_a_request_spans_a_bounded_time(
     first = datetime(2012, 1, 1, tzinfo=UTC)
     weekly = [row(home, series, first + timedelta(weeks=n)) for n in range(60)]
     written = [[weekly[0], weekly[-1]], [weekly[-1], weekly[0]]]
+    if series == "meter_event_log":  # some of a lost clock pass
+        written = [
+            [known | {"event_type": kind} for known in ends for kind in range(1, 202)]
+            for ends in ((weekly[0], weekly[-1]), (weekly[-1], weekly[0]))
+        ]
     if series == "meter_csq":  # each row may make a chunk, which takes its time
         written += [weekly, weekly[::-1], [weekly[30], *weekly[:30], *weekly[31:]]]
     for rows in written:
@@ -148,6 +153,23 @@ def test_61_a_request_spans_a_bounded_time(
     found = client.get(f"/rest/v1/{series}?{KEYS[series]}=eq.{owner(home, series)}"
                        "&timestamp=lt.2020-01-01").json()  # fmt: skip
     assert found == []
+
+
+def test_61_some_events_of_a_lost_clock_come_with_those_of_today(
+    client: httpx.Client, home: dict[str, str]
+) -> None:
+    """A meter's whole log, a hundred events, in any order."""
+    lost, now = datetime(2000, 1, 1, tzinfo=UTC), datetime.now(UTC)
+    log = [row(home, "meter_event_log", at, event_type=kind)
+           for at in (lost, now - timedelta(days=1)) for kind in range(34, 84)]  # fmt: skip
+    for events in (log, log[::-1]):
+        answer = client.post(
+            "/rest/v1/meter_event_log?on_conflict=meter_id,timestamp,event_type", json=events,
+            headers={"prefer": "resolution=ignore-duplicates,return=representation"},
+        )  # fmt: skip
+        assert answer.status_code in (200, 201), answer.text
+    found = client.get(f"/rest/v1/meter_event_log?meter_id=eq.{home['meter']}&event_type=gt.33")
+    assert len(found.json()) == 100
 
 
 def test_61_two_requests_may_span_more(client: httpx.Client, home: dict[str, str]) -> None:
