@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from hashlib import md5
+from itertools import cycle
 from threading import Event, Thread
 from typing import Any
 from uuid import UUID
@@ -36,6 +37,7 @@ NEIGHBOURS, METERS, LARGE = map(int, os.environ.get("FLOWS_BENCH_CROWD", "1000 5
 SMALL = 24  # meters of an ESCO of the demo, and of the crowd's small one
 REPEATS = 15  # of requests that take milliseconds
 LONG_REPEATS = 5  # of those over 20,000 meters
+CHANGE_SECONDS = 10  # between two changes of all mappings
 SIZES = {"large": 1, "small": 2}  # numbers of the ESCOs that are compared by size
 DAY = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=3)
 DAYS = {
@@ -500,6 +502,48 @@ def _memory(stack: Stack, report: Report) -> Iterator[None]:
         report.figure(f"all {LARGE} meters: {name} grows by", grown, "MB", limit="<= 40")
 
 
+def _late_half_hour(client: httpx.Client, start: datetime) -> float:
+    """Write a half-hour of the small ESCO; return the seconds until it is in its day."""
+    answer = client.post(
+        "/rest/v1/register_interval_hh",
+        json={
+            "register_id": str(identify("register", LARGE + 1)),
+            "timestamp": start.isoformat(),
+            "import_kwh": 1,
+        },
+    )
+    assert answer.status_code == 201, answer.text
+    written = time.perf_counter()
+    circuit = f"eq.{identify('circuit', LARGE + 1)}"
+    asked = {"circuit_id": circuit, "day": f"eq.{start.isoformat()}"}
+    wait_until(lambda: _get(client, "/rest/v1/circuit_interval_daily", asked).json(), seconds=900)
+    return time.perf_counter() - written
+
+
+@contextmanager
+def _changing_all_the_time(url: str, password: str) -> Iterator[None]:
+    """Change every mapping of the large ESCO again and again, in a session of its own."""
+    done = Event()
+
+    def change() -> None:
+        with psycopg.connect(url, password=password, autocommit=True) as admin:
+            for hour in cycle((11, 12)):
+                admin.execute(
+                    "update flows.circuit_register set end_time = %s where esco = %s",
+                    (DAY + timedelta(hours=hour), identify("esco", 1)),
+                )
+                if done.wait(CHANGE_SECONDS):
+                    return
+
+    changes = Thread(target=change)
+    changes.start()
+    try:
+        yield
+    finally:
+        done.set()
+        changes.join()
+
+
 def _following(clients: dict[str, httpx.Client], admin: Admin, report: Report) -> None:
     """Change every mapping of the large ESCO, then write late half-hours of the small one, of all.
 
@@ -514,23 +558,7 @@ def _following(clients: dict[str, httpx.Client], admin: Admin, report: Report) -
     changed = time.perf_counter()
     report.figure(f"{LARGE} mappings in one statement", changed - started, "s", limit="<= 20")
 
-    circuit = {"circuit_id": f"eq.{identify('circuit', LARGE + 1)}"}
-    late = FREE - timedelta(days=1)
-    answer = clients["small"].post(
-        "/rest/v1/register_interval_hh",
-        json={
-            "register_id": str(identify("register", LARGE + 1)),
-            "timestamp": late.isoformat(),
-            "import_kwh": 1,
-        },
-    )
-    assert answer.status_code == 201, answer.text
-    written = time.perf_counter()
-    asked = circuit | {"day": f"eq.{late.isoformat()}"}
-    wait_until(
-        lambda: _get(clients["small"], "/rest/v1/circuit_interval_daily", asked).json(), seconds=900
-    )
-    seconds = time.perf_counter() - written
+    seconds = _late_half_hour(clients["small"], FREE - timedelta(days=1))
     report.figure("another ESCO's late half-hour, in its day", seconds, "s", limit="<= 30")
 
     day = f"select sum(register_intervals) = {24 * LARGE} from flows.circuit_interval_daily"
@@ -541,6 +569,15 @@ def _following(clients: dict[str, httpx.Client], admin: Admin, report: Report) -
     )
     seconds = time.perf_counter() - changed
     report.figure(f"{LARGE} changed mappings, in their days", seconds, "s", limit="<= 60")
+
+    late, waits = FREE - timedelta(days=1), [0.0]
+    with _changing_all_the_time(admin.info.dsn, admin.info.password):
+        begun = time.perf_counter()
+        while time.perf_counter() - begun < 4 * CHANGE_SECONDS:
+            late -= timedelta(days=1)
+            waits.append(_late_half_hour(clients["small"], late))
+    name = f"another ESCO's late half-hour beside {LARGE} mappings every {CHANGE_SECONDS} s"
+    report.figure(name, max(waits), "s", limit="<= 30")
 
     late -= timedelta(days=1)
     started = time.perf_counter()
