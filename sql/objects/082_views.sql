@@ -147,9 +147,13 @@ begin
             select n.register_id, n."timestamp" from flows.register_interval_hh as n
             where n.esco = flows.current_esco() order by n."timestamp" desc limit 2 * rows
         ) as r
-        inner join flows.circuit_register as m
-            on r.register_id = m.register and m.esco = flows.current_esco()
-            and r."timestamp" >= m.start_time and (m.end_time is null or r."timestamp" < m.end_time)
+        -- Looked up register by register: a join might read every mapping of the ESCO.
+        cross join lateral (
+            select its.circuit from flows.circuit_register as its
+            where its.register = r.register_id and its.esco = flows.current_esco()
+                and r."timestamp" >= its.start_time and (its.end_time is null or r."timestamp" < its.end_time)
+            offset 0
+        ) as m
     ) as b
     group by b.label order by b.label desc limit 1;
     -- Half-hours that came a moment ago may not be summed yet; then their circuits are counted.
