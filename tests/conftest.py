@@ -5,7 +5,6 @@ import json
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -86,14 +85,6 @@ def demo_end(database_url: str) -> datetime:
         ).fetchall()
     end: datetime = last + timedelta(minutes=30)
     return end
-
-
-def free_port() -> int:
-    """Return a port that is free right now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def wait_until(condition: Callable[[], Any], seconds: float = PATIENCE_SECONDS) -> Any:

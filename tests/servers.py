@@ -21,9 +21,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from app.embedded.ports import free_port
 from app.embedded.process import Child
 from app.embedded.programs import binaries, run_program, system_user
-from tests.conftest import free_port
 
 PASSWORD = "a-password-of-this-test"
 SSL_REQUEST = (80877103).to_bytes(4, "big")

@@ -12,9 +12,10 @@ import httpx
 import psycopg
 import pytest
 
+from app.embedded.ports import free_port
 from app.embedded.postgrest import CONFIG, find_postgrest
 from app.embedded.programs import binaries
-from tests.conftest import Stack, free_port, wait_until
+from tests.conftest import Stack, wait_until
 from tests.servers import (
     PASSWORD,
     Server,

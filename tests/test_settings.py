@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from app.embedded.ports import free_port
 from app.settings import Group, HttpSettings, PostgrestSettings, Settings
-from tests.conftest import free_port
 
 FORMER = {
     "FLOWS_REST_MAX_BODY_BYTES": "FLOWS_HTTP_MAX_BODY_BYTES",

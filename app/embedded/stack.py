@@ -19,6 +19,7 @@ from app.auth.keys import load_keys
 from app.db.maintain import maintain
 from app.db.migrate import migrate
 from app.embedded.demo_clients import load_and_follow, make_clients
+from app.embedded.ports import free_port
 from app.embedded.postgres import EmbeddedPostgres
 from app.embedded.postgrest import Postgrest, find_postgrest
 from app.embedded.process import Child, StackError
@@ -62,7 +63,7 @@ class Stack:
         self.home = home.absolute()
         self.host = host
         self._lock = hold(self.home)
-        self.port = self._check_port(port) if port else _free_port()
+        self.port = self._check_port(port) if port else free_port()
         self.base_url = f"http://{host}:{self.port}"
         self.database = EmbeddedPostgres(self.home, archive)
         self.engine = ""
@@ -90,7 +91,7 @@ class Stack:
             executable,
             self.home,
             database_url=postgrest_url,
-            port=_free_port(),
+            port=free_port(),
             public_url=f"{self.base_url}/rest/v1",
         )
         # Both start while the demo's data is loaded.
@@ -228,10 +229,3 @@ def _say(text: str, end: str = "\n") -> None:
     """Print to standard error; a terminal that is gone must not keep the parts from stopping."""
     with suppress(OSError):
         print(text, end=end, flush=True, file=sys.stderr)  # noqa: T201
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -21,12 +21,12 @@ import pytest
 
 from app.auth.keyring import PUBLISH_SECONDS
 from app.auth.keys import load_keys
+from app.embedded.ports import free_port
 from tests.auth.test_keys import doors, issue, kid, published
 from tests.conftest import (
     Stack,
     answers,
     flows,
-    free_port,
     process_of,
     running_stack,
     wait_until,

@@ -12,11 +12,12 @@ from pathlib import Path
 
 import httpx
 
+from app.embedded.ports import free_port
 from app.http.compression import ENCODERS
 from tests.bench import generator
 from tests.bench.generator import Request, Result
 from tests.bench.report import Report
-from tests.conftest import Stack, answers, free_port, wait_until
+from tests.conftest import Stack, answers, wait_until
 
 ROUNDS = 5
 SECONDS = 2.0

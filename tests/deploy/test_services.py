@@ -25,10 +25,11 @@ import psycopg
 import pytest
 
 from app.backup.folder import BackupFolder
+from app.embedded.ports import free_port
 from app.embedded.postgrest import find_postgrest
 from app.embedded.process import Child
 from app.embedded.programs import binaries, has_timescale, run_program, system_user
-from tests.conftest import answers, free_port, wait_until
+from tests.conftest import answers, wait_until
 from tests.deploy.compose import ROOT, environment, services
 from tests.servers import enterable_folder
 

@@ -12,10 +12,11 @@ import uvicorn
 
 from app.auth.tokens import TokenVerifier
 from app.db.principal import Principal
+from app.embedded.ports import free_port
 from app.http.protocol import guarded_protocol
 from app.main import create_app
 from app.settings import DatabaseSettings, PostgrestSettings, Settings
-from tests.conftest import Stack, free_port, wait_until
+from tests.conftest import Stack, wait_until
 
 
 @contextmanager

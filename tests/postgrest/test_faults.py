@@ -20,6 +20,7 @@ import pytest
 from app.embedded.stack import Stack
 from tests.conftest import answers, process_of, running_stack, wait_until
 from tests.demo_home import copy_demo_home
+from tests.servers import enterable_folder
 
 SETTINGS = {
     "FLOWS_LIMITS_CONCURRENT": "100",
@@ -88,12 +89,12 @@ class Parts:
 
 
 @pytest.fixture(scope="module")
-def parts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Parts]:
+def parts() -> Iterator[Parts]:
     """A separate stack, whose parts tests may stop."""
-    with pytest.MonkeyPatch.context() as environment:
+    with pytest.MonkeyPatch.context() as environment, enterable_folder() as folder:
         for name, value in SETTINGS.items():
             environment.setenv(name, value)
-        home = tmp_path_factory.mktemp("faults") / "home"
+        home = folder / "home"
         copy_demo_home(home)
         stack = Stack(home, host="127.0.0.1", port=0)
         try:

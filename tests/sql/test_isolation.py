@@ -100,6 +100,10 @@ def test_no_caller_reaches_the_time_series_themselves(
     become(admin, role, stack.contract["escos"]["wlce"]["id"])
     # Monitoring reads every ESCO, and changes none.
     statement = "delete" if role == "grafanareader" else "select"
+    held = admin.execute(
+        "select has_table_privilege(%s, %s)", (f"flows.{relation}", statement)
+    ).fetchone()
+    assert held == (False,)
     refusals: list[type[psycopg.Error]] = [psycopg.errors.InsufficientPrivilege]
     if statement == "delete" and relation in AGGREGATES:
         # On TimescaleDB they are views that nobody can delete from, and that is said first.
