@@ -1,6 +1,7 @@
 """Output of `flows import`: the summary, refused rows, and the preview of a dry run."""
 
 from datetime import UTC, datetime
+from decimal import Decimal
 from itertools import groupby
 
 from app.cli.output import echo
@@ -9,6 +10,7 @@ from app.ingest.summary import ImportSummary
 
 REFUSALS_SHOWN = 20
 REGISTERS_SHOWN = 20
+DAYS_SHOWN = 35
 
 
 def show_summary(summary: ImportSummary) -> None:
@@ -79,6 +81,11 @@ def _show_preview(preview: Preview) -> None:
         echo(f"months, with a bar for each day of {preview.timezone}")
         for month, of_month in groupby(days, key=lambda day: f"{day.day:%Y-%m}"):
             echo(f"  {month}  {_month(list(of_month))}")
+        echo(f"  in all   {_energies(*_sums(days))}")
+        if len(days) <= DAYS_SHOWN:
+            echo("days, with their half-hours")
+            for day in days:
+                echo(f"  {day.day}  {day.half_hours:>3}  {_energies(*_sums([day]))}")
     if preview.gap_count:
         echo(f"\n{preview.gap_count} gaps, UTC")
         for gap in preview.gaps:
@@ -89,13 +96,19 @@ def _show_preview(preview: Preview) -> None:
 
 def _month(days: list[DaySum]) -> str:
     """Return a month's sums and bars of its days, the taller of import and export."""
-    sums = []
-    for name in ("import_kwh", "export_kwh"):
-        known = [value for day in days if (value := getattr(day, name)) is not None]
-        sums.append(sum(known) if known else None)
     by_day = {day.day.day: float(max(day.import_kwh or 0, day.export_kwh or 0)) for day in days}
     shown = bars([by_day.get(number, 0.0) for number in range(1, 32)])
-    return f"{_energies(*sums):<42}  {shown}"
+    return f"{_energies(*_sums(days)):<42}  {shown}"
+
+
+def _sums(days: list[DaySum]) -> tuple[Decimal | None, Decimal | None]:
+    """Return the sums of import and export; None for a direction that no day has."""
+    columns = ([day.import_kwh for day in days], [day.export_kwh for day in days])
+    imported, exported = ([kwh for kwh in column if kwh is not None] for column in columns)
+    return (
+        sum(imported, Decimal()) if imported else None,
+        sum(exported, Decimal()) if exported else None,
+    )
 
 
 def _energies(imported: object, exported: object) -> str:

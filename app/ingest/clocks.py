@@ -101,8 +101,9 @@ class Clocks:
             found = {row.place: row.instants[0] for row in seen if row.instants}
         paired = found is None and forward is True and _in_pairs(seen)
         if paired and self._pairs:
-            found = {row.place: min(row.instants) for row in seen if row.instants}
-            found |= {row.place: max(row.instants) for row in _second_of_pairs(repeated)}
+            found = {row.place: row.instants[0] for row in seen if row.instants}
+            for one, other in _pairs(repeated):
+                found |= {one.place: min(one.instants), other.place: max(other.instants)}
         if found is None:
             lines = ", ".join(str(row.line) for row in repeated[:12])
             hint = "; --clock-change pairs takes the first of two as before the change"
@@ -224,9 +225,9 @@ def _in_pairs(rows: Sequence[Ambiguous]) -> bool:
     return walls == sorted(walls) and all(walls.count(wall) <= 2 for wall in walls)
 
 
-def _second_of_pairs(rows: Sequence[Ambiguous]) -> list[Ambiguous]:
-    """Return the rows that show the same time as the row before."""
-    return [row for before, row in pairwise(rows) if row.wall == before.wall]
+def _pairs(rows: Sequence[Ambiguous]) -> list[tuple[Ambiguous, Ambiguous]]:
+    """Return each two rows, one after the other, that show the same time."""
+    return [(one, other) for one, other in pairwise(rows) if one.wall == other.wall]
 
 
 def _goes_back(day: date, zone: ZoneInfo) -> bool:

@@ -161,6 +161,8 @@ def test_a_dry_run_shows_what_would_be_written_and_writes_nothing(
         "2021-05-31 23:00  2021-06-01 00:00  import 0.500 kWh",
         "2021-05  import 14.100 kWh",
         "2021-06  import 0.500 kWh",
+        "in all   import 14.600 kWh",
+        "2021-05-30   47  import 4.700 kWh",
         "2 gaps, UTC",
         "2021-05-30 12:30 to 2021-05-30 13:00",
         "▅█",

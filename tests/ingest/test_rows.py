@@ -126,6 +126,14 @@ def test_equal_times_in_pairs_are_the_two_passes_only_when_named() -> None:
     assert read(passes, timezone=LONDON, clock_change="pairs").imports == (
         read(passes, timezone=LONDON).imports
     )
+    # The ends of intervals: the last before the change is labelled by either clock.
+    for ends in (
+        ["01:00", "01:00", "01:30", "01:30", "02:00"],
+        ["01:00", "01:30", "01:30", *["02:00"] * 2],
+    ):
+        text = "".join(f"2025-10-26 {time},1,\n" for time in ("00:00", "00:30", *ends, "02:30"))
+        found = read(text, timezone=LONDON, clock_change="pairs", label="end")
+        assert (found.refused, len(set(found.starts)), found.starts[-1]) == ([], 8, "10-26 02:00")
     backward = "".join(f"2025-10-26 {time},1,\n" for time in times[::-1])
     assert len(read(backward, timezone=LONDON, clock_change="pairs").refused) == 4
 
