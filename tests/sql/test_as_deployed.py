@@ -95,6 +95,27 @@ def test_an_update_of_another_column_leaves_no_row(home: Admin) -> None:
         assert rows(home, KEPT.format(series, owner), key)[0][0] == expected, series
 
 
+def test_what_is_empty_there_may_be_empty_here(home: Admin) -> None:
+    empty = (
+        "escos.code", "escos.name", "meter_registry.serial", "meter_registry.name",
+        "meter_registry.mode", "properties.plot", "meter_registers.status", "register_import.read",
+        "register_export.read", "meter_csq.csq", "meter_shadows.csq",
+    )  # fmt: skip
+    required = rows(
+        home,
+        "select attrelid::regclass::text, attname from pg_attribute as a"
+        " join pg_class as c on c.oid = a.attrelid"
+        " where attnotnull and relnamespace = 'flows'::regnamespace"
+        " and relname || '.' || attname = any(%s)",
+        list(empty),
+    )
+    assert required == []
+    for csq in (99, -1, 32_767, None):
+        set_shadow(home, "csq = %s", csq)
+    kept = rows(home, "select csq from flows.meter_csq where meter_id = %s order by csq", METER)
+    assert kept == [(-1,), (99,), (32_767,), (None,)]
+
+
 def test_a_counter_that_stands_still_is_no_gap(home: Admin) -> None:
     for minutes, read in ((0, 5), (60, None), (90, 5), (180, 5)):
         home.execute(

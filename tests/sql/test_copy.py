@@ -5,9 +5,11 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import psycopg
 import pytest
@@ -219,6 +221,23 @@ def test_what_is_newer_is_added(databases: tuple[str, str]) -> None:
     energy = Decimal(36 + 48 + 9 + 2) - Decimal("0.375")
     assert ask(new, ENERGY)[1] == (HEAT, 145, energy, None, energy)
 
+    # The way back: what came here since is in the columns that the old database has.
+    ask(new, "insert into flows.register_interval_hh (register_id, timestamp, kwh)"
+        " values (%s, '2026-06-20Z', 3), (%s, '2026-06-20Z', 4)", HEAT, SOLAR)  # fmt: skip
+    newer = (
+        "copy (select register_id, timestamp, kwh from flows.register_interval_hh"
+        " where timestamp >= '2026-06-20') to stdout"
+    )
+    with psycopg.connect(new) as here, psycopg.connect(old) as there:
+        with here.cursor().copy(newer) as out:
+            rows = b"".join(out)
+        with there.cursor().copy(
+            "copy flows.register_interval_hh (register_id, timestamp, kwh) from stdin"
+        ) as into:
+            into.write(rows)
+    back = "select sum(kwh) from flows.register_interval_hh where timestamp >= '2026-06-20Z'"
+    assert ask(old, back) == [(7,)]
+
 
 def test_kwh_is_what_the_operator_says(databases: tuple[str, str]) -> None:
     old, new = databases
@@ -234,6 +253,52 @@ def test_kwh_is_what_the_operator_says(databases: tuple[str, str]) -> None:
             (1,)
         ]
         assert {register: found[register] for register in directions} == directions
+
+
+def test_sums_of_half_hours_with_a_gap_of_years_come_to_an_end(empty: str) -> None:
+    """A refresh over a time without rows moves nothing on, and must not be repeated for ever."""
+    ids = [str(uuid4()) for _ in range(4)]
+    esco, meter, register, circuit = ids
+    times = [datetime(year, 3, 1, tzinfo=UTC) for year in (2019, 2022, 2025)]
+    with psycopg.connect(empty, autocommit=True) as admin:
+        admin.execute("insert into flows.escos (id, code) values (%s, 'gap')", (esco,))
+        admin.execute("insert into flows.meter_registry (id, esco) values (%s, %s)", (meter, esco))
+        admin.execute(
+            "insert into flows.meter_registers (register_id, meter_id) values (%s, %s)",
+            (register, meter),
+        )
+        admin.execute("insert into flows.circuits (id, type) values (%s, 'power')", (circuit,))
+        admin.execute(
+            "insert into flows.circuit_register (circuit, register, start_time)"
+            " values (%s, %s, '2019-01-01Z')",
+            (circuit, register),
+        )
+        for at in times:
+            admin.execute(
+                'insert into flows.register_interval_hh (register_id, "timestamp", import_kwh)'
+                " values (%s, %s, 1.5)",
+                (register, at),
+            )
+        admin.execute("set statement_timeout = '90s'")
+        admin.execute("call flows.follow()")
+        for level, label in (("hh", '"timestamp"'), ("daily", "day"), ("monthly", "month")):
+            found = admin.execute(
+                f"select {label}, kwh from flows.circuit_interval_{level} order by 1".encode()
+            ).fetchall()
+            assert found == [(at, Decimal("1.5")) for at in times]
+
+
+def test_energy_whose_sum_is_not_filled_yet_is_equal(databases: tuple[str, str]) -> None:
+    """As in a database of this program while an upgrade fills `kwh`."""
+    old, new = databases
+    ask(old, "alter table flows.register_interval_hh alter column kwh drop not null,"
+        " add column import_kwh numeric, add column export_kwh numeric")  # fmt: skip
+    ask(old, "update flows.register_interval_hh set import_kwh = kwh, export_kwh = 0,"
+        " kwh = case when register_id = %s then null else kwh end", HEAT)  # fmt: skip
+    report = copy_database(old, new, lambda work, rows: None)
+    halves = next(count for count in report.counts if count.table == "register_interval_hh")
+    assert halves.equal
+    assert halves.sums_here == {"import_kwh": 240, "export_kwh": 0, "kwh": 240}
 
 
 @pytest.mark.parametrize("word", ["exported", "solar=up", "blue=import"])

@@ -11,7 +11,7 @@ from psycopg.types.json import Jsonb
 
 from app.db.copy.checks import refuse_rows, refuse_shared
 from app.db.copy.report import CopyRefused, CopyReport, Sums, TableCount
-from app.db.copy.staging import FLOATS, CopyProgress, Staged, found, repair, stage, unstage
+from app.db.copy.staging import FLOATS, KWH, CopyProgress, Staged, found, repair, stage, unstage
 from app.db.copy.tables import (
     CONFIGURATION,
     PREFILLED,
@@ -312,7 +312,10 @@ def _sums(
     """Return the number of rows, and the sum of each column, exact."""
     parts: list[sql.Composable] = [sql.SQL("count(*)")]
     for column in columns:
-        value = sql.Identifier(column.name)
+        value: sql.Composable = sql.Identifier(column.name)
+        if column.name == KWH and any(other.name == "import_kwh" for other in columns):
+            # Here it is always the sum; there it may be empty still.
+            value = sql.SQL("coalesce(kwh, import_kwh + export_kwh, import_kwh, export_kwh)")
         if column.type in FLOATS:
             parts.append(
                 sql.SQL(
