@@ -17,6 +17,7 @@ COMMANDS = {
     "up": "app.cli.up:up",
     "import": "app.cli.import_:import_file",
     "doctor": "app.cli.doctor:doctor",
+    "prove": "app.cli.prove:prove",
     "demo": "app.cli.demo:demo",
     "db": "app.cli.db:db",
     "esco": "app.cli.escos:esco",

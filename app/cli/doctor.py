@@ -1,12 +1,12 @@
 """`flows doctor`: examine the whole deployment."""
 
-from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
 from app.cli.admin import admin_url, database_errors, issuer
-from app.cli.output import Json, echo, print_json
+from app.cli.findings import report
+from app.cli.output import Json
 from app.doctor.examine import examine_deployment
 from app.settings import Settings
 
@@ -29,13 +29,4 @@ def doctor(
     with database_errors():
         url = admin_url(settings)
         found = examine_deployment(url, settings, gateway=issuer(settings), gateways=gateways)
-    faults = [finding for finding in found if finding.level == "fault"]
-    if as_json:
-        print_json({"ok": not faults, "findings": [asdict(finding) for finding in found]})
-    else:
-        for finding in found:
-            echo(f"{finding.level}: {finding.check}: {finding.text}")
-            echo(f"    {finding.mend}")
-        echo(f"{len(faults)} faults, {len(found) - len(faults)} warnings")
-    if faults:
-        raise typer.Exit(1)
+    report(found, "{faults} faults, {warnings} warnings", as_json=as_json)

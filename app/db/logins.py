@@ -5,6 +5,8 @@ from psycopg import sql
 
 # Roles that may log in for themselves: they read every ESCO, and write nothing.
 READERS = ("grafanareader",)
+# Of each, so that dashboards do not take the connections of all others.
+READER_CONNECTIONS = 20
 
 
 def grant_login(admin_url: str, role: str, password: str) -> None:
@@ -13,7 +15,16 @@ def grant_login(admin_url: str, role: str, password: str) -> None:
         raise ValueError(f"{role} is none of the roles that may log in: {', '.join(READERS)}")
     with psycopg.connect(admin_url, autocommit=True) as connection:
         set_password(connection, role, password)
+        limited = connection.execute(
+            "select from pg_roles where rolname = %s and rolconnlimit >= 0", (role,)
+        ).fetchone()
         connection.execute(sql.SQL("alter role {} login").format(sql.Identifier(role)))
+        if limited is None:
+            connection.execute(
+                sql.SQL("alter role {} connection limit {}").format(
+                    sql.Identifier(role), sql.Literal(READER_CONNECTIONS)
+                )
+            )
 
 
 def revoke_login(admin_url: str, role: str) -> None:

@@ -61,6 +61,35 @@ FAULTS = {
     """,
 }
 WARNINGS = {
+    "logins": """
+        select format('%s logs in to SQL as %s, where it may name any ESCO', login.rolname,
+                tenant.rolname) as text,
+            case when login.oid = tenant.oid then format('alter role %I nologin', login.rolname)
+                else format('revoke %I from %I', tenant.rolname, login.rolname) end
+                || '; a partner reads and writes with a client of its ESCO' as mend
+        from pg_roles as login join pg_roles as tenant
+            on tenant.rolname in ('flows', 'public_backend')
+            and pg_has_role(login.oid, tenant.oid, 'member')
+        where login.rolcanlogin and not login.rolsuper
+            and login.rolname not in ('authenticator', 'flows_gateway')
+        order by 1
+    """,
+    "rights": """
+        select 'sessions of tenants'' roles may make temporary tables' as text,
+            format('as the owner of the database: revoke temporary on database %I from public',
+                current_database()) as mend
+        where has_database_privilege('flows', current_database(), 'temporary')
+        union all
+        select 'sessions of tenants'' roles may make large objects or take advisory locks',
+            'flows db migrate, as a superuser'
+        where has_function_privilege('flows', 'pg_catalog.lo_create(oid)', 'execute')
+            or has_function_privilege('flows', 'pg_catalog.pg_advisory_lock(bigint)', 'execute')
+        union all
+        select format('the server logs errors of %s, which quote callers'' values', rolname),
+            format('as a superuser: alter role %I set log_min_messages = ''log''', rolname)
+        from pg_roles where rolname in ('authenticator', 'flows_gateway')
+            and 'log_min_messages=log' <> all(coalesce(rolconfig, '{}'))
+    """,
     "registers": """
         select format('the enabled register %s of meter %s belongs to no circuit, so no report has '
                 'its energy', r.register_id, m.serial) as text,

@@ -29,6 +29,7 @@ MEMORY_BYTES = 8 << 30  # of address space, of which a small part is used
 PROGRESS_SECONDS = 0.5
 REFUSED_LISTED = 1_000
 DAYS_LISTED = 10_000
+MOST_LOGGED = 1_000  # characters of an error, which may quote the file
 REPORT = TypeAdapter(ImportSummary)
 
 
@@ -153,7 +154,7 @@ def _describe(error: psycopg.Error, job: WorkerJob) -> str:
         return str(error.diag.message_primary)
     if isinstance(error, psycopg.errors.QueryCanceled):
         return f"the import took longer than {job.seconds:.0f} seconds; send the file in parts"
-    sys.stderr.write(f"import {job.run}: {error}\n")
+    sys.stderr.write(f"import {job.run}: {error.sqlstate} {str(error)[:MOST_LOGGED]!r}\n")
     if error.sqlstate is None or error.sqlstate[:2] in ("08", "53", "57"):
         return "the database does not answer right now; send the file again"
     return f"the database refused the rows ({error.sqlstate})"

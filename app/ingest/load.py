@@ -1,11 +1,14 @@
 """Loading of half-hours, or readings, into registers: all or none, and safe to repeat."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 import polars as pl
 import psycopg
+from psycopg import sql
 
 from app.ingest.bounds import LIMITS, describe_energy
 from app.ingest.faults import Refusals
@@ -22,6 +25,8 @@ STAGE = """
     ) on commit drop;
     create temporary table targets (key integer primary key, register_id uuid) on commit drop;
 """
+CALLER = "select current_user"
+GRANT = sql.SQL("grant select, insert, update, delete on staged, targets to {}")
 COPY = """
     copy staged (line, key, "timestamp", import_ticks, export_ticks, minutes, estimated)
     from stdin (format csv)
@@ -167,7 +172,25 @@ class Loader:
         self._schema = "api" if as_caller else "flows"
         self._keys: dict[str | None, int] = {}
         self.staged = 0
-        connection.execute(STAGE)
+        with self._as_login():
+            connection.execute(STAGE)
+
+    @contextmanager
+    def _as_login(self) -> Iterator[None]:
+        """Own the temporary tables as the login, which may make them, and let the caller use them.
+
+        A caller's role may not. An administrator is its own login.
+        """
+        run = self._connection.execute
+        if not self._as_caller:
+            yield
+            return
+        (caller,) = run(CALLER).fetchone() or ("",)
+        run("set local role none")
+        yield
+        role = sql.Identifier(caller)
+        run(GRANT.format(role))
+        run(sql.SQL("set local role {}").format(role))
 
     @property
     def keys(self) -> list[str | None]:
@@ -207,12 +230,14 @@ class Loader:
                 "insert into targets values (%s, %s)",
                 [(number, register) for register, number in numbers.items()],
             )
-        run("analyze staged")
+        with self._as_login():
+            run("analyze staged")
         for line, first in run(DUPLICATES, {"parts": self._parts}):
             unit = "time" if self._reads or self._parts else "half-hour"
             self._refusals.add(line, f"is the same {unit} as line {first}")
         if self._parts and not self._reads:
-            run(GATHER)
+            with self._as_login():
+                run(GATHER)
             summary.incomplete = run(INCOMPLETE).rowcount
         for (line,) in run(OUTSIDE):
             self._refusals.add(line, "is outside the time the register counted")

@@ -31,6 +31,8 @@ SERVER_MEASURES = """
         current_setting('max_connections')::int as connections_limit,
         (select extract(epoch from now() - max(created_at))::float from gateway.signing_key)
             as key_age,
+        (select extract(epoch from now() - ended_at)::float from gateway.proof) as proof_age,
+        (select cardinality(broken) from gateway.proof) as proof_broken,
         (select jsonb_object_agg(usename, number) from (
             select usename, count(*) as number from pg_stat_activity
             where datname = current_database() and usename is not null group by usename
@@ -123,6 +125,18 @@ def _of_server(row: dict[str, Any]) -> Iterator[Metric]:
             "flows_signing_key_age_seconds",
             "Age of the newest key that signs tokens.",
             value=row["key_age"],
+            unit="seconds",
+        )
+    if row["proof_age"] is not None:
+        yield GaugeMetricFamily(
+            "flows_isolation_broken",
+            "Relations and paths where the last `flows prove` found isolation broken.",
+            value=row["proof_broken"],
+        )
+        yield GaugeMetricFamily(
+            "flows_isolation_proof_age_seconds",
+            "Time since the last `flows prove`.",
+            value=row["proof_age"],
             unit="seconds",
         )
     connections = GaugeMetricFamily(

@@ -12,6 +12,10 @@ import orjson
 
 logger = logging.getLogger(__name__)
 
+# An error may quote a value that it is about, which is as long as a body.
+MOST_OF_MESSAGE = 4_000
+MOST_OF_TRACEBACK = 20_000
+
 
 def now() -> str:
     """Return the present time in ISO 8601, in UTC with milliseconds."""
@@ -57,10 +61,10 @@ class JsonFormatter(logging.Formatter):
             "time": _iso(datetime.fromtimestamp(record.created, UTC)),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": _cut(record.getMessage(), MOST_OF_MESSAGE),
         }
         if record.exc_info:
-            line["traceback"] = self.formatException(record.exc_info)
+            line["traceback"] = _cut(self.formatException(record.exc_info), MOST_OF_TRACEBACK)
         return orjson.dumps(line, default=str).decode()
 
 
@@ -81,6 +85,11 @@ def _log_uncaught(
 ) -> None:
     if not issubclass(kind, KeyboardInterrupt):
         logger.critical("crashed: %s", error, exc_info=(kind, error, traceback))
+
+
+def _cut(text: str, most: int) -> str:
+    """Return a text without its middle where it has more characters than `most`."""
+    return text if len(text) <= most else f"{text[: most // 2]} … {text[-most // 2 :]}"
 
 
 def _iso(time: datetime) -> str:

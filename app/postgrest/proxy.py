@@ -127,6 +127,9 @@ class RestProxy:
             pairs = answer_headers(answer, PREFIX)
             if answer.status >= 400 or answer.status == AMBIGUOUS:
                 refusal = await cleaned_error(answer, scope["query_string"])
+                if refusal.status == 500:
+                    # The database's log has no errors of the doors: see sql/objects/010_roles.sql.
+                    logger.error("request %s: PostgREST: error %s", state.request_id, refusal.code)
                 pairs = error_headers(pairs, refusal.code)
                 if refusal.status == 405:
                     pairs.append(allow_header(scope["path"], refusal.code))

@@ -30,6 +30,31 @@ begin
 end $$;
 grant usage on schema public to grafanareader, tsdbadmin;
 
+-- Of its direct sessions alone, too, unless an operator has set otherwise: a query that is never finished, or a
+-- transaction that is left open, costs every tenant.
+do $$
+declare
+    found record;
+begin
+    for found in
+        select * from (
+            values ('statement_timeout', '10min'), ('idle_in_transaction_session_timeout', '10min')
+        ) as s (name, value)
+        where not exists (
+            select from pg_catalog.pg_db_role_setting as kept
+            cross join lateral unnest(kept.setconfig) as setting
+            where kept.setrole = 'grafanareader'::regrole and setting like s.name || '=%'
+                and kept.setdatabase in (
+                    0, (select d.oid from pg_catalog.pg_database as d where d.datname = current_database())
+                )
+        )
+    loop
+        execute format(
+            'alter role grafanareader in database %I set %I = %L', current_database(), found.name, found.value
+        );
+    end loop;
+end $$;
+
 -- Where the server has preloaded it.
 do $$
 begin

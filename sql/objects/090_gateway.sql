@@ -33,6 +33,12 @@ comment on column gateway.revoked_token.jti is 'Id of the token.';
 comment on column gateway.revoked_token.expires_at
 is 'Time at which it would have expired, UTC; the row is kept until then.';
 comment on column gateway.revoked_token.revoked_at is 'Time at which it was revoked, UTC.';
+comment on table gateway.proof is 'The last proof of isolation: the result of flows prove; one row.';
+comment on column gateway.proof.only_row is 'Always true, so that the table has only one row.';
+comment on column gateway.proof.ended_at is 'Time at which it ended, UTC.';
+comment on column gateway.proof.seconds is 'Time that it took, s.';
+comment on column gateway.proof.tried is 'Number of ways that were tried.';
+comment on column gateway.proof.broken is 'Relations and paths where isolation did not hold; none if it held.';
 comment on table gateway.signing_key is 'Public keys that verify tokens.';
 comment on column gateway.signing_key.kid is 'RFC 7638 thumbprint.';
 comment on column gateway.signing_key.public_jwk is 'RFC 7517 public key.';
@@ -118,6 +124,11 @@ begin
         )
         or (tenant <> '' and exists (select from gateway.disabled_esco as d where d.esco = tenant::uuid)) then
         raise sqlstate 'PT401' using message = 'The token is no longer valid';
+    end if;
+    -- A role may change its own settings in SQL, also to no limit at all: that would be every tenant's.
+    if tenant <> '' and current_setting('flows.importing', true) is distinct from 'on'
+        and current_setting('statement_timeout')::interval not between '1 ms' and '5 minutes' then
+        perform set_config('statement_timeout', '30s', true);
     end if;
     perform set_config('app.current_esco', tenant, true);
 end $$;
@@ -296,5 +307,6 @@ grant select, insert, update on gateway.client, gateway.signing_key to flows_gat
 grant select, insert, delete on gateway.client_secret, gateway.disabled_esco, gateway.revoked_token to flows_gateway;
 grant update (digest) on gateway.client_secret to flows_gateway;
 grant select, insert on gateway.token, gateway.audit to flows_gateway;
+grant select on gateway.proof to flows_gateway;
 
 reset role;

@@ -24,10 +24,10 @@ import psycopg
 
 from app.auth.keys import load_keys
 from app.auth.tokens import Grant, issue
+from app.db.isolation import exposed
 from tests.bench.report import Report
 from tests.bench.tokens import token_request
 from tests.conftest import Stack, process_of, running_stack, wait_until
-from tests.sql.test_isolation import exposed
 
 Admin = psycopg.Connection[Any]
 Work = Callable[[], object]

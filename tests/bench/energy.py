@@ -17,11 +17,11 @@ import psycopg
 
 from app.auth.keys import load_keys
 from app.auth.tokens import Grant, issue
+from app.db.isolation import become
 from tests.bench.history import History
 from tests.bench.report import Report
 from tests.conftest import Stack
 from tests.postgrest.test_streaming import Memory
-from tests.sql.test_isolation import become
 
 ESCOS = 3
 CIRCUITS = int(os.environ.get("FLOWS_BENCH_CIRCUITS", "200"))

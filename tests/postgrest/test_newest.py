@@ -11,11 +11,11 @@ import pytest
 from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool
 
+from app.db.isolation import become
 from app.db.principal import Principal
 from app.db.session import Connection
 from app.postgrest.newest import Newest, bounded, narrowed, newest_asked
 from tests.conftest import Stack
-from tests.sql.test_isolation import become
 
 NEWEST = "/register_interval_hh?order=timestamp.desc&limit=100"
 

@@ -11,11 +11,11 @@ import httpx
 import psycopg
 import pytest
 
+from app.db.isolation import become
 from app.ingest.bounds import Bounds, read_bounds
 from tests.conftest import Stack, flows
 from tests.ingest.conftest import new_home
 from tests.sql.series import KEYS, TIME_SERIES
-from tests.sql.test_isolation import become
 
 Admin = psycopg.Connection[Any]
 VALUES: dict[str, dict[str, Any]] = {

@@ -6,8 +6,8 @@ from typing import Any
 import psycopg
 import pytest
 
+from app.db.isolation import SHARED_RELATIONS, become, exposed
 from tests.conftest import Stack
-from tests.sql.test_isolation import SHARED, become, exposed
 from tests.sql.test_plans import nodes
 
 Admin = psycopg.Connection[Any]
@@ -170,7 +170,7 @@ def test_no_relation_looks_at_a_row_of_another(stack: Stack, crowd: Admin) -> No
     assert "meter_registry" in owned
     offences = {}
     for relation in exposed(crowd):
-        if relation in SHARED:
+        if relation in SHARED_RELATIONS:
             continue
         for role in ("flows", "public_backend"):
             become(crowd, role, stack.contract["escos"]["wlce"]["id"])

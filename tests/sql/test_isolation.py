@@ -5,12 +5,12 @@ from typing import Any
 import psycopg
 import pytest
 
+from app.db.isolation import SHARED_RELATIONS, become, exposed
 from tests.conftest import Stack
 from tests.sql.series import AGGREGATES, TIME_SERIES
 
 Admin = psycopg.Connection[Any]
 ESCOS = ("wlce", "hmce")
-SHARED = {"regions", "meter_metrics", "meter_event_log_type"}
 # The rows of these depend on the state of the meters; isolation is tested as for all others.
 REPORTS = {
     "meters_low_balance",
@@ -20,23 +20,6 @@ REPORTS = {
     "register_import_missing",
     "register_export_missing",
 }
-
-
-def exposed(admin: Admin) -> list[str]:
-    """Return all relations in the schema that PostgREST serves."""
-    rows = admin.execute(
-        "select relname from pg_class where relnamespace = 'api'::regnamespace and relkind = 'v'"
-    )
-    return sorted(row[0] for row in rows)
-
-
-def become(admin: Admin, role: str, esco: str | None) -> None:
-    """Take a caller's role and ESCO for the rest of the transaction."""
-    admin.execute(
-        "select set_config('role', 'none', true), set_config('app.current_esco', %s, true)",
-        (esco or "",),
-    )
-    admin.execute("select set_config('role', %s, true)", (role,))
 
 
 def rows_of(admin: Admin, relation: str) -> set[str]:
@@ -61,8 +44,8 @@ def test_no_relation_shows_a_row_of_two_escos(stack: Stack, admin: Admin) -> Non
                 seen[code] = rows_of(admin, relation)
             become(admin, "flows", None)
             nothing = rows_of(admin, relation)
-            assert relation in SHARED or not nothing, relation
-        if relation not in SHARED:
+            assert relation in SHARED_RELATIONS or not nothing, relation
+        if relation not in SHARED_RELATIONS:
             for code in ESCOS:
                 assert seen[code] or relation in REPORTS, f"{relation} has demo rows of {code}"
             assert not seen["wlce"] & seen["hmce"], relation

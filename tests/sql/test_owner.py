@@ -6,9 +6,10 @@ from uuid import UUID, uuid4
 import psycopg
 import pytest
 
+from app.db.isolation import become, exposed
 from tests.conftest import Stack
 from tests.sql.series import TIME_SERIES
-from tests.sql.test_isolation import become, exposed, rows_of
+from tests.sql.test_isolation import rows_of
 
 Admin = psycopg.Connection[Any]
 NOBODY = "00000000-0000-0000-0000-000000000000"

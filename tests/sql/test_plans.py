@@ -10,6 +10,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from app.db.isolation import become
 from app.energy.groups import Groups
 from app.energy.intervals import Granularity, Intervals, calendar
 from app.energy.query import Page, energy
@@ -17,7 +18,6 @@ from app.energy.reports import latest
 from app.energy.sources import choose
 from tests.conftest import Stack
 from tests.sql.series import AGGREGATES
-from tests.sql.test_isolation import become
 
 Admin = psycopg.Connection[Any]
 UTC_ZONE = ZoneInfo("UTC")

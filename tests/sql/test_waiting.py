@@ -5,8 +5,8 @@ from typing import Any
 import psycopg
 import pytest
 
+from app.db.isolation import become
 from tests.conftest import Stack
-from tests.sql.test_isolation import become
 
 LOCKS = "select count(*) from pg_locks where locktype = 'advisory' and pid = pg_backend_pid()"
 CHANGES = {
