@@ -104,7 +104,9 @@ LEVELS = {
 STORED = """
     select c.relname from pg_class as c
     where c.relnamespace = 'flows'::regnamespace
-        and c.relname in (%(name)s, replace(%(name)s, 'circuit_interval_', 'circuit_sums_'))
+        and c.relname::text in (
+            %(name)s::text, replace(%(name)s::text, 'circuit_interval_', 'circuit_sums_')
+        )
     order by c.relname desc limit 1
 """
 # The tables in which TimescaleDB stores the rows of aggregates.
