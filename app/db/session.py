@@ -5,15 +5,15 @@ only for a transaction, so that a connection returned to the pool keeps nothing 
 statement outside a transaction is refused.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import LiteralString
 
 import orjson
 from psycopg import AsyncConnection
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool
 
+from app.db.batch import Query, Rows, run_batch
 from app.db.principal import Principal
 from app.settings import DatabaseSettings
 
@@ -46,7 +46,7 @@ def create_pool(settings: DatabaseSettings, most: int | None = None) -> Pool:
 
 
 # One snapshot, so that the ETag, the groups and the rows of a response belong together.
-ONE_SNAPSHOT = "set transaction isolation level repeatable read, read only"
+ONE_SNAPSHOT = (Query("begin isolation level repeatable read, read only"),)
 # SET ROLE does not apply a role's settings, so its time limit is set here, as in PostgREST. All
 # rows of a cursor are read, so it must not be planned for its first rows.
 AS_CALLER = """
@@ -54,41 +54,60 @@ AS_CALLER = """
         set_config('statement_timeout', coalesce((
             select split_part(setting, '=', 2)
             from pg_catalog.pg_roles cross join unnest(rolconfig) as setting
-            where rolname = %s and setting like 'statement_timeout=%%'
+            where rolname = %(role)s and setting like 'statement_timeout=%%'
         ), current_setting('statement_timeout')), true),
         set_config('cursor_tuple_fraction', '1', true),
         set_config('work_mem', '16MB', true),
-        set_config('request.jwt.claims', %s, true),
-        set_config('role', %s, true)
+        set_config('request.jwt.claims', %(claims)s, true),
+        set_config('role', %(role)s, true)
 """
+AUTHORIZE = Query("select gateway.authorize()")
 
 # A caller who only adds data needs no scope `read`: `gateway.authorize()` asks for none then.
 AS_INSERT = "select set_config('request.method', 'POST', true)"
 
 
-def caller_session(
+@asynccontextmanager
+async def caller_session(
     pool: Pool, caller: Principal, seconds: float | None = None
-) -> AbstractAsyncContextManager[Connection]:
+) -> AsyncIterator[Connection]:
     """Yield a connection within a read-only transaction that runs as the caller.
 
     PoolTimeout if none is free within `seconds`, by default the pool's own patience.
     """
-    return _session(pool, caller, ONE_SNAPSHOT, seconds)
+    async with _session(pool, caller, ONE_SNAPSHOT, seconds=seconds) as (connection, _):
+        yield connection
 
 
-def inserting_session(pool: Pool, caller: Principal) -> AbstractAsyncContextManager[Connection]:
+def asking_session(
+    pool: Pool, caller: Principal, queries: Sequence[Query]
+) -> AbstractAsyncContextManager[tuple[Connection, list[Rows]]]:
+    """Yield the connection of a `caller_session`, and the rows of first queries.
+
+    They are sent with the beginning of the transaction.
+    """
+    return _session(pool, caller, ONE_SNAPSHOT, queries)
+
+
+@asynccontextmanager
+async def inserting_session(pool: Pool, caller: Principal) -> AsyncIterator[Connection]:
     """Yield a connection within a transaction that runs as the caller and may write.
 
     It is for callers who add data, so that the scope `read` is not needed; it is committed at the
     end.
     """
-    return _session(pool, caller, AS_INSERT)
+    async with _session(pool, caller, (Query("begin"), Query(AS_INSERT))) as (connection, _):
+        yield connection
 
 
 @asynccontextmanager
 async def _session(
-    pool: Pool, caller: Principal, kind: LiteralString, seconds: float | None = None
-) -> AsyncIterator[Connection]:
+    pool: Pool,
+    caller: Principal,
+    kind: Sequence[Query],
+    queries: Sequence[Query] = (),
+    seconds: float | None = None,
+) -> AsyncIterator[tuple[Connection, list[Rows]]]:
     """Yield a connection within a transaction of a kind that runs as the caller.
 
     `gateway.authorize()`, which PostgREST runs before each request as well, refuses a tenant's role
@@ -96,9 +115,8 @@ async def _session(
     """
     async with pool.connection(timeout=seconds) as connection:
         claims = orjson.dumps(caller.claims).decode()
-        # One round trip including BEGIN; the pool ends the transaction.
-        async with connection.pipeline():
-            await connection.execute(kind)
-            await connection.execute(AS_CALLER, (caller.role, claims, caller.role))
-            await connection.execute("select gateway.authorize()")
-        yield connection
+        as_caller = Query(AS_CALLER, {"role": caller.role, "claims": claims})
+        before = [*kind, as_caller, AUTHORIZE]
+        # The pool ends the transaction.
+        rows = await run_batch(connection, [*before, *queries])
+        yield connection, rows[len(before) :]

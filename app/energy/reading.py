@@ -44,6 +44,10 @@ async def read_frame(connection: Connection, statement: Statement, schema: Schem
 async def read_ahead(reads: Iterable[Read]) -> AsyncGenerator[pl.DataFrame, None]:
     """Yield the frames of several reads; each is read while the one before is written."""
     following: asyncio.Future[pl.DataFrame] | None = None
+    reads = list(reads)
+    if len(reads) == 1:
+        yield await reads[0]()  # needs no task
+        return
     try:
         for read in reads:
             before, following = following, None

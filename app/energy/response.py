@@ -17,8 +17,9 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from app.app_state import Services
+from app.db.batch import EarlyRows, Query, Rows
 from app.db.principal import Principal
-from app.db.session import Connection, caller_session
+from app.db.session import Connection, asking_session
 from app.energy.changes import SeenChanges
 from app.energy.files import FileCache
 from app.energy.formats import Format
@@ -40,7 +41,7 @@ SLICE = 5000
 
 STATE = (
     "select version, as_of, remapping, cluster, seen"
-    " from flows.data_state(tstzrange(%s, %s), %s::text[])"
+    " from flows.data_state(tstzrange(%(first)s, %(last)s), %(dimensions)s::text[])"
 )
 NOTHING = Available(None, None)
 
@@ -51,13 +52,14 @@ class DataVersion:
 
     Changes up to `as_of` are included; `seen` names their transactions, as a token. While
     `remapping` is true, the stored aggregates still reflect circuit mappings that have changed
-    since.
+    since. `early` are the rows of the report's early queries, in the same snapshot.
     """
 
     version: str
     as_of: datetime | None
     remapping: bool
     seen: SeenChanges
+    early: EarlyRows
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +111,10 @@ class ReportRequest:
 class Report:
     """The query behind a route, and its rows."""
 
+    def early_queries(self) -> list[Query]:
+        """Return queries that `render` needs and that depend on no answer, to be sent early."""
+        return []
+
     async def render(
         self, request: ReportRequest, connection: Connection, version: DataVersion
     ) -> RenderedReport:
@@ -134,8 +140,10 @@ class ReportResponse(Response):
 
     async def _send(self, stream: ResponseStream) -> None:
         request = self._request
-        async with caller_session(request.services.pool, request.caller) as connection:
-            version = await _version(connection, request)
+        queries = [_state(request), *self._report.early_queries()]
+        pool = request.services.pool
+        async with asking_session(pool, request.caller, queries) as (connection, rows):
+            version = _version(rows[0], EarlyRows(queries[1:], rows[1:]))
             report = await self._report.render(request, connection, version)
             async with aclosing(_body(request, report)) as body:
                 headers = _headers(request, version, report)
@@ -254,10 +262,11 @@ def period(query: Window, version: DataVersion, available: Available) -> dict[st
     }
 
 
-async def _version(connection: Connection, request: ReportRequest) -> DataVersion:
-    bounds = [at if at is None else moment(at) for at in (request.first, request.last)]
-    cursor = await connection.execute(STATE, [*bounds, request.dimensions])
-    row = await cursor.fetchone()
-    assert row is not None  # noqa: S101  (the query returns exactly one row)
-    seen = SeenChanges(row["cluster"], row["seen"])
-    return DataVersion(row["version"], row["as_of"], row["remapping"], seen)
+def _state(request: ReportRequest) -> Query:
+    first, last = (at if at is None else moment(at) for at in (request.first, request.last))
+    return Query(STATE, {"first": first, "last": last, "dimensions": request.dimensions})
+
+
+def _version(rows: Rows, early: EarlyRows) -> DataVersion:
+    ((version, as_of, remapping, cluster, seen),) = rows.tuples()
+    return DataVersion(version, as_of, remapping, SeenChanges(cluster, seen), early)

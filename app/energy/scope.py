@@ -6,8 +6,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from psycopg.rows import tuple_row
-
+from app.db.batch import EarlyRows, Query
 from app.db.session import Connection
 from app.energy.groups import Dimension, Groups, Key, Mapping, assemble, gather, register_groups
 from app.energy.intervals import HALF_HOUR, Instant, moment
@@ -16,14 +15,16 @@ from app.errors import NotFound
 
 # Filter → the query that looks its values up; every value must be found.
 LOOKUPS = {
-    "circuit": "select id, id::text as name from api.circuits where id = any(%s::uuid[])",
-    "site": "select id, v as name from api.sites_new, unnest(%s::text[]) as v"
+    "circuit": "select id, id::text as name from api.circuits where id = any(%(values)s::uuid[])",
+    "site": "select id, v as name from api.sites_new, unnest(%(values)s::text[]) as v"
     " where v = code or lower(v) = id::text",
-    "property": "select id, id::text as name from api.properties where id = any(%s::uuid[])",
-    "meter": "select id, serial as name from api.meter_registry where serial = any(%s::text[])",
-    "feeder": "select id, v as name from api.feeder_registry, unnest(%s::text[]) as v"
+    "property": "select id, id::text as name from api.properties"
+    " where id = any(%(values)s::uuid[])",
+    "meter": "select id, serial as name from api.meter_registry"
+    " where serial = any(%(values)s::text[])",
+    "feeder": "select id, v as name from api.feeder_registry, unnest(%(values)s::text[]) as v"
     " where v = name or lower(v) = id::text",
-    "esco": "select id, code as name from api.escos where code = any(%s::text[])",
+    "esco": "select id, code as name from api.escos where code = any(%(values)s::text[])",
 }
 
 # Filter → the query for the registers and circuits whose changes concern it.
@@ -184,15 +185,22 @@ class Selection:
             if name in NARROWING
         )
 
-    async def plan(self, connection: Connection) -> None:
+    def plan(self) -> list[Query]:
         """Let joins be by hashes where a request names no circuit, meter or property.
 
         The planner takes every ESCO for one of average size, and a nested loop for many rows more
         takes minutes, a sort several times as long; for few rows hashes take no longer.
         """
         names = {name for named in self.named() for name in named}
-        if not names & NARROWING:
-            await connection.execute(BY_HASHES)
+        return [] if names & NARROWING else [Query(BY_HASHES)]
+
+    def lookups(self) -> list[Query]:
+        """Return the queries for the ids of the filters' values, in the order of the filters."""
+        return [
+            Query(LOOKUPS[name], {"values": values})
+            for named in self.named()
+            for name, values in named.items()
+        ]
 
     def named(self) -> list[dict[str, list[str]]]:
         """Return the filters whose values must exist: name → values, which are alternatives."""
@@ -207,20 +215,27 @@ class Selection:
         return [self.path, {name: values for name, values in asked.items() if values}]
 
 
-async def resolve(connection: Connection, scope: Selection) -> list[tuple[str, list[UUID]]]:
-    """Return (filter, ids) for each filter.
+async def resolve(
+    connection: Connection, scope: Selection, early: EarlyRows
+) -> list[tuple[str, list[UUID]]]:
+    """Return (filter, ids) for each filter, and let the planner know the extent of the request.
 
     NotFound if a value does not exist; a value of another ESCO's gives the same error.
     """
+    asked = [(name, values) for named in scope.named() for name, values in named.items()]
+    lookups = scope.lookups()
+    answers = await early.rows(connection, [*scope.plan(), *lookups])
     found = []
-    for named in scope.named():
-        for name, values in named.items():
-            cursor = await connection.execute(LOOKUPS[name].encode(), (values,))
-            rows = await cursor.fetchall()
-            if {row["name"] for row in rows} != set(values):
-                raise NotFound(f"There is no such {name}.")
-            found.append((name, [row["id"] for row in rows]))
+    for (name, values), rows in zip(asked, answers[-len(asked) :] if asked else [], strict=True):
+        ids = rows.dicts()
+        if {row["name"] for row in ids} != set(values):
+            raise NotFound(f"There is no such {name}.")
+        found.append((name, _ids(row["id"] for row in ids)))
     return found
+
+
+def _ids(ids: Iterable[UUID]) -> list[UUID]:
+    return sorted(set(ids))
 
 
 async def touched(
@@ -247,21 +262,30 @@ class Available:
     last: datetime | None
 
 
-async def groups(
-    connection: Connection,
+@dataclass(frozen=True, slots=True)
+class GroupQueries:
+    """The queries for groups, of which the first is enough mostly, and for what is available.
+
+    `ways` is for each query how it names circuits. `are_apart` is true if the first query has a row
+    for each mapping.
+    """
+
+    groups: list[Query]
+    available: Query
+    ways: list[dict[str, str]]
+    are_apart: bool
+
+
+def group_queries(
     scope: Selection,
+    found: list[tuple[str, list[UUID]]],
     by: Sequence[Dimension],
     first: Instant,
     last: Instant,
     *,
     stored: bool,
-) -> tuple[Groups, Available]:
-    """Return the groups mapped from `first` up to `last`, and the time data are available for.
-
-    The latter does not depend on the period. Sums of circuits are used only if `stored`.
-    """
-    await scope.plan(connection)
-    found = await resolve(connection, scope)
+) -> GroupQueries:
+    """Return the queries for the groups of filters whose ids are known."""
     if scope.tenant:
         found = [(name, ids) for name, ids in found if name != "esco"]
     parameters: dict[str, Any] = {"period_from": moment(first), "period_to": moment(last)}
@@ -312,34 +336,63 @@ async def groups(
         queries = []
     queries.append(OF_SELECTED.format(**shape))
     extent = AVAILABLE.format(**parts) if wanted else EVER_AVAILABLE
-    first_rows, ((first_at, last_at),) = await _rows(connection, [queries[0], extent], parameters)
-    available = Available(first_at, last_at)
-    found_rows = [first_rows]
-    for number, query in enumerate(queries):
+    return GroupQueries(
+        [Query(query, parameters) for query in queries],
+        Query(extent, parameters if wanted else {}),
+        ways,
+        apart,
+    )
+
+
+def early_queries(
+    scope: Selection, by: Sequence[Dimension], first: Instant, last: Instant, *, stored: bool
+) -> list[Query]:
+    """Return the queries of `groups` that can be sent before any other has been answered.
+
+    They are all of them where no other values are given than ids of circuits.
+    """
+    queries = [*scope.plan(), *scope.lookups()]
+    named = scope.named()
+    if all(name == "circuit" for filters in named for name in filters):
+        ids = [
+            (name, _ids(map(UUID, values))) for filters in named for name, values in filters.items()
+        ]
+        asked = group_queries(scope, ids, by, first, last, stored=stored)
+        queries += [asked.groups[0], asked.available]
+    return queries
+
+
+async def groups(
+    connection: Connection,
+    scope: Selection,
+    by: Sequence[Dimension],
+    first: Instant,
+    last: Instant,
+    early: EarlyRows,
+    *,
+    stored: bool,
+) -> tuple[Groups, Available]:
+    """Return the groups mapped from `first` up to `last`, and the time data are available for.
+
+    The latter does not depend on the period. Sums of circuits are used only if `stored`.
+    """
+    found = await resolve(connection, scope, early)
+    asked = group_queries(scope, found, by, first, last, stored=stored)
+    rows, extent = await early.rows(connection, [asked.groups[0], asked.available])
+    available = Available(*extent.tuples()[0])
+    for number, query in enumerate(asked.groups):
         if number:
-            found_rows = await _rows(connection, [query], parameters)
-        if number == len(queries) - 1:
-            return register_groups(found_rows[0]), available
+            (rows,) = await early.rows(connection, [query])
+        if number == len(asked.groups) - 1:
+            return register_groups(rows.tuples()), available
         groups = (
-            gather(_mappings(found_rows[0]))
-            if apart
-            else assemble(found_rows[0], by, everything=ways[number] is EVERY_CIRCUIT)
+            gather(_mappings(rows.tuples()))
+            if asked.are_apart
+            else assemble(rows.tuples(), by, everything=asked.ways[number] is EVERY_CIRCUIT)
         )
         if groups is not None:
             return groups, available
     raise AssertionError("the last query always gives groups")
-
-
-async def _rows(
-    connection: Connection, queries: Sequence[str], parameters: dict[str, Any]
-) -> list[list[tuple[Any, ...]]]:
-    """Return the rows of several queries, sent in one round trip."""
-    cursors = []
-    async with connection.pipeline():
-        for query in queries:
-            cursor = connection.cursor(row_factory=tuple_row)
-            cursors.append(await cursor.execute(query.encode(), parameters))
-    return [await cursor.fetchall() for cursor in cursors]
 
 
 def _named(by: Sequence[Dimension]) -> dict[str, str]:

@@ -89,7 +89,7 @@ def _run(job: WorkerJob) -> None:
         connection.transaction(),
     ):
         data.seek(0)
-        connection.execute(AS_CALLER, (job.role, json.dumps(job.claims), job.role))
+        connection.execute(AS_CALLER, {"role": job.role, "claims": json.dumps(job.claims)})
         connection.execute(AS_INSERT)
         connection.execute(
             "select set_config('statement_timeout', %s, true),"

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import polars as pl
 from psycopg.rows import tuple_row
 
+from app.db.batch import Query
 from app.db.session import Connection
 from app.energy import scope
 from app.energy.formats import Format
@@ -64,7 +65,14 @@ class Grouped(Report):
         """
         first, last = self.intervals.first, self.intervals.last
         stored = self.OF_CIRCUITS and not version.remapping
-        return await scope.groups(connection, self.scope, self.by, first, last, stored=stored)
+        return await scope.groups(
+            connection, self.scope, self.by, first, last, version.early, stored=stored
+        )
+
+    def early_queries(self) -> list[Query]:
+        """Return the queries for the groups, as if no aggregate lagged behind the mapping."""
+        first, last = self.intervals.first, self.intervals.last
+        return scope.early_queries(self.scope, self.by, first, last, stored=self.OF_CIRCUITS)
 
     async def coverage(self, connection: Connection, groups: Groups) -> dict[int, Covered]:
         """Return the coverage of each group over the whole period, by the group's number."""

@@ -1,12 +1,13 @@
 """The last reading of each meter, with its counters and its prepayment balance."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable
 from dataclasses import dataclass
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import polars as pl
 
+from app.db.batch import Query
 from app.db.session import Connection
 from app.energy.formats import Format
 from app.energy.frames import Clock
@@ -63,6 +64,7 @@ ON_CIRCUIT = """meter.id in (
         and {column} = any({values}))"""
 CONDITIONS = {
     "esco": ("meter.esco", "{column} = any({values})"),
+    "serial": ("meter.serial", "{column} = any({values})"),
     "meter": ("meter.id", "{column} = any({values})"),
     "property": ("at_head.property", ON_HEAD),
     "feeder": ("head.feeder", ON_HEAD),
@@ -114,15 +116,32 @@ class LatestReport(Report):
         self, request: ReportRequest, connection: Connection, version: DataVersion
     ) -> RenderedReport:
         """Look up the filters and return the rows."""
-        await self.scope.plan(connection)
-        found: list[tuple[str, list[Any]]] = list(await resolve(connection, self.scope))
-        if self.scope.query.circuit_type:
-            found.append(("circuit_type", list(self.scope.query.circuit_type)))
-        state = await _version(connection, found)
+        resolved = await resolve(connection, self.scope, version.early)
+        found = self._filters(resolved)
+        (rows,) = await version.early.rows(connection, [version_query(self._by_serial(found))])
+        ((state,),) = rows.tuples()
         as_of = version.as_of.isoformat() if version.as_of else None
         members = {"timezone": self.zone.key, "data_as_of": as_of}
         frames = self._frames(request.format, connection, statement(found))
         return RenderedReport(frames, members, version=state)
+
+    def early_queries(self) -> list[Query]:
+        """Return the lookups, and the query for the version if it needs none of their answers."""
+        queries = [*self.scope.plan(), *self.scope.lookups()]
+        if all(name == "meter" for named in self.scope.named() for name in named):
+            queries.append(version_query(self._by_serial(self._filters([]))))
+        return queries
+
+    def _filters(self, resolved: Iterable[tuple[str, list[Any]]]) -> list[tuple[str, list[Any]]]:
+        """Return the filters with their ids, and the one for types of circuits."""
+        types = list(self.scope.query.circuit_type)
+        return [*resolved, *([("circuit_type", types)] if types else [])]
+
+    def _by_serial(self, found: list[tuple[str, list[Any]]]) -> list[tuple[str, list[Any]]]:
+        """Return filters with meters by serial number, for which no id must be known."""
+        others = [own for own in found if own[0] != "meter"]
+        named = self.scope.named()
+        return others + [("serial", own["meter"]) for own in named if "meter" in own]
 
     async def _frames(
         self, form: Format, connection: Connection, asked: Statement
@@ -163,13 +182,10 @@ def _conditions(filters: list[tuple[str, list[Any]]]) -> Statement:
     return Statement(" and ".join(conditions) or "true", parameters)
 
 
-async def _version(connection: Connection, filters: list[tuple[str, list[Any]]]) -> str:
-    """Return what changes with the state of the meters asked for, or with their mapping in time."""
+def version_query(filters: list[tuple[str, list[Any]]]) -> Query:
+    """Return the query for what changes with the meters' state, or with their mapping in time."""
     conditions = _conditions(filters)
     which = "md5(string_agg(meter.id::text, '' order by meter.id))" if filters else "null"
-    cursor = await connection.execute(
-        METER_VERSION.format(which=which, conditions=conditions.sql).encode(), conditions.parameters
+    return Query(
+        METER_VERSION.format(which=which, conditions=conditions.sql), conditions.parameters
     )
-    row = await cursor.fetchone()
-    assert row is not None  # noqa: S101  (an aggregate has one row)
-    return str(row["version"])

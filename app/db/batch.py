@@ -1,0 +1,176 @@
+"""Batches: several statements sent to PostgreSQL together, in one round trip.
+
+Psycopg's own pipeline waits for the socket with each statement; a batch waits for its answers once.
+"""
+
+import re
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import psycopg
+from psycopg import AsyncConnection, pq
+from psycopg.adapt import PyFormat, Transformer
+from psycopg.errors import error_from_result
+from psycopg.waiting import READY_R, WAIT_R, WAIT_RW
+
+NAMED = re.compile(r"%\((\w+)\)s")
+NO_PARAMETERS: Mapping[str, Any] = {}
+# Statements that a connection prepares; those beyond are planned each time.
+MOST_PREPARED = 100
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Query:
+    """A statement with parameters `%(name)s`, in which `%%` is one %.
+
+    `keep` prepares it, so that its plan may be kept.
+    """
+
+    sql: str
+    parameters: Mapping[str, Any] = field(default_factory=lambda: NO_PARAMETERS)
+    keep: bool = True
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """The text of the statement and of its parameters."""
+        return self.sql, repr(self.parameters)
+
+
+class Rows:
+    """The rows that a statement returned."""
+
+    def __init__(self, connection: AsyncConnection[Any], result: pq.abc.PGresult) -> None:
+        self._transformer = Transformer(connection)
+        self.result = result
+
+    def tuples(self) -> list[tuple[Any, ...]]:
+        """Return the rows as tuples."""
+        self._transformer.set_pgresult(self.result)
+        return self._transformer.load_rows(0, self.result.ntuples, tuple)
+
+    def dicts(self) -> list[dict[str, Any]]:
+        """Return the rows as dictionaries: column → value."""
+        names = [
+            (self.result.fname(number) or b"").decode() for number in range(self.result.nfields)
+        ]
+        return [dict(zip(names, row, strict=True)) for row in self.tuples()]
+
+
+class EarlyRows:
+    """The rows of queries that were sent with the beginning of a transaction.
+
+    In its snapshot a query has the same rows later, so that it need not be sent again.
+    """
+
+    def __init__(self, queries: Sequence[Query] = (), rows: Sequence[Rows] = ()) -> None:
+        self._rows = {query.key: found for query, found in zip(queries, rows, strict=True)}
+
+    async def rows(self, connection: AsyncConnection[Any], queries: Sequence[Query]) -> list[Rows]:
+        """Return the rows of queries; those that are not here are sent in one round trip."""
+        missing = [query for query in queries if query.key not in self._rows]
+        if missing:
+            found = await run_batch(connection, missing)
+            self._rows |= {query.key: rows for query, rows in zip(missing, found, strict=True)}
+        return [self._rows[query.key] for query in queries]
+
+
+@lru_cache(2048)
+def _numbered(sql: str) -> tuple[bytes, tuple[str, ...]]:
+    """Return the statement with its parameters as $1, $2, …, and their names in that order."""
+    names = tuple(dict.fromkeys(NAMED.findall(sql)))
+    number = {name: f"${index}" for index, name in enumerate(names, 1)}
+    return NAMED.sub(lambda found: number[found[1]], sql).replace("%%", "%").encode(), names
+
+
+# Statement and types of its parameters → its name, for each connection.
+_prepared: WeakKeyDictionary[AsyncConnection[Any], dict[tuple[bytes, tuple[int, ...]], bytes]] = (
+    WeakKeyDictionary()
+)
+
+
+async def run_batch(connection: AsyncConnection[Any], queries: Sequence[Query]) -> list[Rows]:
+    """Run statements in order and return the rows of each; the first error ends the batch.
+
+    Whether they belong to one transaction is decided by the statements alone.
+    """
+    async with connection.lock:
+        pgconn = connection.pgconn
+        known = _prepared.setdefault(connection, {})
+        added: list[tuple[bytes, tuple[int, ...]]] = []
+        pgconn.enter_pipeline_mode()
+        try:
+            preparing = [_send(connection, query, known, added) for query in queries]
+            pgconn.pipeline_sync()
+            results = await connection.wait(_exchange(pgconn))
+        except BaseException:
+            for key in added:
+                known.pop(key, None)
+            raise
+        finally:
+            try:
+                pgconn.exit_pipeline_mode()
+            except psycopg.Error:
+                pgconn.finish()  # answers are left unread: nobody may use the connection again
+    answers = iter(results)
+    found = []
+    for is_preparing in preparing:
+        if is_preparing:
+            next(answers)
+        found.append(Rows(connection, next(answers)))
+    return found
+
+
+def _send(
+    connection: AsyncConnection[Any],
+    query: Query,
+    known: dict[tuple[bytes, tuple[int, ...]], bytes],
+    added: list[tuple[bytes, tuple[int, ...]]],
+) -> bool:
+    """Send a statement; return whether it is prepared before, which has an answer of its own."""
+    pgconn = connection.pgconn
+    sql, names = _numbered(query.sql)
+    transformer = Transformer(connection)
+    given = [query.parameters[name] for name in names]
+    values = transformer.dump_sequence(given, [PyFormat.TEXT] * len(given))
+    types = tuple(transformer.types or ())
+    key = (sql, types)
+    name = known.get(key)
+    if name is None and (not query.keep or len(known) >= MOST_PREPARED):
+        pgconn.send_query_params(sql, values, param_types=types)
+        return False
+    is_preparing = name is None
+    if name is None:
+        name = known[key] = b"flows_%d" % len(known)
+        added.append(key)
+        pgconn.send_prepare(name, sql, param_types=types)
+    pgconn.send_query_prepared(name, values)
+    return is_preparing
+
+
+def _exchange(pgconn: pq.abc.PGconn) -> Generator[Any, Any, list[pq.abc.PGresult]]:
+    """Send what is waiting and return the answers up to the end of the batch."""
+    while pgconn.flush():
+        if (yield WAIT_RW) & READY_R:
+            pgconn.consume_input()
+    results: list[pq.abc.PGresult] = []
+    error: pq.abc.PGresult | None = None
+    while True:
+        while pgconn.is_busy():
+            if (yield WAIT_R):
+                pgconn.consume_input()
+        result = pgconn.get_result()
+        if result is None:
+            if pgconn.status == pq.ConnStatus.BAD:
+                raise psycopg.OperationalError("the connection is lost")
+            continue  # the end of one statement's answers
+        if result.status == pq.ExecStatus.PIPELINE_SYNC:
+            break
+        if result.status == pq.ExecStatus.FATAL_ERROR:
+            error = error or result
+        results.append(result)
+    if error is not None:
+        raise error_from_result(error)
+    return results
