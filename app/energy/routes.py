@@ -43,6 +43,7 @@ from app.energy.parameters import (
     Window,
     unique,
 )
+from app.energy.remembered import RememberingRoute, remembering
 from app.energy.reports.balance import BalanceReport
 from app.energy.reports.completeness import BY, CompletenessReport
 from app.energy.reports.energy import EnergyReport
@@ -76,10 +77,11 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
     },
     304: {"description": "Nothing changed since the answer whose ETag is in If-None-Match."},
 }
-reads = APIRouter(tags=["energy"], responses=RESPONSES)
+reads = APIRouter(tags=["energy"], responses=RESPONSES, route_class=RememberingRoute)
 
 
 @reads.get("/energy", summary="Energy per group and interval", response_model=Energy)
+@remembering
 async def energy(context: ContextDep, query: Annotated[EnergyQuery, Query()]) -> Response:
     """Sum the half-hours of the caller's circuits, in kWh; import and export stay separate."""
     scope, parts = context.scope(query), _intervals(context, query, query.granularity)
@@ -96,6 +98,7 @@ async def energy(context: ContextDep, query: Annotated[EnergyQuery, Query()]) ->
 
 
 @reads.get("/balance", summary="Generation, consumption and the grid", response_model=Balance)
+@remembering
 async def balance(context: ContextDep, query: Annotated[BalanceQuery, Query()]) -> Response:
     """Compare generation with consumption: energy used locally, and energy from and to the grid.
 
@@ -114,6 +117,7 @@ async def balance(context: ContextDep, query: Annotated[BalanceQuery, Query()]) 
 
 
 @reads.get("/profile", summary="The average day", response_model=Profile)
+@remembering
 async def profile(context: ContextDep, query: Annotated[ProfileQuery, Query()]) -> Response:
     """Return mean and quantiles of a group's kWh for each half-hour of the local day.
 
@@ -126,6 +130,7 @@ async def profile(context: ContextDep, query: Annotated[ProfileQuery, Query()]) 
 
 
 @reads.get("/peak", summary="The highest half-hours", response_model=Peak)
+@remembering
 async def peak(context: ContextDep, query: Annotated[PeakQuery, Query()]) -> Response:
     """Rank a group's half-hours by mean power in kW (twice their kWh); the earlier wins a tie.
 
@@ -139,6 +144,7 @@ async def peak(context: ContextDep, query: Annotated[PeakQuery, Query()]) -> Res
 
 
 @reads.get("/completeness", summary="Missing half-hours per register", response_model=Completeness)
+@remembering
 async def completeness(context: ContextDep, query: Annotated[ScanQuery, Query()]) -> Response:
     """List the gaps in the half-hours of each register while it is mapped to a circuit.
 
@@ -150,6 +156,7 @@ async def completeness(context: ContextDep, query: Annotated[ScanQuery, Query()]
 
 
 @reads.get("/latest", summary="Last reading and balance of each meter", response_model=Latest)
+@remembering
 async def latest(context: ContextDep, query: Annotated[LatestQuery, Query()]) -> Response:
     """Return each meter's newest half-hour, its counters, and its prepayment balance in pounds."""
     scope, zone = context.scope(query), query.zone()
@@ -157,34 +164,39 @@ async def latest(context: ContextDep, query: Annotated[LatestQuery, Query()]) ->
     return ReportResponse(request, LatestReport(zone, scope))
 
 
-lists = APIRouter(prefix="/v1", tags=["energy"], responses=RESPONSES)
+lists = APIRouter(prefix="/v1", tags=["energy"], responses=RESPONSES, route_class=RememberingRoute)
 
 
 @lists.get("/circuits", summary="The circuits", response_model=CircuitList)
+@remembering
 async def circuits(context: ContextDep, query: Annotated[Presented, Query()]) -> Response:
     """List circuits with their sites, and the time for which they have half-hours."""
     return _list(context, "circuits", query)
 
 
 @lists.get("/meters", summary="The meters", response_model=MeterList)
+@remembering
 async def meters(context: ContextDep, query: Annotated[Presented, Query()]) -> Response:
     """List meters with their sites and properties, and the time for which they have half-hours."""
     return _list(context, "meters", query)
 
 
 @lists.get("/properties", summary="The properties", response_model=PropertyList)
+@remembering
 async def properties(context: ContextDep, query: Annotated[Presented, Query()]) -> Response:
     """List properties with their sites."""
     return _list(context, "properties", query)
 
 
 @lists.get("/sites", summary="The sites", response_model=SiteList)
+@remembering
 async def sites(context: ContextDep, query: Annotated[Presented, Query()]) -> Response:
     """List sites."""
     return _list(context, "sites", query)
 
 
 @lists.get("/escos", summary="The ESCOs", response_model=EscoList)
+@remembering
 async def escos(context: ContextDep, query: Annotated[Presented, Query()]) -> Response:
     """List the ESCOs that the token sees: a tenant's own."""
     return _list(context, "escos", query)

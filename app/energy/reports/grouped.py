@@ -29,6 +29,8 @@ COVERED = (
 )
 # Rows that are read and put together at a time, whole intervals if they are not more.
 WINDOW = 50_000
+# Rows of a small response, of which planning would take longer than reading.
+SMALL = 1000
 # Row indexes: first, stop (exclusive).
 Rows = tuple[int, int]
 
@@ -146,8 +148,11 @@ class IntervalReport(Grouped):
         if not parts:
             nothing = pl.DataFrame(schema=schema)
             yield grid.rows(nothing, Intervals((), 0, 0), Page(0, 0)), nothing
+        is_small = sum(stop - first for first, stop in pages) <= SMALL
         reads: Iterator[Read] = (
-            partial(read_frame, connection, self.statement(groups, part, page), schema)
+            partial(
+                read_frame, connection, self.statement(groups, part, page), schema, keep=is_small
+            )
             for part, page in parts
         )
         async with aclosing(read_ahead(reads)) as frames:

@@ -122,7 +122,8 @@ class LatestReport(Report):
         ((state,),) = rows.tuples()
         as_of = version.as_of.isoformat() if version.as_of else None
         members = {"timezone": self.zone.key, "data_as_of": as_of}
-        frames = self._frames(request.format, connection, statement(found))
+        asked = statement(found)
+        frames = self._frames(request.format, connection, asked, keep=self.scope.narrow)
         return RenderedReport(frames, members, version=state)
 
     def early_queries(self) -> list[Query]:
@@ -144,9 +145,9 @@ class LatestReport(Report):
         return others + [("serial", own["meter"]) for own in named if "meter" in own]
 
     async def _frames(
-        self, form: Format, connection: Connection, asked: Statement
+        self, form: Format, connection: Connection, asked: Statement, *, keep: bool
     ) -> AsyncGenerator[pl.DataFrame, None]:
-        found = (await read_frame(connection, asked, SCHEMA)).sort("meter")
+        found = (await read_frame(connection, asked, SCHEMA, keep=keep)).sort("meter")
         clock = Clock(self.zone, form)
         texts = [pl.Series(name, map(form.text, found[name]), dtype=pl.String) for name in TEXTS]
         times = [clock.times(found[name]) for name in TIMES]
