@@ -1,5 +1,7 @@
 """Columns of rows: the keys of groups, the times of intervals, and what is expected in them."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import polars as pl
@@ -9,6 +11,7 @@ from app.energy.groups import Groups, Key
 from app.energy.intervals import Instant, Intervals, label, labels
 from app.energy.query import Page
 
+NOT_OF_PAGE = "the database returned a row twice, or one outside the page"
 MICROSECONDS = 1_000_000
 # The counts of a row from the database, none where it returned no row.
 COUNTS = ("register_intervals", "present_intervals", "meters_reporting")
@@ -151,6 +154,43 @@ class Grid:
             ]
         )
 
+    def few_rows(
+        self, found: Mapping[str, Sequence[Any]], intervals: Intervals, page: Page
+    ) -> list[dict[str, Any]]:
+        """Return the same rows as objects, from columns as lists: faster for few rows."""
+        numbers = {row: number for number, row in enumerate(found["row_index"])}
+        if len(numbers) != len(found["row_index"]) or not all(
+            page.first <= row < page.last for row in numbers
+        ):
+            raise RuntimeError(NOT_OF_PAGE)
+        count, runs = len(self._groups), self._groups.runs(intervals)
+        keys = [(key.name, key.to_list()) for key in self._keys]
+        bounds = self._clock.bounds(intervals).to_list()
+        partial, of_intervals = intervals.all_partial(), intervals.all_expected(self._now)
+        ended = intervals.all_ended(self._now)
+        values = [name for name in found if name not in ("row_index", *COUNTS)]
+        rows = []
+        for at in range(page.first, page.last):
+            (index, group), number = divmod(at, count), numbers.get(at)
+            run = next(run for run in runs[group] if run.start <= index < run.stop)
+            registers, present, reporting = (
+                0 if number is None else found[name][number] or 0 for name in COUNTS
+            )
+            expected = of_intervals[index]
+            row: dict[str, Any] = {name: own[group] for name, own in keys}
+            row["interval_start"] = bounds[index]
+            row["interval_end"] = bounds[index + 1]
+            row["partial"] = partial[index]
+            for name in values:
+                row[name] = None if number is None else found[name][number]
+            row["expected_intervals"] = expected
+            row["present_intervals"] = present
+            row["meters_expected"] = run.meters
+            row["meters_reporting"] = reporting
+            row["complete"] = ended[index] and run.complete(expected, registers)
+            rows.append(row)
+        return rows
+
 
 def _aligned(found: pl.DataFrame, page: Page) -> pl.DataFrame:
     """Return the rows in order, with empty ones where the database returned none."""
@@ -162,7 +202,7 @@ def _aligned(found: pl.DataFrame, page: Page) -> pl.DataFrame:
     if given.equals(whole):
         return found
     if not given.is_unique().all() or not given.is_in(whole).all():
-        raise RuntimeError("the database returned a row twice, or one outside the page")
+        raise RuntimeError(NOT_OF_PAGE)
     return whole.to_frame().join(found, on="row_index", how="left", maintain_order="left")
 
 

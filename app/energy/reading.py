@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
+from typing import Any
 
 import orjson
 import polars as pl
@@ -29,8 +30,7 @@ async def read_frame(
     24 ms, as rows of COPY 39, fetched one by one 51. Sums are exact, as they are of numeric type;
     a number then is the closest double, whose shortest text is the sum's own.
     """
-    arrays = ", ".join(f"json_agg({name})::text" for name in schema)
-    sql = f"select {arrays} from ({statement.sql}) as rows"
+    sql = _as_arrays(statement, schema)
     if keep:
         (rows,) = await run_batch(connection, [Query(sql, statement.parameters)])
         result: pq.abc.PGresult | None = rows.result
@@ -48,6 +48,27 @@ async def read_frame(
             for number, (name, kind) in enumerate(schema.items())
         ]
     )
+
+
+async def read_few(
+    connection: Connection, statement: Statement, schema: Schema
+) -> dict[str, list[Any]]:
+    """Return the columns of few rows as lists, for which a frame would take longer."""
+    sql = _as_arrays(statement, schema)
+    (rows,) = await run_batch(connection, [Query(sql, statement.parameters)])
+    (texts,) = rows.tuples()
+    found: dict[str, list[Any]] = {}
+    for (name, kind), text in zip(schema.items(), texts, strict=True):
+        values = orjson.loads(text or b"[]")
+        if kind == pl.Float64:  # 5, as PostgreSQL writes it, is 5.0
+            values = [None if value is None else float(value) for value in values]
+        found[name] = values
+    return found
+
+
+def _as_arrays(statement: Statement, schema: Schema) -> str:
+    arrays = ", ".join(f"json_agg({name})::text" for name in schema)
+    return f"select {arrays} from ({statement.sql}) as rows"
 
 
 async def read_ahead(reads: Iterable[Read]) -> AsyncGenerator[pl.DataFrame, None]:

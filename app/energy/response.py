@@ -26,7 +26,7 @@ from app.energy.formats import Format
 from app.energy.intervals import Instant, moment
 from app.energy.parameters import Window
 from app.energy.scope import Available
-from app.energy.writers import BodyWriter, writer
+from app.energy.writers import BodyWriter, JsonWriter, writer
 from app.http.byte_ranges import asked_range
 from app.http.conditional import is_not_modified
 from app.http.response_stream import ClientGone, ResponseStream
@@ -66,11 +66,11 @@ class DataVersion:
 class RenderedReport:
     """The rows of an unstarted response and the metadata its ETag covers.
 
-    `frames` yields one frame at least, which may be empty. `members` are those of a JSON object
-    that precede the rows, `last_members` returns those that follow them. `keys` name the groups
-    of rows of groups and intervals. `following` is the cursor of the next page, None on the last.
-    `version` must change whenever anything in the response changes that is neither a half-hour nor
-    a mapping nor configuration.
+    `frames` yields one frame at least, which may be empty; of few rows of JSON, `few` returns them
+    instead. `members` are those of a JSON object that precede the rows, `last_members` returns
+    those that follow them. `keys` name the groups of rows of groups and intervals. `following` is
+    the cursor of the next page, None on the last. `version` must change whenever anything in the
+    response changes that is neither a half-hour nor a mapping nor configuration.
     """
 
     frames: "AsyncGenerator[pl.DataFrame, None]"
@@ -80,6 +80,7 @@ class RenderedReport:
     available: Available = NOTHING
     following: str | None = None
     version: str | None = None
+    few: Callable[[], Awaitable[list[dict[str, Any]]]] | None = None
 
 
 def fingerprint(path: str, parameters: Mapping[str, Any]) -> str:
@@ -209,15 +210,22 @@ async def _body(request: ReportRequest, report: RenderedReport) -> AsyncGenerato
     """Yield the pieces of a body; the first has rows, if there are any."""
     writing: BodyWriter = writer(request.format, report.keys)
     before = writing.begin(report.members)
+    if report.few is not None and isinstance(writing, JsonWriter):
+        rows = writing.add_few(await report.few())
+        yield before + rows + writing.end(await _last_members(request, report))
+        return
     async with aclosing(report.frames) as frames:
         async for frame in frames:
             for start in range(0, max(frame.height, 1), SLICE):
                 yield before + writing.add(frame.slice(start, SLICE))
                 before = b""
-    last: Mapping[str, Any] = {}
+    yield writing.end(await _last_members(request, report))
+
+
+async def _last_members(request: ReportRequest, report: RenderedReport) -> Mapping[str, Any]:
     if request.format.has_members and report.last_members is not None:
-        last = await report.last_members()
-    yield writing.end(last)
+        return await report.last_members()
+    return {}
 
 
 def _headers(

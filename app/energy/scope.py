@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
@@ -289,21 +290,48 @@ def group_queries(
     if scope.tenant:
         found = [(name, ids) for name, ids in found if name != "esco"]
     parameters: dict[str, Any] = {"period_from": moment(first), "period_to": moment(last)}
+    parameters |= {f"ids_{number}": ids for number, (_, ids) in enumerate(found)}
+    if types := scope.query.circuit_type:
+        parameters["types"] = list(types)
+    names = tuple(name for name, _ in found)
+    sql = _group_sql(names, tuple(by), typed=bool(types), tenant=scope.tenant)
+    groups = sql.groups if stored else sql.groups[-1:]
+    return GroupQueries(
+        [Query(query, parameters) for query in groups],
+        Query(sql.available, parameters if names or types else {}),
+        sql.ways,
+        sql.are_apart,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class GroupSql:
+    """The texts of `GroupQueries`; of `groups`, the last is for registers."""
+
+    groups: list[str]
+    available: str
+    ways: list[dict[str, str]]
+    are_apart: bool
+
+
+@lru_cache(500)
+def _group_sql(
+    filters: tuple[str, ...], by: tuple[Dimension, ...], *, typed: bool, tenant: bool
+) -> GroupSql:
+    """Build the SQL for filters by these names, and for types of circuits if `typed`."""
     wanted, selected = [], []
-    for number, (name, ids) in enumerate(found):
-        parameters[f"ids_{number}"] = ids
+    for number, name in enumerate(filters):
         condition = f"{{}} = any(%(ids_{number})s)"
         if name in OF_CIRCUITS:
             wanted.append(condition.format(OF_CIRCUITS[name]))
         else:
             selected.append(condition.format(OF_REGISTERS[name]))
-    asked = {*by, *(name for name, _ in found)}
-    if scope.query.circuit_type:
+    asked: set[str] = {*by, *filters}
+    if typed:
         asked.add("circuit_type")
         wanted.append("circuit.type = any(%(types)s)")
-        parameters["types"] = list(scope.query.circuit_type)
     columns = COLUMNS
-    if scope.tenant:
+    if tenant:
         asked.discard("esco")
         columns = COLUMNS | {"esco": OWN_ESCO}
     parts = {
@@ -326,22 +354,15 @@ def group_queries(
         "order": ", ".join(f'{name} collate "C" nulls last' for name in names),
     }
     ways = [_named(by)]
-    if scope.tenant and not wanted and by == ["esco"]:
+    if tenant and not wanted and by == ("esco",):
         ways = [EVERY_CIRCUIT, *ways]
     queries = [TOGETHER.format(**circuits, **shape) for circuits in ways]
     apart = bool(selected) or not BY_CIRCUIT.issuperset(by)
     if apart:
         queries = [EACH.format(**shape)]
-    if not stored:
-        queries = []
     queries.append(OF_SELECTED.format(**shape))
     extent = AVAILABLE.format(**parts) if wanted else EVER_AVAILABLE
-    return GroupQueries(
-        [Query(query, parameters) for query in queries],
-        Query(extent, parameters if wanted else {}),
-        ways,
-        apart,
-    )
+    return GroupSql(queries, extent, ways, apart)
 
 
 def early_queries(

@@ -56,6 +56,10 @@ class JsonWriter(BodyWriter):
         self._separator = b",\n"
         return rows
 
+    def add_few(self, rows: Sequence[Mapping[str, Any]]) -> bytes:
+        """Return few rows, all that there are, which are no frame."""
+        return orjson.dumps(rows)[1:-1]
+
     def end(self, members: Mapping[str, Any]) -> bytes:
         """Return the end of the rows, and the object's last members."""
         return b"]" + _last(members)

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import polars as pl
@@ -16,7 +17,7 @@ from app.energy.intervals import HALF_HOUR, Intervals, half_hour_from, moment
 from app.energy.parameters import EnergyQuery
 from app.energy.query import Page, Statement, energy
 from app.energy.reading import Schema
-from app.energy.reports.grouped import IntervalReport, Rows
+from app.energy.reports.grouped import IntervalReport, Rows, is_few
 from app.energy.response import DataVersion, RenderedReport, ReportRequest
 
 # If more parts of a period than this have changed, return one part that covers them all.
@@ -66,6 +67,9 @@ class EnergyReport(IntervalReport):
             available,
             following,
             self.clock_version(),
+            partial(self.few_rows, connection, groups, request.format, pages)
+            if request.format.name == "json" and is_few(pages)
+            else None,
         )
 
     async def _frames(

@@ -19,7 +19,7 @@ from app.energy.intervals import Intervals, ended_until
 from app.energy.names import key_names, labelled_keys
 from app.energy.parameters import Window, refuse
 from app.energy.query import Page, Statement, energy
-from app.energy.reading import Read, Schema, read_ahead, read_frame
+from app.energy.reading import Read, Schema, read_ahead, read_few, read_frame
 from app.energy.response import DataVersion, RenderedReport, Report, ReportRequest, period
 from app.energy.scope import Available, Selection
 from app.energy.sources import choose
@@ -30,7 +30,7 @@ COVERED = (
 # Rows that are read and put together at a time, whole intervals if they are not more.
 WINDOW = 50_000
 # Rows of a small response, of which planning would take longer than reading.
-SMALL = 1000
+FEW = 1000
 # Row indexes: first, stop (exclusive).
 Rows = tuple[int, int]
 
@@ -136,23 +136,16 @@ class IntervalReport(Grouped):
         self, connection: Connection, groups: Groups, form: Format, pages: list[Rows]
     ) -> AsyncGenerator[tuple[pl.DataFrame, pl.DataFrame], None]:
         """Yield the rows of some pages, each time with those that the database returned."""
-        keys = await self.keys(connection, groups, form)
-        grid = Grid(groups, keys, self.query.zone(), form, ended_until())
-        schema: Schema = {
-            "row_index": pl.Int32, **self.VALUES, "register_intervals": pl.Int64,
-            "present_intervals": pl.Int32, "meters_reporting": pl.Int32,
-        }  # fmt: skip
+        grid, schema = await self._grid(connection, groups, form), self._schema()
         parts = [
             self._part(*rows, len(groups)) for page in pages for rows in _windows(page, len(groups))
         ]
         if not parts:
             nothing = pl.DataFrame(schema=schema)
             yield grid.rows(nothing, Intervals((), 0, 0), Page(0, 0)), nothing
-        is_small = sum(stop - first for first, stop in pages) <= SMALL
+        keep = is_few(pages)
         reads: Iterator[Read] = (
-            partial(
-                read_frame, connection, self.statement(groups, part, page), schema, keep=is_small
-            )
+            partial(read_frame, connection, self.statement(groups, part, page), schema, keep=keep)
             for part, page in parts
         )
         async with aclosing(read_ahead(reads)) as frames:
@@ -160,10 +153,36 @@ class IntervalReport(Grouped):
                 found = await anext(frames)
                 yield grid.rows(found, part, page), found
 
+    async def few_rows(
+        self, connection: Connection, groups: Groups, form: Format, pages: list[Rows]
+    ) -> list[dict[str, Any]]:
+        """Return the rows of some pages as objects, where `is_few` is true of them."""
+        grid, rows = await self._grid(connection, groups, form), []
+        for first, stop in pages:
+            part, page = self._part(first, stop, len(groups))
+            found = await read_few(connection, self.statement(groups, part, page), self._schema())
+            rows += grid.few_rows(found, part, page)
+        return rows
+
+    async def _grid(self, connection: Connection, groups: Groups, form: Format) -> Grid:
+        keys = await self.keys(connection, groups, form)
+        return Grid(groups, keys, self.query.zone(), form, ended_until())
+
+    def _schema(self) -> Schema:
+        return {
+            "row_index": pl.Int32, **self.VALUES, "register_intervals": pl.Int64,
+            "present_intervals": pl.Int32, "meters_reporting": pl.Int32,
+        }  # fmt: skip
+
     def _part(self, first: int, last: int, count: int) -> tuple[Intervals, Page]:
         """Return the intervals of some rows, and the rows' indexes within them."""
         start, end = first // count, (last - 1) // count + 1
         return self.intervals.part(start, end), Page(first - start * count, last - start * count)
+
+
+def is_few(pages: list[Rows]) -> bool:
+    """Return whether planning, or a frame, would take longer than the rows of these pages."""
+    return sum(stop - first for first, stop in pages) <= FEW
 
 
 def _windows(rows: Rows, count: int) -> Iterator[Rows]:
