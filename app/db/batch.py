@@ -7,6 +7,7 @@ import re
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import count
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -85,6 +86,7 @@ def _numbered(sql: str) -> tuple[bytes, tuple[str, ...]]:
     return NAMED.sub(lambda found: number[found[1]], sql).replace("%%", "%").encode(), names
 
 
+_numbers = count()
 # Statement and types of its parameters → its name, for each connection.
 _prepared: WeakKeyDictionary[AsyncConnection[Any], dict[tuple[bytes, tuple[int, ...]], bytes]] = (
     WeakKeyDictionary()
@@ -96,6 +98,24 @@ async def run_batch(connection: AsyncConnection[Any], queries: Sequence[Query]) 
 
     Whether they belong to one transaction is decided by the statements alone.
     """
+    was_idle = connection.pgconn.transaction_status == pq.TransactionStatus.IDLE
+    try:
+        return await _run(connection, queries)
+    except psycopg.errors.InvalidSqlStatementName:
+        # After a rollback Psycopg deallocates all statements, also these.
+        forget_prepared(connection)
+        is_idle = connection.pgconn.transaction_status == pq.TransactionStatus.IDLE
+        if not (was_idle and is_idle):
+            raise
+        return await _run(connection, queries)
+
+
+def forget_prepared(connection: AsyncConnection[Any]) -> None:
+    """Take all statements for deallocated, as after a rollback."""
+    _prepared.pop(connection, None)
+
+
+async def _run(connection: AsyncConnection[Any], queries: Sequence[Query]) -> list[Rows]:
     async with connection.lock:
         pgconn = connection.pgconn
         known = _prepared.setdefault(connection, {})
@@ -143,7 +163,7 @@ def _send(
         return False
     is_preparing = name is None
     if name is None:
-        name = known[key] = b"flows_%d" % len(known)
+        name = known[key] = b"flows_%d" % next(_numbers)
         added.append(key)
         pgconn.send_prepare(name, sql, param_types=types)
     pgconn.send_query_prepared(name, values)

@@ -7,7 +7,7 @@ import asyncio
 import hashlib
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -59,7 +59,7 @@ class DataVersion:
     as_of: datetime | None
     remapping: bool
     seen: SeenChanges
-    early: EarlyRows
+    early: EarlyRows = field(default_factory=EarlyRows)
 
 
 @dataclass(frozen=True, slots=True)

@@ -389,7 +389,7 @@ async def groups(
     by: Sequence[Dimension],
     first: Instant,
     last: Instant,
-    early: EarlyRows,
+    early: EarlyRows | None = None,
     *,
     stored: bool,
 ) -> tuple[Groups, Available]:
@@ -397,6 +397,7 @@ async def groups(
 
     The latter does not depend on the period. Sums of circuits are used only if `stored`.
     """
+    early = early or EarlyRows()
     found = await resolve(connection, scope, early)
     asked = group_queries(scope, found, by, first, last, stored=stored)
     rows, extent = await early.rows(connection, [asked.groups[0], asked.available])

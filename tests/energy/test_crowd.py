@@ -12,6 +12,7 @@ import pytest
 from psycopg import AsyncClientCursor, AsyncConnection, AsyncCursor
 from psycopg.rows import dict_row, tuple_row
 
+from app.db import batch
 from app.db.session import Connection
 from app.energy.changes import SeenChanges
 from app.energy.formats import Format
@@ -79,15 +80,24 @@ async def recorded(connection: Connection, report: Report) -> Recorded:
             sent.append((text, params))
         return await execute(self, query, params, **more)
 
+    send = batch._send
+
+    def record_batch(connection: Any, query: batch.Query, *more: Any) -> bool:
+        sent.append((query.sql, query.parameters))
+        return send(connection, query, *more)
+
     request = cast(ReportRequest, SimpleNamespace(format=Format("json"), fingerprint="f"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(AsyncCursor, "execute", record)
+        patch.setattr(batch, "_send", record_batch)
         version = DataVersion("1", datetime.now(UTC), False, SeenChanges("1/1", "1:1:"))
         rendered = await report.render(request, connection, version)
+        few = await rendered.few() if rendered.few else []
         frames = [frame async for frame in rendered.frames]
         if rendered.last_members is not None:
             await rendered.last_members()
     assert sum(frame.height for frame in frames)
+    assert rendered.few is None or len(few) == sum(frame.height for frame in frames)
     return sent
 
 

@@ -22,7 +22,7 @@ from app.energy.groups import Groups, Mapping, gather
 from app.energy.intervals import Granularity, Intervals, half_hour_from, label, split
 from app.energy.parameters import FormatName
 from app.energy.query import Page
-from app.energy.writers import INTERVAL, writer
+from app.energy.writers import INTERVAL, JsonWriter, writer
 
 LONDON = ZoneInfo("Europe/London")
 START, END = datetime(2024, 3, 29, tzinfo=UTC), datetime(2024, 4, 2, tzinfo=UTC)
@@ -116,6 +116,9 @@ def test_columns_equal_rows_made_one_by_one(
     grid = grid_of(of, "json")
     rows = grid.rows(frame_of(found, order), parts, page)
     assert rows.to_dicts() == rows_one_by_one(of, parts, found)
+    few = grid.few_rows(frame_of(found, order).to_dict(as_series=False), parts, page)
+    assert few == rows.to_dicts()
+    assert JsonWriter().add_few(few) == JsonWriter().add(rows)
 
 
 @pytest.mark.parametrize("indexes", [[0, 0, 2], [0, 2, -1], [0, 2, 192], [0, 2, 5, 4, 2]])
@@ -125,6 +128,8 @@ def test_a_duplicate_or_foreign_row_index_is_an_error(indexes: list[int]) -> Non
     found = frame_of(dict.fromkeys(indexes, (1.0, 1, 1)), indexes)
     with pytest.raises(RuntimeError, match="outside the page"):
         grid.rows(found, parts, Page(0, 192))
+    with pytest.raises(RuntimeError, match="outside the page"):
+        grid.few_rows(found.to_dict(as_series=False), parts, Page(0, 192))
 
 
 def test_every_format_has_the_same_rows() -> None:

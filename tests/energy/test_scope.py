@@ -10,6 +10,7 @@ import pytest
 from psycopg import AsyncConnection
 from psycopg.rows import dict_row
 
+from app.db.batch import run_batch
 from app.db.session import Connection
 from app.energy import scope
 from app.energy.groups import Dimension, Groups
@@ -146,7 +147,7 @@ def test_nested_loops_are_for_few_rows(
 ) -> None:
     async def work(connection: Connection, first: datetime, last: datetime) -> None:
         del first, last
-        await Selection(path, Filters()).plan(connection)
+        await run_batch(connection, Selection(path, Filters()).plan())
         row = await (await connection.execute("show enable_nestloop")).fetchone()
         assert row == {"enable_nestloop": expected}
 
