@@ -102,17 +102,12 @@ async def run_batch(connection: AsyncConnection[Any], queries: Sequence[Query]) 
     try:
         return await _run(connection, queries)
     except psycopg.errors.InvalidSqlStatementName:
-        # After a rollback Psycopg deallocates all statements, also these.
-        forget_prepared(connection)
+        # After some rollbacks Psycopg deallocates all statements, also these.
+        _prepared.pop(connection, None)
         is_idle = connection.pgconn.transaction_status == pq.TransactionStatus.IDLE
         if not (was_idle and is_idle):
             raise
         return await _run(connection, queries)
-
-
-def forget_prepared(connection: AsyncConnection[Any]) -> None:
-    """Take all statements for deallocated, as after a rollback."""
-    _prepared.pop(connection, None)
 
 
 async def _run(connection: AsyncConnection[Any], queries: Sequence[Query]) -> list[Rows]:

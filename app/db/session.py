@@ -13,7 +13,7 @@ from psycopg import AsyncConnection
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool
 
-from app.db.batch import Query, Rows, forget_prepared, run_batch
+from app.db.batch import Query, Rows, run_batch
 from app.db.principal import Principal
 from app.settings import DatabaseSettings
 
@@ -117,10 +117,6 @@ async def _session(
         claims = orjson.dumps(caller.claims).decode()
         as_caller = Query(AS_CALLER, {"role": caller.role, "claims": claims})
         before = [*kind, as_caller, AUTHORIZE]
-        try:
-            rows = await run_batch(connection, [*before, *queries])
-            yield connection, rows[len(before) :]
-        except BaseException:
-            forget_prepared(connection)  # by the rollback
-            raise
         # The pool ends the transaction.
+        rows = await run_batch(connection, [*before, *queries])
+        yield connection, rows[len(before) :]
