@@ -86,6 +86,10 @@ class RequestContext:
         all.
         """
         form = negotiate(self.request, query.format)
+        if query.times == "local":
+            if form.name != "csv":
+                raise refuse("times", query.times, f"must not be local: {form.name} is not CSV")
+            form = Format("csv", local_times=True)
         named = [value for values in self.path.values() for value in values]
         if isinstance(query, Window):
             words = (*words, str(query.period_from.date()), str(query.period_to.date()))

@@ -29,9 +29,10 @@ FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """A format of responses."""
+    """A format of responses; `local_times` writes times for spreadsheets, in CSV."""
 
     name: FormatName
+    local_times: bool = False
 
     @property
     def media_type(self) -> str:

@@ -117,6 +117,13 @@ class Presented(BaseModel):
         None, description="Format of the response; by default the Accept header decides, else JSON."
     )
 
+    times: Literal["iso", "local"] = Field(
+        "iso",
+        description="`local` writes each time of CSV in two columns: the local time as "
+        "spreadsheets take it, 2026-10-25 01:30:00, and beside it its offset, UTC+01:00, in a "
+        "column whose name ends in `_offset`.",
+    )
+
     def zone(self) -> ZoneInfo:
         """Return the time zone; Unprocessable if it is unknown."""
         if self.timezone not in zones():

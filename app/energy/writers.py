@@ -12,6 +12,13 @@ from app.energy.parameters import FormatName
 
 # The columns that describe an interval, the same for each of its groups.
 INTERVAL = ("interval_start", "interval_end", "partial", "expected_intervals")
+# The columns of times, of all reports and lists.
+TIMES = frozenset({
+    "interval_start", "interval_end", "start", "end", "available_from", "available_to",
+    "balance_updated_at", "last_healthy_at", "state_updated_at",
+})  # fmt: skip
+# Characters of 2026-10-25T01:30:00 and of +01:00.
+SECONDS, OFFSET = 19, 6
 # At the end of an Arrow stream; before each of its messages stands the first half, and a length.
 END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"
 MESSAGE_PREFIX = 8
@@ -100,11 +107,14 @@ class ColumnsWriter(BodyWriter):
 class CsvWriter(BodyWriter):
     """Lines of values, the first of which has the names of the columns."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, local_times: bool = False) -> None:
         self._is_first = True
+        self._local_times = local_times
 
     def add(self, frame: pl.DataFrame) -> bytes:
         """Return the lines of the rows."""
+        if self._local_times:
+            frame = with_local_times(frame)
         lines = frame.write_csv(include_header=self._is_first, line_terminator="\r\n")
         self._is_first = False
         return lines.encode()
@@ -169,7 +179,24 @@ WRITERS: dict[FormatName, Callable[[], BodyWriter]] = {
 
 def writer(form: Format, keys: Sequence[str]) -> BodyWriter:
     """Return a writer of one body; `keys` name the groups of rows of groups and intervals."""
-    return ColumnsWriter(keys) if form.name == "columns" else WRITERS[form.name]()
+    if form.name == "columns":
+        return ColumnsWriter(keys)
+    return CsvWriter(local_times=True) if form.local_times else WRITERS[form.name]()
+
+
+def with_local_times(frame: pl.DataFrame) -> pl.DataFrame:
+    """Return a frame with each time, an ISO text, as a local time and its offset.
+
+    The offset begins with UTC, because a spreadsheet would run a cell that begins with a sign.
+    """
+    columns: list[pl.Series] = []
+    for column in frame:
+        if column.name not in TIMES:
+            columns.append(column)
+            continue
+        columns.append(column.str.slice(0, SECONDS).str.replace("T", " ", literal=True))
+        columns.append(("UTC" + column.str.slice(-OFFSET)).alias(f"{column.name}_offset"))
+    return pl.DataFrame(columns)
 
 
 def _arrays(frame: pl.DataFrame) -> bytes:

@@ -22,7 +22,7 @@ from app.energy.groups import Groups, Mapping, gather
 from app.energy.intervals import Granularity, Intervals, half_hour_from, label, split
 from app.energy.parameters import FormatName
 from app.energy.query import Page
-from app.energy.writers import INTERVAL, JsonWriter, writer
+from app.energy.writers import INTERVAL, JsonWriter, with_local_times, writer
 
 LONDON = ZoneInfo("Europe/London")
 START, END = datetime(2024, 3, 29, tzinfo=UTC), datetime(2024, 4, 2, tzinfo=UTC)
@@ -201,3 +201,13 @@ def test_times_of_a_zone_that_polars_does_not_know_are_in_utc() -> None:
         clock = Clock(ZoneInfo.from_file(file, key="Mars/Olympus"), Format("arrow"))
     (at,) = clock.times(at_instants(pl.Series([half_hour_from(START)])))
     assert (at, at.tzinfo) == (START, ZoneInfo("UTC"))
+
+
+def test_local_times_of_the_repeated_hour_differ_by_their_offset() -> None:
+    times = ["2024-10-27T01:30:00+01:00", "2024-10-27T01:30:00+00:00", None]
+    frame = pl.DataFrame({"circuit": ["a", "b", "c"], "interval_start": times})
+    assert with_local_times(frame).rows() == [
+        ("a", "2024-10-27 01:30:00", "UTC+01:00"),
+        ("b", "2024-10-27 01:30:00", "UTC+00:00"),
+        ("c", None, None),
+    ]

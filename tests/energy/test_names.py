@@ -2,6 +2,7 @@
 
 import csv
 import io
+from datetime import datetime
 from typing import Any
 
 import psycopg
@@ -128,3 +129,33 @@ def test_a_date_alone_is_a_local_day(
     assert (body["period_from"], body["period_to"]) == (start, end)
     (row,) = body["rows"]
     assert (row["interval_start"], row["interval_end"]) == (start, end)
+
+
+@pytest.mark.parametrize("read", ["energy", "peak", "completeness", "latest", "circuits"])
+def test_local_times_are_those_of_iso_in_two_columns(stack: Stack, read: str) -> None:
+    params: dict[str, Any] = {} if read in ("latest", "circuits") else stack.period(9, 7)
+    with stack.client("wlce") as client:
+        found = {}
+        for times in ("iso", "local"):
+            answer = client.get(f"/v1/{read}", params=params | {"format": "csv", "times": times})
+            assert answer.status_code == 200, answer.text
+            found[times] = list(csv.DictReader(io.StringIO(answer.text)))
+        refused = client.get(f"/v1/{read}", params=params | {"times": "local"})
+    assert (refused.status_code, refused.json()["errors"][0]["parameter"]) == (422, "times")
+    assert found["iso"]
+    split = {name for name in found["local"][0] if name.endswith("_offset")}
+    assert split
+    for iso, local in zip(found["iso"], found["local"], strict=True):
+        for name in iso:
+            if f"{name}_offset" not in split:
+                assert local[name] == iso[name]
+            elif not iso[name]:
+                assert local[name] == local[f"{name}_offset"] == ""
+            else:
+                moment = datetime.strptime(local[name], "%Y-%m-%d %H:%M:%S")
+                offset = local[f"{name}_offset"]
+                assert offset.startswith("UTC")
+                given = datetime.fromisoformat(iso[name])
+                assert (
+                    f"{moment.isoformat()}{offset[3:]}" == given.replace(microsecond=0).isoformat()
+                )
