@@ -1,9 +1,10 @@
 """Reading columns from the database."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import orjson
 import polars as pl
@@ -17,6 +18,9 @@ from app.energy.query import Statement
 # Column of a statement → its type in the frame.
 Schema = Mapping[str, pl.DataType | type[pl.DataType]]
 Read = Callable[[], Awaitable[pl.DataFrame]]
+T = TypeVar("T")
+# Rows that take less time than a thread does to begin, and bytes of a row, about.
+FEW, BYTES = 1000, 30
 
 
 async def read_frame(
@@ -42,12 +46,22 @@ async def read_frame(
         await cursor.execute(sql.encode(), statement.parameters)
         result = cursor.pgresult
     assert result is not None  # noqa: S101  (the statement returned a row)
+    arrays = [result.get_value(0, number) or b"[]" for number in range(len(schema))]
+    return await computed(sum(map(len, arrays)) / BYTES, partial(_frame, arrays, schema))
+
+
+def _frame(arrays: Sequence[bytes], schema: Schema) -> pl.DataFrame:
     return pl.DataFrame(
         [
-            pl.Series(name, orjson.loads(result.get_value(0, number) or b"[]"), dtype=kind)
-            for number, (name, kind) in enumerate(schema.items())
+            pl.Series(name, orjson.loads(array), dtype=kind)
+            for array, (name, kind) in zip(arrays, schema.items(), strict=True)
         ]
     )
+
+
+async def computed(rows: float, work: Callable[[], T]) -> T:
+    """Return what `work` returns; for many rows it runs beside the requests of others."""
+    return work() if rows <= FEW else await asyncio.to_thread(work)
 
 
 async def read_few(

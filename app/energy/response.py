@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -25,6 +26,7 @@ from app.energy.files import FileCache
 from app.energy.formats import Format
 from app.energy.intervals import Instant, moment
 from app.energy.parameters import Window
+from app.energy.reading import computed
 from app.energy.scope import Available
 from app.energy.writers import BodyWriter, JsonWriter, writer
 from app.http.byte_ranges import asked_range
@@ -217,7 +219,8 @@ async def _body(request: ReportRequest, report: RenderedReport) -> AsyncGenerato
     async with aclosing(report.frames) as frames:
         async for frame in frames:
             for start in range(0, max(frame.height, 1), SLICE):
-                yield before + writing.add(frame.slice(start, SLICE))
+                part = frame.slice(start, SLICE)
+                yield before + await computed(part.height, partial(writing.add, part))
                 before = b""
     yield writing.end(await _last_members(request, report))
 

@@ -19,7 +19,7 @@ from app.energy.intervals import Intervals, ended_until
 from app.energy.names import key_names, labelled_keys
 from app.energy.parameters import Window, refuse
 from app.energy.query import Page, Statement, energy
-from app.energy.reading import Read, Schema, read_ahead, read_few, read_frame
+from app.energy.reading import Read, Schema, computed, read_ahead, read_few, read_frame
 from app.energy.response import DataVersion, RenderedReport, Report, ReportRequest, period
 from app.energy.scope import Available, Selection
 from app.energy.sources import choose
@@ -151,7 +151,8 @@ class IntervalReport(Grouped):
         async with aclosing(read_ahead(reads)) as frames:
             for part, page in parts:
                 found = await anext(frames)
-                yield grid.rows(found, part, page), found
+                work = partial(grid.rows, found, part, page)
+                yield await computed(page.last - page.first, work), found
 
     async def few_rows(
         self, connection: Connection, groups: Groups, form: Format, pages: list[Rows]
