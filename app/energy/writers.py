@@ -14,7 +14,7 @@ from app.energy.parameters import FormatName
 INTERVAL = ("interval_start", "interval_end", "partial", "expected_intervals")
 # The columns of times, of all reports and lists.
 TIMES = frozenset({
-    "interval_start", "interval_end", "start", "end", "available_from", "available_to",
+    "interval_start", "interval_end", "available_from", "available_to",
     "balance_updated_at", "last_healthy_at", "state_updated_at",
 })  # fmt: skip
 # Characters of 2026-10-25T01:30:00 and of +01:00.

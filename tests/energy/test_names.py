@@ -131,7 +131,7 @@ def test_a_date_alone_is_a_local_day(
     assert (row["interval_start"], row["interval_end"]) == (start, end)
 
 
-@pytest.mark.parametrize("read", ["energy", "peak", "completeness", "latest", "circuits"])
+@pytest.mark.parametrize("read", ["energy", "peak", "latest", "circuits"])
 def test_local_times_are_those_of_iso_in_two_columns(stack: Stack, read: str) -> None:
     params: dict[str, Any] = {} if read in ("latest", "circuits") else stack.period(9, 7)
     with stack.client("wlce") as client:

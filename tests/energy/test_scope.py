@@ -77,8 +77,10 @@ async def both(
             if not together:
                 patch.setattr(scope, "BY_CIRCUIT", set())
             selection = Selection({}, Filters(), tenant=True)
+            scope._group_sql.cache_clear()
             groups, _ = await scope.groups(connection, selection, by, *bounds, stored=True)
             found.append(groups)
+    scope._group_sql.cache_clear()
     return found[0], found[1]
 
 
