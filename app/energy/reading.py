@@ -68,8 +68,9 @@ async def read_few(
     connection: Connection, statement: Statement, schema: Schema
 ) -> dict[str, list[Any]]:
     """Return the columns of few rows as lists, for which a frame would take longer."""
-    sql = _as_arrays(statement, schema)
-    (rows,) = await run_batch(connection, [Query(sql, statement.parameters)])
+    # Planned each time: without its values, a plan may read the days of every ESCO.
+    query = Query(_as_arrays(statement, schema), statement.parameters, keep=False)
+    (rows,) = await run_batch(connection, [query])
     (texts,) = rows.tuples()
     found: dict[str, list[Any]] = {}
     for (name, kind), text in zip(schema.items(), texts, strict=True):

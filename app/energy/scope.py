@@ -297,8 +297,8 @@ def group_queries(
     sql = _group_sql(names, tuple(by), typed=bool(types), tenant=scope.tenant)
     groups = sql.groups if stored else sql.groups[-1:]
     return GroupQueries(
-        [Query(query, parameters) for query in groups],
-        Query(sql.available, parameters if names or types else {}),
+        [Query(query, parameters, keep=scope.narrow) for query in groups],
+        Query(sql.available, parameters if names or types else {}, keep=scope.narrow),
         sql.ways,
         sql.are_apart,
     )

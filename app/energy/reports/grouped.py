@@ -29,7 +29,7 @@ COVERED = (
 )
 # Rows that are read and put together at a time, whole intervals if they are not more.
 WINDOW = 50_000
-# Rows of a small response, of which planning would take longer than reading.
+# Rows of a small response, of which making a frame would take longer than reading.
 FEW = 1000
 # Row indexes: first, stop (exclusive).
 Rows = tuple[int, int]
@@ -143,9 +143,8 @@ class IntervalReport(Grouped):
         if not parts:
             nothing = pl.DataFrame(schema=schema)
             yield grid.rows(nothing, Intervals((), 0, 0), Page(0, 0)), nothing
-        keep = is_few(pages)
         reads: Iterator[Read] = (
-            partial(read_frame, connection, self.statement(groups, part, page), schema, keep=keep)
+            partial(read_frame, connection, self.statement(groups, part, page), schema)
             for part, page in parts
         )
         async with aclosing(read_ahead(reads)) as frames:
@@ -182,7 +181,7 @@ class IntervalReport(Grouped):
 
 
 def is_few(pages: list[Rows]) -> bool:
-    """Return whether planning, or a frame, would take longer than the rows of these pages."""
+    """Return whether a frame would take longer than the rows of these pages."""
     return sum(stop - first for first, stop in pages) <= FEW
 
 
