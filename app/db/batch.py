@@ -96,7 +96,7 @@ _prepared: WeakKeyDictionary[AsyncConnection[Any], dict[tuple[bytes, tuple[int, 
 async def run_batch(connection: AsyncConnection[Any], queries: Sequence[Query]) -> list[Rows]:
     """Run statements in order and return the rows of each; the first error ends the batch.
 
-    Whether they belong to one transaction is decided by the statements alone.
+    The statements alone decide whether they belong to one transaction.
     """
     was_idle = connection.pgconn.transaction_status == pq.TransactionStatus.IDLE
     try:
