@@ -17,7 +17,7 @@ from psycopg.adapt import PyFormat, Transformer
 from psycopg.errors import error_from_result
 from psycopg.waiting import READY_R, WAIT_R, WAIT_RW
 
-NAMED = re.compile(r"%\((\w+)\)s")
+PARAMETER = re.compile(r"%\((\w+)\)s")
 NO_PARAMETERS: Mapping[str, Any] = {}
 # Statements that a connection prepares; those beyond are planned each time.
 MOST_PREPARED = 100
@@ -40,7 +40,7 @@ class Query:
         return self.sql, repr(self.parameters)
 
 
-class Rows:
+class QueryRows:
     """The rows that a statement returned."""
 
     def __init__(self, connection: AsyncConnection[Any], result: pq.abc.PGresult) -> None:
@@ -66,10 +66,12 @@ class EarlyRows:
     In its snapshot a query has the same rows later, so that it need not be sent again.
     """
 
-    def __init__(self, queries: Sequence[Query] = (), rows: Sequence[Rows] = ()) -> None:
+    def __init__(self, queries: Sequence[Query] = (), rows: Sequence[QueryRows] = ()) -> None:
         self._rows = {query.key: found for query, found in zip(queries, rows, strict=True)}
 
-    async def rows(self, connection: AsyncConnection[Any], queries: Sequence[Query]) -> list[Rows]:
+    async def rows(
+        self, connection: AsyncConnection[Any], queries: Sequence[Query]
+    ) -> list[QueryRows]:
         """Return the rows of queries; those that are not here are sent in one round trip."""
         missing = [query for query in queries if query.key not in self._rows]
         if missing:
@@ -81,9 +83,9 @@ class EarlyRows:
 @lru_cache(2048)
 def _numbered(sql: str) -> tuple[bytes, tuple[str, ...]]:
     """Return the statement with its parameters as $1, $2, …, and their names in that order."""
-    names = tuple(dict.fromkeys(NAMED.findall(sql)))
+    names = tuple(dict.fromkeys(PARAMETER.findall(sql)))
     number = {name: f"${index}" for index, name in enumerate(names, 1)}
-    return NAMED.sub(lambda found: number[found[1]], sql).replace("%%", "%").encode(), names
+    return PARAMETER.sub(lambda found: number[found[1]], sql).replace("%%", "%").encode(), names
 
 
 _numbers = count()
@@ -93,7 +95,7 @@ _prepared: WeakKeyDictionary[AsyncConnection[Any], dict[tuple[bytes, tuple[int, 
 )
 
 
-async def run_batch(connection: AsyncConnection[Any], queries: Sequence[Query]) -> list[Rows]:
+async def run_batch(connection: AsyncConnection[Any], queries: Sequence[Query]) -> list[QueryRows]:
     """Run statements in order and return the rows of each; the first error ends the batch.
 
     The statements alone decide whether they belong to one transaction.
@@ -110,7 +112,7 @@ async def run_batch(connection: AsyncConnection[Any], queries: Sequence[Query]) 
         return await _run(connection, queries)
 
 
-async def _run(connection: AsyncConnection[Any], queries: Sequence[Query]) -> list[Rows]:
+async def _run(connection: AsyncConnection[Any], queries: Sequence[Query]) -> list[QueryRows]:
     async with connection.lock:
         pgconn = connection.pgconn
         known = _prepared.setdefault(connection, {})
@@ -134,7 +136,7 @@ async def _run(connection: AsyncConnection[Any], queries: Sequence[Query]) -> li
     for is_preparing in preparing:
         if is_preparing:
             next(answers)
-        found.append(Rows(connection, next(answers)))
+        found.append(QueryRows(connection, next(answers)))
     return found
 
 

@@ -13,7 +13,7 @@ from psycopg import AsyncConnection
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool
 
-from app.db.batch import Query, Rows, run_batch
+from app.db.batch import Query, QueryRows, run_batch
 from app.db.principal import Principal
 from app.settings import DatabaseSettings
 
@@ -81,7 +81,7 @@ async def caller_session(
 
 def asking_session(
     pool: Pool, caller: Principal, queries: Sequence[Query]
-) -> AbstractAsyncContextManager[tuple[Connection, list[Rows]]]:
+) -> AbstractAsyncContextManager[tuple[Connection, list[QueryRows]]]:
     """Yield the connection of a `caller_session`, and the rows of first queries.
 
     They are sent with the beginning of the transaction.
@@ -107,7 +107,7 @@ async def _session(
     kind: Sequence[Query],
     queries: Sequence[Query] = (),
     seconds: float | None = None,
-) -> AsyncIterator[tuple[Connection, list[Rows]]]:
+) -> AsyncIterator[tuple[Connection, list[QueryRows]]]:
     """Yield a connection within a transaction of a kind that runs as the caller.
 
     `gateway.authorize()`, which PostgREST runs before each request as well, refuses a tenant's role

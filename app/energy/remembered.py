@@ -25,7 +25,7 @@ Asked = tuple[str, bytes, bytes]
 
 @dataclass(frozen=True, slots=True)
 class Validated:
-    """What a request asks for, which depends on its URL alone."""
+    """The validated parts of a request, which depend on its URL alone."""
 
     endpoint: Endpoint
     query: Presented

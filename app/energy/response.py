@@ -18,7 +18,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from app.app_state import Services
-from app.db.batch import EarlyRows, Query, Rows
+from app.db.batch import EarlyRows, Query, QueryRows
 from app.db.principal import Principal
 from app.db.session import Connection, asking_session
 from app.energy.changes import SeenChanges
@@ -278,6 +278,6 @@ def _state(request: ReportRequest) -> Query:
     return Query(STATE, {"first": first, "last": last, "dimensions": request.dimensions})
 
 
-def _version(rows: Rows, early: EarlyRows) -> DataVersion:
+def _version(rows: QueryRows, early: EarlyRows) -> DataVersion:
     ((version, as_of, remapping, cluster, seen),) = rows.tuples()
     return DataVersion(version, as_of, remapping, SeenChanges(cluster, seen), early)

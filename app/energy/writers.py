@@ -13,7 +13,7 @@ from app.energy.parameters import FormatName
 # The columns that describe an interval, the same for each of its groups.
 INTERVAL = ("interval_start", "interval_end", "partial", "expected_intervals")
 # The columns of times, of all reports and lists.
-TIMES = frozenset({
+TIME_COLUMNS = frozenset({
     "interval_start", "interval_end", "available_from", "available_to",
     "balance_updated_at", "last_healthy_at", "state_updated_at",
 })  # fmt: skip
@@ -191,7 +191,7 @@ def with_local_times(frame: pl.DataFrame) -> pl.DataFrame:
     """
     columns: list[pl.Series] = []
     for column in frame:
-        if column.name not in TIMES:
+        if column.name not in TIME_COLUMNS:
             columns.append(column)
             continue
         columns.append(column.str.slice(0, SECONDS).str.replace("T", " ", literal=True))
