@@ -15,7 +15,6 @@ SeriesKey = str | None
 LARGE_KWH = 1000.0  # a column that starts here and only rises is a counter
 LONG = 48  # a column that only rises for so many rows is one too, if it gets to
 MODERATE_KWH = 100.0
-VERY_LONG = 336  # one that rises so often and never falls is one whatever it gets to
 ORDERED = 0.9  # share of steps in one direction in a file in order
 STRETCH = 24  # steps of another length, one after the other, that are no gaps
 
@@ -178,8 +177,7 @@ class Checks:
         rises = trend.down <= trend.up // 1000 and trend.up > 0
         large = trend.count >= 3 and trend.least >= LARGE_KWH
         long = trend.up >= LONG and trend.largest >= MODERATE_KWH
-        always = trend.up >= VERY_LONG and trend.down == 0
-        if rises and (large or long or always):
+        if rises and (large or long):
             raise FormatError(
                 f"the {name} column{of_key} only rises, from {trend.least:,.15g} to"
                 f" {trend.largest:,.15g} kWh: these are readings of a counter, not energy;"

@@ -129,7 +129,6 @@ def test_power_is_energy_over_the_interval() -> None:
         (4, lambda n: 12345.1 + n / 2),
         (4, lambda n: 12345.1 + n // 2),
         (200, lambda n: 0.6 * n),  # a new meter's
-        (700, lambda n: n // 2 / 50),  # that of a garage
     ],
 )
 def test_a_counter_is_no_energy(
@@ -141,6 +140,7 @@ def test_a_counter_is_no_energy(
 
 def test_energy_that_rises_for_hours_is_energy() -> None:
     assert len(read(file(30, 48, lambda n: n * n / 500)).rows) == 48
+    assert len(read(file(30, 960, lambda n: n / 1000)).rows) == 960
 
 
 def test_readings_are_taken_at_any_time() -> None:
