@@ -39,6 +39,24 @@ MIDNIGHT = clock_time()
 # A busy machine takes an example's time several times over: that is no finding.
 examples.register_profile("tests", deadline=None)
 examples.load_profile("tests")
+# Each client of httpx loads the certificate authorities, which takes 25 ms: load them once.
+TRANSPORTS = httpx.HTTPTransport.__init__.__globals__
+TRANSPORTS["create_ssl_context"] = cache(TRANSPORTS["create_ssl_context"])
+# Files that take longest are begun first, so that no worker is left with one at the end. While
+# the first loads the demo for all, the others run the files without a stack.
+LONGEST_FILES = (
+    "backup/test_backup.py", "postgrest/test_faults.py", "auth/test_rotation.py",
+    "openapi/test_pages.py", "openapi/test_document.py", "auth/test_people.py",
+    "sql/test_upgrade.py", "sql/test_copy.py", "auth/test_attacks.py", "docs/test_examples.py",
+    "test_stack.py", "deploy/test_services.py", "auth/test_commands.py",
+    "openapi/test_generators.py", "auth/test_clients.py", "ingest/test_import.py",
+    "backup/test_servers.py", "sql/test_aggregates.py", "openapi/test_fuzz.py",
+    "postgrest/test_streaming.py", "energy/test_properties.py", "test_database_urls.py",
+)  # fmt: skip
+# Short files with `quiet` tests come last, when such a test has little to wait for.
+QUIET_FILES = (
+    "http/test_shares.py", "auth/test_secrets.py", "http/test_door.py", "auth/test_tokens.py",
+)  # fmt: skip
 STACK_FIXTURES = {
     "stack", "stack_of_16", "either", "own", "parts", "kept", "large_stack", "fuzzed_stack",
     "strict", "generated",
@@ -215,21 +233,31 @@ def monitoring_token(stack: Stack) -> str:
 
 
 @pytest.fixture(scope="session")
-def npm_tools(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the pinned npm tools in `node_modules/.bin`; skips without npm."""
+def npm_tools(pytestconfig: pytest.Config) -> Path:
+    """A folder with the pinned npm tools in `node_modules/.bin`; skips without npm.
+
+    It is installed once for all workers and later runs.
+    """
     npm = shutil.which("npm")
     if npm is None:
         pytest.skip("npm is not installed")
-    folder = tmp_path_factory.mktemp("npm")
-    done = subprocess.run(
-        [npm, "install", "--no-audit", "--no-fund", "--prefix", str(folder), *NPM_TOOLS],
-        capture_output=True,
-        text=True,
-        timeout=INSTALL_SECONDS,
-        check=False,
-    )
-    if done.returncode:
-        pytest.skip(f"npm cannot install the tools: {done.stderr.strip().splitlines()[-1]}")
+    folder = pytestconfig.cache.mkdir("npm") / "-".join(NPM_TOOLS).replace("/", "-")
+    with folder.with_name(f"{folder.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if folder.is_dir():
+            return folder
+        partial = folder.with_name(f"{folder.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        done = subprocess.run(
+            [npm, "install", "--no-audit", "--no-fund", "--prefix", str(partial), *NPM_TOOLS],
+            capture_output=True,
+            text=True,
+            timeout=INSTALL_SECONDS,
+            check=False,
+        )
+        if done.returncode:
+            pytest.skip(f"npm cannot install the tools: {done.stderr.strip().splitlines()[-1]}")
+        partial.rename(folder)
     return folder
 
 
@@ -246,11 +274,31 @@ current_markers = {"stack"}
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests with fixtures that need a stack; tests that start one are marked themselves."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark tests with fixtures that need a stack; tests that start one are marked themselves.
+
+    Workers take the files in the order that ends soonest.
+    """
+    with_stack = set()
     for item in items:
         if STACK_FIXTURES & set(getattr(item, "fixturenames", ())):
             item.add_marker("stack")
+        if item.get_closest_marker("stack"):
+            with_stack.add(item.path)
+    if not hasattr(config, "workerinput"):
+        return
+    tests = Path(__file__).parent
+
+    def rank(item: pytest.Item) -> tuple[int, int]:
+        name = item.path.relative_to(tests).as_posix()
+        if name in QUIET_FILES:
+            return 4, QUIET_FILES.index(name)
+        if name in LONGEST_FILES:
+            place = LONGEST_FILES.index(name)
+            return (2 if place else 0), place
+        return (3 if item.path in with_stack else 1), 0
+
+    items.sort(key=rank)  # stable: the tests of a file stay in their order
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

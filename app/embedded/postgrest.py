@@ -111,7 +111,8 @@ class Postgrest:
     def wait(self) -> None:
         """Wait until the schema cache is loaded."""
         assert self._child is not None  # noqa: S101  (started before)
-        self._child.wait_until(self._answers, seconds=30)
+        with httpx.Client(base_url=self.url, timeout=1) as client:
+            self._child.wait_until(lambda: _answers(client), seconds=30)
 
     def stop(self) -> None:
         """Stop the process."""
@@ -123,8 +124,9 @@ class Postgrest:
         """True if the process is running."""
         return self._child is not None and self._child.running
 
-    def _answers(self) -> bool:
-        try:
-            return httpx.get(self.url, timeout=1).status_code < 500
-        except httpx.HTTPError:
-            return False
+
+def _answers(client: httpx.Client) -> bool:
+    try:
+        return client.get("/").status_code < 500
+    except httpx.HTTPError:
+        return False

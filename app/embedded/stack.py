@@ -100,10 +100,12 @@ class Stack:
         escos = self._load_demo() if demo else {}
         with step("starting PostgREST"):
             self._postgrest.wait()
-        with step(f"starting the gateway on {self.base_url}"):
-            self._gateway.wait_until(lambda: self._answers("/live"), seconds=30)
-        with step("waiting until requests can be served"):
-            self._gateway.wait_until(lambda: self._answers("/ready"), seconds=30)
+        # One client for all polls, because each takes as long to create as many requests.
+        with httpx.Client(base_url=self.base_url, timeout=5) as client:
+            with step(f"starting the gateway on {self.base_url}"):
+                self._gateway.wait_until(lambda: _answers(client, "/live"), seconds=30)
+            with step("waiting until requests can be served"):
+                self._gateway.wait_until(lambda: _answers(client, "/ready"), seconds=30)
         contract: dict[str, Any] = {
             "base_url": self.base_url,
             "rest_url": f"{self.base_url}/rest/v1",
@@ -218,11 +220,12 @@ class Stack:
             | {name: os.environ.get(name, wide) for name, wide in WIDE_LIMITS.items()},
         )
 
-    def _answers(self, path: str) -> bool:
-        try:
-            return httpx.get(self.base_url + path, timeout=5).status_code == 200
-        except httpx.HTTPError:
-            return False
+
+def _answers(client: httpx.Client, path: str) -> bool:
+    try:
+        return client.get(path).status_code == 200
+    except httpx.HTTPError:
+        return False
 
 
 def _say(text: str, end: str = "\n") -> None:

@@ -26,6 +26,7 @@ def serve(app: Gateway, settings: Settings) -> None:
     # Imported objects stay anyway, and requests leave few cycles: collect garbage less often.
     gc.collect()
     gc.freeze()
+    gc.enable()
     gc.set_threshold(10_000, 50, 50)
     _Server(
         uvicorn.Config(

@@ -99,14 +99,15 @@ def test_typescript_types_compile_and_fit_the_answer(
 def python_generator(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The bin folder of a separate environment with the generator, whose pins differ from ours."""
     folder = tmp_path_factory.mktemp("generator")
-    venv.create(folder, with_pip=True)
+    venv.create(folder)
     done = subprocess.run(
-        [folder / "bin/python", "-m", "pip", "install", "--quiet", PYTHON_GENERATOR],
+        [sys.executable, "-m", "pip", "--python", folder / "bin/python", "install", "--quiet",
+         "--no-compile", PYTHON_GENERATOR],
         capture_output=True,
         text=True,
         timeout=SECONDS,
         check=False,
-    )
+    )  # fmt: skip
     if done.returncode:
         pytest.skip(f"pip cannot install {PYTHON_GENERATOR}: {done.stderr.strip()[-200:]}")
     return folder / "bin"
