@@ -131,12 +131,20 @@ reset role;
 create or replace function gateway.announce_schema() returns event_trigger
 language plpgsql set search_path = ''
 as $$
+declare
+    -- As the database has it now: sessions keep the setting that they began with.
+    exposed text[] := (
+        select string_to_array(split_part(entry, '=', 2), ', ')
+        from pg_catalog.pg_db_role_setting as s
+        inner join pg_catalog.pg_database as d on s.setdatabase = d.oid
+        cross join unnest(s.setconfig) as entry
+        where d.datname = current_database() and s.setrole = 0 and entry like 'flows.exposed\_schemas=%'
+    );
 begin
     -- A further schema may come to show too much, or no longer: which are exposed is decided again.
-    if tg_event = 'ddl_command_end' and current_setting('flows.exposed_schemas', true) <> '' then
+    if tg_event = 'ddl_command_end' and cardinality(exposed) > 0 then
         if exists (
-            select from pg_catalog.pg_event_trigger_ddl_commands() as o
-            where o.schema_name = any(string_to_array(current_setting('flows.exposed_schemas', true), ', '))
+            select from pg_catalog.pg_event_trigger_ddl_commands() as o where o.schema_name = any(exposed)
         ) then
             perform pg_catalog.pg_notify('pgrst', 'reload config');
             perform pg_catalog.pg_notify('pgrst', 'reload schema');
