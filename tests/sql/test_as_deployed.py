@@ -363,12 +363,14 @@ def test_statements_are_on_the_search_path_of_monitoring(admin: Admin) -> None:
     settings = rows(
         admin,
         """
-        select r.rolname::text, s.setconfig from pg_db_role_setting as s
+        select r.rolname::text, setting from pg_db_role_setting as s
         join pg_roles as r on r.oid = s.setrole join pg_database as d on d.oid = s.setdatabase
+        cross join unnest(s.setconfig) as setting
         where d.datname = current_database() and r.rolname in ('grafanareader', 'tsdbadmin')
+            and starts_with(setting, 'search_path=')
         """,
     )
-    path = ["search_path=flows, api, public"]
+    path = "search_path=flows, api, public"
     assert sorted(settings) == [("grafanareader", path), ("tsdbadmin", path)]
     admin.execute("set role grafanareader; set search_path = flows, api, public")
     assert rows(admin, "select count(*) > 0 from pg_stat_statements") == [(True,)]
