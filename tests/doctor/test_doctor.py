@@ -21,6 +21,12 @@ from tests.conftest import Stack, flows
 Admin = psycopg.Connection[dict[str, Any]]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _pruned(stack: Stack) -> None:
+    """Rows older than their retention, which other tests wrote, are removed as a job does daily."""
+    flows(stack, "db", "prune")
+
+
 @pytest.fixture
 def broken(stack: Stack) -> Iterator[Admin]:
     """An administrator's connection whose changes are rolled back."""
