@@ -22,9 +22,17 @@ Admin = psycopg.Connection[dict[str, Any]]
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _pruned(stack: Stack) -> None:
-    """Rows older than their retention, which other tests wrote, are removed as a job does daily."""
+def _maintained(stack: Stack, engine: str) -> None:
+    """Do what jobs do daily and each minute, as other tests wrote old and new rows."""
     flows(stack, "db", "prune")
+    flows(stack, "db", "refresh")
+    if engine == "timescale":
+        with psycopg.connect(stack.contract["database_url"], autocommit=True) as admin:
+            for (job,) in admin.execute(
+                "select job_id from timescaledb_information.jobs"
+                " where proc_name = 'policy_retention'"
+            ).fetchall():
+                admin.execute("call public.run_job(%s)", (job,))
 
 
 @pytest.fixture
