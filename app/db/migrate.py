@@ -142,6 +142,7 @@ def _upgrade(
             progress(f"applying {file.name}")
             _patiently(connection, lambda file=file: _apply(connection, file))  # type: ignore[misc]
     _apply_objects(connection, objects(engine, folder), files[-1].version, progress)
+    _mend_overlaps(connection, progress)
 
 
 def _compare(files: list[Migration], applied: dict[int, tuple[str, str]]) -> None:
@@ -255,6 +256,24 @@ def _apply_objects(
     except psycopg.errors.InvalidFunctionDefinition:
         # The return type or the argument names of a function have changed.
         _patiently(connection, lambda: replace(keep_routines=False))
+
+
+def _mend_overlaps(connection: AdminConnection, progress: StepProgress) -> None:
+    """End mappings that overlap others, a hundred registers at a time; `flows doctor` names them.
+
+    That a register is on a circuit twice is refused since; the aggregates must be able to rely on
+    it.
+    """
+    mended = 0
+    while True:
+        with connection.transaction():
+            connection.execute("set local role flows_owner")
+            found = connection.execute("select from flows.mend_overlaps()").rowcount
+        if not found:
+            break
+        mended += found
+    if mended:
+        progress(f"mended {mended} mappings that overlapped: `flows doctor` names them")
 
 
 def _replace(connection: AdminConnection, files: list[SqlFile], *, keep_routines: bool) -> None:

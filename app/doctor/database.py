@@ -16,7 +16,9 @@ OLDEST_SERVER = 150_000
 Admin = psycopg.Connection[dict[str, Any]]
 
 # These read our own tables, as their owner, who sees every ESCO; the others read the catalogue.
-OWNED = frozenset(("mappings", "signing keys", "aggregates", "registers", "key ages"))
+OWNED = frozenset(
+    ("mappings", "mended mappings", "signing keys", "aggregates", "registers", "key ages")
+)
 # Each gives rows (text, mend).
 FAULTS = {
     "roles": """
@@ -39,8 +41,8 @@ FAULTS = {
         select format('the register %s meters the circuit %s twice from %s to %s', one.register,
                 one.circuit, greatest(one.start_time, two.start_time),
                 coalesce(least(one.end_time, two.end_time)::text, 'now')) as text,
-            format('set the end_time of the mapping that starts at %s (flows.circuit_register)',
-                one.start_time) as mend
+            format('set the end_time of the mapping that starts at %s (flows.circuit_register), or '
+                'flows db migrate, which sets it to the start of the other', one.start_time) as mend
         from flows.circuit_register as one
         join flows.circuit_register as two on two.register = one.register
             and two.circuit = one.circuit and two.start_time > one.start_time
@@ -89,6 +91,19 @@ WARNINGS = {
             format('as a superuser: alter role %I set log_min_messages = ''log''', rolname)
         from pg_roles where rolname in ('authenticator', 'flows_gateway')
             and 'log_min_messages=log' <> all(coalesce(rolconfig, '{}'))
+    """,
+    "mended mappings": """
+        select format('the mapping of the register %s to the circuit %s from %s overlapped another '
+                'of the same two, and was changed: it ended %s, and ends %s', m.register, m.circuit,
+                m.start_time, coalesce('at ' || o.ended_at, 'never'),
+                coalesce('at ' || o.ends_at, 'never')) as text,
+            format('set its end_time if that is wrong, and when it is right: delete from '
+                'gateway.mended_overlap where circuit = %L and register = %L and start_time = %L',
+                m.circuit, m.register, m.start_time) as mend
+        from gateway.mended_overlap as o join flows.circuit_register as m
+            on m.circuit = o.circuit and m.register = o.register and m.start_time = o.start_time
+            and m.end_time is not distinct from o.ends_at
+        order by 1 limit 20
     """,
     "registers": """
         select format('the enabled register %s of meter %s belongs to no circuit, so no report has '

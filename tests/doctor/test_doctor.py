@@ -106,7 +106,8 @@ def test_a_deployment_that_is_well_has_no_fault(stack: Stack, broken: Admin) -> 
         ("aggregates", "insert into flows.change (kind, period, registers, circuits, changed_at)"
          " values ('mapping', '[2020-01-01Z, 2020-01-02Z)', '{}', '{}', now() - interval '1 hour')",
          "lack 1 changes", "flows db refresh"),
-        ("mappings", "insert into flows.circuit_register (circuit, register, start_time)"
+        ("mappings", "set local session_replication_role = replica;"
+         "insert into flows.circuit_register (circuit, register, start_time)"
          " select circuit, register, start_time + interval '1 hour' from flows.circuit_register"
          " order by register limit 1", "twice from", "set the end_time of the mapping"),
         ("registers", "delete from flows.circuit_register where register = (select register from"

@@ -22,6 +22,14 @@ class Mapped:
     start: datetime
     end: datetime | None
 
+    def overlaps(self, other: "Mapped") -> bool:
+        """Return whether both map the register to the circuit at some time."""
+        return (
+            (self.circuit, self.register) == (other.circuit, other.register)
+            and (other.end is None or self.start < other.end)
+            and (self.end is None or other.start < self.end)
+        )
+
 
 @dataclass(frozen=True)
 class World:

@@ -160,13 +160,15 @@ def worlds(draw: st.DrawFn) -> tuple[World, Ask]:
     def moment() -> datetime:
         return origin + timedelta(minutes=draw(minutes))
 
-    mappings: dict[tuple[str, str, datetime], Mapped] = {}
+    mappings: list[Mapped] = []
     for _ in range(draw(st.integers(1, 7))):
         circuit, register = draw(st.sampled_from([*CIRCUITS])), draw(st.sampled_from([*REGISTERS]))
         start = moment() if draw(st.booleans()) else origin - timedelta(days=400)
         end = draw(st.one_of(st.none(), st.just(moment())))
-        if end is None or end > start:
-            mappings[circuit, register, start] = Mapped(circuit, register, start, end)
+        mapped = Mapped(circuit, register, start, end)
+        # The database refuses a register that is on a circuit twice at one time.
+        if (end is None or end > start) and not any(map(mapped.overlaps, mappings)):
+            mappings.append(mapped)
     chance = random.Random(draw(st.integers(0, 2**32)))  # noqa: S311
     share = draw(st.sampled_from([0.2, 0.9, 1.0]))
     readings: dict[tuple[str, datetime], model.Reading] = {}
@@ -191,7 +193,7 @@ def worlds(draw: st.DrawFn) -> tuple[World, Ask]:
         ])
     )  # fmt: skip
     circuits = {identity: {"circuit": identity, **its} for identity, its in CIRCUITS.items()}
-    world = World(REGISTERS, circuits, [*mappings.values()], readings)
+    world = World(REGISTERS, circuits, mappings, readings)
     return world, Ask(first, last, zone, by, filters)
 
 

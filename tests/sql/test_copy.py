@@ -239,6 +239,38 @@ def test_what_is_newer_is_added(databases: tuple[str, str]) -> None:
     assert ask(old, back) == [(7,)]
 
 
+def test_mappings_that_overlap_are_named_and_end_where_the_next_begins(
+    databases: tuple[str, str],
+) -> None:
+    old, new = databases
+    # The second reaches beyond the first's end, the third lies within the second.
+    ask(old, "insert into flows.circuit_register (circuit, register, start_time, end_time)"
+        " select m.circuit, m.register, t.first, t.stop from flows.circuit_register as m cross join"
+        " (values ('2026-03-01Z'::timestamptz, null), ('2026-05-31 12:00Z', '2026-06-01Z'::"
+        "timestamptz)) as t (first, stop) where m.register = %s", POWER)  # fmt: skip
+    for options in (CopyOptions(), CopyOptions(newer=True)):
+        report = copy_database(old, new, lambda work, rows: None, options)
+        (repaired,) = (one for one in report.of("repaired") if one.table == "circuit_register")
+        assert (repaired.column, repaired.count) == ("end_time", 3)
+        assert "the earlier ends where the later begins now" in repaired.text
+        assert all(POWER in row for row in repaired.rows)
+        assert ask(
+            new,
+            "select start_time::date::text, end_time::date::text from flows.circuit_register"
+            " where register = %s order by 1",
+            POWER,
+        ) == [("2026-01-01", "2026-03-01"), ("2026-03-01", "2026-05-31"), ("2026-05-31", None)]
+        assert ask(new, "select count(*) from gateway.mended_overlap") == [(3,)]
+        with psycopg.connect(new, autocommit=True) as connection:
+            connection.execute("call flows.follow()")
+        summed = (
+            "select sum(total_import_kwh) from flows.circuit_interval_hh as s"
+            " where circuit_id = (select circuit from flows.circuit_register"
+            " where register = %s limit 1)"
+        )
+        assert ask(new, summed, POWER) == [(24,)]
+
+
 def test_kwh_is_what_the_operator_says(databases: tuple[str, str]) -> None:
     old, new = databases
     for words, directions in (

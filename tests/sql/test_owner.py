@@ -201,7 +201,8 @@ LINKS = {
     "service_head_registry": ("feeder", "api.feeder_registry", "id", {"name": "'x'"}),
     "circuit_register": (
         "register", "api.meter_registers", "register_id",
-        {"circuit": "(select id from api.circuits limit 1)", "start_time": "'2020-01-01Z'"},
+        {"circuit": "(select id from api.circuits limit 1)", "start_time": "'2020-01-01Z'",
+         "end_time": "'2020-01-02Z'"},
     ),
     "service_head_meter": (
         "service_head", "api.service_head_registry", "id",

@@ -14,16 +14,22 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from datetime import timedelta
+from decimal import Decimal
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import psycopg
 import pytest
+from psycopg.rows import dict_row
 
 from app.db.copy import copied_tables
 from app.db.migrate import MigrationError, migrate
 from app.db.schema import SQL, migrations, program_version
+from app.doctor.database import examine_schema
+from app.doctor.finding import Finding
 from app.embedded.programs import binaries
 from tests.conftest import Stack, flows, running_stack, wait_until
 from tests.sql.series import KEYS
@@ -231,6 +237,84 @@ def test_an_upgraded_database_equals_a_fresh_one(scratch: Callable[[], str], eng
 def _follow(url: str) -> None:
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("call flows.follow()")
+
+
+# One mapping is without end, and two that overlap are within it.
+OVERLAPS = """
+    with mapped as (
+        select
+            m.circuit, m.register, m.start_time, date_trunc('day', min(timestamp), 'UTC') as day
+        from flows.circuit_register as m
+        join flows.register_interval_hh as r on r.register_id = m.register
+        where m.end_time is null and m.circuit in (
+            select circuit from flows.circuit_register group by 1 having count(*) = 1
+        )
+        group by 1, 2, 3 order by sum(r.import_kwh) desc limit 1
+    ), again as (
+        insert into flows.circuit_register (circuit, register, start_time, end_time)
+        select m.circuit, m.register, day + first * interval '1 day', day + stop * interval '1 day'
+        from mapped as m cross join (values (1, 3), (2, 5)) as t (first, stop)
+    )
+    select circuit, register, start_time, day from mapped
+"""
+DAY_KWH = """
+    select
+        (select sum(r.import_kwh) from flows.register_interval_hh as r
+        where r.register_id = %(register)s and timestamp >= %(first)s and timestamp < %(last)s),
+        (select sum(h.total_import_kwh) from flows.circuit_interval_hh as h
+        where h.circuit_id = %(circuit)s and timestamp >= %(first)s and timestamp < %(last)s),
+        (select d.total_import_kwh from flows.circuit_interval_daily as d
+        where d.circuit_id = %(circuit)s and day = %(first)s)
+"""
+
+
+def test_mappings_that_overlap_are_mended_and_named(
+    scratch: Callable[[], str], engine: str
+) -> None:
+    old = scratch()
+    make_baseline(old, engine)
+    with psycopg.connect(old, autocommit=True) as admin:
+        [(circuit, register, start, first_day)] = admin.execute(OVERLAPS).fetchall()
+        days = [first_day + timedelta(days=number) for number in range(6)]
+
+        def multiples() -> list[set[Decimal]]:
+            """Return how many times each day's energy is in the sums of half-hours and the day."""
+            _follow(old)
+            named = {"circuit": circuit, "register": register}
+            return [
+                {summed / raw for summed in rest}
+                for first, last in pairwise(days)
+                for raw, *rest in admin.execute(DAY_KWH, named | {"first": first, "last": last})
+            ]
+
+        assert multiples() == [{1}, {2}, {3}, {2}, {2}]
+        said: list[str] = []
+        migrate(old, progress=said.append)
+        assert said[-1] == "mended 3 mappings that overlapped: `flows doctor` names them"
+        mapped = (
+            "select start_time, end_time from flows.circuit_register"
+            " where (circuit, register) = (%s, %s) order by 1"
+        )
+        assert admin.execute(mapped, (circuit, register)).fetchall() == [
+            (start, days[1]), (days[1], days[2]), (days[2], None),
+        ]  # fmt: skip
+        assert multiples() == 5 * [{1}]
+        said.clear()
+        migrate(old, progress=said.append)
+        assert said == []
+        found = [one for one in _examined(old) if "mappings" in one.check]
+        assert [(one.check, one.level) for one in found] == 3 * [("mended mappings", "warning")]
+        for one in found:
+            assert f"the register {register} to the circuit {circuit}" in one.text
+            mend, dismiss = one.mend.split(": ")
+            assert mend.startswith("set its end_time if that is wrong")
+            admin.execute(dismiss.encode())
+        assert not [one for one in _examined(old) if "mappings" in one.check]
+
+
+def _examined(url: str) -> list[Finding]:
+    with psycopg.connect(url, row_factory=dict_row) as admin:
+        return list(examine_schema(admin))
 
 
 def test_a_database_that_lacks_a_part_of_the_baseline_is_refused(

@@ -10,7 +10,7 @@ from psycopg import sql
 from psycopg.types.json import Jsonb
 
 from app.db.copy.checks import refuse_rows, refuse_shared
-from app.db.copy.report import CopyRefused, CopyReport, Sums, TableCount
+from app.db.copy.report import NAMED_ROWS, CopyRefused, CopyReport, Sums, TableCount
 from app.db.copy.staging import FLOATS, KWH, CopyProgress, Staged, found, repair, stage, unstage
 from app.db.copy.tables import (
     CONFIGURATION,
@@ -230,7 +230,22 @@ class _Copy:
                     " where derived on conflict do nothing"
                 ).format(**parts)
             )
+        if table == "circuit_register":
+            self._mend_overlaps()
         self.report.counts.append(TableCount(table, copied))
+
+    def _mend_overlaps(self) -> None:
+        """End mappings of a register that overlap on a circuit, which this database refuses."""
+        mended = self.target.execute(
+            "select concat_ws(' ', circuit, register, start_time)"
+            " from flows.mend_overlaps(most => null)"
+        ).fetchall()
+        if mended:
+            self.report.add(
+                "repaired", "circuit_register", "end_time",
+                "overlaps another mapping of its register on its circuit; the earlier ends where "
+                "the later begins now", len(mended), [row[0] for row in mended[:NAMED_ROWS]],
+            )  # fmt: skip
 
     def _add_partitions(self, staged: Staged) -> None:
         """Add partitions for years that plain PostgreSQL has none for yet."""

@@ -135,27 +135,7 @@ comment on function flows.recompute(uuid[], tstzrange[])
 is 'Makes the aggregates of circuits again over spans within a day in UTC, at every level.';
 
 -- The mapping must not change between a reading and its sum: readings take their ESCO's lock together, a change of
--- its mapping takes it alone. Both take it after their rows are written, and look at the other's rows only then,
--- with a new snapshot: who comes second sums what the first had committed.
-create or replace function flows.lock_mapping(registers uuid[], alone boolean) returns void
-language sql set search_path = '' set plan_cache_mode = 'force_custom_plan'
-begin atomic
-    select case
-        when alone then pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtext('flows.circuit_register'), owner)
-        else pg_catalog.pg_advisory_xact_lock_shared(pg_catalog.hashtext('flows.circuit_register'), owner)
-    end
-    from (
-        select coalesce(pg_catalog.hashtext(r.esco::text), 0) as owner from flows.meter_registers as r
-        where r.register_id = any(registers)
-        union
-        select coalesce(pg_catalog.hashtext(m.esco::text), 0) from flows.circuit_register as m
-        where m.register = any(registers)
-        order by 1
-    ) as owners;
-end;
-comment on function flows.lock_mapping(uuid[], boolean)
-is 'Locks the circuit mapping of the ESCOs of registers, together with others or alone.';
-
+-- its mapping takes it alone (flows.lock_mapping). Who comes second sums what the first had committed.
 create or replace function flows.follow_readings(registers uuid[], spans tstzrange[]) returns void
 language plpgsql set search_path = '' set plan_cache_mode = 'force_custom_plan'
 as $$
