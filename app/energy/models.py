@@ -216,7 +216,8 @@ class LatestRow(BaseModel):
     """The last reading and the state of a meter."""
 
     meter: str = Field(description="Serial number.")
-    name: str
+    meter_name: str | None = Field(description="Name of the meter.")
+    name: str | None = Field(description="The same as `meter_name`.", deprecated=True)
     esco: str | None = Field(description="Code of the ESCO.")
     health: str | None = Field(description="healthy or unhealthy.")
     interval_start: Start | None = Field(description="Newest half-hour; null if there is none.")
@@ -277,7 +278,7 @@ class MeterItem(Availability):
     """A meter; `meter` is its serial number."""
 
     meter: str
-    meter_name: str
+    meter_name: str | None
     meter_id: UUID
     site: UUID | None
     site_code: str | None

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 # Part of every ETag. Increase it when the same data are written differently.
-REPRESENTATION = 2
+REPRESENTATION = 3
 # Rows written at a time: few milliseconds, in which no other request is served.
 SLICE = 5000
 

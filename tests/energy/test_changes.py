@@ -81,6 +81,19 @@ UNCHANGED = {
     "hardware": "update flows.meter_registry set hardware = 'EML1' where id = %(meter)s",
     "another type": "update flows.circuits set type = 'heat' where id = %(circuit)s",
     "the type of before": "update flows.circuits set type = 'power' where id = %(circuit)s",
+    "another ESCO's half-hour": "insert into flows.register_interval_hh"
+    " (register_id, timestamp, import_kwh) select register_id, '2026-03-02T05:00Z', 1"
+    " from flows.meter_registers where esco <> %(esco)s order by 1 limit 1",
+    "another ESCO's mapping": "insert into flows.circuit_register (circuit, register, start_time)"
+    " select c.id, r.register_id, '2026-03-02T03:00Z' from flows.register_interval_hh as h"
+    " join flows.meter_registers as r using (register_id) join flows.circuits as c"
+    " on r.esco = c.esco where h.timestamp = '2026-03-02T05:00Z' and r.esco <> %(esco)s"
+    " and not exists (select from flows.circuit_register where circuit = c.id"
+    " and register = r.register_id) order by 1 limit 1",
+    "no mapping of another ESCO": "delete from flows.circuit_register"
+    " where start_time = '2026-03-02T03:00Z'",
+    "no half-hour of another ESCO": "delete from flows.register_interval_hh"
+    " where timestamp = '2026-03-02T05:00Z' and register_id <> %(register)s",
 }  # fmt: skip
 
 

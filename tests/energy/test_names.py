@@ -2,15 +2,17 @@
 
 import csv
 import io
+import json
 from datetime import datetime
 from typing import Any
 
+import polars as pl
 import psycopg
 import pytest
 
 from tests.conftest import Stack
 from tests.energy.conftest import OwnHome
-from tests.energy.test_reads import get
+from tests.energy.test_reads import get, iso
 
 # List → its table, the column of what it lists, and where a report of it is.
 LISTS = {
@@ -52,6 +54,17 @@ def test_names_stand_beside_their_keys(
         assert (label in header) == expected
 
 
+def test_a_meter_has_the_same_name_in_every_report(stack: Stack) -> None:
+    listed = get(stack, "meters").json()["rows"]
+    names = {row["meter"]: row["meter_name"] for row in listed}
+    for read in ("energy", "completeness", "latest"):
+        asked = {} if read == "latest" else {"include": "names"}
+        by = {"group_by": "meter"} if read == "energy" else {}
+        rows = get(stack, read, **asked, **by).json()["rows"]
+        assert rows
+        assert all(row["meter_name"] == names[row["meter"]] for row in rows), read
+
+
 def test_a_new_name_moves_the_etag_of_rows_with_names_alone(own_home: OwnHome) -> None:
     asked = {"period_from": "2026-03-02", "period_to": "2026-03-03"}
 
@@ -64,6 +77,24 @@ def test_a_new_name_moves_the_etag_of_rows_with_names_alone(own_home: OwnHome) -
     before = tags()
     own_home.execute("update flows.circuits set name = 'Kitchen' where id = %(circuit)s")
     assert [one == other for one, other in zip(before, tags(), strict=True)] == [True, False, False]
+
+
+@pytest.mark.parametrize("kind", [*LISTS, "escos"])
+def test_a_list_is_the_same_in_every_format(stack: Stack, kind: str) -> None:
+    rows = get(stack, kind).json()["rows"]
+    lines = get(stack, kind, format="ndjson").text.splitlines()
+    assert [json.loads(line) for line in lines] == rows
+    columns = get(stack, kind, format="columns").json()["columns"]
+    assert columns == {name: [row[name] for row in rows] for name in rows[0]}
+    written = csv.DictReader(io.StringIO(get(stack, kind, format="csv").text))
+    assert list(written) == [
+        {name: value or "" for name, value in row.items()} for row in rows
+    ]  # fmt: skip
+    for form, parse in (("arrow", pl.read_ipc_stream), ("parquet", pl.read_parquet)):
+        typed = parse(io.BytesIO(get(stack, kind, format=form).content)).to_dicts()
+        assert [{name: iso(value) for name, value in row.items()} for row in typed] == [
+            {name: iso(value) for name, value in row.items()} for row in rows
+        ]
 
 
 @pytest.mark.parametrize("kind", [*LISTS, "escos"])
@@ -145,17 +176,17 @@ def test_local_times_are_those_of_iso_in_two_columns(stack: Stack, read: str) ->
     assert found["iso"]
     split = {name for name in found["local"][0] if name.endswith("_offset")}
     assert split
-    for iso, local in zip(found["iso"], found["local"], strict=True):
-        for name in iso:
+    for written, local in zip(found["iso"], found["local"], strict=True):
+        for name in written:
             if f"{name}_offset" not in split:
-                assert local[name] == iso[name]
-            elif not iso[name]:
+                assert local[name] == written[name]
+            elif not written[name]:
                 assert local[name] == local[f"{name}_offset"] == ""
             else:
                 moment = datetime.strptime(local[name], "%Y-%m-%d %H:%M:%S")
                 offset = local[f"{name}_offset"]
                 assert offset.startswith("UTC")
-                given = datetime.fromisoformat(iso[name])
+                given = datetime.fromisoformat(written[name])
                 assert (
                     f"{moment.isoformat()}{offset[3:]}" == given.replace(microsecond=0).isoformat()
                 )

@@ -20,6 +20,7 @@ from app.energy.scope import Selection, resolve
 # Column → its SQL, over a meter, its ESCO, its shadow and its newest half-hour.
 TEXTS = {
     "meter": "meter.serial",
+    "meter_name": "meter.name",
     "name": "meter.name",
     "esco": "esco.code",
     "health": "shadow.health",
