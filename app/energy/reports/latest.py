@@ -43,6 +43,11 @@ NUMBERS = {
     "export_a_kwh": "shadow.export_a",
     "export_b_kwh": "shadow.export_b",
 }
+# Null is what no calendar of a client has, in any time zone: infinity, and years beyond 1 to 9999.
+TIME_IN_MICROSECONDS = (
+    "case when {0} between '0001-01-02Z' and '9999-12-30Z'"
+    " then (extract(epoch from {0}) * 1000000)::bigint end"
+)
 SCHEMA: Schema = (
     dict.fromkeys(TEXTS, pl.String)
     | dict.fromkeys(TIMES, pl.Int64)
@@ -164,10 +169,7 @@ def statement(filters: list[tuple[str, list[Any]]]) -> Statement:
     columns = ", ".join(
         [
             *(f"{sql} as {name}" for name, sql in (TEXTS | NUMBERS).items()),
-            *(
-                f"(extract(epoch from {sql}) * 1000000)::bigint as {name}"
-                for name, sql in TIMES.items()
-            ),
+            *(f"{TIME_IN_MICROSECONDS.format(sql)} as {name}" for name, sql in TIMES.items()),
         ]
     )
     return Statement(

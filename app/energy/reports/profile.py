@@ -14,6 +14,8 @@ from app.energy.reading import Schema
 from app.energy.reports.grouped import GroupedTable
 
 DIRECTIONS = ("import", "export")
+# Quantiles are of doubles, which hold neither larger numbers nor all smaller ones.
+LARGEST_DOUBLE = "1e308"
 STATISTICS = ("mean", "p10", "p50", "p90")
 # The offsets of the zone are passed by the gateway, so that its days are those of all of /v1
 # whatever time zone data PostgreSQL has.
@@ -78,7 +80,8 @@ class ProfileReport(GroupedTable):
         by_day = f"cross join lateral unnest(array[{classes}]) as days where days is not null"
         statistics = ", ".join(
             f"round(avg({way}_kwh), 6) as mean_{way},"
-            f" percentile_cont(array[0.1, 0.5, 0.9]) within group (order by {way}_kwh) as p_{way}"
+            " percentile_cont(array[0.1, 0.5, 0.9]) within group (order by"
+            f" case when {way}_kwh < {LARGEST_DOUBLE} then round({way}_kwh, 12) end) as p_{way}"
             for way in DIRECTIONS
         )
         values = ", ".join(
