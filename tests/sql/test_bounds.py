@@ -311,6 +311,42 @@ def test_62_every_number_and_text_of_a_caller_is_bounded(admin: Admin) -> None:
     assert unbounded == []
 
 
+TIMES = ["infinity", "-infinity", "4713-01-01 BC", "10000-01-01"]
+
+
+@pytest.mark.parametrize("time", TIMES)
+def test_62_times_are_in_every_calendar(
+    client: httpx.Client, home: dict[str, str], time: str
+) -> None:
+    for target, column in (
+        (f"circuit_register?circuit=eq.{home['circuit']}", "start_time"),
+        (f"circuit_register?circuit=eq.{home['circuit']}", "end_time"),
+        (f"meter_registers?register_id=eq.{home['register']}", "start_time"),
+        (f"meter_shadows?id=eq.{home['meter']}", "last_healthy_at"),
+    ):
+        answer = client.patch(f"/rest/v1/{target}", json={column: time})
+        refused(answer, column, "must be a time of the years 1 to 9999")
+
+
+def test_62_every_time_of_configuration_is_bounded(admin: Admin) -> None:
+    unbounded = admin.execute(
+        """
+        select c.relname || '.' || a.attname from pg_class as c
+        join pg_attribute as a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
+        where c.relnamespace = 'flows'::regnamespace and c.relkind in ('r', 'p')
+            and a.atttypid = 'timestamptz'::regtype and c.relname <> all(%s)
+            and to_regclass('api.' || quote_ident(c.relname)) is not null
+            and has_table_privilege('flows', 'api.' || quote_ident(c.relname), 'insert, update')
+            and not exists (
+                select from pg_trigger as t
+                where t.tgrelid = c.oid and t.tgname = 'bounds_of_' || a.attname
+            )
+        """,
+        (list(TIME_SERIES),),
+    ).fetchall()
+    assert unbounded == []
+
+
 def test_62_a_shadow_is_bounded_too(client: httpx.Client, home: dict[str, str]) -> None:
     shadow = f"/rest/v1/meter_shadows?id=eq.{home['meter']}"
     for column in ("voltage", "balance", "import_a"):

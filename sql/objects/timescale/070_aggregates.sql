@@ -114,9 +114,10 @@ begin atomic
         select
             c.id, c.esco,
             coalesce(cardinality(c.registers) + coalesce(cardinality(c.circuits), 0), owned.circuits, 1)
+            -- A period that begins at the end of time lasts no time, and minus infinity is no bigint.
             * greatest(1, extract(epoch from
                 least(upper(c.period), now()) - greatest(lower(c.period), coalesce(owned.oldest, now()))
-            )::bigint / 86400) as size
+            ) / 86400)::bigint as size
         from flows.change as c
         left join owned on c.esco = owned.esco
         where c.followed_at is null
