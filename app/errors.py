@@ -218,11 +218,14 @@ class PreferenceError(RestError):
 
 
 class CostlyFilterError(RestError):
-    """A filter's pattern or nesting may cost far more than the rows it reads."""
+    """A pattern, a nesting or what is embedded may cost far more than the rows it reads."""
 
     status, code = 422, "FLOWS422"
-    message = "A filter costs too much"
-    hint = "Use eq, in, like or a simple pattern, and and() and or() that are not deeply nested"
+    message = "The query costs too much"
+    hint = (
+        "Use eq, in, like or a simple pattern, and() and or() that are not deeply nested, and "
+        "embed no relation within itself"
+    )
 
 
 class LimitedWriteError(RestError):

@@ -1,7 +1,8 @@
-"""Bounds of what filters may cost: patterns, nesting and the number of conditions.
+"""Bounds of what a query may cost: patterns, conditions in one another, and what is embedded.
 
 A pattern without a repeated group or a back-reference is matched in time that grows with the text
-alone; what else is slow ends at the statement timeout of the caller's role.
+alone, and an answer in which no relation is within itself does not multiply its rows with each
+level; what else is slow ends at the statement timeout of the caller's role.
 """
 
 import re
@@ -14,6 +15,7 @@ MOST_WILDCARDS = 8
 MOST_PATTERN = 200  # characters
 MOST_PATTERNS = 20
 MOST_REPEATS = 100
+MOST_EMBEDDED = 30
 
 # Each `operator.value` of a query, also within and(), or() and with any() or all().
 REGEX = re.compile(r"\b(?:i?match)(?:\((?:any|all)\))?\.(.*?)(?=,[\w.>-]+\.\w|$)", re.DOTALL)
@@ -24,13 +26,18 @@ QUANTIFIER = re.compile(r"\{(\d*)(?:,(\d*))?\}")
 GROUPING = re.compile(rb"\b(?:and|or)(?:=|%3d)?\(|match|like|%6d|%4d", re.IGNORECASE)
 
 
-def check_cost(query: bytes) -> None:
-    """Raise CostlyFilterError for a query whose filters may cost more than their rows."""
-    if not GROUPING.search(query) and b"%" not in query:
+MARK = re.compile(r'"[^"]*"|[(),]')
+
+
+def check_cost(query: bytes, relation: str = "") -> None:
+    """Raise CostlyFilterError for a query of a relation that may cost more than its rows."""
+    if not GROUPING.search(query) and b"%" not in query and b"(" not in query:
         return
     patterns = 0
     for pair in re.split(rb"[&;]", query):
         name, _, value = (unquote_plus(part.decode("latin-1")) for part in pair.partition(b"="))
+        if name == "select":
+            _check_embedded(value, relation)
         if name.rpartition(".")[2] in ("and", "or"):
             _check_depth(value)
         for found in REGEX.findall(value):
@@ -50,6 +57,27 @@ def _check_depth(value: str) -> None:
         depth += (char == "(") - (char == ")")
         if depth > MOST_DEPTH:
             raise CostlyFilterError(f"and() and or() are nested more than {MOST_DEPTH} deep")
+
+
+def _check_embedded(select: str, relation: str) -> None:
+    """Refuse a relation within itself, `relation(alias:relation!hint(…))`, and very many."""
+    within, embedded, start = [relation], 0, 0
+    for mark in MARK.finditer(select):
+        if mark[0] == "(":
+            word = select[start : mark.start()].rpartition(":")[2]
+            named = word.partition("!")[0].strip(' ."')
+            embedded += 1
+            if embedded > MOST_EMBEDDED:
+                raise CostlyFilterError(f"More than {MOST_EMBEDDED} relations are embedded")
+            if named in within:
+                raise CostlyFilterError(f"{named} is embedded within itself")
+            within.append(named)
+        elif mark[0] == ")":
+            within.pop()
+        if mark[0] in "(),":
+            start = mark.end()
+        if not within:
+            return  # PostgREST refuses the brackets
 
 
 def _check_regex(pattern: str) -> None:

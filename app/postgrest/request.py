@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 from functools import lru_cache
-from urllib.parse import unquote_plus, unquote_to_bytes
+from urllib.parse import unquote, unquote_plus, unquote_to_bytes
 
 from starlette.types import Scope
 
@@ -77,7 +77,7 @@ def build_upstream_request(
     if query := scope["query_string"]:
         if BEYOND_ASCII.search(query):
             _require_utf8(query)
-        check_cost(query)
+        check_cost(query, unquote(target.rpartition("/")[2]))
         if scope["method"] in LIMITED_WRITES:
             _require_no_limit(query)
         target += "?" + query.decode("latin-1")

@@ -1,4 +1,7 @@
-"""Filters cost what their rows cost (SECURITY 54)."""
+"""Queries cost what their rows cost (SECURITY 54)."""
+
+import time
+from contextlib import suppress
 
 import pytest
 
@@ -15,24 +18,44 @@ COSTLY = [
     b"or=" + b"(and" * 9 + b"(id.eq.1,id.eq.2)" + b")" * 9,
     b"or=(" + b",".join([b"notes.like.*a*"] * 21) + b")",
     b"select=*,circuits(*)&circuits.or=" + b"(and" * 9 + b"(id.eq.1)" + b")" * 9,
+    b"select=*,escos(*,meter_registry(*))", b"select=escos(a:meter_registry!fk(id))",
+    b"select=...escos(%22meter_registry%22!inner(id))", b"select=escos%28meter_registry%28id%29%29",
+    b"select=escos(id,sites_new(id,escos(code)))", b"select=meter_registry(id)",
+    b"select=" + b",".join([b"a%d:meter_csq(csq)" % n for n in range(31)]),
+    b"select=%22,%22,escos(id,%22(%22,meter_registry(id))",
 ]  # fmt: skip
 CHEAP = [
     b"notes=match.^MOVE-[0-9]{4}", b"name=ilike.*plot*", b"name=like(any).{*a*,*b*}",
     b"or=(id.eq.1,and(id.eq.2,name.like.a*))", b"name=eq.(a)*b", b"name=eq.rematch.(a)", b"",
     b"id=in.(" + b",".join([b"1"] * 400) + b")", b"select=id,name&order=name.asc",
-    b"name=match.(one|two)",
+    b"name=match.(one|two)", b"select=*,escos(*),meter_registers(*,circuits(*,sites_new(*)))",
+    b"select=a:meter_csq(csq),b:meter_csq(csq)&meter_csq.limit=1", b"select=id)),escos((",
+    b"select=count(),escos(count())", b"select=%22meter_registry(%22",
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("query", COSTLY)
 def test_54_a_costly_filter_is_refused(query: bytes) -> None:
     with pytest.raises(CostlyFilterError):
-        check_cost(query)
+        check_cost(query, "meter_registry")
 
 
 @pytest.mark.parametrize("query", CHEAP)
 def test_54_other_filters_pass(query: bytes) -> None:
-    check_cost(query)
+    check_cost(query, "meter_registry")
+
+
+@pytest.mark.parametrize(
+    "piece", [b"(", b'"', b"a(", b"a,", b"like.,a.", b"match.(", b"%22", b"a:!(", b"and(", b"or=(a"]
+)
+def test_54_what_it_costs_itself_grows_with_the_length_alone(piece: bytes) -> None:
+    """Of the longest target, for each of its parameters."""
+    query = b"select=" + piece * (16_384 // len(piece))
+    started = time.thread_time()
+    for name in (b"select", b"or", b"notes"):
+        with suppress(CostlyFilterError):
+            check_cost(query.replace(b"select", name), "meter_registry")
+    assert time.thread_time() - started < 0.2
 
 
 @pytest.mark.parametrize("method", ["GET", "PATCH", "DELETE"])
