@@ -6,6 +6,7 @@ change.
 
 import asyncio
 import fcntl
+import resource
 import socket
 import struct
 import sys
@@ -25,20 +26,21 @@ from app.settings import HttpSettings
 
 # Writes of at least this many bytes are sent at once instead of together with others.
 GATHER_BELOW_BYTES = 32 * 2**10
-
-
 # A body may have this much left when its response is complete; beyond it, the connection is closed.
 LEFTOVER_BYTES = 64 * 2**10
 # A client that has finished sending may wait for its response, or be gone: both look alike until
 # something is sent to it. This is the time to the first try, and between tries.
 HALF_CLOSED_SECONDS = 1.0
 INTERIM = b"HTTP/1.1 102 Processing\r\n\r\n"
+# Descriptors that are kept for files and for connections to PostgREST and the database.
+KEPT_DESCRIPTORS = 256
 
 
 @dataclass(slots=True)
 class Frames:
-    """Bytes received for a request's body so far, with the sizes and extensions of its chunks."""
+    """Bytes received for a request so far: of its body, and with sizes and extensions of chunks."""
 
+    body: int = 0
     count: int = 0
 
 
@@ -47,8 +49,11 @@ class GuardedProtocol(HttpToolsProtocol):
 
     The parser would collect a head of any size, and wait for it forever; a complete head that is
     too large is answered in app/http/request_limits.py. It would take trailers for headers, and
-    read the extensions of chunks without end. The state of a request's scope gets `abort`, the
-    `target` as it was sent, and the `frames` of the body.
+    read the extensions of chunks without end. Connections would be held until no descriptor is
+    left; the one that has waited longest for a request makes room for a new one.
+
+    The state of a request's scope gets `abort`, the `target` as it was sent, and the `frames` of
+    the body.
     """
 
     logs_requests: ClassVar[bool]
@@ -56,6 +61,7 @@ class GuardedProtocol(HttpToolsProtocol):
     head_seconds: ClassVar[float]
     min_bytes_per_second: ClassVar[int]
     rate_seconds: ClassVar[float]
+    idle: ClassVar[dict["GuardedProtocol", None]]  # those that wait for a request, longest first
 
     _head_bytes = 0
     _in_head = True
@@ -69,6 +75,10 @@ class GuardedProtocol(HttpToolsProtocol):
         """Start the timer for the first head; put `abort` into the state of requests' scopes."""
         self._gathering = GatheringTransport(transport, self.loop)
         super().connection_made(cast(asyncio.Transport, self._gathering))
+        self.idle[self] = None
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - KEPT_DESCRIPTORS
+        if len(self.connections) > most:
+            next(iter(self.idle))._gathering.reset()
         self.app_state = self.app_state | {"abort": self._gathering.reset}
         self._frames = Frames()
         self._delivery = Delivery(
@@ -78,6 +88,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop the timers."""
+        self.idle.pop(self, None)
         self._cancel_head_timer()
         self._delivery.stop()
         if self._gone_timer:
@@ -86,7 +97,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse the data, and count the bytes of an incomplete head, of frames and of leftovers."""
-        began_in_body = self._in_body
+        began_in_body, body = self._in_body, self._frames.body
         if began_in_body:
             self._frames.count += len(data)
         super().data_received(data)
@@ -96,8 +107,10 @@ class GuardedProtocol(HttpToolsProtocol):
                 if self._leftover_bytes > LEFTOVER_BYTES:
                     self.transport.close()
             else:
-                # Bytes that are no body wake nobody, but they count.
+                # Bytes that are no body wake nobody, and fill no buffer, but they count.
                 self.cycle.message_event.set()
+                if self._frames.body == body:
+                    self.flow.pause_reading()
         if not self._in_head:
             return
         self._head_bytes += len(data)
@@ -142,10 +155,16 @@ class GuardedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Stop the timer and pass the request to the application."""
         self._in_head, self._in_body = False, True
+        self.idle.pop(self, None)
         self._cancel_head_timer()
         self._frames = Frames()
         self.scope["state"] |= {"target": self.url, "frames": self._frames}
         super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Count the body."""
+        self._frames.body += len(body)
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         """Note the end of the request."""
@@ -157,6 +176,8 @@ class GuardedProtocol(HttpToolsProtocol):
         is_last = not self.pipeline
         super().on_response_complete()
         self._delivery.finish()
+        if is_last and not self.transport.is_closing():
+            self.idle[self] = None
         if is_last and self._half_closed:
             self.transport.close()
         elif self._in_body and self._head_timer is None:
@@ -206,6 +227,7 @@ def guarded_protocol(settings: HttpSettings, *, writes_log: bool = False) -> typ
         head_seconds = settings.head_seconds
         min_bytes_per_second = settings.min_bytes_per_second
         rate_seconds = settings.rate_seconds
+        idle: ClassVar[dict[GuardedProtocol, None]] = {}
 
     return ConfiguredProtocol
 

@@ -28,6 +28,8 @@ DATA_PREFIX = "/rest/v1/"
 IMPORTS = "/v1/imports"
 # Bodies of all other routes: forms and small JSON objects.
 SMALL_BODY_BYTES = 64 * 2**10
+# Sizes, line ends and extensions of chunks: of the smallest ones five bytes to one of the body.
+FRAMING_BYTES, FRAMING_RATIO = 64 * 2**10, 8
 # A name or address with an optional port (RFC 9110 §7.2), without the marks that no name has.
 HOST = re.compile(rb"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
 VERSIONS = ("1.1", "1.0")
@@ -125,6 +127,11 @@ class BodyLimits:
                 if max(seen + len(message.get("body", b"")), frames.count) > most:
                     raise TooLarge(
                         f"At most {most} bytes are accepted.", headers={"Connection": "close"}
+                    )
+                if frames.count - frames.body > FRAMING_BYTES + FRAMING_RATIO * frames.body:
+                    raise TooLarge(
+                        "The chunks of the body have more around them than in them.",
+                        headers={"Connection": "close"},
                     )
                 if message.get("body") or not message.get("more_body"):
                     return message

@@ -2,6 +2,7 @@
 
 import gc
 import logging
+import resource
 import signal
 import time
 from types import FrameType
@@ -17,11 +18,15 @@ logger = logging.getLogger(__name__)
 
 GRACE_SECONDS = 15
 KEEP_ALIVE_SECONDS = 60
+MOST_DESCRIPTORS = 65_536
 
 
 def serve(app: Gateway, settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT, then finish running requests and return."""
     log_to_stderr()
+    # The lower limit that a shell or systemd sets (1,024) is for programs that use select().
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(most, MOST_DESCRIPTORS), most))
     _report_renamed(settings)
     # Imported objects stay anyway, and requests leave few cycles: collect garbage less often.
     gc.collect()

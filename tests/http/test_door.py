@@ -6,15 +6,17 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from urllib.parse import urlsplit
 
 import httpx
+import psutil
 import psycopg
 import pytest
 
 from app.auth.keys import load_keys
 from app.auth.tokens import Grant, issue
+from app.http.protocol import KEPT_DESCRIPTORS
 from tests.conftest import Stack, process_of, running_stack, wait_until
 
 REST, READS, LIVE, ADMIN, TOKEN = (
@@ -109,6 +111,29 @@ class Flood(threading.Thread):
         with http.client.HTTPResponse(self.bare) as answer:
             answer.begin()
             return answer.status, time.monotonic() - self.began
+
+
+def test_55_connections_that_ask_for_nothing_make_room(own: Stack) -> None:
+    """More of them than the gateway has descriptors; it drops those that waited longest."""
+    gateway = process_of(own.process.pid, "serve")
+    before = gateway.rlimit(psutil.RLIMIT_NOFILE)
+    gateway.rlimit(psutil.RLIMIT_NOFILE, (KEPT_DESCRIPTORS + 100, before[1]))
+    try:
+        with ExitStack() as held, own.client("wlce") as steady:
+            assert steady.get(REST).status_code == 200
+            idle = [held.enter_context(connection(own)) for _ in range(400)]
+            for bare in idle:
+                with suppress(ConnectionError):
+                    bare.sendall(b"GET / HTTP/1.1\r\nA: ")
+            for _ in range(10):
+                with own.client("hmce") as client:
+                    assert client.get(REST).status_code == 200
+            assert gateway.num_fds() < KEPT_DESCRIPTORS + 100
+            idle[0].settimeout(5)
+            with pytest.raises(ConnectionResetError):
+                idle[0].recv(1)
+    finally:
+        gateway.rlimit(psutil.RLIMIT_NOFILE, before)
 
 
 @pytest.mark.quiet
@@ -299,6 +324,19 @@ def test_76_extensions_of_chunks_count_as_body(own: Stack, target: str) -> None:
                 answer.begin()
                 assert answer.status in ((413, 400) if target == TOKEN else (413,))
         assert sent < BEYOND_BUFFERS
+
+
+@pytest.mark.parametrize("target", ["/rest/v1/sites_new", ADMIN])
+def test_76_a_body_has_more_in_its_chunks_than_around_them(own: Stack, target: str) -> None:
+    """Extensions end a request long before the greatest size of a body; small chunks do not."""
+    head = lines(own, "Content-Type: application/json", "Transfer-Encoding: chunked",
+                 f"Authorization: Bearer {admin_token(own)}", target=target, method="POST",
+                 token=False)  # fmt: skip
+    status, _, closed = exchange(own, head + b"1;" + b"x" * 200_000)
+    assert (status, closed) == (413, True)
+    chunks = b"".join(b"1\r\n%c\r\n" % byte for byte in b"[" + b" " * 5_000 + b"]")
+    status, said, _ = exchange(own, head + chunks + b"0\r\n\r\n")
+    assert status in (201, 403, 422), said
 
 
 # ── 77: half-closed connections ──
