@@ -18,6 +18,7 @@ from app.ingest.faults import FormatError
 from app.ingest.options import ImportOptions
 
 CHUNK = 1 << 20
+LONGEST_LINE = 32 << 20  # bytes, of a compressed file: XML may be one line
 SPOOLED = 8 << 20  # bytes of a pipe or a sheet that are kept in memory, not in a temporary file
 WORKBOOK = "xl/workbook.xml"
 OLD_WORKBOOK = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"  # xls, as Excel wrote until 2003
@@ -146,11 +147,16 @@ def _member(archive: zipfile.ZipFile, name: str) -> IO[bytes]:
 
 
 class _Bounded(io.BufferedReader):
-    """A decompressed file of a bounded size."""
+    """A decompressed file of a bounded size, whose lines are bounded too: they are held whole."""
 
     def __init__(self, file: IO[bytes], largest: int) -> None:
         super().__init__(cast("Any", file), CHUNK)
         self._largest = largest
+        self._line = 0  # bytes since the last line ended
+
+    def seek(self, target: int, whence: int = 0, /) -> int:
+        self._line = 0
+        return super().seek(target, whence)
 
     def read1(self, size: int = -1, /) -> bytes:
         return self._bounded(super().read1, size)
@@ -165,6 +171,10 @@ class _Bounded(io.BufferedReader):
             raise FormatError(f"the compressed file is damaged: {error}") from None
         if self.tell() > self._largest:
             raise FormatError(f"the file has more than {self._largest:,} bytes when decompressed")
+        ended = chunk.rfind(b"\n")
+        self._line = len(chunk) - ended - 1 + (self._line if ended < 0 else 0)
+        if self._line > LONGEST_LINE:
+            raise FormatError(f"a line has more than {LONGEST_LINE:,} bytes when decompressed")
         return chunk
 
 

@@ -183,6 +183,18 @@ def test_a_damaged_or_huge_archive_is_refused(pack: Any, monkeypatch: pytest.Mon
         read(pack(rows.encode()))
 
 
+@pytest.mark.parametrize("pack", [gzip.compress, lambda content: zipped(**{"a": content.decode()})])
+def test_an_archive_of_one_endless_line_is_refused(
+    pack: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A line is held whole, and compressed it is nothing: 1 MB may be a line of 1 GB."""
+    monkeypatch.setattr("app.ingest.source.LONGEST_LINE", 3_000_000)
+    with pytest.raises(FormatError, match="a line has more than 3,000,000 bytes"):
+        read(pack(PLAIN.encode() + b"0" * 5_000_000))
+    rows = PLAIN.encode() + (b" " * 2_000_000 + b"\n") * 2
+    assert read(pack(rows)) == EXPECTED
+
+
 def workbook(sheets: dict[str, list[list[Any]]]) -> bytes:
     """Return a workbook as Excel writes one, by hand: numbers, dates as serials, texts."""
     names, files = list(sheets), {}
