@@ -24,6 +24,8 @@ class RequestState:
     caller: Principal | None = None
     # Seconds until PostgREST's response started.
     upstream_seconds: float | None = None
+    # Called when PostgREST's response starts, and no query of the request runs any more.
+    on_answer: Callable[[], None] | None = None
     # Filters set by the path of a /v1 route: name → values.
     path_filters: dict[str, list[str]] = field(default_factory=dict)
 

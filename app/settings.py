@@ -347,6 +347,11 @@ class LimitsSettings(Group):
         "a body to the last byte of the response; keep it below the pool sizes (PostgREST's "
         "db-pool, FLOWS_DATABASE_POOL_MAX), so that connections remain for others.",
     )
+    sustained: PositiveInt = Field(
+        2,
+        description="Of these, how many an ESCO may keep running: when more have run for 4 seconds "
+        "in sum, no more run at a time; half of the database's cores leave others the rest.",
+    )
     waiting: NonNegativeInt = Field(
         50,
         description="Requests of one ESCO that wait for their turn beyond that; the next gets a "

@@ -1,37 +1,101 @@
-"""Limits on concurrent requests, so that no ESCO occupies all database connections."""
+"""Limits on concurrent requests, so that no ESCO occupies all database connections, or its cores.
 
+An ESCO may run several requests at a time, as a page does that loads. Those that run long would
+keep the database's cores from others, so fewer of them run at a time when they go on.
+"""
+
+import time
 from collections.abc import Callable
 
 from app.db.principal import Principal
 from app.errors import TooManyRequests
+from app.request_state import RequestState
 from app.settings import LimitsSettings
 from app.turns import NoTurn, Places, Turns
+
+# Seconds for which requests may run beyond those that an ESCO may sustain, all of them together.
+BURST_SECONDS = 4.0
+# The most that is made up for: an hour of slow uploads leaves nobody short of places for another.
+MOST_SECONDS = 30.0
+MOST_REMEMBERED = 10_000
+
+
+class RunningTime:
+    """Seconds for which an ESCO ran more than `sustained` requests, less those it ran fewer."""
+
+    def __init__(self, sustained: int) -> None:
+        self._sustained = sustained
+        self._running = 0
+        self._excess = 0.0
+        self._since = time.monotonic()
+
+    def change(self, running: int) -> None:
+        """Begin (1) or end (-1) a request."""
+        now = time.monotonic()
+        beyond = (self._running - self._sustained) * (now - self._since)
+        self._excess, self._since = min(max(0.0, self._excess + beyond), MOST_SECONDS), now
+        self._running += running
+
+    @property
+    def excess(self) -> float:
+        """The seconds so far, each for a request."""
+        self.change(0)
+        return self._excess
 
 
 class ConcurrencyLimit:
     """An async context manager around a whole request, which holds one of its ESCO's places.
 
+    While the ESCO's requests have run too long, it holds one of the fewer places for those as well.
     It raises TooManyRequests if too many wait already, or if the turn does not come in time.
     """
 
-    def __init__(self, places: Places, most: int, on_refusal: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        places: list[Places],
+        most: int,
+        state: RequestState,
+        running: RunningTime,
+        on_refusal: Callable[[], None],
+    ) -> None:
         self._places = places
+        self._held: list[Places] = []
         self._most = most
+        self._state = state
+        self._running = running
         self._on_refusal = on_refusal
 
     async def __aenter__(self) -> None:
         try:
-            await self._places.__aenter__()
-        except NoTurn:
+            for places in self._places:
+                await places.__aenter__()
+                self._held.append(places)
+        except BaseException as error:
+            await self._release()
+            if not isinstance(error, NoTurn):
+                raise
             self._on_refusal()
             raise TooManyRequests(
                 f"{self._most} requests of your ESCO are still running, which is the most at a "
                 "time.",
                 retry_after=2,
             ) from None
+        self._running.change(1)
+        # PostgREST has answered before a slow client has read the response.
+        self._state.on_answer = self._end
 
     async def __aexit__(self, *_: object) -> None:
-        await self._places.__aexit__()
+        self._end()
+        await self._release()
+
+    def _end(self) -> None:
+        if self._state.on_answer:
+            self._state.on_answer = None
+            self._running.change(-1)
+
+    async def _release(self) -> None:
+        for places in self._held:
+            await places.__aexit__()
 
 
 class ConcurrencyLimits:
@@ -39,10 +103,22 @@ class ConcurrencyLimits:
 
     def __init__(self, settings: LimitsSettings, on_refusal: Callable[[], None]) -> None:
         self._most = settings.concurrent
+        self._sustained = min(settings.sustained, settings.concurrent)
         self._on_refusal = on_refusal
         self._turns = Turns(settings.concurrent, settings.waiting, settings.turn_seconds)
+        self._slow_turns = Turns(self._sustained, settings.waiting, settings.turn_seconds)
+        self._running: dict[str, RunningTime] = {}
 
-    def of(self, caller: Principal) -> ConcurrencyLimit:
+    def of(self, caller: Principal, state: RequestState) -> ConcurrencyLimit:
         """Return the limit of the caller's ESCO; callers without one have their own."""
-        places = self._turns.of(caller.tenant or caller.client_id)
-        return ConcurrencyLimit(places, self._most, self._on_refusal)
+        key = caller.tenant or caller.client_id
+        running = self._running.get(key)
+        if running is None:
+            if len(self._running) >= MOST_REMEMBERED:
+                self._running = {name: own for name, own in self._running.items() if own.excess}
+            running = self._running[key] = RunningTime(self._sustained)
+        places, most = [self._turns.of(key)], self._most
+        if running.excess > BURST_SECONDS:
+            # First, so that those who wait for it leave the other places free.
+            places, most = [self._slow_turns.of(key), *places], self._sustained
+        return ConcurrencyLimit(places, most, state, running, self._on_refusal)

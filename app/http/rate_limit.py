@@ -132,7 +132,7 @@ class CallerLimits:
             if caller.role == OPERATOR and not is_admin:
                 raise Forbidden("This token is for administration and cannot read data.")
             state.response_headers.extend(await self._limiter.count(caller))
-            async with self._concurrency.of(caller):
+            async with self._concurrency.of(caller, state):
                 admitted = True
                 await self._app(scope, receive, send)
         except Problem as problem:

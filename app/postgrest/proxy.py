@@ -123,6 +123,8 @@ class RestProxy:
             logger.warning("PostgREST does not answer: %s", error)
             raise Unavailable("PostgREST does not answer.") from error
         state.upstream_seconds = time.perf_counter() - started
+        if state.on_answer:
+            state.on_answer()
         try:
             pairs = answer_headers(answer, PREFIX)
             if answer.status >= 400 or answer.status == AMBIGUOUS:

@@ -1,0 +1,140 @@
+"""An ESCO runs several requests at a time, and fewer when they go on (SECURITY 50 and 54)."""
+
+import asyncio
+from contextlib import AsyncExitStack
+from types import SimpleNamespace
+from uuid import UUID
+
+import pytest
+
+from app.db.principal import Principal
+from app.errors import TooManyRequests
+from app.http import concurrency
+from app.http.concurrency import (
+    BURST_SECONDS,
+    MOST_SECONDS,
+    ConcurrencyLimit,
+    ConcurrencyLimits,
+)
+from app.request_state import RequestState
+from app.settings import LimitsSettings
+
+W, H = (
+    Principal("flows", UUID(int=number), "esco", "flc_1", frozenset(), "jti", 0, {})
+    for number in (1, 2)
+)
+
+
+class Limits:
+    """Limits of four requests at a time, of which one may go on; `now` is their time in seconds."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now, self.refusals = 1000.0, 0
+        clock = SimpleNamespace(monotonic=lambda: self.now)
+        monkeypatch.setattr(concurrency, "time", clock)
+        settings = LimitsSettings(concurrent=4, sustained=1, waiting=9, turn_seconds=0.01)
+        self._limits = ConcurrencyLimits(settings, self._refuse)
+
+    def _refuse(self) -> None:
+        self.refusals += 1
+
+    def of(self, caller: Principal) -> ConcurrencyLimit:
+        """Return the limit of a new request."""
+        return self._limits.of(caller, RequestState("id"))
+
+    async def run(self, caller: Principal, number: int, seconds: float, answer: float = 0) -> None:
+        """Run requests side by side for so long, after `answer` seconds with PostgREST's answer."""
+        async with AsyncExitStack() as running:
+            states = [RequestState("id") for _ in range(number)]
+            for state in states:
+                await running.enter_async_context(self._limits.of(caller, state))
+            self.now += answer
+            for state in states:
+                if answer and state.on_answer:
+                    state.on_answer()
+            self.now += seconds
+
+    async def at_a_time(self, caller: Principal) -> int:
+        """Return how many requests run at a time, that take no time."""
+        async with AsyncExitStack() as running:
+            for number in range(9):
+                try:
+                    await running.enter_async_context(self.of(caller))
+                except TooManyRequests:
+                    return number
+        raise AssertionError("there is no limit")
+
+
+@pytest.fixture
+def limits(monkeypatch: pytest.MonkeyPatch) -> Limits:
+    return Limits(monkeypatch)
+
+
+def test_50_long_requests_leave_an_esco_fewer_places_for_a_while(limits: Limits) -> None:
+    async def run() -> None:
+        assert await limits.at_a_time(W) == 4
+        await limits.run(W, 4, seconds=BURST_SECONDS)
+        assert await limits.at_a_time(W) == 1
+        assert await limits.at_a_time(H) == 4
+        assert limits.refusals == 3
+        limits.now += 2 * BURST_SECONDS
+        assert await limits.at_a_time(W) == 4
+
+    asyncio.run(run())
+
+
+def test_50_an_hour_of_long_requests_is_soon_made_up_for(limits: Limits) -> None:
+    async def run() -> None:
+        await limits.run(W, 4, seconds=3600)
+        assert await limits.at_a_time(W) == 1
+        limits.now += MOST_SECONDS
+        assert await limits.at_a_time(W) == 4
+
+    asyncio.run(run())
+
+
+def test_50_what_an_esco_sustains_is_no_burst(limits: Limits) -> None:
+    async def run() -> None:
+        for _ in range(5):
+            await limits.run(W, 1, seconds=BURST_SECONDS * 2)
+            assert await limits.at_a_time(W) == 4
+        await limits.run(W, 4, seconds=BURST_SECONDS / 4)
+        assert await limits.at_a_time(W) == 4
+
+    asyncio.run(run())
+
+
+def test_50_they_are_counted_while_they_run(limits: Limits) -> None:
+    async def run() -> None:
+        async with AsyncExitStack() as held:
+            for _ in range(3):
+                await held.enter_async_context(limits.of(W))
+            limits.now += BURST_SECONDS
+            assert await limits.at_a_time(W) == 1
+
+    asyncio.run(run())
+
+
+def test_56_slow_readers_of_an_answer_run_no_query(limits: Limits) -> None:
+    async def run() -> None:
+        await limits.run(W, 4, seconds=60, answer=0.1)
+        assert await limits.at_a_time(W) == 4
+
+    asyncio.run(run())
+
+
+def test_50_who_waits_for_long_requests_keeps_nobody_from_short_ones(limits: Limits) -> None:
+    """A refusal gives back whatever places it held, also when the client leaves."""
+
+    async def run() -> None:
+        await limits.run(W, 4, seconds=2 * BURST_SECONDS)
+        for _ in range(9):
+            assert await limits.at_a_time(W) == 1
+        waiting = asyncio.create_task(limits.at_a_time(W))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        assert await limits.at_a_time(W) == 1
+
+    asyncio.run(run())
