@@ -129,9 +129,8 @@ def test_55_connections_that_ask_for_nothing_make_room(own: Stack) -> None:
                 with own.client("hmce") as client:
                     assert client.get(REST).status_code == 200
             assert gateway.num_fds() < KEPT_DESCRIPTORS + 100
-            idle[0].settimeout(5)
-            with pytest.raises(ConnectionResetError):
-                idle[0].recv(1)
+            with suppress(ConnectionError):  # sending may have met it before
+                assert idle[0].recv(1) == b""
     finally:
         gateway.rlimit(psutil.RLIMIT_NOFILE, before)
 
