@@ -6,7 +6,9 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from itertools import cycle
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -57,11 +59,19 @@ class Result:
 
 
 def start(
-    request: Request, *, connections: int, seconds: float, pause: float = 0
+    *requests: Request, connections: int, seconds: float, pause: float = 0
 ) -> subprocess.Popen[str]:
-    """Start a run with `pause` seconds between a response and the next request; see `finish`."""
+    """Start a run with `pause` seconds between a response and the next request; see `finish`.
+
+    The connections take the requests in turn, from the first again after the last.
+    """
     order = json.dumps(
-        {"request": asdict(request), "connections": connections, "seconds": seconds, "pause": pause}
+        {
+            "requests": [asdict(request) for request in requests],
+            "connections": connections,
+            "seconds": seconds,
+            "pause": pause,
+        }
     )
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.bench.generator"],
@@ -83,16 +93,20 @@ def finish(process: subprocess.Popen[str]) -> Result:
     return Result(**result)
 
 
-def measure(request: Request, *, connections: int, seconds: float, pause: float = 0) -> Result:
+def measure(*requests: Request, connections: int, seconds: float, pause: float = 0) -> Result:
     """Start a run, wait for its end and return its result."""
-    return finish(start(request, connections=connections, seconds=seconds, pause=pause))
+    return finish(start(*requests, connections=connections, seconds=seconds, pause=pause))
 
 
 class _Connection(asyncio.Protocol):
     def __init__(
-        self, raw: bytes, pause: float, latencies: list[float], statuses: dict[int, int]
+        self,
+        requests: Iterator[bytes],
+        pause: float,
+        latencies: list[float],
+        statuses: dict[int, int],
     ) -> None:
-        self._raw = raw
+        self._requests = requests
         self._pause = pause
         self._latencies = latencies
         self._statuses = statuses
@@ -128,13 +142,15 @@ class _Connection(asyncio.Protocol):
             return
         self._parser = httptools.HttpResponseParser(self)
         self._started = time.perf_counter()
-        self._transport.write(self._raw)
+        self._transport.write(next(self._requests))
 
 
-async def _measure(request: Request, connections: int, seconds: float, pause: float) -> Result:
-    url = urlsplit(request.url)
+async def _measure(
+    requests: list[Request], connections: int, seconds: float, pause: float
+) -> Result:
+    url = urlsplit(requests[0].url)
     loop = asyncio.get_running_loop()
-    raw = request.raw()
+    raw = cycle([request.raw() for request in requests])
     latencies: list[float] = []
     statuses: dict[int, int] = {}
     assert url.hostname
@@ -165,5 +181,5 @@ async def _measure(request: Request, connections: int, seconds: float, pause: fl
 
 if __name__ == "__main__":
     order = json.load(sys.stdin)
-    order["request"] = Request(**order["request"])
+    order["requests"] = [Request(**request) for request in order["requests"]]
     print(json.dumps(asdict(uvloop.run(_measure(**order)))))

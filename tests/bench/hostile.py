@@ -1,0 +1,250 @@
+"""Measures of a hostile partner: one ESCO with valid credentials, beside another's requests."""
+
+import json
+import os
+import socket
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from threading import Event, Thread
+from typing import Any
+from urllib.parse import urlencode, urlsplit
+from uuid import UUID
+
+from app.auth.keys import load_keys
+from app.auth.tokens import Grant, issue
+from tests.bench import generator
+from tests.bench.generator import Request
+from tests.bench.report import Report
+from tests.bench.tokens import token_request
+from tests.conftest import Stack, running_stack
+
+ROUNDS = 3
+SECONDS = 4.0  # about 320 reads and 160 writes in each window
+ATTACK_SECONDS = SECONDS + 2.5  # from before the window, in which generators start, to after it
+CONNECTIONS = 32
+HELD = 100  # slow connections
+TICK = 0.05  # seconds between two pieces on each
+# The demo lifts the quotas of production. All processes and the load share this machine's cores.
+QUOTAS = {
+    "FLOWS_LIMITS_CLIENT": "100/second",
+    "FLOWS_LIMITS_ESCO": "200/second",
+    "FLOWS_LIMITS_SUSTAINED": str(max(1, (os.cpu_count() or 2) // 2)),
+}
+# The caller whose requests are measured, some of them at the same time.
+READING: dict[str, Any] = {"connections": 4, "pause": 0.045, "seconds": SECONDS}
+WRITING: dict[str, Any] = {"connections": 2, "pause": 0.02, "seconds": SECONDS}
+HALF_HOUR = timedelta(minutes=30)
+FREE = datetime(2012, 1, 1, tzinfo=UTC)  # from here on nobody has half-hours
+MERGING = {"Prefer": "resolution=merge-duplicates,return=minimal"}
+NESTED = "(and" * 6 + "(import_kwh.gt.0,or(export_kwh.gte.0,import_kwh.lt.9))" + ")" * 6
+
+Attack = Callable[[], AbstractContextManager[None]]
+
+
+def run(stack: Stack, report: Report) -> None:
+    """Measure 99th percentiles of reads and writes in turn: in quiet, and beside each attack."""
+    del stack
+    with running_stack(**QUOTAS) as limited:
+        reads, writes = _honest(limited)
+        p99s: dict[str, list[tuple[float, float]]] = {}
+        _measure(reads, writes)  # fills caches
+        for _ in range(ROUNDS):
+            p99s.setdefault("quiet", []).append(_measure(reads, writes))
+            for name, attack in _attacks(limited).items():
+                print(f"  {name} …", file=sys.stderr, flush=True)
+                with attack():
+                    time.sleep(1)  # until it has started
+                    p99s.setdefault(name, []).append(_measure(reads, writes))
+    quiet = p99s.pop("quiet")
+    for kind, what in enumerate(("reads", "writes")):
+        alone = [found[kind] for found in quiet]
+        report.figure(f"p99 of {what}, quiet", statistics.median(alone), "ms")
+        for name, measured in p99s.items():
+            ratios = (beside[kind] / a for beside, a in zip(measured, alone, strict=True))
+            report.figure(f"{what} beside {name}", statistics.median(ratios), "×", limit="<= 1.5")
+
+
+def _honest(stack: Stack) -> tuple[list[Request], list[Request]]:
+    """Return reads and writes of hmce: of its tables, of its energy, and half-hours corrected."""
+    base, headers = stack.contract["base_url"], _client(stack, "hmce", "flc_reads")
+    reads = [
+        Request(f"{base}/rest/v1/meter_registry?limit=3", headers),
+        Request(f"{base}/v1/energy?granularity=P1D&{urlencode(stack.period(9, 2))}", headers),
+        Request(f"{base}/rest/v1/circuit_interval_daily?order=day.desc&limit=100", headers),
+        Request(f"{base}/v1/sites", headers),
+    ]  # fmt: skip
+    registers = _of(stack, "hmce", "meter_registers", "register_id")[: WRITING["connections"]]
+    upsert = _client(stack, "hmce", "flc_writes") | MERGING
+    url = f"{base}/rest/v1/register_interval_hh?on_conflict=register_id,timestamp"
+    writes = [
+        Request(url, upsert, "POST", _rows("register_id", register,
+                [stack.midnight(3) + n * HALF_HOUR for n in range(48)], import_kwh=0.1))
+        for register in registers
+    ]  # fmt: skip
+    return reads, writes
+
+
+def _attacks(stack: Stack) -> dict[str, Attack]:
+    """Return the attacks of wlce, named by their numbers in SECURITY.md."""
+    rest, headers = stack.contract["rest_url"], _client(stack, "wlce", "flc_hostile")
+    quiet = headers | {"Prefer": "return=minimal"}
+    counted = headers | {"Prefer": "count=exact"}
+    meter = _of(stack, "wlce", "meter_registry", "id")[0]
+    hh = f"{rest}/register_interval_hh"
+    wide = ",".join(f"{n / 1000}" for n in range(1500))
+
+    def patch(query: str) -> Request:
+        return Request(f"{rest}/circuit_register?{query}", quiet, "PATCH", '{"notes": "mine"}')
+
+    def spanning(weeks: range) -> Request:
+        times = [FREE + timedelta(weeks=n) for n in weeks]
+        rows = _rows("meter_id", meter, times, csq=9)
+        target = f"{rest}/meter_csq?on_conflict=meter_id,timestamp"
+        return Request(target, headers | MERGING, "POST", rows)
+
+    return {
+        "50 costly queries": _sending(
+            Request(f"{hh}?import_kwh=gt.0&order=import_kwh.desc,export_kwh&limit=1", counted),
+            statuses=(200, 206, 429, 504)),
+        "53 a flood": _sending(
+            Request(f"{rest}/meter_registry?limit=3", headers), connections=200,
+            statuses=(200, 429)),
+        "54 catastrophic patterns": _sending(
+            patch("notes=match.(a%2B)%2B%24"), statuses=(422, 429)),
+        "54 patterns that pass": _sending(
+            patch("notes=imatch.x.*y.*z.*%24"),
+            Request(f"{rest}/circuit_register?notes=ilike.*a*b*c*d*e*f*", headers),
+            statuses=(200, 204, 429)),
+        "54 changes of all mappings": _sending(
+            patch("start_time=gt.2000-01-01"), statuses=(204, 429, 503, 504)),
+        "54 deep conditions": _sending(
+            Request(f"{hh}?limit=1&order=import_kwh&or={NESTED}", counted),
+            statuses=(200, 206, 429, 504)),
+        "54 wide conditions": _sending(
+            Request(f"{hh}?limit=1&order=import_kwh&import_kwh=in.({wide})", counted),
+            statuses=(200, 206, 429, 504)),
+        "56 slow readers": _holding(stack, f"GET {urlsplit(hh).path}", headers),
+        "56 slow readers of /v1": _holding(
+            stack, f"GET /v1/energy?format=csv&{urlencode(stack.period(33, 2))}", headers),
+        "56 slow bodies": _holding(
+            stack, "POST /rest/v1/sites_new", headers | {"Content-Length": str(60_000_000)},
+            body=b" ", write=20_000),
+        "57 token requests": _sending(
+            token_request(stack, "wlce"), connections=200, statuses=(200, 429)),
+        "61 writes that span a year": _sending(
+            *(spanning(range(52 * n, 52 * n + 52)) for n in range(10)),
+            statuses=(200, 201, 429, 503, 504)),
+        "61 writes that span more": _sending(
+            spanning(range(250)), statuses=(422, 429)),
+        "76 extensions of chunks": _holding(
+            stack, "POST /rest/v1/sites_new", headers | {"Transfer-Encoding": "chunked"}, b"1;",
+            body=b"x", write=2**30),
+    }  # fmt: skip
+
+
+def _measure(reads: list[Request], writes: list[Request]) -> tuple[float, float]:
+    """Return the 99th percentiles of both, measured together, in milliseconds."""
+    runs = [generator.start(*reads, **READING), generator.start(*writes, **WRITING)]
+    read, written = (generator.finish(each).require(200, 201) for each in runs)
+    return _p99(read.latencies), _p99(written.latencies)
+
+
+def _p99(latencies: list[float]) -> float:
+    return statistics.quantiles(latencies, n=100)[-1]
+
+
+def _sending(
+    *requests: Request, statuses: tuple[int, ...], connections: int = CONNECTIONS
+) -> Attack:
+    """Return an attack that sends requests over many connections as fast as they are answered."""
+
+    @contextmanager
+    def attack() -> Iterator[None]:
+        crowd = generator.start(*requests, connections=connections, seconds=ATTACK_SECONDS)
+        try:
+            yield
+        finally:
+            generator.finish(crowd).require(*statuses)
+
+    return attack
+
+
+def _holding(
+    stack: Stack,
+    target: str,
+    headers: dict[str, str],
+    begin: bytes = b"",
+    *,
+    body: bytes = b"",
+    write: int = 0,
+    read: int = 20_000,
+) -> Attack:
+    """Return an attack that holds many connections, opened again when they are closed.
+
+    Each sends `begin` and then `body` without end, `write` bytes a second at most, and takes `read`
+    bytes of its response a second.
+    """
+    url = urlsplit(stack.contract["base_url"])
+    given = [f"{name}: {value}" for name, value in headers.items()]
+    head = "\r\n".join([f"{target} HTTP/1.1", f"Host: {url.netloc}", *given, "", ""]).encode()
+    piece = body * min(int(write * TICK), 2**16)
+
+    def connect() -> socket.socket:
+        bare = socket.socket()
+        bare.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        bare.connect((url.hostname, url.port))
+        bare.sendall(head + begin)
+        bare.setblocking(False)
+        return bare
+
+    def hold(ended: Event) -> None:
+        held = [connect() for _ in range(HELD)]
+        while not ended.wait(TICK):
+            for number, bare in enumerate(held):
+                try:
+                    with suppress(BlockingIOError):
+                        bare.send(piece)
+                    with suppress(BlockingIOError):
+                        if not bare.recv(int(read * TICK)):
+                            raise ConnectionError
+                except ConnectionError:
+                    bare.close()
+                    held[number] = connect()
+        for bare in held:
+            bare.close()
+
+    @contextmanager
+    def attack() -> Iterator[None]:
+        ended = Event()
+        thread = Thread(target=hold, args=(ended,))
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+
+    return attack
+
+
+def _rows(key: str, owner: str, times: list[datetime], **values: float) -> str:
+    return json.dumps([{key: owner, "timestamp": at.isoformat(), **values} for at in times])
+
+
+def _client(stack: Stack, esco: str, client: str) -> dict[str, str]:
+    """Return the headers of an ESCO's client, each of which has a quota."""
+    grant = Grant(
+        client, "flows", UUID(stack.contract["escos"][esco]["id"]), esco, ("read", "write")
+    )
+    token = issue(load_keys(stack.home / "keys")[-1], stack.contract["base_url"], grant)
+    return {"Authorization": f"Bearer {token}"}
+
+
+def _of(stack: Stack, esco: str, table: str, column: str) -> list[str]:
+    with stack.client(esco) as client:
+        found = client.get(f"/rest/v1/{table}", params={"select": column, "order": column})
+        return [row[column] for row in found.raise_for_status().json()]
