@@ -73,6 +73,11 @@ class Throttle:
             raise Flooded(1) from None
 
     async def _check(self, attempt: "Attempt") -> None:
+        # From where the client is known, no secret is looked at beyond its quota.
+        if (attempt.client_id, attempt.address) in self._trusted and not await self._limiter.test(
+            self._quota, "quota", attempt.client_id
+        ):
+            raise await self._flooded(attempt)
         waits = []
         for item, key in self._counts(attempt):
             if not await self._limiter.test(item, *key):
@@ -94,14 +99,15 @@ class Throttle:
             if len(self._trusted) > TRUSTED_PAIRS:
                 self._trusted.popitem(last=False)
             if not await self._limiter.hit(self._quota, "quota", attempt.client_id):
-                window = await self._limiter.get_window_stats(
-                    self._quota, "quota", attempt.client_id
-                )
-                raise Flooded(max(1, math.ceil(window.reset_time - time.time())))
+                raise await self._flooded(attempt)
             return
         for item, key in self._counts(attempt):
             await self._limiter.hit(item, *key)
         await asyncio.sleep(attempt.started + REFUSAL_SECONDS - time.monotonic())
+
+    async def _flooded(self, attempt: "Attempt") -> Flooded:
+        window = await self._limiter.get_window_stats(self._quota, "quota", attempt.client_id)
+        return Flooded(max(1, math.ceil(window.reset_time - time.time())))
 
     def _counts(self, attempt: "Attempt") -> list[tuple[RateLimitItem, tuple[str, ...]]]:
         client_id, address = attempt.client_id, attempt.address

@@ -4,6 +4,7 @@ import asyncio
 import statistics
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 
 import httpx
 import psycopg
@@ -72,6 +73,13 @@ def test_57_a_client_has_a_quota_of_tokens_that_guesses_do_not_use_up() -> None:
         ]  # fmt: skip
         assert not await taken(throttle, "w", "192.0.2.2", right=True)
         assert await taken(throttle, "h", "192.0.2.1", right=True)
+        # Where the client is known, its secret is looked at no more.
+        looked = []
+        for address in ("192.0.2.1", "192.0.2.3"):
+            with suppress(Flooded):
+                async with throttle.turn("w", address):
+                    looked.append(address)
+        assert looked == ["192.0.2.3"]
 
     asyncio.run(tried())
 
