@@ -16,6 +16,7 @@ MOST_PATTERN = 200  # characters
 MOST_PATTERNS = 20
 MOST_REPEATS = 100
 MOST_EMBEDDED = 30
+MOST_SELECTED = 300  # columns, also of what is embedded; one may be selected many times
 
 # Each `operator.value` of a query, also within and(), or() and with any() or all().
 REGEX = re.compile(r"\b(?:i?match)(?:\((?:any|all)\))?\.(.*?)(?=,[\w.>-]+\.\w|$)", re.DOTALL)
@@ -23,21 +24,25 @@ LIKE = re.compile(r"\b(?:i?like)(?:\((?:any|all)\))?\.(.*?)(?=,[\w.>-]+\.\w|$)",
 REPEATED_GROUP = re.compile(r"\)\s*[*+?{]")
 BACK_REFERENCE = re.compile(r"\\[1-9]")
 QUANTIFIER = re.compile(r"\{(\d*)(?:,(\d*))?\}")
-GROUPING = re.compile(rb"\b(?:and|or)(?:=|%3d)?\(|match|like|%6d|%4d", re.IGNORECASE)
-
-
+# Brackets and commas of a select, outside of quoted names.
 MARK = re.compile(r'"[^"]*"|[(),]')
+GROUPING = re.compile(rb"\b(?:and|or)(?:=|%3d)?\(|match|like|%6d|%4d", re.IGNORECASE)
 
 
 def check_cost(query: bytes, relation: str = "") -> None:
     """Raise CostlyFilterError for a query of a relation that may cost more than its rows."""
-    if not GROUPING.search(query) and b"%" not in query and b"(" not in query:
+    if (
+        not GROUPING.search(query)
+        and b"%" not in query
+        and b"(" not in query
+        and query.count(b",") < MOST_SELECTED
+    ):
         return
     patterns = 0
     for pair in re.split(rb"[&;]", query):
         name, _, value = (unquote_plus(part.decode("latin-1")) for part in pair.partition(b"="))
         if name == "select":
-            _check_embedded(value, relation)
+            _check_select(value, relation)
         if name.rpartition(".")[2] in ("and", "or"):
             _check_depth(value)
         for found in REGEX.findall(value):
@@ -59,8 +64,10 @@ def _check_depth(value: str) -> None:
             raise CostlyFilterError(f"and() and or() are nested more than {MOST_DEPTH} deep")
 
 
-def _check_embedded(select: str, relation: str) -> None:
-    """Refuse a relation within itself, `relation(alias:relation!hint(…))`, and very many."""
+def _check_select(select: str, relation: str) -> None:
+    """Refuse a relation within itself, `relation(alias:relation!hint(…))`, and very much."""
+    if select.count(",") >= MOST_SELECTED:
+        raise CostlyFilterError(f"More than {MOST_SELECTED} columns are selected")
     within, embedded, start = [relation], 0, 0
     for mark in MARK.finditer(select):
         if mark[0] == "(":

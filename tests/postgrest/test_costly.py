@@ -23,6 +23,7 @@ COSTLY = [
     b"select=escos(id,sites_new(id,escos(code)))", b"select=meter_registry(id)",
     b"select=" + b",".join([b"a%d:meter_csq(csq)" % n for n in range(31)]),
     b"select=%22,%22,escos(id,%22(%22,meter_registry(id))",
+    b"select=" + b",".join([b"a%d:name" % n for n in range(301)]), b"select=" + b"%2C" * 300,
 ]  # fmt: skip
 CHEAP = [
     b"notes=match.^MOVE-[0-9]{4}", b"name=ilike.*plot*", b"name=like(any).{*a*,*b*}",
@@ -30,7 +31,8 @@ CHEAP = [
     b"id=in.(" + b",".join([b"1"] * 400) + b")", b"select=id,name&order=name.asc",
     b"name=match.(one|two)", b"select=*,escos(*),meter_registers(*,circuits(*,sites_new(*)))",
     b"select=a:meter_csq(csq),b:meter_csq(csq)&meter_csq.limit=1", b"select=id)),escos((",
-    b"select=count(),escos(count())", b"select=%22meter_registry(%22",
+    b"select=count(),escos(count())", b"select=" + b",".join([b"name"] * 300),
+    b"select=%22meter_registry(%22",
 ]  # fmt: skip
 
 
