@@ -265,13 +265,17 @@ def _mend_overlaps(connection: AdminConnection, progress: StepProgress) -> None:
     it.
     """
     mended = 0
-    while True:
+    found = True
+
+    def mend() -> None:
+        nonlocal mended, found
         with connection.transaction():
             connection.execute("set local role flows_owner")
-            found = connection.execute("select from flows.mend_overlaps()").rowcount
-        if not found:
-            break
-        mended += found
+            count = connection.execute("select from flows.mend_overlaps()").rowcount
+        mended, found = mended + count, count > 0
+
+    while found:
+        _patiently(connection, mend)
     if mended:
         progress(f"mended {mended} mappings that overlapped: `flows doctor` names them")
 

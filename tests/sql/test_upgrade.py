@@ -23,6 +23,7 @@ from uuid import uuid4
 
 import psycopg
 import pytest
+from psycopg.pq import TransactionStatus
 from psycopg.rows import dict_row
 
 from app.db.copy import copied_tables
@@ -268,8 +269,17 @@ DAY_KWH = """
 """
 
 
+# The lock that a change of the mapping holds until it is committed.
+LOCK_MAPPING = """
+    select pg_advisory_xact_lock(hashtext('flows.circuit_register'), hashtext(meter.esco::text))
+    from flows.meter_registers as register
+    join flows.meter_registry as meter on meter.id = register.meter_id
+    where register.register_id = %s
+"""
+
+
 def test_mappings_that_overlap_are_mended_and_named(
-    scratch: Callable[[], str], engine: str
+    scratch: Callable[[], str], engine: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old = scratch()
     make_baseline(old, engine)
@@ -289,7 +299,11 @@ def test_mappings_that_overlap_are_mended_and_named(
 
         assert multiples() == [{1}, {2}, {3}, {2}, {2}]
         said: list[str] = []
-        migrate(old, progress=said.append)
+        with psycopg.connect(old) as other, monkeypatch.context() as patch:
+            other.execute(LOCK_MAPPING, (register,))
+            patch.setattr("app.db.migrate.time.sleep", lambda _: other.rollback())
+            migrate(old, progress=said.append)
+            assert other.info.transaction_status == TransactionStatus.IDLE
         assert said[-1] == "mended 3 mappings that overlapped: `flows doctor` names them"
         mapped = (
             "select start_time, end_time from flows.circuit_register"
