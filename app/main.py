@@ -15,6 +15,7 @@ from app.auth.keys import load_keys
 from app.auth.refusals import OAuthError
 from app.auth.tokens import TokenVerifier
 from app.energy import routes as energy
+from app.energy.remembered import RememberedRequests
 from app.http import middleware, problems, supabase
 from app.http.concurrency import ConcurrencyLimits
 from app.http.gateway import Gateway
@@ -80,7 +81,7 @@ def create_app(settings: Settings) -> Gateway:
     app.include_router(imports.router)
     openapi.install(app, settings)
     counters.templates = RouteTemplates(_templates(app))
-    routes = HeadAsGet(app, native="/v1/")
+    routes = RememberedRequests(HeadAsGet(app, native="/v1/"), app)
     layers = middleware.wrap(routes, settings, rest, verifier, counters, concurrency)
     if settings.postgrest.at_root:
         layers = RootRelations(layers, ["/rest/v1", *_templates(app)])

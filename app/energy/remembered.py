@@ -1,14 +1,14 @@
-"""Routes that remember what they have validated, for clients that ask the same again and again."""
+"""Requests whose URL was validated before, for clients that ask the same again and again."""
 
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import wraps
-from typing import Any
 
-from fastapi import Request
-from fastapi.routing import APIRoute
+from fastapi import FastAPI, Request
+from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.auth.deps import authenticate
 from app.energy.context import RequestContext
@@ -20,7 +20,7 @@ MOST_REQUESTS = 2000
 LONGEST = 2000
 Endpoint = Callable[..., Awaitable[Response]]
 # Method, path and query of a request.
-Asked = tuple[str, bytes, bytes]
+Asked = tuple[str, str, bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,40 +35,52 @@ class Validated:
 _known: OrderedDict[Asked, Validated] = OrderedDict()
 
 
-class RememberingRoute(APIRoute):
-    """A route whose endpoint takes `context` and `query`.
+class RememberedRequests:
+    """Answers requests whose URL is remembered; others are left to `app`, which has the routes.
 
-    FastAPI validates a URL once; the caller of each request is verified each time.
+    They pass by FastAPI, which would find the route and validate the URL again. The caller of each
+    request is verified all the same.
     """
 
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Return the handler of requests."""
-        handler = super().get_route_handler()
+    def __init__(self, app: ASGIApp, routes: FastAPI) -> None:
+        self._app = app
+        self._routes = routes
+        # A crash is left to the layers around, as FastAPI would.
+        handlers = {
+            error: handler
+            for error, handler in routes.exception_handlers.items()
+            if error is not Exception
+        }
+        self._remembered = ExceptionMiddleware(self._answer, handlers)
 
-        async def handle(request: Request) -> Response:
-            asked = _asked(request)
-            known = _known.get(asked)
-            if known is None:
-                return await handler(request)
-            _known.move_to_end(asked)
-            services = request.app.state.services
-            caller = await authenticate(request, services)
-            context = RequestContext(request, services, caller, known.path_filters)
-            return await known.endpoint(context=context, query=known.query)
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        is_known = scope["type"] == "http" and _asked(scope) in _known
+        await (self._remembered if is_known else self._app)(scope, receive, send)
 
-        return handle
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        asked = _asked(scope)
+        known = _known[asked]
+        _known.move_to_end(asked)
+        scope["app"] = self._routes
+        services = self._routes.state.services
+        request = Request(scope, receive, send)
+        caller = await authenticate(request, services)
+        context = RequestContext(request, services, caller, known.path_filters)
+        response = await known.endpoint(context=context, query=known.query)
+        await response(scope, receive, send)
 
 
 def remembering(endpoint: Endpoint) -> Endpoint:
-    """Return an endpoint that remembers its query for a `RememberingRoute`."""
+    """Return an endpoint with the parameters `context` and `query` that remembers its query."""
 
     @wraps(endpoint)
     async def remember(context: RequestContext, query: Presented) -> Response:
         response = await endpoint(context=context, query=query)
-        asked = _asked(context.request)
+        scope = context.request.scope
+        asked = _asked(scope)
         if len(asked[1]) + len(asked[2]) <= LONGEST:
-            path_filters = request_state(context.request.scope).path_filters
-            _known[asked] = Validated(endpoint, query, path_filters)
+            _known[asked] = Validated(endpoint, query, request_state(scope).path_filters)
             if len(_known) > MOST_REQUESTS:
                 _known.popitem(last=False)
         return response
@@ -76,6 +88,5 @@ def remembering(endpoint: Endpoint) -> Endpoint:
     return remember
 
 
-def _asked(request: Request) -> Asked:
-    scope = request.scope
-    return scope["method"], scope["path"].encode(), scope["query_string"]
+def _asked(scope: Scope) -> Asked:
+    return scope["method"], scope["path"], scope["query_string"]

@@ -43,7 +43,7 @@ from app.energy.parameters import (
     Window,
     unique,
 )
-from app.energy.remembered import RememberingRoute, remembering
+from app.energy.remembered import remembering
 from app.energy.reports.balance import BalanceReport
 from app.energy.reports.completeness import BY, CompletenessReport
 from app.energy.reports.energy import EnergyReport
@@ -77,7 +77,7 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
     },
     304: {"description": "Nothing changed since the answer whose ETag is in If-None-Match."},
 }
-reads = APIRouter(tags=["energy"], responses=RESPONSES, route_class=RememberingRoute)
+reads = APIRouter(tags=["energy"], responses=RESPONSES)
 
 
 @reads.get("/energy", summary="Energy per group and interval", response_model=Energy)
@@ -164,7 +164,7 @@ async def latest(context: ContextDep, query: Annotated[LatestQuery, Query()]) ->
     return ReportResponse(request, LatestReport(zone, scope))
 
 
-lists = APIRouter(prefix="/v1", tags=["energy"], responses=RESPONSES, route_class=RememberingRoute)
+lists = APIRouter(prefix="/v1", tags=["energy"], responses=RESPONSES)
 
 
 @lists.get("/circuits", summary="The circuits", response_model=CircuitList)
