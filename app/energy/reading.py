@@ -23,6 +23,7 @@ Read = Callable[[], Awaitable[pl.DataFrame]]
 T = TypeVar("T")
 # Rows that take less time than a thread does to begin, and bytes of a row, about.
 FEW, BYTES = 1000, 30
+COMMIT = Query("commit")
 
 
 async def read_frame(
@@ -86,12 +87,16 @@ async def computed(rows: float, work: Callable[[], T]) -> T:
 
 
 async def read_few(
-    connection: Connection, statement: Statement, schema: Schema
+    connection: Connection, statement: Statement, schema: Schema, *, keep: bool, last: bool
 ) -> dict[str, list[Any]]:
-    """Return the columns of few rows as lists, for which a frame would take longer."""
-    # Planned each time: without its values, a plan may read the days of every ESCO.
-    query = Query(_as_arrays(statement, schema), statement.parameters, keep=False)
-    (rows,) = await run_batch(connection, [query])
+    """Return the columns of few rows as lists, for which a frame would take longer.
+
+    `keep` lets PostgreSQL keep the plan: made without its values, it fits a circuit or a meter, but
+    might read the days of every ESCO for more. With `last`, the transaction ends in the same round
+    trip.
+    """
+    query = Query(_as_arrays(statement, schema), statement.parameters, keep=keep)
+    rows, *_ = await run_batch(connection, [query, *([COMMIT] if last else [])])
     found: dict[str, list[Any]] = {}
     for number, (name, kind) in enumerate(schema.items()):
         values = _values(rows.result.get_value(0, number) or b"[]", kind)

@@ -14,6 +14,7 @@ from psycopg.rows import dict_row, tuple_row
 
 from app.db import batch
 from app.db.session import Connection
+from app.energy import reading
 from app.energy.changes import SeenChanges
 from app.energy.formats import Format
 from app.energy.intervals import split
@@ -90,6 +91,8 @@ async def recorded(connection: Connection, report: Report) -> Recorded:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(AsyncCursor, "execute", record)
         patch.setattr(batch, "_send", record_batch)
+        # The crowd is rolled back.
+        patch.setattr(reading, "COMMIT", batch.Query("select"))
         version = DataVersion("1", datetime.now(UTC), False, SeenChanges("1/1", "1:1:"))
         rendered = await report.render(request, connection, version)
         few = await rendered.few() if rendered.few else []

@@ -156,11 +156,16 @@ class IntervalReport(Grouped):
     async def few_rows(
         self, connection: Connection, groups: Groups, form: Format, pages: list[Rows]
     ) -> list[dict[str, Any]]:
-        """Return the rows of some pages as objects, where `is_few` is true of them."""
+        """Return the rows of some pages as objects, where `is_few` is true of them.
+
+        Nothing is read after the last page: that ends the transaction.
+        """
         grid, rows = await self._grid(connection, groups, form), []
-        for first, stop in pages:
+        for number, (first, stop) in enumerate(pages, start=1):
             part, page = self._part(first, stop, len(groups))
-            found = await read_few(connection, self.statement(groups, part, page), self._schema())
+            asked, keep = self.statement(groups, part, page), self.scope.narrow
+            last = number == len(pages)
+            found = await read_few(connection, asked, self._schema(), keep=keep, last=last)
             rows += grid.few_rows(found, part, page)
         return rows
 
