@@ -29,6 +29,8 @@ END = datetime(2024, 1, 1, tzinfo=UTC)
 START = datetime(2023, 1, 1, tzinfo=UTC)
 RECENT = END - timedelta(days=36)
 REPEATS = 15
+# Bytes a second of a line of 10 Mbit/s.
+LINE = 1_250_000
 
 # The same figures from the stored aggregates, without isolation.
 DAYS = """
@@ -44,6 +46,33 @@ HALF_HOURS = """
     from flows.circuit_interval_hh
     where circuit_id = %(circuit)s and "timestamp" >= %(start)s and "timestamp" < %(end)s
     order by "timestamp"
+"""
+# The rows that a month's reports need, to be copied.
+MONTH_HALF_HOURS = """
+    copy (
+        select circuit_id, "timestamp", total_import_kwh, total_export_kwh, register_intervals
+        from flows.circuit_interval_hh
+        where circuit_id = any(%(circuits)s)
+            and "timestamp" >= %(start)s and "timestamp" < %(end)s
+    ) to stdout
+"""
+MONTH_READINGS = """
+    copy (
+        select r.register_id, r."timestamp" from flows.register_interval_hh as r
+        where r.register_id = any(array(
+                select m.register from flows.circuit_register as m
+                where m.circuit = any(%(circuits)s)
+            ))
+            and r."timestamp" >= %(start)s and r."timestamp" < %(end)s
+    ) to stdout
+"""
+NEWEST = """
+    copy (
+        select n.* from flows.register_interval_hh_latest as n
+        where n.register_id = any(array(
+            select m.register from flows.circuit_register as m where m.circuit = any(%(circuits)s)
+        ))
+    ) to stdout
 """
 # The same days with all figures of /v1, from raw rows: the caller's alternative to /v1.
 RAW_DAYS = """
@@ -156,7 +185,8 @@ def _report(
         ):  # fmt: skip
             of_form, as_json = _medians(lambda: ours(form=form), ours)  # noqa: B023
             report.ratio(f"{name}: {form} / JSON", of_form, as_json, limit=limit)
-    _others(stack, client, report)
+    _over_a_line(stack, client, circuits[0], report)
+    _others(stack, client, history, circuits, report)
     _small(stack, client, circuits[0], report)
     with admin.transaction():
         become(admin, "public_backend", str(history.id("esco", 1)))
@@ -168,24 +198,69 @@ def _report(
     report.ratio("a year of days: raw sums without isolation / /v1", sums, kept)
 
 
-def _others(stack: Stack, client: httpx.Client, report: Report) -> None:
+def _over_a_line(stack: Stack, client: httpx.Client, circuit: Any, report: Report) -> None:
+    """Measure bytes and the time to the last one over a line of 10 Mbit/s, beside PostgREST's."""
+    url, rest = stack.contract["base_url"] + "/v1/energy", stack.contract["postgrest_url"]
+    period = {"period_from": START.isoformat(), "period_to": END.isoformat()}
+    between = ("gte." + START.isoformat(), "lt." + END.isoformat())
+    for name, ours, theirs in (
+        ("a year of days of the ESCO", {"granularity": "P1D"},
+         (f"{rest}/circuit_interval_daily_london", {"day": between})),
+        ("a year of half-hours of a circuit", {"granularity": "PT30M", "circuit": circuit},
+         (f"{rest}/circuit_interval_hh",
+          {"circuit_id": f"eq.{circuit}", "timestamp": between})),
+    ):  # fmt: skip
+        size, seconds = _to_last_byte(client, url, period | ours)
+        plain, passed = _to_last_byte(client, *theirs)
+        report.figure(f"{name}, compressed", size / 2**20, "MB")
+        report.figure(f"{name}, PostgREST", plain / 2**20, "MB")
+        report.figure(f"{name}, over 10 Mbit/s", seconds * 1000, "ms")
+        report.ratio(f"{name}, over 10 Mbit/s: /v1 / PostgREST", seconds, passed)
+
+
+def _to_last_byte(client: httpx.Client, url: str, asked: Any) -> tuple[int, float]:
+    """Return the bytes of a body as sent, and the seconds until the last has come over the line."""
+    size, started, began = 0, time.perf_counter(), None
+    packed = {"Accept-Encoding": "zstd"}
+    with client.stream("GET", url, params=asked, headers=packed) as answer:
+        assert answer.status_code == 200
+        for piece in answer.iter_raw(2**14):
+            began = began or time.perf_counter()
+            size += len(piece)
+            time.sleep(max(0.0, began + size / LINE - time.perf_counter()))
+    return size, time.perf_counter() - started
+
+
+def _others(
+    stack: Stack, client: httpx.Client, history: History, circuits: list[Any], report: Report
+) -> None:
     """Measure a group of all circuits, the other reports, and memory during a long response."""
-    url = stack.contract["base_url"] + "/v1"
+    url, start = stack.contract["base_url"] + "/v1", END - timedelta(days=31)
     year = {"period_from": START.isoformat(), "period_to": END.isoformat()}
-    month = {"period_from": (END - timedelta(days=31)).isoformat(), "period_to": END.isoformat()}
-    for name, read, asked in (
-        ("a year of days of the ESCO as one group", "energy", year | {"group_by": "esco"}),
-        ("a year of months of the ESCO", "energy", year | {"granularity": "P1M"}),
+    month = {"period_from": start.isoformat(), "period_to": END.isoformat()}
+    needed = {"circuits": circuits, "start": start, "end": END}
+
+    def copy(rows: str) -> None:
+        with history.admin.cursor().copy(rows, needed) as copied:
+            for _ in copied:
+                pass
+
+    for name, read, asked, rows in (
+        ("a year of days of the ESCO as one group", "energy", year | {"group_by": "esco"}, None),
+        ("a year of months of the ESCO", "energy", year | {"granularity": "P1M"}, None),
         ("a month of half-hours as one group", "energy",
-         month | {"granularity": "PT30M", "group_by": "esco"}),
-        ("a month of balanced days", "balance", month),
-        ("a month of gaps, all registers", "completeness", month),
-        ("a month's peaks, each circuit", "peak", month),
-        ("a month's average day, each circuit", "profile", month),
-        ("the latest of each meter", "latest", {}),
+         month | {"granularity": "PT30M", "group_by": "esco"}, None),
+        ("a month of balanced days", "balance", month, None),
+        ("a month of gaps, all registers", "completeness", month, MONTH_READINGS),
+        ("a month's peaks, each circuit", "peak", month, MONTH_HALF_HOURS),
+        ("a month's average day, each circuit", "profile", month, MONTH_HALF_HOURS),
+        ("the latest of each meter", "latest", {}, NEWEST),
     ):  # fmt: skip
         seconds = _median(lambda: _get(client, f"{url}/{read}", **asked))  # noqa: B023
         report.figure(name, seconds * 1000, "ms")
+        if rows:
+            copied = _median(lambda: copy(rows))  # noqa: B023
+            report.ratio(f"{name}: /v1 / COPY of its rows", seconds, copied, limit="<= 1.5")
     memory, size = Memory(stack), 0
     asked = month | {"granularity": "PT30M", "format": "csv"}
     with client.stream("GET", f"{url}/energy", params=asked) as answer:
