@@ -14,7 +14,7 @@ from app.energy.query import Page
 NOT_OF_PAGE = "the database returned a row twice, or one outside the page"
 MICROSECONDS = 1_000_000
 # The counts of a row from the database, none where it returned no row.
-COUNTS = ("register_intervals", "present_intervals", "meters_reporting")
+COUNTS = ("register_intervals", "present_intervals", "meters_reporting", "derived_intervals")
 
 
 class Clock:
@@ -121,7 +121,8 @@ class Grid:
         """Return the rows of a page of intervals.
 
         `found` has a row for each `row_index` that anything was reported of, with its
-        `register_intervals`, `present_intervals` and `meters_reporting`; its other columns stay.
+        `register_intervals`, `present_intervals`, `meters_reporting` and, where there can be any,
+        `derived_intervals`; its other columns stay.
         """
         found = _aligned(found, page)
         row, count = found["row_index"], len(self._groups)
@@ -132,7 +133,10 @@ class Grid:
         )
         expected = of_intervals[index]
         partial = pl.Series("partial", intervals.all_partial(), dtype=pl.Boolean)
-        counts = {name: _filled(found[name]) for name in COUNTS}
+        counts = {name: _filled(found[name]) for name in COUNTS if name in found.columns}
+        if "derived_intervals" not in counts:
+            none = pl.repeat(0, len(found), dtype=pl.Int32, eager=True)
+            counts["derived_intervals"] = none.alias("derived_intervals")
         meters, complete = Membership(self._groups, intervals).complete(
             group, index, expected, counts["register_intervals"]
         )
@@ -148,6 +152,7 @@ class Grid:
                 *(found[name] for name in found.columns if name not in ("row_index", *COUNTS)),
                 expected,
                 counts["present_intervals"],
+                counts["derived_intervals"],
                 meters,
                 counts["meters_reporting"],
                 complete,
@@ -173,8 +178,9 @@ class Grid:
         for at in range(page.first, page.last):
             (index, group), number = divmod(at, count), numbers.get(at)
             run = next(run for run in runs[group] if run.start <= index < run.stop)
-            registers, present, reporting = (
-                0 if number is None else found[name][number] or 0 for name in COUNTS
+            registers, present, reporting, derived = (
+                0 if number is None or name not in found else found[name][number] or 0
+                for name in COUNTS
             )
             expected = of_intervals[index]
             row: dict[str, Any] = {name: own[group] for name, own in keys}
@@ -185,6 +191,7 @@ class Grid:
                 row[name] = None if number is None else found[name][number]
             row["expected_intervals"] = expected
             row["present_intervals"] = present
+            row["derived_intervals"] = derived
             row["meters_expected"] = run.meters
             row["meters_reporting"] = reporting
             row["complete"] = ended[index] and run.complete(expected, registers)

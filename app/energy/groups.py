@@ -78,7 +78,8 @@ class Groups:
     `circuits` holds (circuits, group), ids separated by commas; None where stored sums of circuits
     cannot be used: only some registers of a circuit count, or a register would count twice.
     `meters_apart` is true when no meter belongs to a group through more than one circuit, and
-    `everything` when all circuits that the caller sees are in one group.
+    `everything` when all circuits that the caller sees are in one group. Half-hours that were
+    derived are left out with `measured`, and counted apart with `derived`.
     """
 
     keys: Sequence[Key]
@@ -86,6 +87,8 @@ class Groups:
     circuits: Sequence[tuple[str, int]] | None
     meters_apart: bool = False
     everything: bool = False
+    measured: bool = False
+    derived: bool = False
     _spans_of: dict[int, list[Span]] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:

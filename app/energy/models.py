@@ -49,6 +49,10 @@ class Coverage(BaseModel):
         "a day; in a total, of the whole period."
     )
     present_intervals: int = Field(description="Expected half-hours with at least one reading.")
+    derived_intervals: int = Field(
+        description="Those of which a reading was calculated from counters or imported as an "
+        "estimate; `quality=measured` leaves such readings out."
+    )
     meters_expected: int = Field(description="Meters mapped to the group in the interval.")
     meters_reporting: int = Field(description="Meters with a reading in the interval.")
     complete: bool = Field(
@@ -154,6 +158,7 @@ class ProfileRow(Keys):
     p90_export_kwh: Kwh | None
     expected_intervals: int = Field(description="Half-hours at that time on such days.")
     present_intervals: int = Field(description="Those with a reading; only they are counted.")
+    derived_intervals: int = Field(description="Those of which a reading is an estimate.")
     complete_intervals: int = Field(description="Those with a reading of each mapped register.")
     meters_expected: int = Field(description="Meters mapped to the group in the period.")
     meters_reporting: int = Field(description="Meters with a reading in the period.")
@@ -202,6 +207,7 @@ class CompletenessRow(BaseModel):
     register_: UUID = Field(alias="register", description="The register.")
     expected_intervals: int = Field(description="Half-hours in which it was mapped to a circuit.")
     present_intervals: int = Field(description="Expected half-hours with a reading.")
+    derived_intervals: int = Field(description="Those of which the reading is an estimate.")
     share_present: Share = Field(description="present_intervals / expected_intervals.")
     gaps: list[Gap] = Field(description="By start; in CSV, a field with JSON.")
 

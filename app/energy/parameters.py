@@ -84,6 +84,7 @@ CircuitType = Literal["power", "heat", "solar"]
 DayClass = Literal["all", "weekday", "weekend", "month"]
 Direction = Literal["import", "export"]
 Include = Literal["names", "ids"]
+Quality = Literal["all", "measured"]
 
 
 class Filters(BaseModel):
@@ -167,6 +168,11 @@ class Window(Zoned):
         max_length=2,
         description="`names` puts circuit_name, site_code, property_plot, meter_name and so on "
         "beside the keys of rows; CSV has them unless `ids` asks for the keys alone.",
+    )
+    quality: Quality = Field(
+        "all",
+        description="`measured` leaves out half-hours that were calculated from counter readings "
+        "or imported as estimates; of `all`, `derived_intervals` counts them.",
     )
 
     @model_validator(mode="before")

@@ -1,8 +1,9 @@
 """Builders of the SQL for energy per group and interval; they do not query the database.
 
 The columns are row_index, import_kwh, export_kwh, register_intervals, present_intervals and
-meters_reporting. Intervals in which nothing was reported have no row. `row_index` is the row's
-index among all rows: index of the interval * number of groups + number of the group.
+meters_reporting; `with_derived` adds derived_intervals. Intervals in which nothing was reported
+have no row. `row_index` is the row's index among all rows: index of the interval * number of groups
++ number of the group.
 """
 
 from collections.abc import Iterable, Sequence
@@ -322,6 +323,7 @@ def of_registers(groups: Groups) -> str:
 
     Its parameters are those of `spans`.
     """
+    measured = " and not r.derived" if groups.measured else ""
     few = " and r.register_id = any(%(registers)s::uuid[])"
     return (
         " from (select register, g, meter, to_timestamp(first) as first, to_timestamp(last) as last"
@@ -329,8 +331,49 @@ def of_registers(groups: Groups) -> str:
         " %(firsts)s::bigint[], %(lasts)s::bigint[]) as u (register, g, meter, first, last)) as s"
         " inner join api.register_interval_hh as r on r.register_id = s.register"
         ' and r."timestamp" >= s.first and r."timestamp" < s.last'
-        ' where r."timestamp" >= %(first)s and r."timestamp" < %(last)s'
+        f' where r."timestamp" >= %(first)s and r."timestamp" < %(last)s{measured}'
     ) + (few if len(groups.spans) <= FEW_REGISTERS else "")
+
+
+# Registers that never had any are not read.
+DERIVED = " and r.derived and r.register_id = any((select flows.derived_registers())::uuid[])"
+
+
+def derived_half_hours(groups: Groups, intervals: Intervals) -> Statement:
+    """Build the SQL of the half-hours of groups of which a reading was derived: start, g."""
+    if groups.circuits is None:
+        return Statement(
+            f'select distinct r."timestamp" as start, s.g{of_registers(groups)}{DERIVED}',
+            spans(groups, intervals.first, intervals.last),
+        )
+    member, mine = "0", ""
+    if not groups.everything:
+        member = "m.g"
+        mine = f" inner join {MEMBERS} as m (circuit, g) on mapping.circuit = m.circuit"
+    return Statement(
+        f'select distinct r."timestamp" as start, {member} as g'
+        f" from api.circuit_register as mapping{mine}"
+        " inner join api.register_interval_hh as r on mapping.register = r.register_id"
+        ' and r."timestamp" >= mapping.start_time'
+        ' and (r."timestamp" < mapping.end_time or mapping.end_time is null)'
+        ' where r."timestamp" >= %(derived_from)s and r."timestamp" < %(derived_to)s' + DERIVED,
+        _members(groups)
+        | {"derived_from": moment(intervals.first), "derived_to": moment(intervals.last)},
+    )
+
+
+def with_derived(statement: Statement, groups: Groups, intervals: Intervals) -> Statement:
+    """Add the column derived_intervals to a statement of rows, where any can be."""
+    if not groups.derived:
+        return statement
+    derived = derived_half_hours(groups, intervals)
+    return Statement(
+        "select e.*, coalesce(derived_intervals, 0)::bigint as derived_intervals"
+        f" from ({statement.sql}) as e left join ("
+        f"select {row_index('start', intervals)} as row_index, count(*) as derived_intervals"
+        f" from ({derived.sql}) as d group by 1) as derived using (row_index)",
+        statement.parameters | derived.parameters | row_index_parameters(groups, intervals),
+    )
 
 
 def _from_registers(groups: Groups, intervals: Intervals) -> Statement:

@@ -37,12 +37,12 @@ if TYPE_CHECKING:
     import polars as pl
 
 # Part of every ETag. Increase it when the same data are written differently.
-REPRESENTATION = 3
+REPRESENTATION = 4
 # Rows written at a time: few milliseconds, in which no other request is served.
 SLICE = 5000
 
 STATE = (
-    "select version, as_of, remapping, cluster, seen"
+    "select version, as_of, remapping, cluster, seen, flows.has_derived()"
     " from flows.data_state(tstzrange(%(first)s, %(last)s), %(dimensions)s::text[])"
 )
 NOTHING = Available(None, None)
@@ -54,13 +54,15 @@ class DataVersion:
 
     Changes up to `as_of` are included; `seen` names their transactions, as a token. While
     `remapping` is true, the stored aggregates still reflect circuit mappings that have changed
-    since. `early` are the rows of the report's early queries, in the same snapshot.
+    since. `has_derived` is true if any half-hour that the caller sees may be derived. `early` are
+    the rows of the report's early queries, in the same snapshot.
     """
 
     version: str
     as_of: datetime | None
     remapping: bool
     seen: SeenChanges
+    has_derived: bool = False
     early: EarlyRows = field(default_factory=EarlyRows)
 
 
@@ -279,5 +281,5 @@ def _state(request: ReportRequest) -> Query:
 
 
 def _version(rows: QueryRows, early: EarlyRows) -> DataVersion:
-    ((version, as_of, remapping, cluster, seen),) = rows.tuples()
-    return DataVersion(version, as_of, remapping, SeenChanges(cluster, seen), early)
+    ((version, as_of, remapping, cluster, seen, derived),) = rows.tuples()
+    return DataVersion(version, as_of, remapping, SeenChanges(cluster, seen), derived, early)

@@ -52,7 +52,7 @@ as $$
                 "kwh":
                 "Energy of the half-hour as one figure, the sum of both, kWh; kept for compatibility.",
                 "derived":
-                "True if it was calculated from counter readings; a measured half-hour replaces it."
+                "True if calculated from counter readings, or imported as an estimate; a measured half-hour replaces it."
             }'
         ),
         (

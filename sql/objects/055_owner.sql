@@ -57,6 +57,7 @@ begin
             ('meter_shadows', '{id meter_registry id}'),
             ('circuits', '{site sites_new id}'),
             ('register_extent', '{register_id meter_registers register_id}'),
+            ('derived_register', '{register_id meter_registers register_id}'),
             ('service_head_meter', '{meter meter_registry id, service_head service_head_registry id}'),
             ('properties_service_head', '{service_head service_head_registry id, property properties id}'),
             ('circuit_register', '{register meter_registers register_id, circuit circuits id}')
@@ -141,6 +142,7 @@ begin
             ('meter_registry', 'service_head_meter', 'meter', 'id'),
             ('meter_registers', 'circuit_register', 'register', 'register_id'),
             ('meter_registers', 'register_extent', 'register_id', 'register_id'),
+            ('meter_registers', 'derived_register', 'register_id', 'register_id'),
             ('service_head_registry', 'properties_service_head', 'service_head', 'id')
         ) as c (parent, name, key, parent_key) where c.parent = tg_table_name
         union all

@@ -159,6 +159,21 @@ return case
 end;
 comment on function flows.callers_escos() is 'The ESCOs whose changes the caller may see.';
 
+create or replace function flows.has_derived() returns boolean
+language sql stable security definer set search_path = ''
+return exists (
+    select from flows.derived_register as d where d.esco = any((select flows.callers_escos())::uuid[])
+);
+comment on function flows.has_derived() is 'True if any of the caller''s registers has derived half-hours.';
+create or replace function flows.derived_registers() returns uuid[]
+language sql stable security definer set search_path = ''
+return array(
+    select d.register_id from flows.derived_register as d
+    where d.esco = any((select flows.callers_escos())::uuid[])
+);
+comment on function flows.derived_registers() is 'The caller''s registers that have derived half-hours.';
+grant execute on function flows.has_derived(), flows.derived_registers() to flows, public_backend, grafanareader;
+
 -- Dimensions, `name` among them where names are shown, leave out configuration that has nothing to do with them.
 create or replace function flows.concerns(change text[], asked text[]) returns boolean
 language sql immutable parallel safe

@@ -1,7 +1,8 @@
 set local role flows_owner;
 comment on table flows.derived_register
-is 'Registers with derived half-hours; loading into others needs no checks.';
+is 'Registers with derived half-hours: calculated from counter readings, or estimates of an import.';
 comment on column flows.derived_register.register_id is 'The register.';
+comment on column flows.derived_register.esco is 'ESCO of the register.';
 alter table flows.derived_register enable row level security;
 alter table flows.derived_register force row level security;
 create policy "maintenance alone knows the derived registers" on flows.derived_register
@@ -146,7 +147,7 @@ begin
         and (kept.import_kwh, kept.export_kwh) is distinct from (excluded.import_kwh, excluded.export_kwh);
     get diagnostics written = row_count;
     if written > 0 then
-        insert into flows.derived_register values (register) on conflict do nothing;
+        insert into flows.derived_register (register_id) values (register) on conflict do nothing;
     end if;
     return written;
 end $$;

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -33,12 +33,25 @@ class Mapped:
 
 @dataclass(frozen=True)
 class World:
-    """A community: attributes of registers and circuits, mappings, and readings."""
+    """A community: attributes of registers and circuits, mappings, and readings.
+
+    `derived` are the readings that are no measurements.
+    """
 
     registers: dict[str, dict[str, list[str | None]]]
     circuits: dict[str, dict[str, str | None]]
     mappings: list[Mapped]
     readings: dict[tuple[str, datetime], Reading]
+    derived: frozenset[tuple[str, datetime]] = frozenset()
+
+    def measured(self) -> "World":
+        """Return the same community without derived readings."""
+        left = {place: own for place, own in self.readings.items() if place not in self.derived}
+        return replace(self, readings=left)
+
+    def count_derived(self, cell: "Cell") -> int:
+        """Return in how many half-hours of a cell any reading is derived."""
+        return len({at for _, at in cell.readings.keys() & self.derived})
 
     def _repr_pretty_(self, printer: Any, _cycle: bool) -> None:
         """Show a failing example without its thousands of readings."""
@@ -156,6 +169,7 @@ def _coverage(world: World, cell: Cell, half_hours: int) -> dict[str, Any]:
     return {
         "expected_intervals": half_hours,
         "present_intervals": len(cell.half_hours),
+        "derived_intervals": world.count_derived(cell),
         "meters_expected": len({meters[r]["meter"][0] for r, _ in cell.expected}),
         "meters_reporting": len({meters[r]["meter"][0] for r, _ in cell.readings}),
         "complete": cell.complete,
@@ -221,8 +235,10 @@ def peaks(world: World, ask: Ask, direction: int, top: int) -> dict[Key, list[tu
     }
 
 
-def gaps(world: World, ask: Ask) -> dict[str, tuple[int, int, list[tuple[datetime, datetime]]]]:
-    """Return register → (expected, present, gaps)."""
+def gaps(
+    world: World, ask: Ask
+) -> dict[str, tuple[int, int, int, list[tuple[datetime, datetime]]]]:
+    """Return register → (expected, present, derived, gaps)."""
     by_register: dict[str, dict[datetime, bool]] = defaultdict(dict)
     for cell in cells(world, ask).values():
         for register, at in cell.expected:
@@ -237,7 +253,8 @@ def gaps(world: World, ask: Ask) -> dict[str, tuple[int, int, list[tuple[datetim
                 missing[-1] = missing[-1][0], at + HALF_HOUR
             else:
                 missing.append((at, at + HALF_HOUR))
-        found[register] = len(half_hours), sum(half_hours.values()), missing
+        derived = sum((register, at) in world.derived for at in half_hours if half_hours[at])
+        found[register] = len(half_hours), sum(half_hours.values()), derived, missing
     return found
 
 

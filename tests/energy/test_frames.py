@@ -49,10 +49,13 @@ def grid_of(of: Groups, form: FormatName) -> Grid:
 
 
 def frame_of(found: Found, order: Iterable[int]) -> pl.DataFrame:
-    """Return what the database returns: kWh, half-hours over all registers and present ones."""
-    rows = [(index, found[index][0], *found[index][1:], 1) for index in order]
+    """Return what the database returns: kWh, half-hours over all registers and present ones.
+
+    Half of those present are derived.
+    """
+    rows = [(index, *found[index], 1, found[index][2] // 2) for index in order]
     names = ("row_index", "import_kwh", *COUNTS)
-    types = (pl.Int32, pl.Float64, pl.Int64, pl.Int32, pl.Int32)
+    types = (pl.Int32, pl.Float64, pl.Int64, pl.Int32, pl.Int32, pl.Int32)
     return pl.DataFrame(rows, schema=dict(zip(names, types, strict=True)), orient="row")
 
 
@@ -77,6 +80,7 @@ def rows_one_by_one(of: Groups, parts: Intervals, found: Found) -> list[dict[str
                 "import_kwh": kwh,
                 "expected_intervals": parts.expected(index),
                 "present_intervals": present,
+                "derived_intervals": present // 2,
                 "meters_expected": run.meters,
                 "meters_reporting": int(index * len(of) + group in found),
                 "complete": run.complete(parts.expected(index), registers),

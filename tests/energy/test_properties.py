@@ -34,7 +34,8 @@ CHANGES = {
     "Asia/Kathmandu": ["2025-12-31"],
 }
 COVERAGE = [
-    "expected_intervals", "present_intervals", "meters_expected", "meters_reporting", "complete",
+    "expected_intervals", "present_intervals", "derived_intervals", "meters_expected",
+    "meters_reporting", "complete",
 ]  # fmt: skip
 SPACE = UUID("bbbbbbbb-0000-4000-8000-000000000000")
 
@@ -133,11 +134,18 @@ def _load(admin: psycopg.Connection[Any], world: World) -> None:
     admin.execute(
         "delete from flows.register_interval_hh where register_id = any(%s::uuid[])", registers
     )
-    columns = '(register_id, "timestamp", import_kwh, export_kwh)'
+    admin.execute(
+        "delete from flows.derived_register where register_id = any(%s::uuid[])", registers
+    )
+    columns = '(register_id, "timestamp", import_kwh, export_kwh, derived)'
     with admin.cursor() as cursor:
         with cursor.copy(f"copy flows.register_interval_hh {columns} from stdin") as copy:
             for (register, at), reading in world.readings.items():
-                copy.write_row((register, at, *reading))
+                copy.write_row((register, at, *reading, (register, at) in world.derived))
+        cursor.execute(
+            "insert into flows.derived_register (register_id) select unnest(%s::uuid[])",
+            (list({register for register, _ in world.derived}),),
+        )
         cursor.executemany(
             "insert into flows.circuit_register (circuit, register, start_time, end_time)"
             " values (%s, %s, %s, %s)",
@@ -170,12 +178,15 @@ def worlds(draw: st.DrawFn) -> tuple[World, Ask]:
         if (end is None or end > start) and not any(map(mapped.overlaps, mappings)):
             mappings.append(mapped)
     chance = random.Random(draw(st.integers(0, 2**32)))  # noqa: S311
-    share = draw(st.sampled_from([0.2, 0.9, 1.0]))
+    share, estimates = draw(st.sampled_from([0.2, 0.9, 1.0])), draw(st.sampled_from([0, 0.1, 0.9]))
     readings: dict[tuple[str, datetime], model.Reading] = {}
-    for register in REGISTERS:
+    derived = set()
+    for number, register in enumerate(REGISTERS):
         for count in range(4 * 48):
             if chance.random() < share:
                 readings[register, origin + count * HALF_HOUR] = (_kwh(chance), _kwh(chance))
+                if number and chance.random() < estimates:  # the first has measurements alone
+                    derived.add((register, origin + count * HALF_HOUR))
     first, last = sorted((moment(), moment()))
     whole = draw(st.booleans())
     if whole:
@@ -193,14 +204,18 @@ def worlds(draw: st.DrawFn) -> tuple[World, Ask]:
         ])
     )  # fmt: skip
     circuits = {identity: {"circuit": identity, **its} for identity, its in CIRCUITS.items()}
-    world = World(REGISTERS, circuits, mappings, readings)
+    world = World(REGISTERS, circuits, mappings, readings, frozenset(derived))
     return world, Ask(first, last, zone, by, filters)
 
 
-def _check(client: httpx.Client, world: World, ask: Ask, granularity: str) -> None:
+def _check(
+    client: httpx.Client, world: World, ask: Ask, granularity: str, quality: str = "all"
+) -> None:
     """Compare energy and balance with the plain calculation."""
+    ever = world
+    world = world.measured() if quality == "measured" else world
     expected = model.energy(world, ask, granularity)
-    by = {"group_by": ",".join(ask.group_by), "granularity": granularity}
+    by = {"group_by": ",".join(ask.group_by), "granularity": granularity, "quality": quality}
     for path in ("/v1/energy", "/v1/balance"):
         answer = _get(client, path, ask, **by)
         rows = {
@@ -230,7 +245,7 @@ def _check(client: httpx.Client, world: World, ask: Ask, granularity: str) -> No
             assert _close(total[name], sum(known) if known else None)
         for name, value in model.coverage(world, ask, key).items():
             assert total[name] == value, (key, name)
-    first, last = model.available(world, ask)
+    first, last = model.available(ever, ask)
     for name, at in (("available_from", first), ("available_to", last)):
         assert (answer[name] and datetime.fromisoformat(answer[name])) == at
 
@@ -276,21 +291,25 @@ def _close(found: Any, expected: Any) -> bool:
     )
 
 
+QUALITIES = st.sampled_from(["all", "measured"])
 EXAMPLES = settings(
     max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 
 
 @EXAMPLES
-@given(case=worlds(), granularity=st.sampled_from(["PT30M", "P1D", "P1W", "P1M", "P1Y"]))
+@given(
+    case=worlds(), granularity=st.sampled_from(["PT30M", "P1D", "P1W", "P1M", "P1Y"]),
+    quality=QUALITIES,
+)  # fmt: skip
 def test_energy_and_balance(
     community: tuple[psycopg.Connection[Any], httpx.Client], case: tuple[World, Ask],
-    granularity: str,
+    granularity: str, quality: str,
 ) -> None:  # fmt: skip
     admin, client = community
     world, ask = case
     _load(admin, world)
-    _check(client, world, ask, granularity)
+    _check(client, world, ask, granularity, quality)
 
 
 def test_a_month_that_the_period_cuts_within_a_day(
@@ -358,16 +377,18 @@ def test_a_mapping_that_the_aggregates_have_not_followed(
     classes=st.lists(
         st.sampled_from(["all", "weekday", "weekend", "month"]), min_size=1, unique=True
     ),
+    quality=QUALITIES,
 )
 def test_profile(
     community: tuple[psycopg.Connection[Any], httpx.Client], case: tuple[World, Ask],
-    classes: list[str],
+    classes: list[str], quality: str,
 ) -> None:  # fmt: skip
     admin, client = community
     world, ask = case
     _load(admin, world)
+    world = world.measured() if quality == "measured" else world
     expected = model.profile(world, ask, classes)
-    by = {"group_by": ",".join(ask.group_by), "days": ",".join(classes)}
+    by = {"group_by": ",".join(ask.group_by), "days": ",".join(classes), "quality": quality}
     rows = _get(client, "/v1/profile", ask, **by)["rows"]
     found = {(tuple(r[n] for n in ask.group_by), r["days"], r["time"]): r for r in rows}
     assert len(found) == len(rows)
@@ -377,6 +398,7 @@ def test_profile(
         note(f"{place} {row}")
         assert row["expected_intervals"] == count
         assert row["present_intervals"] == len(cells)
+        assert row["derived_intervals"] == sum(map(bool, map(world.count_derived, cells)))
         assert row["complete_intervals"] == sum(cell.complete for cell in cells)
         whole = model.coverage(world, ask, place[0])
         for name in ("meters_expected", "meters_reporting"):
@@ -392,18 +414,21 @@ def test_profile(
 
 @EXAMPLES
 @given(
-    case=worlds(), direction=st.sampled_from(["import", "export"]), top=st.sampled_from([1, 3, 10])
-)
+    case=worlds(), direction=st.sampled_from(["import", "export"]),
+    top=st.sampled_from([1, 3, 10]), quality=QUALITIES,
+)  # fmt: skip
 def test_peak_and_completeness(
     community: tuple[psycopg.Connection[Any], httpx.Client], case: tuple[World, Ask],
-    direction: str, top: int,
+    direction: str, top: int, quality: str,
 ) -> None:  # fmt: skip
     admin, client = community
     world, ask = case
     _load(admin, world)
+    world = world.measured() if quality == "measured" else world
     expected = model.peaks(world, ask, ["import", "export"].index(direction), top)
     cells = model.cells(world, ask)
-    by = {"group_by": ",".join(ask.group_by), "direction": direction, "top": top}
+    by = {"group_by": ",".join(ask.group_by), "direction": direction, "top": top,
+          "quality": quality}  # fmt: skip
     found: dict[model.Key, list[tuple[Any, ...]]] = {}
     for row in _get(client, "/v1/peak", ask, **by)["rows"]:
         key = tuple(row[name] for name in ask.group_by)
@@ -420,11 +445,12 @@ def test_peak_and_completeness(
     assert found == expected
 
     missing = model.gaps(world, ask)
-    rows = _get(client, "/v1/completeness", ask)["rows"]
+    rows = _get(client, "/v1/completeness", ask, quality=quality)["rows"]
     assert {row["register"] for row in rows} == missing.keys()
     for row in rows:
-        count, present, gaps = missing[row["register"]]
+        count, present, derived, gaps = missing[row["register"]]
         assert (row["expected_intervals"], row["present_intervals"]) == (count, present)
+        assert row["derived_intervals"] == derived
         assert _close(row["share_present"], present / count)
         times = [
             tuple(datetime.fromisoformat(gap[end]).astimezone(UTC) for end in ("start", "end"))

@@ -178,6 +178,13 @@ def test_hours_are_refused_and_then_spread_as_estimates_that_measurements_replac
         (Decimal("0.3"), None, False),
         (Decimal(1), None, True),
     ]
+    period = {"period_from": "2021-06-01T00:00Z", "period_to": "2021-06-02T00:00Z"}
+    for quality, kwh, present, derived in (("all", 4, 6, 4), ("measured", 1, 2, 0)):
+        (day,) = energy(
+            stack, "wlce", home["circuit"], timezone="UTC", quality=quality, **period
+        )  # fmt: skip
+        assert (day["import_kwh"], day["present_intervals"]) == (kwh, present)
+        assert day["derived_intervals"] == derived
 
 
 def test_quarters_are_summed_where_both_are_there(
@@ -218,6 +225,9 @@ def test_readings_of_a_counter_are_refused_as_energy_and_taken_as_reads(
         assert [row[1] for row in reads][-1] == 12346
         derived = stored(admin, home["register"])
         assert [row[1:] for row in derived] == [(Decimal("0.25"), None, True)] * 4
+        period = {"period_from": "2021-06-01T00:00Z", "period_to": "2021-06-02T00:00Z"}
+        (day,) = energy(stack, "wlce", home["circuit"], timezone="UTC", **period)
+        assert (day["present_intervals"], day["derived_intervals"]) == (4, 4)
     finally:
         admin.rollback()
         admin.execute(

@@ -92,7 +92,8 @@ RULES = {
     "what a row's owner decides is decided for tenants alone, and by one comparison": """
         select c.relname::text from pg_class as c
         join pg_attribute as a on a.attrelid = c.oid and a.attname = 'esco'
-        where c.relnamespace = 'flows'::regnamespace and c.relrowsecurity and c.relname <> 'change'
+        where c.relnamespace = 'flows'::regnamespace and c.relrowsecurity
+            and c.relname not in ('change', 'derived_register')
             and not exists (
                 select from pg_policies as p
                 where p.schemaname = 'flows' and p.tablename = c.relname

@@ -17,8 +17,8 @@ from app.energy.response import DataVersion, RenderedReport, ReportRequest, peri
 
 BY: list[Dimension] = ["meter", "register"]
 SPANS: Schema = {
-    "g": pl.Int32, "start_at": pl.Int64, "half_hours": pl.Int32, "starts": pl.List(pl.Int64),
-    "ends": pl.List(pl.Int64),
+    "g": pl.Int32, "start_at": pl.Int64, "half_hours": pl.Int32, "derived": pl.Int32,
+    "starts": pl.List(pl.Int64), "ends": pl.List(pl.Int64),
 }  # fmt: skip
 Gap = tuple[Instant, Instant]
 
@@ -42,22 +42,25 @@ class CompletenessReport(Grouped):
         self, form: Format, connection: Connection, groups: Groups
     ) -> AsyncGenerator[pl.DataFrame, None]:
         """Yield rows, one per register, also for spans of which the database returns nothing."""
-        found: dict[tuple[int, Instant], tuple[int, list[Gap]]] = {}
+        found: dict[tuple[int, Instant], tuple[int, int, list[Gap]]] = {}
         rows = await read_frame(connection, _statement(groups), SPANS)
-        for group, first, present, starts, ends in rows.iter_rows():
-            found[group, first] = present, list(zip(starts, ends, strict=True))
-        expected, present, gaps = [0] * len(groups), [0] * len(groups), []
+        for group, first, count, estimates, starts, ends in rows.iter_rows():
+            found[group, first] = count, estimates, list(zip(starts, ends, strict=True))
+        expected, present, derived = ([0] * len(groups) for _ in range(3))
+        gaps = []
         for span in sorted(groups.spans, key=lambda span: (span.group, span.first)):
             expected[span.group] += (span.last - span.first) // HALF_HOUR
-            nothing: tuple[int, list[Gap]] = (0, [(span.first, span.last)])
-            count, missing = found.get((span.group, span.first), nothing)
+            nothing: tuple[int, int, list[Gap]] = (0, 0, [(span.first, span.last)])
+            count, estimates, missing = found.get((span.group, span.first), nothing)
             present[span.group] += count
+            derived[span.group] += estimates
             gaps += [(span.group, *gap) for gap in missing]
         yield pl.DataFrame(
             [
                 *await self.keys(connection, groups, form),
                 pl.Series("expected_intervals", expected, dtype=pl.Int32),
                 pl.Series("present_intervals", present, dtype=pl.Int32),
+                pl.Series("derived_intervals", derived, dtype=pl.Int32),
                 pl.Series(
                     "share_present",
                     [round(a / b, 6) for a, b in zip(present, expected, strict=True)],
@@ -106,10 +109,11 @@ def _statement(groups: Groups) -> Statement:
     firsts = [span.first for span in groups.spans]
     lasts = [span.last for span in groups.spans]
     half_hours = of_registers(groups)
+    derived = "count(*) filter (where r.derived)" if groups.derived else "0"
     # Most registers have no gap, which their number of half-hours tells.
     return Statement(
         "with counted as materialized (select s.g, s.first, s.last, count(*) as half_hours,"
-        " count(*) * interval '30 minutes' < s.last - s.first as gaps"
+        f" {derived} as derived, count(*) * interval '30 minutes' < s.last - s.first as gaps"
         f"{half_hours} group by 1, 2, 3),"
         ' present as (select s.g, s.first, s.last, r."timestamp"'
         f"{half_hours} and (s.g, s.first) in (select g, first from counted where gaps)),"
@@ -118,7 +122,7 @@ def _statement(groups: Groups) -> Statement:
         " as following from present"
         # There may be a gap before the first half-hour, too.
         ' union all select g, first, first, min("timestamp") from present group by g, first)'
-        f" select g, {epoch('first')} as start_at, half_hours, {gaps} from counted left join around"
-        " using (g, first) group by g, first, half_hours",
+        f" select g, {epoch('first')} as start_at, half_hours, derived, {gaps} from counted"
+        " left join around using (g, first) group by g, first, half_hours, derived",
         spans(groups, min(firsts, default=0), max(lasts, default=0)),
     )

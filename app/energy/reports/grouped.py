@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar
 
@@ -18,14 +18,15 @@ from app.energy.groups import Dimension, Groups
 from app.energy.intervals import Intervals, ended_until
 from app.energy.names import key_names, labelled_keys
 from app.energy.parameters import Window, refuse
-from app.energy.query import Page, Statement, energy
+from app.energy.query import Page, Statement, energy, with_derived
 from app.energy.reading import Read, Schema, computed, read_ahead, read_few, read_frame
 from app.energy.response import DataVersion, RenderedReport, Report, ReportRequest, period
 from app.energy.scope import Available, Selection
 from app.energy.sources import choose
 
 COVERED = (
-    "select row_index, register_intervals, present_intervals, meters_reporting from ({}) as covered"
+    "select row_index, register_intervals, present_intervals, {}, meters_reporting"
+    " from ({}) as covered"
 )
 # Rows that are read and put together at a time, whole intervals if they are not more.
 WINDOW = 50_000
@@ -41,6 +42,7 @@ class Covered:
 
     expected_intervals: int
     present_intervals: int
+    derived_intervals: int
     meters_expected: int
     meters_reporting: int
     complete: bool
@@ -66,10 +68,13 @@ class Grouped(Report):
         While the stored aggregates lag behind the mapping, groups are summed from registers.
         """
         first, last = self.intervals.first, self.intervals.last
-        stored = self.OF_CIRCUITS and not version.remapping
-        return await scope.groups(
+        measured = version.has_derived and self.query.quality == "measured"
+        stored = self.OF_CIRCUITS and not version.remapping and not measured
+        groups, available = await scope.groups(
             connection, self.scope, self.by, first, last, version.early, stored=stored
         )
+        derived = version.has_derived and not measured
+        return replace(groups, measured=measured, derived=derived), available
 
     def early_queries(self) -> list[Query]:
         """Return the queries for the groups, as if no aggregate lagged behind the mapping."""
@@ -82,15 +87,17 @@ class Grouped(Report):
         whole = Intervals([first, last], first, last)
         ranges = choose("P1Y", self.query.zone(), whole)
         asked = energy(groups, whole, "P1Y", ranges, Page(0, len(groups)))
+        asked = with_derived(asked, groups, whole)
+        derived = "derived_intervals" if groups.derived else "0"
         cursor = connection.cursor(row_factory=tuple_row)
-        await cursor.execute(COVERED.format(asked.sql).encode(), asked.parameters)
+        await cursor.execute(COVERED.format(derived, asked.sql).encode(), asked.parameters)
         found = {group: rest async for group, *rest in cursor}
         covered, now = {}, ended_until()
         (expected,) = whole.all_expected(now)
         for group, (run,) in enumerate(groups.runs(whole)):
-            register_intervals, present, meters = found.get(group, (0, 0, 0))
+            register_intervals, present, derived_count, meters = found.get(group, (0, 0, 0, 0))
             complete = last <= now and run.complete(expected, register_intervals)
-            covered[group] = Covered(expected, present, run.meters, meters, complete)
+            covered[group] = Covered(expected, present, derived_count, run.meters, meters, complete)
         return covered
 
     async def keys(self, connection: Connection, groups: Groups, form: Format) -> list[pl.Series]:
@@ -136,7 +143,7 @@ class IntervalReport(Grouped):
         self, connection: Connection, groups: Groups, form: Format, pages: list[Rows]
     ) -> AsyncGenerator[tuple[pl.DataFrame, pl.DataFrame], None]:
         """Yield the rows of some pages, each time with those that the database returned."""
-        grid, schema = await self._grid(connection, groups, form), self._schema()
+        grid, schema = await self._grid(connection, groups, form), self._schema(groups)
         parts = [
             self._part(*rows, len(groups)) for page in pages for rows in _windows(page, len(groups))
         ]
@@ -144,7 +151,7 @@ class IntervalReport(Grouped):
             nothing = pl.DataFrame(schema=schema)
             yield grid.rows(nothing, Intervals((), 0, 0), Page(0, 0)), nothing
         reads: Iterator[Read] = (
-            partial(read_frame, connection, self.statement(groups, part, page), schema)
+            partial(read_frame, connection, self._statement(groups, part, page), schema)
             for part, page in parts
         )
         async with aclosing(read_ahead(reads)) as frames:
@@ -163,9 +170,9 @@ class IntervalReport(Grouped):
         grid, rows = await self._grid(connection, groups, form), []
         for number, (first, stop) in enumerate(pages, start=1):
             part, page = self._part(first, stop, len(groups))
-            asked, keep = self.statement(groups, part, page), self.scope.narrow
+            asked, keep = self._statement(groups, part, page), self.scope.narrow
             last = number == len(pages)
-            found = await read_few(connection, asked, self._schema(), keep=keep, last=last)
+            found = await read_few(connection, asked, self._schema(groups), keep=keep, last=last)
             rows += grid.few_rows(found, part, page)
         return rows
 
@@ -173,11 +180,15 @@ class IntervalReport(Grouped):
         keys = await self.keys(connection, groups, form)
         return Grid(groups, keys, self.query.zone(), form, ended_until())
 
-    def _schema(self) -> Schema:
+    def _schema(self, groups: Groups) -> Schema:
         return {
             "row_index": pl.Int32, **self.VALUES, "register_intervals": pl.Int64,
             "present_intervals": pl.Int32, "meters_reporting": pl.Int32,
+            **({"derived_intervals": pl.Int32} if groups.derived else {}),
         }  # fmt: skip
+
+    def _statement(self, groups: Groups, part: Intervals, page: Page) -> Statement:
+        return with_derived(self.statement(groups, part, page), groups, part)
 
     def _part(self, first: int, last: int, count: int) -> tuple[Intervals, Page]:
         """Return the intervals of some rows, and the rows' indexes within them."""

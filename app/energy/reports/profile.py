@@ -9,7 +9,7 @@ from app.energy.formats import Format
 from app.energy.groups import Groups
 from app.energy.intervals import DAY, moment, offsets
 from app.energy.parameters import DayClass, ProfileQuery, unique
-from app.energy.query import Statement, array, half_hours
+from app.energy.query import Statement, array, derived_half_hours, half_hours
 from app.energy.reading import Schema
 from app.energy.reports.grouped import GroupedTable
 
@@ -42,7 +42,7 @@ class ProfileReport(GroupedTable):
         "g": pl.Int32, "days": pl.String, "time": pl.String,
         **{f"{name}_{way}_kwh": pl.Float64 for way in DIRECTIONS for name in STATISTICS},
         "expected_intervals": pl.Int32, "present_intervals": pl.Int32,
-        "complete_intervals": pl.Int32,
+        "derived_intervals": pl.Int32, "complete_intervals": pl.Int32,
     }  # fmt: skip
 
     def rows_of_group(self) -> int:
@@ -76,6 +76,15 @@ class ProfileReport(GroupedTable):
         """Return the SQL that groups half-hours by group, class of days and time of day."""
         hours = half_hours(groups, self.intervals)
         parameters = hours.parameters | self._parameters(groups)
+        is_derived, derived = "false", ""
+        if groups.derived:
+            found = derived_half_hours(groups, self.intervals)
+            parameters = found.parameters | parameters
+            is_derived = "derived.g is not null"
+            derived = (
+                f" left join ({found.sql}) as derived (began, g)"
+                " on hh.g = derived.g and hh.start = derived.began"
+            )
         classes = ", ".join(CLASSES[name] for name in unique(self.query.days))
         by_day = f"cross join lateral unnest(array[{classes}]) as days where days is not null"
         statistics = ", ".join(
@@ -99,17 +108,20 @@ class ProfileReport(GroupedTable):
             " - interval '30 minutes', '30 minutes') as start) as slots"
             f" {by_day} group by 1, 2), statistics as ("
             f"select g, days, to_char(local, 'HH24:MI') as time, {statistics},"
-            " count(*) as present, count(*) filter (where complete) as complete from ("
+            " count(*) as present, count(*) filter (where derived) as derived,"
+            " count(*) filter (where complete) as complete from ("
             f"select hh.g, {LOCAL} as local, hh.import_kwh, hh.export_kwh,"
-            " hh.register_intervals >= run.needed and run.needed > 0 as complete"
+            " hh.register_intervals >= run.needed and run.needed > 0 as complete,"
+            f" {is_derived} as derived"
             f" from ({hours.sql}) as hh inner join unnest(%(run_groups)s::integer[],"
             " %(run_starts)s::bigint[], %(run_stops)s::bigint[],"
             " %(run_registers)s::integer[]) as run (g, begins, ends, needed)"
             " on hh.g = run.g and hh.start >= to_timestamp(run.begins)"
-            " and hh.start < to_timestamp(run.ends)"
+            f" and hh.start < to_timestamp(run.ends){derived}"
             f") as half_hours {by_day} group by 1, 2, 3)"
             f" select g, days, time, {values}, expected as expected_intervals,"
             " coalesce(present, 0) as present_intervals,"
+            " coalesce(derived, 0) as derived_intervals,"
             " coalesce(complete, 0) as complete_intervals from calendar"
             " cross join generate_series(0, %(group_count)s - 1) as g"
             " left join statistics using (g, days, time)",
