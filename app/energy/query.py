@@ -13,6 +13,7 @@ from typing import Any
 from app.energy.groups import Groups
 from app.energy.intervals import HALF_HOUR, Granularity, Instant, Intervals, moment
 from app.energy.sources import HALF_HOURS, SourceRange
+from app.energy.sql_files import read_sql
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,25 +230,7 @@ def _from_circuits(
             " (select distinct row_index, meter from units cross join unnest(meters) as meter) as m"
         )
     return Statement(
-        f"with units as materialized ({units}), by_unit as ("
-        "select row_index, g, unit_start, unit_end, sum(total_import_kwh) as import_kwh,"
-        " sum(total_export_kwh) as export_kwh, sum(register_intervals) as register_intervals,"
-        " max(present_intervals) as present_intervals"
-        " from units group by 1, 2, 3, 4"
-        "), counted as ("
-        "select row_index, import_kwh, export_kwh, register_intervals,"
-        " case when present_intervals * interval '30 minutes' >= unit_end - unit_start"
-        " then present_intervals else ("
-        'select count(distinct hh."timestamp") from api.circuit_interval_hh as hh'
-        f' where {own} and hh."timestamp" >= unit_start and hh."timestamp" < unit_end'
-        ") end as present_intervals from by_unit"
-        f"), reporting as ({reporting} group by 1"
-        ") select row_index, sum(import_kwh) as import_kwh,"
-        " sum(export_kwh) as export_kwh, sum(register_intervals) as register_intervals,"
-        " sum(present_intervals) as present_intervals,"
-        " min(meters_reporting) as meters_reporting"
-        " from counted left join reporting using (row_index) group by 1",
-        parameters,
+        read_sql("energy_of_circuits").format(units=units, own=own, reporting=reporting), parameters
     )
 
 
@@ -262,7 +245,7 @@ def half_hours(groups: Groups, intervals: Intervals, *, meters: bool = False) ->
         return Statement(
             'select r."timestamp" as start, s.g, sum(r.import_kwh) as import_kwh,'
             f" sum(r.export_kwh) as export_kwh, count(*) as register_intervals{reporting}"
-            f"{of_registers(groups)} group by 1, 2",
+            f" {of_registers(groups)} group by 1, 2",
             spans(groups, intervals.first, intervals.last),
         )
     parameters = _members(groups)
@@ -288,7 +271,7 @@ def meters_at(groups: Groups, intervals: Intervals, starts: str) -> Statement:
     if groups.circuits is None:
         return Statement(
             'select r."timestamp" as start, s.g, count(distinct s.meter) as meters_reporting'
-            f'{of_registers(groups)} and r."timestamp" = any(array({starts})) group by 1, 2',
+            f' {of_registers(groups)} and r."timestamp" = any(array({starts})) group by 1, 2',
             spans(groups, intervals.first, intervals.last),
         )
     parameters = _members(groups)
@@ -323,16 +306,12 @@ def of_registers(groups: Groups) -> str:
 
     Its parameters are those of `spans`.
     """
-    measured = " and not r.derived" if groups.measured else ""
-    few = " and r.register_id = any(%(registers)s::uuid[])"
+    few = len(groups.spans) <= FEW_REGISTERS
     return (
-        " from (select register, g, meter, to_timestamp(first) as first, to_timestamp(last) as last"
-        " from unnest(%(registers)s::uuid[], %(span_groups)s::integer[], %(meters)s::uuid[],"
-        " %(firsts)s::bigint[], %(lasts)s::bigint[]) as u (register, g, meter, first, last)) as s"
-        " inner join api.register_interval_hh as r on r.register_id = s.register"
-        ' and r."timestamp" >= s.first and r."timestamp" < s.last'
-        f' where r."timestamp" >= %(first)s and r."timestamp" < %(last)s{measured}'
-    ) + (few if len(groups.spans) <= FEW_REGISTERS else "")
+        read_sql("half_hours_of_registers")
+        + (" and r.register_id = any(%(registers)s::uuid[])" if few else "")
+        + (" and not r.derived" if groups.measured else "")
+    )
 
 
 # Registers that never had any are not read.
@@ -343,20 +322,16 @@ def derived_half_hours(groups: Groups, intervals: Intervals) -> Statement:
     """Build the SQL of the half-hours of groups of which a reading was derived: start, g."""
     if groups.circuits is None:
         return Statement(
-            f'select distinct r."timestamp" as start, s.g{of_registers(groups)}{DERIVED}',
+            f'select distinct r."timestamp" as start, s.g {of_registers(groups)}{DERIVED}',
             spans(groups, intervals.first, intervals.last),
         )
-    member, mine = "0", ""
-    if not groups.everything:
-        member = "m.g"
-        mine = f" inner join {MEMBERS} as m (circuit, g) on mapping.circuit = m.circuit"
+    members = f"inner join {MEMBERS} as m (circuit, g) on mapping.circuit = m.circuit"
     return Statement(
-        f'select distinct r."timestamp" as start, {member} as g'
-        f" from api.circuit_register as mapping{mine}"
-        " inner join api.register_interval_hh as r on mapping.register = r.register_id"
-        ' and r."timestamp" >= mapping.start_time'
-        ' and (r."timestamp" < mapping.end_time or mapping.end_time is null)'
-        ' where r."timestamp" >= %(derived_from)s and r."timestamp" < %(derived_to)s' + DERIVED,
+        read_sql("derived_of_circuits").format(
+            group="0" if groups.everything else "m.g",
+            members="" if groups.everything else members,
+            derived=DERIVED,
+        ),
         _members(groups)
         | {"derived_from": moment(intervals.first), "derived_to": moment(intervals.last)},
     )
@@ -379,9 +354,6 @@ def with_derived(statement: Statement, groups: Groups, intervals: Intervals) -> 
 def _from_registers(groups: Groups, intervals: Intervals) -> Statement:
     at = row_index("start", intervals)
     return Statement(
-        f"select {at} as row_index, sum(import_kwh) as import_kwh, sum(export_kwh) as export_kwh,"
-        " count(*) as register_intervals, count(distinct start) as present_intervals,"
-        ' count(distinct meter) as meters_reporting from (select r."timestamp" as start, s.g,'
-        f" s.meter, r.import_kwh, r.export_kwh{of_registers(groups)}) as r group by 1",
+        read_sql("energy_of_registers").format(row_index=at, half_hours=of_registers(groups)),
         spans(groups, intervals.first, intervals.last),
     )

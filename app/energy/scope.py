@@ -12,6 +12,7 @@ from app.db.session import Connection
 from app.energy.groups import Dimension, Groups, Key, Mapping, assemble, gather, register_groups
 from app.energy.intervals import HALF_HOUR, Instant, moment
 from app.energy.parameters import Filters
+from app.energy.sql_files import read_sql
 from app.errors import NotFound
 
 # Filter → the query that looks its values up; every value must be found.
@@ -69,50 +70,12 @@ MAPPED = """
 WITH_SELECTED = (
     "mapping.circuit = any(array(select mapping.circuit from {mapped} where {selected}))"
 )
-# The part of each mapping in the period; empty for one outside of it.
-MAPPINGS = """
-    select mapping.circuit, mapping.register, register.meter_id as meter,
-        date_part('epoch', mapping.start_time) as began,
-        least(greatest(mapping.start_time, %(period_from)s), %(period_to)s) as first,
-        greatest(least(mapping.end_time, %(period_to)s), %(period_from)s) as last,
-        coalesce({selected}, false) as selected, {columns}
-    from {mapped} where {wanted}
-"""
+MAPPINGS = read_sql("mappings")
 HALF_HOUR_FROM = f"(ceil(date_part('epoch', {{}}) / {HALF_HOUR})::bigint * {HALF_HOUR})"
 BOUNDS = f"{HALF_HOUR_FROM.format('first')} as first, {HALF_HOUR_FROM.format('last')} as last"
-OF_SELECTED = """
-    select {bounds}, meter::text, register::text, {by}
-    from ({mappings}) as mapped where first < last and selected order by {order}
-"""
-EACH = """
-    select circuit::text, register::text, meter::text, began, {bounds}, selected, {by}
-    from ({mappings}) as mapped where first < last
-"""
-# Mappings of a group over the same half-hours, put together: the number of their meters and
-# registers, and their circuits. A meter whose mappings differ, or which may have a register in
-# several (one of two registers has not), has a row for each, with its id and the register's.
-TOGETHER = """
-    with mapped as materialized ({mappings}), meters as (
-        select {by}, meter, min(first) as first, max(last) as last, count(*) as registers,
-            min(first) = max(first) and min(last) = max(last) and (
-                count(*) = 1 or count(*) = 2 and min(register::text) < max(register::text)
-            ) as alike,
-            {apart} as apart, {circuits} as circuits
-        from mapped where first < last group by {by}, meter
-    )
-    select {bounds}, meters, registers, meter, register, circuits, apart, {by} from (
-        select first, last, count(*) as meters, sum(registers)::bigint as registers,
-            null as meter, null as register, {together} as circuits,
-            bool_and(apart) as apart, {by}
-        from meters where alike group by {by}, first, last
-        union all
-        select mapped.first, mapped.last, 1, 1, mapped.meter::text, register::text, {alone},
-            apart, {mapped_by}
-        from meters inner join mapped using (meter)
-        where mapped.first < mapped.last and not alike
-            and row({mapped_by}) is not distinct from row({meters_by})
-    ) as span order by {order}
-"""
+OF_SELECTED = read_sql("groups_of_registers")
+EACH = read_sql("groups_of_mappings")
+TOGETHER = read_sql("groups_of_circuits")
 APART = "min(circuit::text) = max(circuit::text)"
 # All circuits are in the group, and not named; null if there is a mapping of a register that is not
 # the caller's any more.
@@ -121,17 +84,7 @@ ALL = (
     " then '' end"
 )
 EVERY_CIRCUIT = {"apart": APART, "circuits": "''", "together": ALL, "alone": ALL}
-# A barrier view is joined without its index, so the circuits are named beside.
-AVAILABLE = """
-    with mapped as materialized (
-        select mapping.circuit, mapping.register, mapping.start_time
-        from {mapped} where {wanted} and {selected}
-    )
-    select min(available_from) as first, max(available_to) as last
-    from api.circuit_register_extent as extent
-    inner join mapped using (circuit, register, start_time)
-    where extent.circuit = any(array(select mapped.circuit from mapped))
-"""
+AVAILABLE = read_sql("available")
 EVER_AVAILABLE = (
     "select min(available_from) as first, max(available_to) as last"
     " from api.circuit_register_extent"

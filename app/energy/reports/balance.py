@@ -23,25 +23,12 @@ from app.energy.reading import Schema
 from app.energy.reports.grouped import Covered, IntervalReport
 from app.energy.response import DataVersion, RenderedReport, ReportRequest
 from app.energy.sources import choose
+from app.energy.sql_files import read_sql
 
 SUMS = ("generation_kwh", "consumption_kwh", "self_consumption_kwh")
 FIGURES = (
     *SUMS, "from_grid_kwh", "to_grid_kwh", "self_consumption_ratio", "self_sufficiency_ratio",
 )  # fmt: skip
-# Unknown generation or consumption leaves the other figures unknown as well.
-OF_SUMS = """
-    select balance.*, consumption_kwh - self_consumption_kwh as from_grid_kwh,
-        generation_kwh - self_consumption_kwh as to_grid_kwh,
-        round(self_consumption_kwh / nullif(generation_kwh, 0), 6) as self_consumption_ratio,
-        round(self_consumption_kwh / nullif(consumption_kwh, 0), 6) as self_sufficiency_ratio
-    from (
-        select row_index, generation as generation_kwh, consumption as consumption_kwh,
-            case when generation is not null and consumption is not null then used end
-            as self_consumption_kwh,
-            register_intervals, present_intervals, meters_reporting
-        from ({}) as sums
-    ) as balance
-"""
 # Digits of the totals, which are sums of doubles: far below what a meter tells apart.
 DIGITS = 9
 Figure = float | None
@@ -137,26 +124,15 @@ class BalanceReport(IntervalReport):
         asked, at = self.query, row_index("start", part)
         if part.are_half_hours:
             hours = half_hours(groups, part, meters=True)
-            sums = (
-                f"select {at} as row_index, export_kwh as generation, import_kwh as consumption,"
-                " least(coalesce(import_kwh, 0), coalesce(export_kwh, 0)) as used,"
-                " register_intervals::bigint, 1 as present_intervals, meters_reporting::bigint"
-                f" from ({hours.sql}) as hh"
-            )
+            sums = read_sql("balance_of_half_hours").format(row_index=at, half_hours=hours.sql)
             parameters = hours.parameters | row_index_parameters(groups, part)
-            return Statement(OF_SUMS.format(sums), parameters)
+            return Statement(read_sql("balance").format(sums=sums), parameters)
         hours = half_hours(groups, part)
-        # A balance needs half-hours, but the meters that reported are stored for longer units too.
         ranges = choose(asked.granularity, asked.zone(), part)
         reported = energy(groups, part, asked.granularity, ranges, page)
-        sums = (
-            "select row_index, generation, consumption, used, b.register_intervals,"
-            " b.present_intervals, meters_reporting"
-            f" from (select {at} as row_index,"
-            " sum(export_kwh) as generation, sum(import_kwh) as consumption,"
-            " sum(least(coalesce(import_kwh, 0), coalesce(export_kwh, 0))) as used,"
-            " sum(register_intervals)::bigint as register_intervals, count(*) as present_intervals"
-            f" from ({hours.sql}) as hh group by 1) as b"
-            f" inner join ({reported.sql}) as reported using (row_index)"
+        sums = read_sql("balance_of_intervals").format(
+            row_index=at, half_hours=hours.sql, reported=reported.sql
         )
-        return Statement(OF_SUMS.format(sums), hours.parameters | reported.parameters)
+        return Statement(
+            read_sql("balance").format(sums=sums), hours.parameters | reported.parameters
+        )

@@ -10,10 +10,11 @@ from app.energy.formats import Format
 from app.energy.frames import Clock, at_instants
 from app.energy.groups import Dimension, Groups
 from app.energy.intervals import HALF_HOUR, Instant
-from app.energy.query import Statement, epoch, of_registers, spans
+from app.energy.query import Statement, of_registers, spans
 from app.energy.reading import Schema, read_frame
 from app.energy.reports.grouped import Grouped
 from app.energy.response import DataVersion, RenderedReport, ReportRequest, period
+from app.energy.sql_files import read_sql
 
 BY: list[Dimension] = ["meter", "register"]
 SPANS: Schema = {
@@ -101,28 +102,10 @@ class CompletenessReport(Grouped):
 
 def _statement(groups: Groups) -> Statement:
     """Build the SQL of one row per span: its group, its start, its half-hours and its gaps."""
-    gaps = ", ".join(
-        f"coalesce(array_agg({epoch(bound)} order by before) filter (where following > before), "
-        f"'{{}}') as {name}"
-        for bound, name in (("before", "starts"), ("following", "ends"))
-    )
     firsts = [span.first for span in groups.spans]
     lasts = [span.last for span in groups.spans]
-    half_hours = of_registers(groups)
     derived = "count(*) filter (where r.derived)" if groups.derived else "0"
-    # Most registers have no gap, which their number of half-hours tells.
     return Statement(
-        "with counted as materialized (select s.g, s.first, s.last, count(*) as half_hours,"
-        f" {derived} as derived, count(*) * interval '30 minutes' < s.last - s.first as gaps"
-        f"{half_hours} group by 1, 2, 3),"
-        ' present as (select s.g, s.first, s.last, r."timestamp"'
-        f"{half_hours} and (s.g, s.first) in (select g, first from counted where gaps)),"
-        " around as (select g, first, \"timestamp\" + interval '30 minutes' as before,"
-        ' lead("timestamp", 1, last) over (partition by g, first order by "timestamp")'
-        " as following from present"
-        # There may be a gap before the first half-hour, too.
-        ' union all select g, first, first, min("timestamp") from present group by g, first)'
-        f" select g, {epoch('first')} as start_at, half_hours, derived, {gaps} from counted"
-        " left join around using (g, first) group by g, first, half_hours, derived",
+        read_sql("completeness").format(half_hours=of_registers(groups), derived=derived),
         spans(groups, min(firsts, default=0), max(lasts, default=0)),
     )

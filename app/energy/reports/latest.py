@@ -16,6 +16,7 @@ from app.energy.query import Statement
 from app.energy.reading import Schema, read_frame
 from app.energy.response import DataVersion, RenderedReport, Report, ReportRequest
 from app.energy.scope import Selection, resolve
+from app.energy.sql_files import read_sql
 
 # Column → its SQL, over a meter, its ESCO, its shadow and its newest half-hour.
 TEXTS = {
@@ -78,37 +79,8 @@ CONDITIONS = {
     "site": ("circuit.site", f"(meter.site = any({{values}}) or {ON_CIRCUIT})"),
     "circuit_type": ("circuit.type", ON_CIRCUIT),
 }
-METERS = """
-    with asked as materialized (
-        select meter.id, meter.serial, meter.name, meter.esco from api.meter_registry as meter
-        where {conditions}
-    ), register as materialized (
-        select r.register_id, r.meter_id from api.meter_registers as r
-        where r.meter_id = any(array(select asked.id from asked))
-    ), newest as (
-        select distinct on (register.meter_id) register.meter_id, own."timestamp" as start,
-            sum(own.import_kwh) as import_kwh, sum(own.export_kwh) as export_kwh,
-            count(*) as registers
-        from register
-        inner join api.register_interval_hh_latest as own
-            on register.register_id = own.register_id
-        where own.register_id = any(array(select r.register_id from register as r))
-        group by register.meter_id, own."timestamp"
-        order by register.meter_id, own."timestamp" desc
-    )
-    select {columns}
-    from asked as meter
-    left join api.escos as esco on meter.esco = esco.id
-    left join api.meter_shadows as shadow on meter.id = shadow.id
-    left join newest on meter.id = newest.meter_id
-"""
-# Balances and counters change without a new half-hour, and mappings begin and end with time.
-METER_VERSION = """
-    select concat_ws('-', count(*), max(shadow.updated_at), {which}) as version
-    from api.meter_registry as meter
-    left join api.meter_shadows as shadow on meter.id = shadow.id
-    where {conditions}
-"""
+METERS = read_sql("latest")
+METER_VERSION = read_sql("latest_version")
 
 
 @dataclass(frozen=True, slots=True)

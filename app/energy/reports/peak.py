@@ -10,11 +10,12 @@ from app.energy.frames import Clock, Membership, at_instants
 from app.energy.groups import Groups
 from app.energy.intervals import HALF_HOUR
 from app.energy.parameters import PeakQuery
-from app.energy.query import Statement, epoch, half_hours, meters_at
+from app.energy.query import Statement, half_hours, meters_at
 from app.energy.reading import Schema
 from app.energy.reports.grouped import GroupedTable
 from app.energy.response import DataVersion
 from app.energy.scope import Available
+from app.energy.sql_files import read_sql
 
 
 class PeakReport(GroupedTable):
@@ -70,11 +71,5 @@ class PeakReport(GroupedTable):
             shown = f"shown inner join ({reporting.sql}) as reporting using (start, g)"
             parameters |= reporting.parameters
         return Statement(
-            f"with ranked as (select hh.*, row_number() over (partition by hh.g order by"
-            f" hh.{ranked} desc, hh.start) as rank from ({hours.sql}) as hh where hh.{ranked} > 0),"
-            " shown as (select * from ranked where rank <= %(top)s)"
-            f" select g, {epoch('start')} as start_at, rank, 2 * import_kwh as import_kw,"
-            " 2 * export_kwh as export_kw, register_intervals, meters_reporting"
-            f" from {shown}",
-            parameters,
+            read_sql("peak").format(ranked=ranked, half_hours=hours.sql, shown=shown), parameters
         )

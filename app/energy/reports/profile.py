@@ -12,6 +12,7 @@ from app.energy.parameters import DayClass, ProfileQuery, unique
 from app.energy.query import Statement, array, derived_half_hours, half_hours
 from app.energy.reading import Schema
 from app.energy.reports.grouped import GroupedTable
+from app.energy.sql_files import read_sql
 
 DIRECTIONS = ("import", "export")
 # Quantiles are of doubles, which hold neither larger numbers nor all smaller ones.
@@ -82,11 +83,10 @@ class ProfileReport(GroupedTable):
             parameters = found.parameters | parameters
             is_derived = "derived.g is not null"
             derived = (
-                f" left join ({found.sql}) as derived (began, g)"
+                f"left join ({found.sql}) as derived (began, g)"
                 " on hh.g = derived.g and hh.start = derived.began"
             )
         classes = ", ".join(CLASSES[name] for name in unique(self.query.days))
-        by_day = f"cross join lateral unnest(array[{classes}]) as days where days is not null"
         statistics = ", ".join(
             f"round(avg({way}_kwh), 6) as mean_{way},"
             " percentile_cont(array[0.1, 0.5, 0.9]) within group (order by"
@@ -102,29 +102,15 @@ class ProfileReport(GroupedTable):
             for way in DIRECTIONS
         )
         return Statement(
-            f"with calendar as (select days, to_char(local, 'HH24:MI') as time,"
-            f" count(*) as expected from (select {LOCAL} as local"
-            " from generate_series(%(first)s::timestamptz, %(last)s::timestamptz"
-            " - interval '30 minutes', '30 minutes') as start) as slots"
-            f" {by_day} group by 1, 2), statistics as ("
-            f"select g, days, to_char(local, 'HH24:MI') as time, {statistics},"
-            " count(*) as present, count(*) filter (where derived) as derived,"
-            " count(*) filter (where complete) as complete from ("
-            f"select hh.g, {LOCAL} as local, hh.import_kwh, hh.export_kwh,"
-            " hh.register_intervals >= run.needed and run.needed > 0 as complete,"
-            f" {is_derived} as derived"
-            f" from ({hours.sql}) as hh inner join unnest(%(run_groups)s::integer[],"
-            " %(run_starts)s::bigint[], %(run_stops)s::bigint[],"
-            " %(run_registers)s::integer[]) as run (g, begins, ends, needed)"
-            " on hh.g = run.g and hh.start >= to_timestamp(run.begins)"
-            f" and hh.start < to_timestamp(run.ends){derived}"
-            f") as half_hours {by_day} group by 1, 2, 3)"
-            f" select g, days, time, {values}, expected as expected_intervals,"
-            " coalesce(present, 0) as present_intervals,"
-            " coalesce(derived, 0) as derived_intervals,"
-            " coalesce(complete, 0) as complete_intervals from calendar"
-            " cross join generate_series(0, %(group_count)s - 1) as g"
-            " left join statistics using (g, days, time)",
+            read_sql("profile").format(
+                local=LOCAL,
+                classes=classes,
+                statistics=statistics,
+                values=values,
+                half_hours=hours.sql,
+                is_derived=is_derived,
+                derived=derived,
+            ),
             parameters,
         )
 

@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
-from importlib import resources
 from typing import ClassVar
 from zoneinfo import ZoneInfo
 
@@ -15,6 +14,7 @@ from app.energy.frames import Clock
 from app.energy.query import Statement
 from app.energy.reading import Schema, read_frame
 from app.energy.response import DataVersion, RenderedReport, Report, ReportRequest
+from app.energy.sql_files import read_sql
 
 AVAILABILITY = ("available_from", "available_to")
 
@@ -48,8 +48,7 @@ class ThingsReport(Report):
             name: pl.Int64 if name in AVAILABILITY else pl.String
             for name in self.COLUMNS[self.kind]
         }
-        sql = resources.files("app.energy").joinpath("sql", f"{self.kind}.sql").read_text()
-        found = await read_frame(connection, Statement(sql, {}), schema)
+        found = await read_frame(connection, Statement(read_sql(self.kind), {}), schema)
         found = found.sort(found.columns[0])
         content = hashlib.sha256(found.write_json().encode()).hexdigest()
         frames = self._frames(request.format, found)
