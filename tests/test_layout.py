@@ -1,6 +1,7 @@
 """Layout of the code: private names stay in their modules, and each name has one meaning."""
 
 import ast
+import re
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -79,3 +80,12 @@ def test_no_name_means_two_things() -> None:
         for name, where in repeated.items()
         if not is_private(name) and name not in SHARED_NAMES
     }
+
+
+def test_every_attack_that_is_told_of_has_a_test() -> None:
+    """The tests of an attack begin with its number in SECURITY.md."""
+    told = set(re.findall(r"^\| (\d+) \|", (ROOT / "SECURITY.md").read_text(), re.MULTILINE))
+    tests = "\n".join(path.read_text() for path in MODULES)
+    tried = set(re.findall(r"^(?:async )?def test_(\d+)_", tests, re.MULTILINE))
+    assert told == tried
+    assert len(told) > 20

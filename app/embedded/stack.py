@@ -30,7 +30,11 @@ from app.settings import PostgrestSettings
 MAINTENANCE_SECONDS = 3600
 DATABASE_URL_FILE = "FLOWS_DATABASE_URL_FILE"  # names another database than the stack's
 # The few callers on one machine measure and test, where the limits for production would interfere.
-WIDE_LIMITS = {"FLOWS_LIMITS_CLIENT": "10000/second", "FLOWS_LIMITS_ESCO": "10000/second"}
+WIDE_LIMITS = {
+    "FLOWS_LIMITS_CLIENT": "10000/second",
+    "FLOWS_LIMITS_ESCO": "10000/second",
+    "FLOWS_LIMITS_SUSTAINED": "10000",  # as many as FLOWS_LIMITS_CONCURRENT
+}
 
 
 def hold(home: Path) -> TextIO:

@@ -108,7 +108,7 @@ async def recorded(connection: Connection, report: Report, *, derived: bool) -> 
     return sent
 
 
-def test_no_report_looks_at_a_row_of_another(stack: Stack, engine: str) -> None:
+def test_79_no_report_looks_at_a_row_of_another(stack: Stack, engine: str) -> None:
     async def offences() -> dict[str, list[str]]:
         found: dict[str, list[str]] = {}
         async with tenant(stack, engine) as connection:

@@ -57,7 +57,7 @@ LIMITS = [
 
 @pytest.mark.parametrize("limit", LIMITS)
 @pytest.mark.parametrize("method", ["PATCH", "DELETE"])
-def test_a_write_with_a_limit_changes_nothing_and_says_why(
+def test_72_a_write_with_a_limit_changes_nothing_and_says_why(
     client: httpx.Client, method: str, limit: str
 ) -> None:
     body = {"location": "limited"} if method == "PATCH" else None
@@ -71,7 +71,7 @@ def test_a_write_with_a_limit_changes_nothing_and_says_why(
     assert left(client, location="limited") == 0
 
 
-def test_a_limit_on_what_a_write_returns_is_no_limit_of_the_write(client: httpx.Client) -> None:
+def test_72_a_limit_on_what_a_write_returns_is_no_limit_of_the_write(client: httpx.Client) -> None:
     target = f"{SITES}?name=eq.limited&select=id,escos(code)&escos.limit=1&order=id"
     answer = client.patch(target, json={"location": "all"}, headers=WRITTEN)
     assert (answer.status_code, len(answer.json())) == (200, ROWS), answer.text

@@ -165,7 +165,7 @@ def foreign_scans(plan: dict[str, Any], owned: set[str]) -> list[str]:
     ]
 
 
-def test_no_relation_looks_at_a_row_of_another(stack: Stack, crowd: Admin) -> None:
+def test_79_no_relation_looks_at_a_row_of_another(stack: Stack, crowd: Admin) -> None:
     owned = owners(crowd)
     assert "meter_registry" in owned
     offences = {}
@@ -180,7 +180,7 @@ def test_no_relation_looks_at_a_row_of_another(stack: Stack, crowd: Admin) -> No
     assert offences == {}
 
 
-def test_no_prepared_statement_looks_at_a_row_of_another(stack: Stack, crowd: Admin) -> None:
+def test_79_no_prepared_statement_looks_at_a_row_of_another(stack: Stack, crowd: Admin) -> None:
     become(crowd, "none", None)
     owned = owners(crowd)
     ((settings,),) = crowd.execute(
@@ -203,7 +203,7 @@ def test_no_prepared_statement_looks_at_a_row_of_another(stack: Stack, crowd: Ad
     become(crowd, "none", None)
 
 
-def test_a_filter_that_removes_foreign_rows_is_found(stack: Stack, crowd: Admin) -> None:
+def test_79_a_filter_that_removes_foreign_rows_is_found(stack: Stack, crowd: Admin) -> None:
     become(crowd, "none", None)
     own = stack.contract["escos"]["wlce"]["id"]
     slow = f"select * from flows.meter_csq where esco = '{own}' or name = 'x'"
