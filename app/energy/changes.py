@@ -13,6 +13,7 @@ from app.energy.parameters import refuse
 CLUSTER = re.compile(r"[0-9]{1,20}/[0-9]{1,10}")
 SNAPSHOT = re.compile(r"([0-9]{1,19}):([0-9]{1,19}):((?:[0-9]{1,19}(?:,[0-9]{1,19})*)?)")
 LARGEST = 2**63
+XIDS_OF_AN_EPOCH = 2**32
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,4 +51,6 @@ def _is_snapshot(text: str) -> bool:
     first, stop = int(found[1]), int(found[2])
     running = [int(number) for number in found[3].split(",") if number]
     between = all(first <= number < stop for number in running)
-    return 0 < first <= stop < LARGEST and between and running == sorted(set(running))
+    # A number whose last 32 bits are zero is no transaction's.
+    valid = first % XIDS_OF_AN_EPOCH > 0 and stop % XIDS_OF_AN_EPOCH > 0 and first <= stop < LARGEST
+    return valid and between and running == sorted(set(running))

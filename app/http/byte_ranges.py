@@ -6,8 +6,8 @@ from starlette.requests import Request
 
 from app.errors import UnsatisfiableRange
 
-# One range: from a byte to another or to the end, or the last bytes.
-ONE_RANGE = re.compile(r"bytes=(\d*)-(\d*)")
+# One range: from a byte to another or to the end, or the last bytes. No file has more digits.
+ONE_RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
 
 
 def asked_range(request: Request, etag: str, size: int) -> slice | None:

@@ -6,6 +6,7 @@ In a large ESCO thousands of rows have that time; where any of them will do, a f
 """
 
 import logging
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from urllib.parse import parse_qsl
@@ -23,6 +24,7 @@ LABELS = frozenset({"timestamp", "day", "month"})
 # Parameters that leave out no row.
 SHAPING = frozenset({"select", "order", "limit", "offset"})
 MOST_NEWEST = 10_000
+NUMBER_OF_ROWS = re.compile("[0-9]{1,9}")
 # A busy pool must not delay what PostgREST can answer without it.
 WAIT_SECONDS = 0.2
 # With each key the target grows by 37 characters.
@@ -60,7 +62,11 @@ def newest_asked(method: str, target: str, headers: dict[str, str]) -> Newest | 
     first, *others = asked.get("order", "").split(",")
     label, *how = first.split(".")
     numbers = asked.get("limit", ""), asked.get("offset", "0")
-    if label not in LABELS or how[:1] != ["desc"] or not all(n.isdecimal() for n in numbers):
+    if (
+        label not in LABELS
+        or how[:1] != ["desc"]
+        or not all(map(NUMBER_OF_ROWS.fullmatch, numbers))
+    ):
         return None
     rows = sum(map(int, numbers))
     if not 0 < rows <= MOST_NEWEST:

@@ -181,6 +181,36 @@ def test_a_nonsense_body_is_the_callers_fault(stack: Stack, body: str) -> None:
     assert 400 <= answer.status_code < 500, answer.text
 
 
+@pytest.mark.parametrize(
+    ("target", "headers"),
+    [
+        ("/rest/v1/register_interval_hh?order=timestamp.desc&limit={}", {}),
+        ("/rest/v1/register_interval_hh?order=timestamp.desc&limit=1&offset={}", {}),
+        ("/rest/v1/meter_registry", {"Range": "0-{}"}),
+        ("/rest/v1/meter_registry", {"Range": "{}-"}),
+        ("/rest/v1/meter_registry", {"Prefer": "max-affected={}"}),
+        ("/v1/latest?format=parquet", {"Range": "bytes=0-{}"}),
+        ("/v1/latest?format=parquet", {"Range": "bytes=-{}"}),
+        ("/v1/latest?format=parquet", {"Range": "bytes={}-"}),
+        ("/v1/latest", {"Accept": "text/csv;q={}", "Accept-Encoding": "gzip;q={}"}),
+        ("/v1/energy?limit={}&period_from=2026-01-01T00:00Z&period_to=2026-01-02T00:00Z", {}),
+        ("/v1/energy?period_from={}&period_to=2026-01-02T00:00Z", {}),
+        ("/v1/imports/{}", {}), ("/openapi.json", {"X-Forwarded-For": "{}"}),
+    ],
+)  # fmt: skip
+def test_no_number_has_too_many_digits_for_the_gateway(
+    stack: Stack, target: str, headers: dict[str, str]
+) -> None:
+    """Python makes no number of more than 4,300 digits."""
+    with stack.client("wlce") as client:
+        for digits in ("9" * 5000, "0" * 5000, "\u0663"):
+            given = {
+                name.encode(): value.format(digits).encode() for name, value in headers.items()
+            }
+            answer = client.get(target.format(digits), headers=given)
+            assert answer.status_code < 500, answer.text
+
+
 @pytest.mark.parametrize("method", ["TRACE", "PROPFIND", "LINK"])
 def test_a_method_that_postgrest_does_not_know_is_refused(stack: Stack, method: str) -> None:
     with stack.client("wlce") as client:
