@@ -41,6 +41,10 @@ class Places:
             self._waiting -= 1
 
     async def __aexit__(self, *_: object) -> None:
+        self.release()
+
+    def release(self) -> None:
+        """Give a place back."""
         self._free.release()
 
 

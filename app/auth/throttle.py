@@ -63,7 +63,7 @@ class Throttle:
         at a time. The limit is checked again when the turn comes, so that a thousand guesses sent
         at once are not all checked.
         """
-        attempt = Attempt(self, client_id, _counted(address), time.monotonic())
+        attempt = Attempt(self, client_id, counted_address(address), time.monotonic())
         await self._check(attempt)
         try:
             async with self._turns.of(f"{client_id} {attempt.address}"):
@@ -135,7 +135,7 @@ class Attempt:
         await self.throttle.ended(self, succeeded=succeeded)
 
 
-def _counted(address: str) -> str:
+def counted_address(address: str) -> str:
     """Return the address or, for IPv6, its /64 network, which counts as one."""
     try:
         known = ip_address(address)

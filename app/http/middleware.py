@@ -17,6 +17,7 @@ from app.http.concurrency import ConcurrencyLimits
 from app.http.problems import respond
 from app.http.rate_limit import CallerLimits, RateLimiter
 from app.http.request_limits import BodyLimits, HeadLimits, check_head
+from app.http.strangers import StrangerLimits
 from app.monitoring import logs
 from app.monitoring.registry import Metrics
 from app.request_state import RequestState, begin_request, new_request_id
@@ -176,8 +177,10 @@ def wrap(
         app,
         limiter=RateLimiter(settings.limits, metrics),
         concurrency=concurrency,
+        strangers=StrangerLimits(settings),
         verifier=verifier,
         refusal_seconds=settings.limits.refusal_seconds,
+        metrics=metrics,
     )
     app = HeadLimits(app, settings=settings.http)
     app = Compression(app)

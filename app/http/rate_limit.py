@@ -10,18 +10,20 @@ import logging
 import random
 import time
 from collections.abc import Iterable
+from contextlib import AsyncExitStack
 
 from limits import RateLimitItem, parse
 from limits.errors import StorageError
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.auth.bearer import bearer_token
 from app.auth.tokens import OPERATOR, TokenVerifier
 from app.db.principal import Principal
-from app.errors import Forbidden, Problem, TooManyRequests
+from app.errors import Forbidden, Problem, TooManyRequests, Unauthorized
 from app.http.concurrency import ConcurrencyLimits
 from app.http.problems import respond
 from app.http.sliding_window import LocalWindow, SharedWindow, SlidingWindow
+from app.http.strangers import AUTH_PREFIX, StrangerLimits
 from app.monitoring.registry import Metrics
 from app.request_state import request_state
 from app.settings import LimitsSettings
@@ -100,7 +102,8 @@ class CallerLimits:
     """ASGI middleware that verifies the token on /rest/v1, /v1 and /admin, before any of the body.
 
     It counts the request against the quotas, and holds one of its ESCO's places from then until the
-    last byte of the response: for the body's upload, the query and the download.
+    last byte of the response: for the body's upload, the query and the download. A request for
+    anything else, and what is refused to one without a valid token, holds one of its address's.
     """
 
     def __init__(
@@ -108,20 +111,31 @@ class CallerLimits:
         app: ASGIApp,
         limiter: RateLimiter,
         concurrency: ConcurrencyLimits,
+        strangers: StrangerLimits,
         verifier: TokenVerifier,
         refusal_seconds: float,
+        metrics: Metrics,
     ) -> None:
         self._app = app
         self._limiter = limiter
         self._concurrency = concurrency
+        self._strangers = strangers
         self._verifier = verifier
         self._refusal_seconds = refusal_seconds
+        self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or answer 401, 403 or 429."""
-        if scope["type"] != "http" or not scope["path"].startswith(LIMITED_PREFIXES):
+        if scope["type"] != "http":
             await self._app(scope, receive, send)
-            return
+        elif scope["path"].startswith(AUTH_PREFIX):
+            await self._of_client(scope, receive, send)
+        elif scope["path"].startswith(LIMITED_PREFIXES):
+            await self._of_caller(scope, receive, send)
+        else:
+            await self._of_stranger(self._app, scope, receive, send)
+
+    async def _of_caller(self, scope: Scope, receive: Receive, send: Send) -> None:
         admitted = False
         try:
             state = request_state(scope)
@@ -138,10 +152,45 @@ class CallerLimits:
         except Problem as problem:
             if admitted:
                 raise
-            if isinstance(problem, TooManyRequests):
-                # A random delay keeps the connections of a flood from returning all at once.
-                await asyncio.sleep(self._refusal_seconds * random.uniform(0.5, 1.5))  # noqa: S311
-            await respond(scope, problem)(scope, receive, send)
+            if isinstance(problem, Unauthorized):
+                await self._of_stranger(respond(scope, problem), scope, receive, send)
+            else:
+                await self._refuse(problem, scope, receive, send)
+
+    async def _of_stranger(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+        admitted = False
+        try:
+            async with self._strangers.of(scope):
+                admitted = True
+                await app(scope, receive, send)
+        except TooManyRequests as problem:
+            if admitted:
+                raise
+            self._metrics.rate_limited.labels("address").inc()
+            await self._refuse(problem, scope, receive, send)
+
+    async def _of_client(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass on a request for a token; refusals alone wait for a turn of their address."""
+
+        async def send_in_turn(message: Message) -> None:
+            if message["type"] == "http.response.start" and message["status"] >= 400:
+                try:
+                    await turns.enter_async_context(self._strangers.of(scope))
+                except TooManyRequests:
+                    await self._pause()
+            await send(message)
+
+        async with AsyncExitStack() as turns:
+            await self._app(scope, receive, send_in_turn)
+
+    async def _refuse(self, problem: Problem, scope: Scope, receive: Receive, send: Send) -> None:
+        if isinstance(problem, TooManyRequests):
+            await self._pause()
+        await respond(scope, problem)(scope, receive, send)
+
+    async def _pause(self) -> None:
+        # A random delay keeps the connections of a flood from returning all at once.
+        await asyncio.sleep(self._refusal_seconds * random.uniform(0.5, 1.5))  # noqa: S311
 
 
 def _window(name: str, quota: RateLimitItem, settings: LimitsSettings) -> SlidingWindow:

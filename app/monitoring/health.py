@@ -1,6 +1,7 @@
 """Health of this process (`/live`) and of all that it depends on (`/ready`)."""
 
 import asyncio
+import time
 from typing import Literal
 
 import httpx
@@ -19,6 +20,7 @@ from app.errors import Unavailable
 router = APIRouter(tags=["operations"])
 
 PROBE_SECONDS = 2.0
+KEPT_SECONDS = 0.25
 # A function that every version of the schema has; it finds no ESCO for the gateway's own token.
 PROBE_PATH = "/rpc/current_esco?select=code"
 PROBE_ROLE = "public_backend"
@@ -53,6 +55,9 @@ class Ready(BaseModel):
     components: dict[str, SchemaComponent | Component]
 
 
+DatabaseState = tuple[Literal["timescale", "postgres"] | None, Component, SchemaComponent]
+
+
 @router.get("/live", summary="Is this process alive?")
 async def live() -> Live:
     """Answer 200 as long as the process can answer at all; other components are not checked."""
@@ -66,9 +71,8 @@ async def live() -> Live:
 )
 async def ready(request: Request, services: ServicesDep, response: Response) -> Ready:
     """Check the database, its schema, PostgREST and the keys; 503 names what is down."""
-    (engine, database, schema), postgrest = await asyncio.gather(
-        _database(services), _postgrest(services)
-    )
+    probe: Probe = request.app.state.probe
+    (engine, database, schema), postgrest = await probe.result()
     components: dict[str, SchemaComponent | Component] = {
         "database": database,
         "schema": schema,
@@ -89,9 +93,29 @@ async def ready(request: Request, services: ServicesDep, response: Response) -> 
     )
 
 
-async def _database(
-    services: Services,
-) -> tuple[Literal["timescale", "postgres"] | None, Component, SchemaComponent]:
+class Probe:
+    """The check of the database and PostgREST: anybody may ask, and all share one at a time."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._check: asyncio.Task[tuple[DatabaseState, Component]] | None = None
+        self._ended = float("-inf")
+
+    async def result(self) -> tuple[DatabaseState, Component]:
+        """Return the states of a check that runs, has just ended, or begins now."""
+        check = self._check
+        if check is None or (check.done() and time.monotonic() - self._ended > KEPT_SECONDS):
+            check = self._check = asyncio.create_task(self._run())
+        return await asyncio.shield(check)
+
+    async def _run(self) -> tuple[DatabaseState, Component]:
+        try:
+            return await asyncio.gather(_database(self._services), _postgrest(self._services))
+        finally:
+            self._ended = time.monotonic()
+
+
+async def _database(services: Services) -> DatabaseState:
     program = program_version()
     try:
         async with asyncio.timeout(PROBE_SECONDS), services.probe_pool.connection() as connection:

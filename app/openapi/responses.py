@@ -137,6 +137,8 @@ BY_PATH: dict[str, Problems] = {
     "/admin/": (NotFound, Conflict, Unprocessable, TooManyRequests),
     "/auth/": (Unavailable,),
 }
+# Errors of routes that need no token, which are limited by address.
+FOR_ALL: Problems = (TooManyRequests,)
 ON_REST: Problems = (*ANY, *WITH_BODY, *WITH_TOKEN, TooManyRequests, UpstreamTimeout)
 
 RETRY_AFTER = {
@@ -194,9 +196,8 @@ def rest(*statuses: str, body: bool) -> dict[str, Response]:
 def error_responses(path: str, *, body: bool, token: bool) -> dict[str, Response]:
     """Return references to the error responses of one of the gateway's own operations."""
     found = {*ANY, *(WITH_BODY if body else ()), *(WITH_TOKEN if token else ())}
-    for start, beyond in BY_PATH.items():
-        if path.startswith(start):
-            found |= {*beyond}
+    for beyond in [own for start, own in BY_PATH.items() if path.startswith(start)] or [FOR_ALL]:
+        found |= {*beyond}
     return {status: _reference(f"Problem{status}") for status in _by_status(found)}
 
 
