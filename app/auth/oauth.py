@@ -140,7 +140,8 @@ async def _authenticated(
                     await clients.record(
                         connection, actor, "client.authenticate", outcome="wrong credentials"
                     )
-            await attempt.ended(succeeded=client is not None)
+            owner = str(client.grant.esco) if client and client.grant.esco else None
+            await attempt.ended(succeeded=client is not None, owner=owner)
             if client is None:
                 raise OAuthError("invalid_client", WRONG_CREDENTIALS, 401)
             yield client

@@ -22,8 +22,8 @@ PER_PAIR = RateLimitItemPerMinute(10)
 PER_ADDRESS = RateLimitItemPerMinute(30)
 PER_CLIENT = RateLimitItemPerMinute(100)
 
-# Requests that are worked on at a time for each client and address, and that may wait behind them.
-# The bound is per client, so whoever floods waits for itself.
+# Requests that are worked on at a time for each ESCO and address, and that may wait behind them; of
+# a client that has not been authenticated yet, for the client. Whoever floods waits for itself.
 AT_A_TIME = 2
 MOST_WAITING = 100
 HASHED_AT_A_TIME = 2  # older secrets, which are checked by Argon2
@@ -54,6 +54,7 @@ class Throttle:
         self.hashing = asyncio.Semaphore(HASHED_AT_A_TIME)
         self._turns = Turns(AT_A_TIME, MOST_WAITING, limits.turn_seconds)
         self._trusted: OrderedDict[tuple[str, str], None] = OrderedDict()
+        self._owners: OrderedDict[str, str] = OrderedDict()
 
     @asynccontextmanager
     async def turn(self, client_id: str, address: str) -> AsyncIterator["Attempt"]:
@@ -66,7 +67,9 @@ class Throttle:
         attempt = Attempt(self, client_id, counted_address(address), time.monotonic())
         await self._check(attempt)
         try:
-            async with self._turns.of(f"{client_id} {attempt.address}"):
+            # The clients of an ESCO wait for one another: it may have any number of them.
+            owner = self._owners.get(client_id, client_id)
+            async with self._turns.of(f"{owner} {attempt.address}"):
                 await self._check(attempt)
                 yield attempt
         except NoTurn:
@@ -86,8 +89,8 @@ class Throttle:
         if waits:
             raise Throttled(max(1, math.ceil(max(waits))))
 
-    async def ended(self, attempt: "Attempt", *, succeeded: bool) -> None:
-        """Count the attempt; remember the address of a successful one, and delay a failed one.
+    async def ended(self, attempt: "Attempt", *, succeeded: bool, owner: str | None = None) -> None:
+        """Count the attempt; remember address and owner of a successful one, delay a failed one.
 
         Flooded if the client has used up its quota of requests. Only successful attempts count
         against it, so that nobody else can use it up.
@@ -98,6 +101,11 @@ class Throttle:
             self._trusted.move_to_end(pair)
             if len(self._trusted) > TRUSTED_PAIRS:
                 self._trusted.popitem(last=False)
+            if owner:
+                self._owners[attempt.client_id] = owner
+                self._owners.move_to_end(attempt.client_id)
+                if len(self._owners) > TRUSTED_PAIRS:
+                    self._owners.popitem(last=False)
             if not await self._limiter.hit(self._quota, "quota", attempt.client_id):
                 raise await self._flooded(attempt)
             return
@@ -130,9 +138,9 @@ class Attempt:
     address: str
     started: float
 
-    async def ended(self, *, succeeded: bool) -> None:
-        """Record the outcome."""
-        await self.throttle.ended(self, succeeded=succeeded)
+    async def ended(self, *, succeeded: bool, owner: str | None = None) -> None:
+        """Record the outcome, and the ESCO of a client that was authenticated."""
+        await self.throttle.ended(self, succeeded=succeeded, owner=owner)
 
 
 def counted_address(address: str) -> str:

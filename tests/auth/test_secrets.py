@@ -4,7 +4,7 @@ import asyncio
 import statistics
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 
 import httpx
 import psycopg
@@ -54,6 +54,32 @@ def test_57_a_flood_of_one_client_makes_no_other_wait(own: Stack) -> None:
     assert set(statuses) == {"200", "429"}
     assert refusal.json()["error"] == "slow_down"
     assert int(refusal.headers["retry-after"]) >= 1
+
+
+def test_57_the_clients_of_an_esco_wait_for_one_another() -> None:
+    """Whoever may create clients has any number of them."""
+
+    async def tried() -> None:
+        throttle = Throttle(LimitsSettings(turn_seconds=0.01))
+        for client in ("w1", "w2", "w3", "h1"):
+            async with throttle.turn(client, "192.0.2.1") as attempt:
+                await attempt.ended(succeeded=True, owner=client[0])
+        async with AsyncExitStack() as held:
+            for client in ("w1", "w2", "h1", "h1"):
+                await held.enter_async_context(throttle.turn(client, "192.0.2.1"))
+            for client in ("w3", "h1"):
+                with pytest.raises(Flooded):
+                    await held.enter_async_context(throttle.turn(client, "192.0.2.1"))
+            await held.enter_async_context(throttle.turn("w3", "192.0.2.2"))
+
+    asyncio.run(tried())
+
+
+def test_57_a_new_secret_takes_no_slow_hash(own: Stack) -> None:
+    with psycopg.connect(own.contract["database_url"]) as admin:
+        hashes = admin.execute("select hash from gateway.client_secret").fetchall()
+    assert hashes
+    assert all(made.startswith("$argon2id$v=19$m=64,t=1,p=1$") for (made,) in hashes)
 
 
 def test_57_a_client_has_a_quota_of_tokens_that_guesses_do_not_use_up() -> None:
