@@ -90,7 +90,8 @@ def _honest(stack: Stack) -> tuple[list[Request], list[Request]]:
 
 def _attacks(stack: Stack) -> dict[str, Attack]:
     """Return the attacks of wlce, named by their numbers in SECURITY.md."""
-    rest, headers = stack.contract["rest_url"], _client(stack, "wlce", "flc_hostile")
+    base, rest = stack.contract["base_url"], stack.contract["rest_url"]
+    headers = _client(stack, "wlce", "flc_hostile")
     quiet = headers | {"Prefer": "return=minimal"}
     counted = headers | {"Prefer": "count=exact"}
     meter = _of(stack, "wlce", "meter_registry", "id")[0]
@@ -127,6 +128,10 @@ def _attacks(stack: Stack) -> dict[str, Attack]:
         "54 wide conditions": _sending(
             Request(f"{hh}?limit=1&order=import_kwh&import_kwh=in.({wide})", counted),
             statuses=(200, 206, 429, 504)),
+        "55 strangers who probe": _sending(
+            Request(f"{base}/ready", {}), connections=200, statuses=(200, 429)),
+        "55 strangers without a token": _sending(
+            Request(f"{rest}/meter_registry", {}), connections=200, statuses=(401, 429)),
         "56 slow readers": _holding(stack, f"GET {urlsplit(hh).path}", headers),
         "56 slow readers of /v1": _holding(
             stack, f"GET /v1/energy?format=csv&{urlencode(stack.period(33, 2))}", headers),
