@@ -78,6 +78,7 @@ class Documents:
         self._slots: dict[tuple[str, frozenset[str]], _Slot] = {}
         # The documents made of another one, by its ETag and how they differ; the oldest first.
         self._derived: dict[tuple[str, frozenset[str] | Samples], Document] = {}
+        self._deriving = asyncio.Lock()
         # By ESCO, with the time until which they are kept; the oldest first.
         self._samples: dict[UUID | None, tuple[float, Samples]] = {}
 
@@ -121,13 +122,17 @@ class Documents:
         change: Callable[[dict[str, Any]], dict[str, Any]],
     ) -> Document:
         key = (document.etag, difference)
-        if key not in self._derived:
-            self._derived[key] = await asyncio.to_thread(
-                lambda: _document(change(orjson.loads(document.body)))
-            )
-            if len(self._derived) > DERIVED_DOCUMENTS:
-                del self._derived[next(iter(self._derived))]
-        return replace(self._derived[key], stale=document.stale)
+        if (derived := self._derived.get(key)) is None:
+            # One at a time: many threads together would keep the event loop from its own work.
+            async with self._deriving:
+                if (derived := self._derived.get(key)) is None:
+                    derived = await asyncio.to_thread(
+                        lambda: _document(change(orjson.loads(document.body)))
+                    )
+                    self._derived[key] = derived
+                    if len(self._derived) > DERIVED_DOCUMENTS:
+                        del self._derived[next(iter(self._derived))]
+        return replace(derived, stale=document.stale)
 
     async def _refresh(
         self, services: Services, slot: _Slot, role: str, scopes: frozenset[str]

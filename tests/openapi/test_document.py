@@ -1,8 +1,10 @@
 """`/openapi.json` is valid, matches the database, and shows callers only what they may use."""
 
+import asyncio
 import json
 import re
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,7 +18,9 @@ import pytest
 from jsonschema_rs import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
+from app.openapi import source
 from app.openapi.samples import Samples, last_week
+from app.openapi.source import Documents
 from tests.conftest import Stack, wait_until
 
 Document = dict[str, Any]
@@ -246,6 +250,31 @@ def test_a_document_of_some_tags_is_small_and_complete(stack: Stack) -> None:
         refused = client.get("/openapi.json?tags=energy,nothing")
         assert (refused.status_code, refused.json()["code"]) == (422, "invalid_parameter")
         assert client.get("/openapi.json?tags=").json() == whole
+
+
+def test_55_documents_of_some_tags_are_made_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Anybody may ask for any of them."""
+    making, most = 0, 0
+
+    def make(content: dict[str, Any], tags: frozenset[str]) -> dict[str, Any]:
+        nonlocal making, most
+        making += 1
+        most = max(most, making)
+        time.sleep(0.002)
+        making -= 1
+        return content | {"tags": sorted(tags)}
+
+    async def ask() -> list[source.Document]:
+        frame: Any = None
+        documents, whole = Documents(frame), source.Document(b"{}", "")
+        tags = (frozenset({str(number % 5)}) for number in range(20))
+        return await asyncio.gather(*(documents.get_small(whole, each) for each in tags))
+
+    monkeypatch.setattr(source, "only_tags", make)
+    assert [document.body for document in asyncio.run(ask())] == [
+        b'{"tags":["%d"]}' % (number % 5) for number in range(20)
+    ]
+    assert most == 1
 
 
 @pytest.mark.parametrize(
