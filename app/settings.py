@@ -529,7 +529,7 @@ class Settings(Group):
     trusted_proxies: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
         description="IP addresses of reverse proxies whose X-Forwarded-For is believed, separated "
-        "by commas.",
+        "by commas; those who come through another share the limits of its one address.",
     )
 
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
