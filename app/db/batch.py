@@ -63,7 +63,8 @@ class QueryRows:
 class EarlyRows:
     """The rows of queries that were sent with the beginning of a transaction.
 
-    In its snapshot a query has the same rows later, so that it need not be sent again.
+    In its snapshot a query has the same rows later, so that it need not be sent again. Rows are
+    kept until they are asked for.
     """
 
     def __init__(self, queries: Sequence[Query] = (), rows: Sequence[QueryRows] = ()) -> None:
@@ -77,7 +78,10 @@ class EarlyRows:
         if missing:
             found = await run_batch(connection, missing)
             self._rows |= {query.key: rows for query, rows in zip(missing, found, strict=True)}
-        return [self._rows[query.key] for query in queries]
+        asked = [self._rows[query.key] for query in queries]
+        for query in queries:  # one may be asked for twice
+            self._rows.pop(query.key, None)
+        return asked
 
 
 @lru_cache(2048)

@@ -4,14 +4,14 @@ import asyncio
 import json
 import math
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import orjson
 import polars as pl
 import psycopg
-from psycopg import AsyncClientCursor, pq
+from psycopg.rows import tuple_row
 
 from app.db.batch import Query, run_batch
 from app.db.session import Connection
@@ -23,6 +23,8 @@ Read = Callable[[], Awaitable[pl.DataFrame]]
 T = TypeVar("T")
 # Rows that take less time than a thread does to begin, and bytes of a row, about.
 FEW, BYTES = 1000, 30
+# Rows that PostgreSQL sends as one: a connection keeps the memory of its largest for good.
+PART = 2000
 COMMIT = Query("commit")
 
 
@@ -33,25 +35,39 @@ async def read_frame(
 
     `keep` lets PostgreSQL keep the plan, which is worth it where few rows are read.
 
-    PostgreSQL returns each column as one array of JSON: of 36,000 rows of six numbers that takes
+    PostgreSQL returns each column as arrays of JSON: of 36,000 rows of six numbers that takes
     24 ms, as rows of COPY 39, fetched one by one 51. Sums are exact, as they are of numeric type;
     a number then is the closest double, whose shortest text is the sum's own. What no finite double
     is close to is null.
     """
-    sql = _as_arrays(statement, schema)
     if keep:
+        sql = _as_arrays(statement, schema)
         (rows,) = await run_batch(connection, [Query(sql, statement.parameters)])
-        result: pq.abc.PGresult | None = rows.result
-    else:
-        # A client cursor inserts the parameters into the SQL itself, so each statement is planned
-        # for its own. That is safe: they are ids, times, numbers and our own words, never a
-        # caller's text.
-        cursor = AsyncClientCursor(connection)
-        await cursor.execute(sql.encode(), statement.parameters)
-        result = cursor.pgresult
-    assert result is not None  # noqa: S101  (the statement returned a row)
-    arrays = [result.get_value(0, number) or b"[]" for number in range(len(schema))]
-    return await computed(sum(map(len, arrays)) / BYTES, partial(_frame, arrays, schema))
+        return _frame(
+            [rows.result.get_value(0, number) or b"[]" for number in range(len(schema))], schema
+        )
+    async with aclosing(read_parts(connection, statement, schema)) as parts:
+        frames = [part async for part in parts]
+    return pl.concat(frames) if frames else pl.DataFrame(schema=schema)
+
+
+async def read_parts(
+    connection: Connection, statement: Statement, schema: Schema, order: str = "null::integer"
+) -> AsyncGenerator[pl.DataFrame, None]:
+    """Yield a statement's columns in parts, which follow each other in an order.
+
+    Within a part the rows have any order.
+    """
+    # A stream is never prepared, so that each statement is planned for its own parameters.
+    cursor = connection.cursor(row_factory=tuple_row)
+    sql = _in_parts(statement, schema, order).encode()
+    streamed = cast(
+        "AsyncGenerator[tuple[str, ...], None]", cursor.stream(sql, statement.parameters)
+    )
+    async with aclosing(streamed) as rows:
+        async for texts in rows:
+            arrays = [text.encode() for text in texts]
+            yield await computed(sum(map(len, arrays)) / BYTES, partial(_frame, arrays, schema))
 
 
 def _frame(arrays: Sequence[bytes], schema: Schema) -> pl.DataFrame:
@@ -109,6 +125,14 @@ async def read_few(
 def _as_arrays(statement: Statement, schema: Schema) -> str:
     arrays = ", ".join(f"json_agg({name})::text" for name in schema)
     return f"select {arrays} from ({statement.sql}) as rows"
+
+
+def _in_parts(statement: Statement, schema: Schema, order: str) -> str:
+    numbered = (
+        f"select *, (row_number() over (order by {order}) - 1) / {PART} as part"
+        f" from ({statement.sql}) as rows"
+    )
+    return f"{_as_arrays(Statement(numbered, {}), schema)} group by part order by part"
 
 
 async def read_ahead(reads: Iterable[Read]) -> AsyncGenerator[pl.DataFrame, None]:

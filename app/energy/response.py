@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 # Part of every ETag. Increase it when the same data are written differently.
 REPRESENTATION = 4
 # Rows written at a time: few milliseconds, in which no other request is served.
-SLICE = 5000
+SLICE = 2000
 
 STATE = (
     "select version, as_of, remapping, cluster, seen, flows.has_derived()"

@@ -9,7 +9,7 @@ from app.db.session import Connection
 from app.energy.formats import Format
 from app.energy.frames import Clock, at_instants
 from app.energy.groups import Dimension, Groups
-from app.energy.intervals import HALF_HOUR, Instant
+from app.energy.intervals import HALF_HOUR
 from app.energy.query import Statement, of_registers, spans
 from app.energy.reading import Schema, read_frame
 from app.energy.reports.grouped import Grouped
@@ -21,7 +21,7 @@ SPANS: Schema = {
     "g": pl.Int32, "start_at": pl.Int64, "half_hours": pl.Int32, "derived": pl.Int32,
     "starts": pl.List(pl.Int64), "ends": pl.List(pl.Int64),
 }  # fmt: skip
-Gap = tuple[Instant, Instant]
+ASKED: Schema = {"g": pl.Int32, "start_at": pl.Int64, "end_at": pl.Int64}
 
 
 class CompletenessReport(Grouped):
@@ -43,56 +43,56 @@ class CompletenessReport(Grouped):
         self, form: Format, connection: Connection, groups: Groups
     ) -> AsyncGenerator[pl.DataFrame, None]:
         """Yield rows, one per register, also for spans of which the database returns nothing."""
-        found: dict[tuple[int, Instant], tuple[int, int, list[Gap]]] = {}
-        rows = await read_frame(connection, _statement(groups), SPANS)
-        for group, first, count, estimates, starts, ends in rows.iter_rows():
-            found[group, first] = count, estimates, list(zip(starts, ends, strict=True))
-        expected, present, derived = ([0] * len(groups) for _ in range(3))
-        gaps = []
-        for span in sorted(groups.spans, key=lambda span: (span.group, span.first)):
-            expected[span.group] += (span.last - span.first) // HALF_HOUR
-            nothing: tuple[int, int, list[Gap]] = (0, 0, [(span.first, span.last)])
-            count, estimates, missing = found.get((span.group, span.first), nothing)
-            present[span.group] += count
-            derived[span.group] += estimates
-            gaps += [(span.group, *gap) for gap in missing]
+        asked = pl.DataFrame(
+            {
+                "g": [span.group for span in groups.spans],
+                "start_at": [span.first for span in groups.spans],
+                "end_at": [span.last for span in groups.spans],
+            },
+            schema=ASKED,
+        ).sort("g", "start_at")
+        found = await read_frame(connection, _statement(groups), SPANS)
+        found = asked.join(found, on=["g", "start_at"], how="left", maintain_order="left")
+        length = (pl.col("end_at") - pl.col("start_at")) // HALF_HOUR
+        # Of a span without a half-hour nothing is returned: all of it is missing.
+        starts = pl.col("starts").fill_null(pl.concat_list("start_at"))
+        ends = pl.col("ends").fill_null(pl.concat_list("end_at"))
+        registers = found.group_by("g", maintain_order=True).agg(
+            length.sum().cast(pl.Int32).alias("expected_intervals"),
+            pl.col("half_hours").sum().alias("present_intervals"),
+            pl.col("derived").sum().alias("derived_intervals"),
+            starts.explode(),
+            ends.explode(),
+        )
+        counts = registers.select("expected_intervals", "present_intervals", "derived_intervals")
+        share = (counts["present_intervals"] / counts["expected_intervals"]).round(6)
         yield pl.DataFrame(
             [
                 *await self.keys(connection, groups, form),
-                pl.Series("expected_intervals", expected, dtype=pl.Int32),
-                pl.Series("present_intervals", present, dtype=pl.Int32),
-                pl.Series("derived_intervals", derived, dtype=pl.Int32),
-                pl.Series(
-                    "share_present",
-                    [round(a / b, 6) for a, b in zip(present, expected, strict=True)],
-                    dtype=pl.Float64,
-                ),
-                self._gaps(form, gaps, len(groups)),
+                *counts,
+                share.alias("share_present"),
+                self._gaps(form, registers),
             ]
         )
 
-    def _gaps(
-        self, form: Format, gaps: list[tuple[int, Instant, Instant]], count: int
-    ) -> pl.Series:
+    def _gaps(self, form: Format, registers: pl.DataFrame) -> pl.Series:
         """Return the list of gaps of each register; in CSV, as JSON."""
         clock = Clock(self.query.zone(), form)
-        group, first, last = (
-            pl.Series([gap[number] for gap in gaps], dtype=pl.Int64) for number in range(3)
-        )
+        gaps = registers.select("g", "starts", "ends").explode("starts", "ends").drop_nulls()
+        first, last = gaps["starts"], gaps["ends"]
         each = pl.DataFrame(
             [
                 clock.times(at_instants(first)).alias("start"),
                 clock.times(at_instants(last)).alias("end"),
                 ((last - first) // HALF_HOUR).cast(pl.Int32).alias("missing_intervals"),
             ]
-        ).to_struct("gap")
+        ).to_struct("gaps")
         listed = (
-            pl.DataFrame([group.alias("group"), each.alias("gaps")])
-            .group_by("group", maintain_order=True)
-            .all()
+            pl.DataFrame([gaps["g"], each]).group_by("g", maintain_order=True).agg(pl.col("gaps"))
         )
-        every = pl.int_range(count, eager=True).alias("group").to_frame()
-        lists = every.join(listed, on="group", how="left", maintain_order="left")["gaps"]
+        lists = registers.select("g").join(listed, on="g", how="left", maintain_order="left")[
+            "gaps"
+        ]
         lists = lists.fill_null([])
         if form.name != "csv":
             return lists

@@ -29,7 +29,7 @@ COVERED = (
     " from ({}) as covered"
 )
 # Rows that are read and put together at a time, whole intervals if they are not more.
-WINDOW = 50_000
+WINDOW = 20_000
 # Rows of a small response, of which making a frame would take longer than reading.
 FEW = 1000
 # Row indexes: first, stop (exclusive).

@@ -1,6 +1,7 @@
 """The last reading of each meter, with its counters and its prepayment balance."""
 
 from collections.abc import AsyncGenerator, Iterable
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -13,7 +14,7 @@ from app.energy.formats import Format
 from app.energy.frames import Clock
 from app.energy.intervals import HALF_HOUR
 from app.energy.query import Statement
-from app.energy.reading import Schema, read_frame
+from app.energy.reading import Schema, read_frame, read_parts
 from app.energy.response import DataVersion, RenderedReport, Report, ReportRequest
 from app.energy.scope import Selection, resolve
 from app.energy.sql_files import read_sql
@@ -55,6 +56,8 @@ SCHEMA: Schema = (
     | dict.fromkeys(NUMBERS, pl.Float64)
     | {"registers_reporting": pl.Int32}
 )
+
+BY_SERIAL = 'meter collate "C" nulls first'
 
 # The conditions of the filters: on the meter itself, on its service heads, or on the circuits that
 # its registers are mapped to now.
@@ -101,7 +104,7 @@ class LatestReport(Report):
         as_of = version.as_of.isoformat() if version.as_of else None
         members = {"timezone": self.zone.key, "data_as_of": as_of}
         asked = statement(found)
-        frames = self._frames(request.format, connection, asked, keep=self.scope.narrow)
+        frames = self._frames(request.format, connection, asked, is_narrow=self.scope.narrow)
         return RenderedReport(frames, members, version=state)
 
     def early_queries(self) -> list[Query]:
@@ -123,13 +126,33 @@ class LatestReport(Report):
         return others + [("serial", own["meter"]) for own in named if "meter" in own]
 
     async def _frames(
-        self, form: Format, connection: Connection, asked: Statement, *, keep: bool
+        self, form: Format, connection: Connection, asked: Statement, *, is_narrow: bool
     ) -> AsyncGenerator[pl.DataFrame, None]:
-        found = (await read_frame(connection, asked, SCHEMA, keep=keep)).sort("meter")
         clock = Clock(self.zone, form)
-        texts = [pl.Series(name, map(form.text, found[name]), dtype=pl.String) for name in TEXTS]
-        times = [clock.times(found[name]) for name in TIMES]
-        yield pl.DataFrame([*texts, *times, *(found[name] for name in NUMBERS)])
+        async with aclosing(_parts(connection, asked, is_narrow=is_narrow)) as parts:
+            async for part in parts:
+                found = part.sort("meter")
+                texts = [
+                    pl.Series(name, map(form.text, found[name]), dtype=pl.String) for name in TEXTS
+                ]
+                times = [clock.times(found[name]) for name in TIMES]
+                yield pl.DataFrame([*texts, *times, *(found[name] for name in NUMBERS)])
+
+
+async def _parts(
+    connection: Connection, asked: Statement, *, is_narrow: bool
+) -> AsyncGenerator[pl.DataFrame, None]:
+    """Yield the meters in the order of their serial numbers; one frame at least."""
+    if is_narrow:
+        yield await read_frame(connection, asked, SCHEMA, keep=True)
+        return
+    is_empty = True
+    async with aclosing(read_parts(connection, asked, SCHEMA, BY_SERIAL)) as parts:
+        async for part in parts:
+            is_empty = False
+            yield part
+    if is_empty:
+        yield pl.DataFrame(schema=SCHEMA)
 
 
 def statement(filters: list[tuple[str, list[Any]]]) -> Statement:
