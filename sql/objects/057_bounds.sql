@@ -191,7 +191,7 @@ begin
     loop
         execute format(
             'create trigger bounds_of_row before insert on flows.%I for each row '
-            'when ((%s%s) and not flows.sees_every_esco()) execute function flows.check_row(%s)',
+            'when (not flows.sees_every_esco() and (%s%s)) execute function flows.check_row(%s)',
             found.name, written, found.conditions, found.arguments
         );
         execute format(

@@ -37,7 +37,7 @@ begin
     return new;
 end $$;
 comment on function flows.give_way_to_a_measurement() is 'Removes a derived half-hour in favour of a measured one.';
-create trigger a_measurement_replaces_a_derived_half_hour before insert on flows.register_interval_hh
+create trigger measurement_replaces_a_derived_half_hour before insert on flows.register_interval_hh
 for each row when (not new.derived and current_setting('flows.derived', true) = 'on')
 execute function flows.give_way_to_a_measurement();
 

@@ -341,6 +341,44 @@ def test_59_a_meter_that_moves_by_hand_leaves_its_history(
     assert value(admin, "select count(*) from flows.meter_shadows where id = %s", meter) == 1
 
 
+def test_each_half_hour_of_a_statement_has_the_owner_of_its_register(
+    admin: Admin, escos: tuple[str, str]
+) -> None:
+    """Rows of several ESCOs and of nobody, in any order, and again when an owner was found."""
+    registers = []
+    for number, esco in enumerate((*escos, None)):
+        meter = value(
+            admin,
+            "insert into flows.meter_registry (serial, name, esco) values (%s, 'x', %s)"
+            " returning id", f"O{number}", esco,
+        )  # fmt: skip
+        registers.append(value(
+            admin,
+            "insert into flows.meter_registers (meter_id) values (%s) returning register_id", meter,
+        ))  # fmt: skip
+    own, other, nobodys = registers
+    rows = [own, own, other, nobodys, own, nobodys, nobodys, other, other, own]
+    insert = (
+        'insert into flows.register_interval_hh (register_id, "timestamp", import_kwh)'
+        " select r, %s::timestamptz + n * interval '30 minutes', 1"
+        " from unnest(%s::uuid[]) with ordinality as u (r, n)"
+    )
+    owned = 'select "timestamp", esco from flows.register_interval_hh where register_id = %s'
+    owners: dict[UUID, UUID | None] = {own: UUID(escos[0]), other: UUID(escos[1]), nobodys: None}
+    for start in ("2019-01-01Z", "2020-01-01Z"):
+        admin.execute(insert.encode(), (start, rows))
+        for register, owner in owners.items():
+            found = admin.execute(owned.encode(), (register,)).fetchall()
+            assert found
+            assert {esco for _, esco in found} == {owner}
+        admin.execute("update flows.meter_registry set esco = %s where serial = 'O2'", (escos[1],))
+        owners[nobodys] = UUID(escos[1])
+    become(admin, "flows", escos[0])
+    with pytest.raises(psycopg.Error) as refused, admin.transaction():
+        admin.execute(insert.replace("flows.", "api.").encode(), ("2021-01-01Z", [own, own, other]))
+    assert refused.value.sqlstate == "44000"
+
+
 def test_a_tenant_names_no_owner(admin: Admin, escos: tuple[str, str]) -> None:
     """The tables behind the views say so too, whatever the statement claims."""
     become(admin, "flows", escos[0])
