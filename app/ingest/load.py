@@ -104,7 +104,8 @@ KEPT = """
     where s.estimated and not kept.derived
 """
 # An empty cell says nothing about a value, so it does not overwrite one; an estimate does not
-# replace a measurement.
+# replace a measurement. A week's rows of one register follow one another: they go into one chunk,
+# and have one owner, which the database looks for once.
 UPSERT = """
     insert into {0}.register_interval_hh as kept
         (register_id, "timestamp", import_kwh, export_kwh, kwh, derived)
@@ -113,7 +114,8 @@ UPSERT = """
         trim_scale(
             coalesce(s.import_ticks + s.export_ticks, s.import_ticks, s.export_ticks) * 0.0000001
         ), s.estimated
-    from staged as s join targets as t using (key) order by s."timestamp"
+    from staged as s join targets as t using (key)
+    order by date_bin('7 days', s."timestamp", '2000-01-01Z'), t.register_id, s."timestamp"
     on conflict (register_id, "timestamp") do update set
         import_kwh = coalesce(excluded.import_kwh, kept.import_kwh),
         export_kwh = coalesce(excluded.export_kwh, kept.export_kwh),
