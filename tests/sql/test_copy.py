@@ -184,6 +184,9 @@ def test_a_deployment_arrives_with_all_its_oddities(
 def test_what_is_newer_is_added(databases: tuple[str, str]) -> None:
     old, new = databases
     copy_database(old, new, lambda work, rows: None)
+    # Written under an earlier owner of the meter.
+    first = " where register_id = %s and timestamp = '2026-06-01Z'"
+    ask(new, "update flows.register_interval_hh set esco = %s" + first, NAMELESS_ESCO, HEAT)
     ask(old, "update flows.meter_registry set name = 'Renamed', updated_at = '2026-06-05Z'"
         " where id = %s", METER)  # fmt: skip
     ask(old, "update flows.meter_shadows set csq = 7, updated_at = '2026-06-05Z' where id = %s",
@@ -207,6 +210,9 @@ def test_what_is_newer_is_added(databases: tuple[str, str]) -> None:
     assert ask(new, "select name, updated_at::date::text from flows.meter_registry where id = %s",
                METER) == [("Renamed", "2026-06-05")]  # fmt: skip
     assert ask(new, "select csq from flows.meter_csq order by timestamp desc limit 1") == [(7,)]
+    assert ask(new, "select kwh, esco::text from flows.register_interval_hh" + first, HEAT) == [
+        (9, NAMELESS_ESCO)
+    ]
     # A second time there is nothing left.
     again = copy_database(old, new, lambda work, rows: None, CopyOptions(newer=True))
     assert {count.table for count in again.counts if count.copied} <= {"properties"}

@@ -191,13 +191,20 @@ class _Copy:
             return
         table = staged.table
         names = [sql.Identifier(name) for name in staged.inserted]
+        # A row that is here keeps the owner it was written under, unless its owner is told there.
+        changed = [
+            sql.Identifier(name)
+            for name in staged.inserted
+            if name != "esco" or name in staged.there
+        ]
         parts: dict[str, Any] = {
             "table": sql.Identifier("flows", table),
             "columns": sql.SQL(", ").join(names),
             "incoming": staged.incoming,
             "key": sql.SQL(", ").join(sql.Identifier(name) for name in staged.key),
-            "new": sql.SQL(", ").join(sql.SQL("excluded.{}").format(name) for name in names),
-            "old": sql.SQL(", ").join(sql.SQL("kept.{}").format(name) for name in names),
+            "changed": sql.SQL(", ").join(changed),
+            "new": sql.SQL(", ").join(sql.SQL("excluded.{}").format(name) for name in changed),
+            "old": sql.SQL(", ").join(sql.SQL("kept.{}").format(name) for name in changed),
         }
         query = "insert into {table} as kept ({columns}) select {columns} from {incoming}"
         if table in PREFILLED:
@@ -208,7 +215,7 @@ class _Copy:
             self.target.execute(sql.SQL(known).format(**parts))
         if self.options.newer:
             query += (
-                " on conflict ({key}) do update set ({columns}) = row ({new})"
+                " on conflict ({key}) do update set ({changed}) = row ({new})"
                 " where row ({old}) is distinct from row ({new})"
             )
         self._add_partitions(staged)
