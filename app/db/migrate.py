@@ -327,13 +327,25 @@ def _run(connection: AdminConnection, file: SqlFile) -> None:
         connection.execute(file.text.encode())
     except psycopg.errors.InvalidFunctionDefinition:
         raise
-    except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
-        raise
     except psycopg.Error as error:
+        if _is_busy(error):
+            raise
         place = error.diag.statement_position
         line = f", line {file.text.count(chr(10), 0, int(place)) + 1}" if place else ""
         reason = error.diag.message_primary or str(error).strip()
         raise MigrationError(f"{file.name}{line}: {reason}") from error
+
+
+def _is_busy(error: psycopg.Error) -> bool:
+    """Return whether an error says that another session holds or changes what is needed."""
+    # Rows of the catalogue that another session changes are an internal error: a job of
+    # TimescaleDB that starts or ends, say.
+    return isinstance(
+        error, (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected)
+    ) or (
+        isinstance(error, psycopg.errors.InternalError_)
+        and "tuple concurrently" in (error.diag.message_primary or "")
+    )
 
 
 def _patiently(connection: AdminConnection, work: Callable[[], None]) -> None:
@@ -343,7 +355,9 @@ def _patiently(connection: AdminConnection, work: Callable[[], None]) -> None:
     while True:
         try:
             work()
-        except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
+        except psycopg.Error as error:
+            if not _is_busy(error):
+                raise
             if time.monotonic() > deadline:
                 raise MigrationError(
                     f"the database was busy for {BUSY_SECONDS:.0f} s because of a long "

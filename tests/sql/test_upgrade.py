@@ -504,6 +504,26 @@ def test_an_upgrade_waits_for_a_reader_and_nobody_waits_for_it(
     migrate(url)
 
 
+def test_an_upgrade_goes_on_when_another_session_changed_the_same_row_of_the_catalogue(
+    scratch: Callable[[], str], sources: Path
+) -> None:
+    """PostgreSQL has an internal error for it, “tuple concurrently updated”."""
+    url = scratch()
+    migrate(url)
+    grant = "grant select on flows.circuits to flows_gateway"
+    (sources / "migrations" / f"{NEXT}_grant.sql").write_text(grant)
+    with psycopg.connect(url) as other, ThreadPoolExecutor(1) as pool:
+        other.execute(grant.encode())
+        upgraded = pool.submit(migrate, url, folder=sources)
+        waiting = "select from pg_locks where not granted and locktype = 'transactionid'"
+        wait_until(lambda: ask(url, waiting))
+        other.commit()
+        assert upgraded.result(timeout=60)
+    privilege = "select has_table_privilege('flows_gateway', 'flows.circuits', 'select')"
+    assert ask(url, "select max(version) from gateway.schema_migration") == [(PROGRAM + 1,)]
+    assert ask(url, privilege) == [(False,)]  # as sql/objects say
+
+
 def test_the_tests_read_the_list_of_series_that_the_database_has(
     migrated: str,
 ) -> None:
