@@ -72,7 +72,10 @@ as $$
         (
             'meter_csq', 'meter_id', 'timestamp', '30 days', '"timestamp" desc', '2 years', '7 days',
             'Quality of the mobile signal at meters.',
-            '{"csq": "Signal quality, 0 (none) to 31 (best); 99 or less than 0 if unknown."}'
+            '{
+                "csq": "Signal quality, 0 (none) to 31 (best); 99 or less than 0 if unknown.",
+                "narrow_csq": "The signal as it was stored before it could be any integer; unused since."
+            }'
         ),
         (
             'meter_health_history', 'meter_id', 'timestamp', '30 days', '"timestamp" desc', '2 years', '7 days',

@@ -179,7 +179,7 @@ grant execute on function flows.stamp_owner(), flows.stamp_register_series(), fl
 to flows, tsdbadmin;
 
 -- A relation without row level security (TimescaleDB has none beside the columnstore) is shown by a view that
--- reads as its owner, and shows what is the caller's, without the column that says so.
+-- reads as its owner, and shows what is the caller's, without the column that says so, and what is unused.
 create or replace procedure flows.show_as_owned(relation text, writable boolean default false)
 language plpgsql set search_path = ''
 as $$
@@ -192,7 +192,7 @@ begin
         (
             select string_agg(quote_ident(a.attname), ', ' order by a.attnum) from pg_catalog.pg_attribute as a
             where a.attrelid = format('flows.%I', relation)::regclass and a.attnum > 0 and not a.attisdropped
-                and a.attname <> 'esco'
+                and a.attname not in ('esco', 'narrow_csq')
         ),
         case when writable then ' with check option' else '' end
     );

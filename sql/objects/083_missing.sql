@@ -94,7 +94,7 @@ language sql stable
 begin atomic
     select
         meter.id, host(meter.ip_address), meter.serial, meter.name, meter.single_meter_app, esco.code,
-        shadow.csq::integer, shadow.health, meter.hardware, feeder.name
+        shadow.csq, shadow.health, meter.hardware, feeder.name
     from flows.meter_registry as meter
     left join flows.escos as esco on meter.esco = esco.id
     left join flows.meter_shadows as shadow on meter.id = shadow.id

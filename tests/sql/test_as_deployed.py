@@ -110,10 +110,10 @@ def test_what_is_empty_there_may_be_empty_here(home: Admin) -> None:
         list(empty),
     )
     assert required == []
-    for csq in (99, -1, 32_767, None):
+    for csq in (99, -2_147_483_648, 2_147_483_647, None):
         set_shadow(home, "csq = %s", csq)
     kept = rows(home, "select csq from flows.meter_csq where meter_id = %s order by csq", METER)
-    assert kept == [(-1,), (99,), (32_767,), (None,)]
+    assert kept == [(-2_147_483_648,), (99,), (2_147_483_647,), (None,)]
 
 
 def test_a_counter_that_stands_still_is_no_gap(home: Admin) -> None:

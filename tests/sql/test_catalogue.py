@@ -20,8 +20,8 @@ STORED = {name.replace("interval", "sums") for name in AGGREGATES}
 SERIES = sorted(TIME_SERIES | AGGREGATES | STORED | REPORTS)
 # Numbers that count or name something.
 UNITLESS = [
-    "id", "phase", "csq", "emnify_id", "event_type", "event_set", "record_count", "missing_count",
-    "expected_count", "actual_count",
+    "id", "phase", "csq", "narrow_csq", "emnify_id", "event_type", "event_set", "record_count",
+    "missing_count", "expected_count", "actual_count",
     "register_intervals", "present_intervals", "changes", "version", "oldest_gateway",
     "size", "rows_read", "tried",
 ]  # fmt: skip

@@ -135,7 +135,7 @@ def test_a_deployment_arrives_with_all_its_oddities(
         " order by 1"
     ) == [("2026-05-01", 84), ("2026-06-01", 84)]  # fmt: skip
     assert ask(new, "select csq from flows.meter_csq order by timestamp") == [
-        (20,), (99,), (-1,), (None,),
+        (20,), (99,), (-1,), (None,), (2_147_483_647,),
     ]  # fmt: skip
     assert ask(
         new, "select voltage::text from flows.meter_voltage order by timestamp"
@@ -388,10 +388,12 @@ REFUSALS = {
         "update flows.ev_chargers set serial = 'EV000001'",
         ["ev_chargers.serial", "length(serial) = 8"],
     ),
-    "a signal beyond all numbers": (
-        f"insert into flows.meter_csq values ('{METER}', '2026-07-01Z', 70000)",
-        "delete from flows.meter_csq where csq = 70000",
-        ["meter_csq.csq", "70000"],
+    "a fuse beyond all numbers": (
+        "alter table flows.service_head_registry alter column fuse_rating type integer;"
+        " update flows.service_head_registry set fuse_rating = 70000",
+        "update flows.service_head_registry set fuse_rating = 60;"
+        " alter table flows.service_head_registry alter column fuse_rating type smallint",
+        ["service_head_registry.fuse_rating", "70000"],
     ),
 }
 

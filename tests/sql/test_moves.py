@@ -52,7 +52,8 @@ def home(own: Stack) -> dict[str, str]:
             'insert into flows.register_interval_hh (register_id, "timestamp", import_kwh)'
             " select %(register)s, t, 1 from generate_series(%(start)s::timestamptz,"
             " %(end)s::timestamptz - interval '30 minutes', interval '30 minutes') as t",
-            "insert into flows.meter_csq values (%(meter)s, %(start)s, 20)",
+            "insert into flows.meter_csq (meter_id, timestamp, csq)"
+            " values (%(meter)s, %(start)s, 20)",
             "update flows.meter_shadows set balance = 7 where id = %(meter)s",
         ):
             admin.execute(statement, ids)

@@ -289,7 +289,10 @@ def test_what_nobody_owned_takes_its_history_to_its_first_owner(
     admin.execute("insert into flows.properties_service_head values (%s, %s)", (house, head))
     admin.execute("insert into flows.register_interval_hh (register_id, \"timestamp\", import_kwh)"
                   " values (%s, '2020-01-01Z', 1)", (register,))  # fmt: skip
-    admin.execute("insert into flows.meter_csq values (%s, '2020-01-01Z', 3)", (meter,))
+    admin.execute(
+        "insert into flows.meter_csq (meter_id, timestamp, csq) values (%s, '2020-01-01Z', 3)",
+        (meter,),
+    )
     become(admin, "flows", escos[0])
     assert value(admin, "select count(*) from api.meter_csq where meter_id = %s", meter) == 0
     admin.execute("reset role")

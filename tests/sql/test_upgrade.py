@@ -47,7 +47,7 @@ OWN_ESCO = {
 } | {"flows.change", "gateway.client", "gateway.token", "gateway.audit", "gateway.disabled_esco"}
 LATER_COLUMNS = {
     "mpan", "transaction", "horizon", "effective_at", "dimensions", "touched_registers",
-    "touched_circuits", "kwh",
+    "touched_circuits", "kwh", "narrow_csq",
 }  # fmt: skip
 SECRETS = "select id, client, hash, created_at, {digest} from gateway.client_secret order by id"
 PROGRAM = program_version()
@@ -185,13 +185,15 @@ def test_an_upgraded_database_equals_a_fresh_one(scratch: Callable[[], str], eng
     make_baseline(old, engine)
     if engine == "timescale":
         # Triggers must also be created again on chunks in the columnstore.
-        ask(old, "select public.compress_chunk(c) from public.show_chunks(%s) as c",
-            "flows.register_interval_hh")  # fmt: skip
+        for series in ("register_interval_hh", "meter_csq"):
+            ask(old, "select public.compress_chunk(c) from public.show_chunks(%s) as c",
+                f"flows.{series}")  # fmt: skip
     before = rows(old)
     # Secrets get a digest at their next use: until then they are what they were, without one.
     del before["gateway.client_secret"]
     secrets = ask(old, SECRETS.format(digest="null"))
     assert before["flows.register_interval_hh"][0] > 3000
+    assert before["flows.meter_csq"][0] > 0
     assert before["gateway.token"][0] == 3
     assert before["gateway.revoked_token"][0] == 2
     assert all(before[f"flows.circuit_interval_{level}"][0] for level in AGGREGATES)
@@ -233,6 +235,59 @@ def test_an_upgraded_database_equals_a_fresh_one(scratch: Callable[[], str], eng
         " where circuit_id = %s and timestamp = '2026-10-31T12:00Z'",
         circuit,
     ) == [(7,)]
+
+
+def test_a_signal_widens_under_a_gateway_that_reads_and_writes(
+    scratch: Callable[[], str], sources: Path, engine: str
+) -> None:
+    """Between the migrations, and before sql/objects, all that shows the signal stays as it is."""
+    widening = [file for file in migrations(engine) if "wide_signal" in file.name]
+    for path in sources.glob("migrations/**/*.sql"):
+        if int(path.name.split("_")[0]) >= widening[0].version:
+            path.unlink()
+    url = scratch()
+    migrate(url, folder=sources)
+    before = dump(url)
+    expected: list[tuple[int | None]] = [(None,), *((n,) for n in range(1, 2001))]
+    with psycopg.connect(url, autocommit=True) as connection:
+        run = connection.execute
+
+        def signals(schema: str) -> list[tuple[Any, ...]]:
+            return run(f"select csq from {schema}.meter_csq order by timestamp".encode()).fetchall()
+
+        run("insert into flows.meter_registry (serial) values ('S')")
+        run("insert into flows.meter_csq (meter_id, timestamp, csq)"
+            " select id, '2026-01-01Z'::timestamptz + n * interval '1 hour', nullif(n, 0)"
+            " from flows.meter_registry, generate_series(0, 2000) as n")  # fmt: skip
+        if engine == "timescale":
+            run("select public.compress_chunk(c) from public.show_chunks('flows.meter_csq') as c")
+        for number, file in enumerate(widening):
+            if file.commits:
+                run("set role flows_owner")
+            run(file.text.encode())
+            run("reset role")
+            run("insert into gateway.schema_migration"
+                " (version, name, sha256, oldest_gateway, program) values (%s, %s, %s, 0, '')",
+                (file.version, file.name, file.sha256))  # fmt: skip
+            at = f"2026-{6 + number:02}-15Z"
+            run("insert into api.meter_csq (meter_id, timestamp, csq)"
+                " select id, %s, 5 from flows.meter_registry", (at,))  # fmt: skip
+            run("update api.meter_csq set csq = 6 where timestamp = %s", (at,))
+            expected.append((6,))
+            assert signals("api") == expected
+        changed = set(before) ^ set(dump(url))
+        # Comments wait for sql/objects.
+        expected_line = re.compile(
+            r" +(csq (smallint|integer)|narrow_csq smallint|esco uuid),?"
+            r"|COMMENT ON .*|-- Name: .*; Type: COMMENT; .*"
+        )
+        assert changed
+        assert [line for line in changed if not expected_line.fullmatch(line)] == []
+        assert migrate(url) == engine
+        run("update flows.meter_shadows set csq = 70000")
+        run("update flows.meter_csq set csq = -70000 where timestamp = '2026-01-01Z'")
+        expected = [(-70_000,), *expected[1:], (70_000,)]
+        assert signals("flows") == expected
 
 
 def _follow(url: str) -> None:
