@@ -95,7 +95,7 @@ BROKEN = {
         "create policy oops on flows.ev_chargers to flows using (true)", {"ev_chargers"}),
     "a table that is readable past its view": (
         "create or replace view api.meter_csq with (security_barrier) as"
-        ' select meter_id, "timestamp", csq, created_at from flows.meter_csq', {"meter_csq"}),
+        ' select meter_id, "timestamp", created_at, csq from flows.meter_csq', {"meter_csq"}),
     "a role beyond all policies": (
         "alter role public_backend bypassrls", {"meter_registry", "circuits", "escos"}),
 }  # fmt: skip

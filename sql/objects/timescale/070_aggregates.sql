@@ -176,7 +176,8 @@ is 'The circuits that changes concern, in parts of time.';
 -- Each level is made from the one below. Refreshes go on from where an aggregate is materialized; they are forced,
 -- because a changed mapping invalidates nothing (TimescaleDB #6353), and neither does a COPY into a hypertable with
 -- row or transition-table triggers (2.29.2): a plain refresh would find both "already up-to-date". A bucket that
--- has not ended is left to the real-time part: materialized too early, it would hide later readings.
+-- has not ended is left to the real-time part: materialized too early, it would hide later readings. A refresh is one
+-- batch: the steps here bound it, and batches of ten buckets, its own way, take twice as long.
 create or replace procedure flows.follow(job_id integer default null, config jsonb default null)
 language plpgsql
 as $$
@@ -196,6 +197,7 @@ declare
     target timestamptz;
     -- A refresh over a time without rows does not move the time up to which an aggregate is materialized.
     reached timestamptz[] := array[null, null, null, null];
+    stored timestamptz[];
 begin
     -- Two runs at a time (of the job and an operator) would refresh the same buckets twice.
     perform pg_catalog.pg_advisory_lock(pg_catalog.hashtext('flows.follow'));
@@ -212,15 +214,15 @@ begin
                 -- Sums over rows that retention has dropped must not be recomputed.
                 greatest(now() - r.keep + l.bucket, public.time_bucket(l.bucket, summed, l.zone)) as since
             from (values
-                (1, 'circuit_interval_hh', 'timestamp', 'register_interval_hh', interval '30 minutes', 'UTC',
+                (1, 'circuit_interval_hh', 'timestamp', 'register_interval_hh', null, interval '30 minutes', 'UTC',
                     interval '1 month', 1),
-                (2, 'circuit_interval_daily', 'day', 'circuit_interval_hh', interval '1 day', 'UTC',
+                (2, 'circuit_interval_daily', 'day', 'circuit_interval_hh', 1, interval '1 day', 'UTC',
                     interval '1 year', 12),
-                (3, 'circuit_interval_daily_london', 'day', 'circuit_interval_hh', interval '1 day', 'Europe/London',
+                (3, 'circuit_interval_daily_london', 'day', 'circuit_interval_hh', 1, interval '1 day', 'Europe/London',
                     interval '1 year', 12),
-                (4, 'circuit_interval_monthly', 'month', 'circuit_interval_daily', interval '1 month', 'UTC',
+                (4, 'circuit_interval_monthly', 'month', 'circuit_interval_daily', 2, interval '1 month', 'UTC',
                     interval '10 years', 120)
-            ) as l (position, aggregate, label, below, bucket, zone, part, steps)
+            ) as l (position, aggregate, label, below, below_position, bucket, zone, part, steps)
             inner join flows.retention as r on l.below = r.series
             order by l.position
         loop
@@ -239,21 +241,28 @@ begin
                 commit;
             end loop;
 
-            target := public.time_bucket(level.bucket, newest, level.zone);
+            -- Beyond what the level below has stored, it is summed from half-hours each time it is asked for.
+            target := case when newest is not null then public.time_bucket(
+                level.bucket,
+                least(newest, case when level.position > 1 then greatest(oldest, stored[level.below_position]) end),
+                level.zone
+            ) end;
             kept := greatest(
                 kept, reached[level.position],
                 public.time_bucket(level.bucket, greatest(oldest, level.since), level.zone)
             );
-            if kept < target then
+            -- A refresh of months also looks at all days that are not stored yet: they come when no more are left.
+            if kept < target and not (level.position = 4 and behind) then
                 behind := behind or kept + step * level.steps < target;
                 reached[level.position] := least(
                     public.time_bucket(level.bucket, kept + step * level.steps, level.zone) + level.bucket, target
                 );
                 call public.refresh_continuous_aggregate(
                     format('flows.%I', flows.stored_name(level.aggregate))::regclass, kept, reached[level.position],
-                    force => true
+                    force => true, options => '{"buckets_per_batch": 0}'
                 );
             end if;
+            stored[level.position] := greatest(flows.kept_until(level.aggregate), reached[level.position]);
         end loop;
         update flows.change as c set
             followed_at = clock_timestamp(), registers = null, circuits = null,
