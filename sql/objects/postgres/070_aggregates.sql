@@ -80,35 +80,35 @@ begin
                 select
                     c.circuit_id,
                     c.label,
-                    sum(below.total_import_kwh) as total_import_kwh,
-                    sum(below.total_export_kwh) as total_export_kwh,
-                    coalesce(sum(below.register_intervals), 0) as register_intervals,
-                    coalesce(sum(below.present_intervals), 0) as present_intervals,
-                    array(
-                        select distinct meter from unnest(string_to_array(
-                            string_agg(distinct array_to_string(below.meters, ','), ','), ','
-                        )::uuid[]) as meter order by meter
-                    ) as meters
+                    below.total_import_kwh,
+                    below.total_export_kwh,
+                    coalesce(below.register_intervals, 0) as register_intervals,
+                    below.present_intervals,
+                    -- The meters are the same all day, mostly.
+                    case when below.least_meters = below.greatest_meters then below.least_meters
+                    else array(
+                        select distinct meter
+                        from flows.%3$I as b cross join unnest(b.meters) as meter
+                        where b.circuit_id = c.circuit_id and b.%4$I >= c.label and b.%4$I < c.stop
+                        order by meter
+                    ) end as meters
                 from (
-                    select distinct u.circuit_id, date_trunc(%2$L, edge, %6$L) as label
+                    select distinct u.circuit_id, l.label, date_add(l.label, %7$L::interval, %6$L) as stop
                     from unnest($1, $2) as u (circuit_id, span)
                     cross join lateral (values (lower(u.span)), (upper(u.span) - interval '30 minutes')) as e (edge)
+                    cross join lateral (select date_trunc(%2$L, e.edge, %6$L)) as l (label)
                 ) as c
-                -- The meters are the same all day, mostly.
-                left join lateral (
+                cross join lateral (
                     select
                         sum(b.total_import_kwh) as total_import_kwh,
                         sum(b.total_export_kwh) as total_export_kwh,
                         sum(b.register_intervals) as register_intervals,
-                        %5$s as present_intervals,
-                        b.meters
+                        coalesce(%5$s, 0) as present_intervals,
+                        min(b.meters) as least_meters,
+                        max(b.meters) as greatest_meters
                     from flows.%3$I as b
-                    where b.circuit_id = c.circuit_id and b.%4$I >= c.label
-                        and b.%4$I < date_add(c.label, %7$L::interval, %6$L)
-                    group by b.meters
-                    offset 0
-                ) as below on true
-                group by 1, 2
+                    where b.circuit_id = c.circuit_id and b.%4$I >= c.label and b.%4$I < c.stop
+                ) as below
             ), emptied as (
                 delete from flows.%1$I as kept using fresh
                 where kept.circuit_id = fresh.circuit_id and kept.%2$I = fresh.label
