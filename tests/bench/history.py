@@ -58,7 +58,10 @@ HALF_HOURS = f"""
 """
 # Each circuit has one register, so its sums are that register's half-hours.
 CIRCUITS_HALF_HOURS = f"""
-    insert into {{kept}}
+    insert into {{kept}} (
+        circuit_id, "timestamp", total_import_kwh, total_export_kwh, register_intervals, meters,
+        updated_at{{owned}}
+    )
     select own.circuit, r."timestamp", r.import_kwh, r.export_kwh, 1, array[own.meter], now()
         {{owner}}
     from flows.register_interval_hh as r join ({OWN}) as own using (register_id)
@@ -76,7 +79,10 @@ REMOVE = """
         and circuit_id in (select own.circuit from ({own}) as own)
 """
 SUM_UP = """
-    insert into {kept}
+    insert into {kept} (
+        circuit_id, {unit}, total_import_kwh, total_export_kwh, register_intervals,
+        present_intervals, meters, updated_at{owned}
+    )
     select summed.circuit_id, summed.label, summed.import, summed.export, summed.present,
         summed.present, array[own.meter], now(){owner}
     from (
@@ -179,7 +185,7 @@ class History:
                 query = statement.format(
                     kept=self._kept(level, timescale),
                     unit=unit, zone=zone, below=below, label=label, present=present, own=OWN,
-                    owner=self._owner,
+                    owner=self._owner, owned=self._owned,
                 )  # fmt: skip
                 self.admin.execute(query.encode(), self._span(start, end))
         self.admin.execute("select flows.mend_extents()")
@@ -208,7 +214,7 @@ class History:
     def _half_hours(
         self, connection: Admin, start: datetime, end: datetime, timescale: bool
     ) -> None:
-        query = HALF_HOURS.format(owner=self._owner.replace("own.", ""))
+        query = HALF_HOURS.format(owner=self._owned)
         connection.execute(query.encode(), self._span(start, end))
         if timescale:
             self._compress(connection, "register_interval_hh", start, end)
@@ -219,13 +225,17 @@ class History:
         kept = self._kept("circuit_interval_hh", timescale)
         if timescale:
             connection.execute(REMOVE_HALF_HOURS.format(kept=kept).encode(), self._span(start, end))
-        query = CIRCUITS_HALF_HOURS.format(kept=kept, owner=self._owner)
+        query = CIRCUITS_HALF_HOURS.format(kept=kept, owner=self._owner, owned=self._owned)
         connection.execute(query.encode(), self._span(start, end))
 
     @cached_property
     def _owner(self) -> str:
         owned = self.admin.execute(OWNED).fetchone() == (True,)
         return ", own.esco" if owned else ""
+
+    @property
+    def _owned(self) -> str:
+        return self._owner.replace("own.", "")
 
     def _refresh_last(self, end: datetime) -> None:
         """Refresh the last buckets, so that everything before them counts as materialized."""
