@@ -261,7 +261,8 @@ class Loader:
             summary.registers.append(found)
             summary.half_hours += count
             if count and not self._reads:
-                summary.missing += (last - first) // HALF_HOUR - count
+                # Of rows that repeat a half-hour, which are refused, there may be more than due.
+                summary.missing += max((last - first) // HALF_HOUR - count, 0)
         starts = [r.period_from for r in summary.registers if r.period_from]
         stops = [r.period_to for r in summary.registers if r.period_to]
         summary.period_from = min(starts, default=None)

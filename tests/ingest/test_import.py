@@ -58,6 +58,9 @@ def test_one_bad_row_leaves_nothing_of_the_file(
     assert "nothing was written: 2 of 3 rows refused" in refused.stdout
     assert "line 3: -4 is negative" in refused.stdout
     assert "line 4: is the same half-hour as line 2" in refused.stdout
+    # Rows repeat a half-hour, so there are more than are due.
+    report = run(stack, file, home["register"], "--import-column", "use", "--json").stdout
+    assert json.loads(report)["missing"] == 0
     found = admin.execute(
         "select count(*) from flows.register_interval_hh where register_id = %s",
         (home["register"],),
