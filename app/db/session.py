@@ -37,7 +37,13 @@ def create_pool(settings: DatabaseSettings, most: int | None = None) -> Pool:
     return AsyncConnectionPool(
         database_url(settings),
         connection_class=AsyncConnection[DictRow],
-        kwargs={"row_factory": dict_row, "application_name": "flows-gateway"},
+        # Psycopg prepares no statement by itself: a plan that is kept is made without values, and
+        # among a thousand ESCOs may read the rows of all. Batches say which of theirs are kept.
+        kwargs={
+            "row_factory": dict_row,
+            "application_name": "flows-gateway",
+            "prepare_threshold": None,
+        },
         min_size=min(settings.pool_min, most),
         max_size=most,
         timeout=settings.pool_timeout,

@@ -103,15 +103,14 @@ async def computed(rows: float, work: Callable[[], T]) -> T:
 
 
 async def read_few(
-    connection: Connection, statement: Statement, schema: Schema, *, keep: bool, last: bool
+    connection: Connection, statement: Statement, schema: Schema, *, last: bool
 ) -> dict[str, list[Any]]:
     """Return the columns of few rows as lists, for which a frame would take longer.
 
-    `keep` lets PostgreSQL keep the plan: made without its values, it fits a circuit or a meter, but
-    might read the days of every ESCO for more. With `last`, the transaction ends in the same round
-    trip.
+    With `last`, the transaction ends in the same round trip.
     """
-    query = Query(_as_arrays(statement, schema), statement.parameters, keep=keep)
+    # Planned each time: without its values, a plan may read the days of every ESCO.
+    query = Query(_as_arrays(statement, schema), statement.parameters, keep=False)
     rows, *_ = await run_batch(connection, [query, *([COMMIT] if last else [])])
     found: dict[str, list[Any]] = {}
     for number, (name, kind) in enumerate(schema.items()):

@@ -170,9 +170,9 @@ class IntervalReport(Grouped):
         grid, rows = await self._grid(connection, groups, form), []
         for number, (first, stop) in enumerate(pages, start=1):
             part, page = self._part(first, stop, len(groups))
-            asked, keep = self._statement(groups, part, page), self.scope.narrow
+            asked = self._statement(groups, part, page)
             last = number == len(pages)
-            found = await read_few(connection, asked, self._schema(groups), keep=keep, last=last)
+            found = await read_few(connection, asked, self._schema(groups), last=last)
             rows += grid.few_rows(found, part, page)
         return rows
 
