@@ -13,7 +13,7 @@ import polars as pl
 import psycopg
 from psycopg.rows import tuple_row
 
-from app.db.batch import Query, run_batch
+from app.db.batch import Query, QueryRows, run_batch
 from app.db.session import Connection
 from app.energy.query import Statement
 
@@ -43,9 +43,7 @@ async def read_frame(
     if keep:
         sql = _as_arrays(statement, schema)
         (rows,) = await run_batch(connection, [Query(sql, statement.parameters)])
-        return _frame(
-            [rows.result.get_value(0, number) or b"[]" for number in range(len(schema))], schema
-        )
+        return _frame(_arrays(rows, schema), schema)
     async with aclosing(read_parts(connection, statement, schema)) as parts:
         frames = [part async for part in parts]
     return pl.concat(frames) if frames else pl.DataFrame(schema=schema)
@@ -113,12 +111,17 @@ async def read_few(
     query = Query(_as_arrays(statement, schema), statement.parameters, keep=False)
     rows, *_ = await run_batch(connection, [query, *([COMMIT] if last else [])])
     found: dict[str, list[Any]] = {}
-    for number, (name, kind) in enumerate(schema.items()):
-        values = _values(rows.result.get_value(0, number) or b"[]", kind)
+    for (name, kind), array in zip(schema.items(), _arrays(rows, schema), strict=True):
+        values = _values(array, kind)
         if kind == pl.Float64:  # 5, as PostgreSQL writes it, is 5.0
             values = [None if value is None else float(value) for value in values]
         found[name] = values
     return found
+
+
+def _arrays(rows: QueryRows, schema: Schema) -> list[bytes]:
+    """Return the columns of the one row that `_as_arrays` asks for; of no rows it has null."""
+    return [rows.result.get_value(0, number) or b"[]" for number in range(len(schema))]
 
 
 def _as_arrays(statement: Statement, schema: Schema) -> str:
