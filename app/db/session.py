@@ -5,11 +5,12 @@ only for a transaction, so that a connection returned to the pool keeps nothing 
 statement outside a transaction is refused.
 """
 
+import select
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import orjson
-from psycopg import AsyncConnection
+from psycopg import AsyncConnection, OperationalError
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool
 
@@ -18,7 +19,37 @@ from app.db.principal import Principal
 from app.settings import DatabaseSettings
 
 Connection = AsyncConnection[DictRow]
-Pool = AsyncConnectionPool[Connection]
+
+
+class Pool(AsyncConnectionPool[Connection]):
+    """A pool that gives out no connection which the server ended while it was idle.
+
+    A server that restarts and an operator who ends sessions leave an error or an end of file on the
+    socket. Only a connection with something to read is checked, so that nothing is asked of the
+    server otherwise. The pool's own `check` would wait a second for each connection that has ended.
+    """
+
+    async def getconn(self, timeout: float | None = None) -> Connection:  # noqa: ASYNC109
+        """Return a connection; PoolTimeout if there is none within `timeout` seconds."""
+        while True:
+            connection = await super().getconn(timeout)
+            if not _readable(connection):
+                return connection
+            try:
+                await self.check_connection(connection)
+            except BaseException as error:
+                await self.putconn(connection)  # dropped and replaced if it has ended
+                if not isinstance(error, OperationalError):
+                    raise
+            else:
+                return connection
+
+
+def _readable(connection: Connection) -> bool:
+    """Return whether the server has sent something, or closed the connection."""
+    socket = select.poll()
+    socket.register(connection.fileno(), select.POLLIN)
+    return bool(socket.poll(0))
 
 
 def database_url(settings: DatabaseSettings) -> str:
@@ -34,7 +65,7 @@ def create_pool(settings: DatabaseSettings, most: int | None = None) -> Pool:
     `most` is the greatest number of connections, by default that of the settings.
     """
     most = most or settings.pool_max
-    return AsyncConnectionPool(
+    return Pool(
         database_url(settings),
         connection_class=AsyncConnection[DictRow],
         # Psycopg prepares no statement by itself: a plan that is kept is made without values, and

@@ -222,6 +222,28 @@ def test_a_database_restart_is_a_503_and_loses_nothing_acknowledged(parts: Parts
         client.delete("/rest/v1/sites_new?name=eq.restart").raise_for_status()
 
 
+def test_sessions_that_end_while_idle_cost_no_request(parts: Parts) -> None:
+    """As after a restart or a failover of the database, or an operator's pg_terminate_backend."""
+    end = "select count(pg_terminate_backend(pid, 5000)) from pg_stat_activity where usename = %s"
+    requests = {"flows_gateway": ("/v1/energy", PERIOD), "authenticator": ("/rest/v1/escos", None)}
+    with (
+        psycopg.connect(parts.contract["database_url"], autocommit=True) as connection,
+        concurrent.futures.ThreadPoolExecutor(12) as pool,
+        parts.client() as client,
+    ):
+        for user, (path, params) in requests.items():
+            with parts.locked(f"{ENERGY}, flows.escos"):
+                number = 2 if params else 8
+                asked = [pool.submit(client.get, path, params=params) for _ in range(number)]
+                wait_until(lambda: parts.waiting(user) == number)  # noqa: B023
+            assert {answer.result().status_code for answer in asked} == {200}
+            ((ended,),) = connection.execute(end, (user,)).fetchall()
+            assert ended >= number
+            asked = [pool.submit(client.get, path, params=params) for _ in range(12)]
+            assert [answer.result().status_code for answer in asked] == [200] * 12
+        wait_until(lambda: client.get("/ready").status_code == 200)
+
+
 def timed(client: httpx.Client, path: str, **params: str) -> tuple[httpx.Response, float]:
     """Send GET; return the response and the seconds it took."""
     started = time.monotonic()

@@ -9,11 +9,10 @@ import httpx
 import psycopg
 import pytest
 from psycopg.rows import dict_row
-from psycopg_pool import AsyncConnectionPool
 
 from app.db.isolation import become
 from app.db.principal import Principal
-from app.db.session import Connection
+from app.db.session import Pool
 from app.postgrest.newest import Newest, bounded, narrowed, newest_asked
 from tests.conftest import Stack
 
@@ -101,9 +100,7 @@ def test_the_time_is_the_callers_own(stack: Stack, admin: psycopg.Connection[Any
         ).fetchall()
 
     async def found() -> dict[str, str]:
-        pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
-            stack.contract["database_url"], kwargs={"row_factory": dict_row}, open=False
-        )
+        pool = Pool(stack.contract["database_url"], kwargs={"row_factory": dict_row}, open=False)
         async with pool:
             return {
                 code: await bounded(pool, principal(escos.get(code)), "GET", NEWEST, {})
@@ -118,7 +115,7 @@ def test_the_time_is_the_callers_own(stack: Stack, admin: psycopg.Connection[Any
 
 def test_without_a_database_the_rows_are_asked_for_as_ever(stack: Stack) -> None:
     async def found() -> str:
-        pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
+        pool = Pool(
             "host=/nowhere",
             kwargs={"row_factory": dict_row},
             open=False,
