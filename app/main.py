@@ -48,7 +48,6 @@ def create_app(settings: Settings) -> Gateway:
         async with open_services(settings, keys, verifier) as services:
             app.state.services = services
             app.state.probe = health.Probe(services)
-            rest.pool = services.pool
             counters.watch_database(services.pool)
             app.state.importer = importer = Importer(settings, services.probe_pool)
             try:

@@ -11,14 +11,13 @@ import time
 
 from starlette.types import Receive, Scope, Send
 
-from app.db.session import Pool
 from app.errors import Problem, RestError, Unavailable, UpstreamTimeout
 from app.http.problems import respond
 from app.http.response_stream import ClientGone, ResponseStream
 from app.monitoring.registry import Metrics
 from app.postgrest.cancel import QueryCanceller
 from app.postgrest.connection import UpstreamConnection, UpstreamLost, UpstreamSilent
-from app.postgrest.newest import bounded
+from app.postgrest.newest import newest_asked
 from app.postgrest.pool import Upstream
 from app.postgrest.request import PREFIX, PROFILES, build_upstream_request
 from app.postgrest.response import allow_header, answer_headers, cleaned_error, error_headers
@@ -36,10 +35,7 @@ class UpstreamCut(Exception):  # noqa: N818  (breaks off the transfer on purpose
 
 
 class RestProxy:
-    """The ASGI application of `/rest/v1`; `close` it at the end to close its connections.
-
-    Give it the gateway's `pool` while that is open.
-    """
+    """The ASGI application of `/rest/v1`; `close` it at the end to close its connections."""
 
     def __init__(
         self,
@@ -48,7 +44,6 @@ class RestProxy:
         metrics: Metrics,
         canceller: QueryCanceller,
     ) -> None:
-        self.pool: Pool | None = None
         self._upstream = upstream
         self._canceller = canceller
         self._send_seconds = settings.http.send_seconds
@@ -110,11 +105,19 @@ class RestProxy:
             name == b"transfer-encoding" for name, _ in scope["headers"]
         )
         body = stream.body() if has_body else None
-        if self.pool is not None and state.caller is not None:
-            target = await bounded(self.pool, state.caller, scope["method"], target, headers)
+        method, newest = scope["method"], None
+        if state.caller is not None and state.caller.esco is not None:
+            newest = newest_asked(method, target, headers)
         started = time.perf_counter()
         try:
-            answer = await self._upstream.ask(scope["method"], target, headers, body)
+            answer = await self._upstream.ask(
+                method, newest.target if newest else target, headers, body
+            )
+            if newest and answer.status >= 400:
+                # An error is told in the words of the client's own request.
+                self._upstream.release(answer)
+                newest = None
+                answer = await self._upstream.ask(method, target, headers, body)
         except UpstreamSilent:
             self._metrics.upstream_errors.labels("timeout").inc()
             raise UpstreamTimeout() from None
@@ -127,6 +130,8 @@ class RestProxy:
             state.on_answer()
         try:
             pairs = answer_headers(answer, PREFIX)
+            if newest:
+                pairs.append((b"content-location", PREFIX + newest.content_location))
             if answer.status >= 400 or answer.status == AMBIGUOUS:
                 refusal = await cleaned_error(answer, scope["query_string"])
                 if refusal.status == 500:

@@ -87,7 +87,8 @@ FUNCTIONS = """
             select array_agg(role) from unnest(%s::text[]) as role
             where has_function_privilege(role, p.oid, 'execute')
         ), '{}')
-    from pg_proc as p where p.pronamespace = 'api'::regnamespace
+    from pg_proc as p
+    where p.pronamespace = 'api'::regnamespace and p.proname not like 'newest\\_%%'
     order by p.proname, 2
 """
 

@@ -117,6 +117,8 @@ as $$
                 on t.typrelid = r.oid and r.relnamespace = 'api'::regnamespace
             where p.pronamespace = 'api'::regnamespace and p.prokind = 'f'
                 and t.typname <> 'trigger'
+                -- The gateway's own, for requests of the relations.
+                and p.proname not like 'newest\_%'
                 and pg_catalog.has_function_privilege(p.oid, 'execute')
         ), '{}')
     )

@@ -1,20 +1,15 @@
 """The newest rows of a series are found by their time, and are the same rows."""
 
-import asyncio
-from datetime import datetime, timedelta, timezone
 from typing import Any
-from uuid import UUID
 
 import httpx
 import psycopg
 import pytest
-from psycopg.rows import dict_row
 
 from app.db.isolation import become
-from app.db.principal import Principal
-from app.db.session import Pool
-from app.postgrest.newest import Newest, bounded, narrowed, newest_asked
+from app.postgrest.newest import newest_asked
 from tests.conftest import Stack
+from tests.sql.series import KEYS
 
 NEWEST = "/register_interval_hh?order=timestamp.desc&limit=100"
 
@@ -22,31 +17,40 @@ NEWEST = "/register_interval_hh?order=timestamp.desc&limit=100"
 @pytest.mark.parametrize(
     ("target", "found"),
     [
-        (NEWEST, Newest("register_interval_hh", "timestamp", 100, True)),
+        (NEWEST, "/rpc/newest_register_interval_hh?rows=100&with_ties=false&"),
+        (f"{NEWEST}&offset=0", "/rpc/newest_register_interval_hh?rows=100&with_ties=false&"),
+        # The next page, or an order among them, needs all of one time.
+        (f"{NEWEST}&offset=50", "/rpc/newest_register_interval_hh?rows=150&with_ties=true&"),
         (
-            f"{NEWEST}&offset=50&select=timestamp",
-            Newest("register_interval_hh", "timestamp", 150, True),
+            "/meter_csq?limit=1&order=day.desc.nullslast,y",
+            "/rpc/newest_meter_csq?rows=1&with_ties=true&",
         ),
-        ("/x?limit=201&order=day.desc", Newest("x", "day", 201, False)),
-        ("/x?limit=1&order=day.desc.nullslast,y", Newest("x", "day", 1, False)),
-        ("/x?order=timestamp.desc", None),
-        ("/x?order=timestamp.asc&limit=1", None),
-        ("/x?order=register_id,timestamp.desc&limit=1", None),
-        ("/x?order=read.desc&limit=1", None),
+        ("/escos?order=timestamp.desc&limit=1", None),
+        ("/rpc/x?order=timestamp.desc&limit=1", None),
+        ("/meter_csq?order=timestamp.desc", None),
+        ("/meter_csq?order=timestamp.asc&limit=1", None),
+        ("/meter_csq?order=meter_id,timestamp.desc&limit=1", None),
+        ("/meter_csq?order=csq.desc&limit=1", None),
         # Rows may be left out, or each be asked for.
         (f"{NEWEST}&import_kwh=gt.1", None),
         (f"{NEWEST}&select=*,meter_registers!inner(meter_id)", None),
         (f"{NEWEST}&select=import_kwh.sum()", None),
         (f"{NEWEST}&limit=1", None),
         (f"{NEWEST}0000", None),
-        ("/x?order=timestamp.desc&limit=0", None),
-        ("/x?order=timestamp.desc&limit=-1", None),
+        ("/meter_csq?order=timestamp.desc&limit=0", None),
+        ("/meter_csq?order=timestamp.desc&limit=-1", None),
     ],
 )
-def test_requests_for_newest_rows_are_told_apart(target: str, found: Newest | None) -> None:
-    assert newest_asked("GET", target, {}) == found
+def test_requests_for_newest_rows_are_told_apart(target: str, found: str | None) -> None:
+    newest = newest_asked("GET", target, {})
+    if found is None:
+        assert newest is None
+    else:
+        assert newest is not None
+        assert newest.target == found + target.partition("?")[2]
     assert newest_asked("HEAD", target, {"prefer": "count=exact"}) is None
     assert newest_asked("GET", target, {"range": "0-9"}) is None
+    assert newest_asked("GET", target, {"accept-profile": "other"}) is None
     assert newest_asked("DELETE", target, {}) is None
 
 
@@ -63,70 +67,57 @@ def test_requests_for_newest_rows_are_told_apart(target: str, found: Newest | No
 )
 def test_the_rows_are_the_same(stack: Stack, relation: str, order: str) -> None:
     token = stack.contract["escos"]["wlce"]["read_token"]
-    for more in ({"limit": "1"}, {"limit": "77", "offset": "30"}, {"limit": "9999"}):
-        asked = {"order": order} | more
-        answers = [
+    headers = {"Authorization": f"Bearer {token}"}
+    label = order.partition(".")[0]
+    for more in (
+        {"limit": "1"},
+        {"limit": "77", "offset": "30", "select": f"the time:{label},*"},
+        {"limit": "9999"},
+        {"limit": "1", "select": "nothing"},  # an error in the words of the relation
+    ):
+        direct, through = (
             httpx.get(
                 f"{stack.contract[door]}/{relation}",
-                params=asked,
-                headers={"Authorization": f"Bearer {token}"},
+                params={"order": order} | more,
+                headers=headers,
                 timeout=30,
             )
             for door in ("postgrest_url", "rest_url")
-        ]
-        assert answers[0].text == answers[1].text
-        assert answers[0].json()
-        assert answers[0].headers["content-range"] == answers[1].headers["content-range"]
-
-
-def principal(esco: dict[str, Any] | None) -> Principal:
-    """Return a caller of an ESCO, or one who reads every ESCO."""
-    role = "public_backend" if esco else "grafanareader"
-    claims = {"role": role, "aud": "flows", "jti": "newest"}
-    owner = None
-    if esco:
-        claims["esco"] = esco["id"]
-        owner = UUID(esco["id"])
-    return Principal(role, owner, None, "flc", frozenset(), "newest", 0, claims)
-
-
-def test_the_time_is_the_callers_own(stack: Stack, admin: psycopg.Connection[Any]) -> None:
-    escos = stack.contract["escos"]
-    expected = {}
-    for code in ("wlce", "hmce"):
-        become(admin, "public_backend", escos[code]["id"])
-        ((expected[code],),) = admin.execute(
-            'select "timestamp" from api.register_interval_hh order by 1 desc offset 99 limit 1'
-        ).fetchall()
-
-    async def found() -> dict[str, str]:
-        pool = Pool(stack.contract["database_url"], kwargs={"row_factory": dict_row}, open=False)
-        async with pool:
-            return {
-                code: await bounded(pool, principal(escos.get(code)), "GET", NEWEST, {})
-                for code in ("wlce", "hmce", "everybody")
-            }
-
-    targets = asyncio.run(found())
-    for code, since in expected.items():
-        assert targets[code] == f"{NEWEST}&timestamp=gte.{since:%Y-%m-%dT%H:%M:%SZ}"
-    assert targets["everybody"] == NEWEST
-
-
-def test_without_a_database_the_rows_are_asked_for_as_ever(stack: Stack) -> None:
-    async def found() -> str:
-        pool = Pool(
-            "host=/nowhere",
-            kwargs={"row_factory": dict_row},
-            open=False,
-            min_size=0,
-            max_size=1,
         )
-        async with pool:
-            esco = stack.contract["escos"]["wlce"]
-            return await bounded(pool, principal(esco), "GET", NEWEST, {})
+        assert through.status_code == direct.status_code
+        if direct.is_success:
+            assert through.text == direct.text
+            assert through.json()
+            assert through.headers["content-range"] == direct.headers["content-range"]
+            location = direct.headers["content-location"]
+            assert through.headers["content-location"] == f"/rest/v1{location}"
+        else:
+            assert through.json()["code"] == direct.json()["code"]
 
-    assert asyncio.run(found()) == NEWEST
+
+def test_a_function_has_the_rows_of_its_caller_alone(
+    stack: Stack, admin: psycopg.Connection[Any]
+) -> None:
+    names = [
+        name
+        for (name,) in admin.execute(
+            "select proname from pg_proc where pronamespace = 'api'::regnamespace"
+            " and proname like 'newest\\_%' order by 1"
+        )
+    ]
+    assert {f"newest_{name}" for name in KEYS} == set(names)
+    for code in ("wlce", "hmce"):
+        become(admin, "public_backend", stack.contract["escos"][code]["id"])
+        for name in names:
+            series = name.removeprefix("newest_")
+            ((own,),) = admin.execute(f"select count(*) from api.{series}".encode()).fetchall()
+            for ties in (True, False):
+                ((found, others),) = admin.execute(
+                    f"with n as (select * from api.{name}(1000000, {ties})),"
+                    f" other as (table n except all table api.{series})"
+                    " select (select count(*) from n), (select count(*) from other)".encode()
+                ).fetchall()
+                assert (found, others) == (own, 0), name
 
 
 # Past the triggers, as the crowd of tests/sql is made: this hour, and in PostgreSQL's
@@ -183,28 +174,25 @@ def large(stack: Stack, admin: psycopg.Connection[Any], engine: str) -> psycopg.
     return admin
 
 
-NEWEST_OF = "select {key}, {label} from api.{name} {where} order by {label} desc limit 100"
-
-
 @pytest.mark.parametrize("name", SERIES_OF_MANY)
 def test_of_thousands_of_rows_at_the_newest_time_a_few_are_found(
     large: psycopg.Connection[Any], name: str
 ) -> None:
     key, label = SERIES_OF_MANY[name]
-    shape = {"key": key, "label": label, "name": name}
-    (found,) = large.execute("select * from flows.newest_rows(%s, 100, true)", (name,)).fetchall()
-    since, of, keys = found
-    assert of == key
-    assert len(keys) == 100
-    where = f"where {label} >= %s and {key} = any(%s)"
-    rows = large.execute(NEWEST_OF.format(where=where, **shape).encode(), (since, keys)).fetchall()
-    expected = large.execute(NEWEST_OF.format(where="", **shape).encode()).fetchall()
+    newest = f"select {key}, {label} from api.newest_{name}(100, %s)"
+    rows = large.execute(newest.encode(), (False,)).fetchall()
+    expected = large.execute(
+        f"select {key}, {label} from api.{name} order by {label} desc limit 100".encode()
+    ).fetchall()
     assert len(set(rows)) == 100
-    assert [row[1] for row in rows] == [row[1] for row in expected]
+    assert sorted(row[1] for row in rows) == sorted(row[1] for row in expected)
 
-    # The next page, or an order among them, needs the others too.
-    (found,) = large.execute("select * from flows.newest_rows(%s, 100, false)", (name,)).fetchall()
-    assert found == (since, key, None)
+    with_ties = large.execute(newest.encode(), (True,)).fetchall()
+    all_of_them = large.execute(
+        f"select {key}, {label} from api.{name} where {label} >= %s".encode(), (expected[-1][1],)
+    ).fetchall()
+    assert len(set(with_ties)) >= 1100
+    assert set(with_ties) == set(all_of_them)
 
 
 def test_half_hours_that_are_not_summed_yet_hide_no_older_row(
@@ -221,22 +209,7 @@ def test_half_hours_that_are_not_summed_yet_hide_no_older_row(
         "insert into flows.change (esco, kind, period) values (%s, 'reading', '(,)')", (esco,)
     )
     become(large, "public_backend", esco)
-    (found,) = large.execute(
-        "select * from flows.newest_rows('circuit_interval_hh', 100, true)"
-    ).fetchall()
-    since, _, keys = found
     rows = large.execute(
-        "select circuit_id from api.circuit_interval_hh where timestamp >= %s"
-        " and circuit_id = any(%s) order by timestamp desc limit 100",
-        (since, keys),
+        "select circuit_id from api.newest_circuit_interval_hh(100, false)"
     ).fetchall()
     assert len(rows) == 100
-
-
-def test_the_keys_are_part_of_the_filter() -> None:
-    since = datetime(2026, 5, 1, 2, 30, tzinfo=timezone(timedelta(hours=2)))
-    keys = [UUID(int=1), UUID(int=2)]
-    assert narrowed("/x?limit=2", "day", since, "circuit_id", keys) == (
-        f"/x?limit=2&day=gte.2026-05-01T00:30:00Z&circuit_id=in.({keys[0]},{keys[1]})"
-    )
-    assert narrowed("/x?limit=2", "day", since, "circuit_id", None).endswith("T00:30:00Z")
