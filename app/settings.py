@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Mapping
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, get_args
 from urllib.parse import urlsplit
@@ -528,8 +528,9 @@ class Settings(Group):
     )
     trusted_proxies: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
-        description="IP addresses of reverse proxies whose X-Forwarded-For is believed, separated "
-        "by commas; those who come through another share the limits of its one address.",
+        description="IP addresses of reverse proxies whose X-Forwarded-For is believed, or "
+        "networks of theirs as CIDR (10.1.2.0/24), separated by commas; those who come through "
+        "another share the limits of its one address.",
     )
 
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
@@ -572,10 +573,10 @@ class Settings(Group):
     @field_validator("trusted_proxies", mode="before")
     @classmethod
     def split_addresses(cls, value: Any) -> Any:
-        """Split `a, b` into IP addresses; refuse anything else."""
+        """Split `a, b` into IP addresses and networks; refuse anything else."""
         if isinstance(value, str):
             value = tuple(part.strip() for part in value.split(",") if part.strip())
-        return tuple(str(ip_address(address)) for address in value)
+        return tuple(str(ip_network(address)) for address in value)
 
     @field_validator("public_url")
     @classmethod

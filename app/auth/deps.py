@@ -1,6 +1,7 @@
 """Dependencies that give a route its caller and check the caller's rights."""
 
-from ipaddress import ip_address
+from functools import lru_cache
+from ipaddress import ip_address, ip_network
 from typing import Annotated
 
 from fastapi import Depends, Request
@@ -33,12 +34,21 @@ def client_address(request: Request, settings: Settings) -> str:
     # Some proxies append to the header they received and others add a second one: join them.
     lines = ",".join(request.headers.getlist("x-forwarded-for"))
     hops = [hop.strip() for hop in lines.split(",")]
-    while address in settings.trusted_proxies and hops and hops[-1]:
+    while _is_within(address, settings.trusted_proxies) and hops and hops[-1]:
         try:
             address = str(ip_address(hops.pop()))
         except ValueError:
             break
     return address
+
+
+@lru_cache(maxsize=1024)
+def _is_within(address: str, networks: tuple[str, ...]) -> bool:
+    try:
+        found = ip_address(address)
+    except ValueError:  # a client that has no address, as on a socket
+        return False
+    return any(found in ip_network(network) for network in networks)
 
 
 async def _administrator(request: Request, services: AuthServicesDep, caller: Caller) -> Actor:

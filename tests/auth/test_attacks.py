@@ -327,3 +327,11 @@ def test_an_untrusted_peer_is_not_believed() -> None:
     scope = {"type": "http", "headers": headers, "client": ("198.51.100.1", 1)}
     settings = Settings(trusted_proxies=["127.0.0.1"])
     assert client_address(Request(scope), settings) == "198.51.100.1"
+
+
+def test_a_peer_of_a_trusted_network_is_believed_as_far_as_the_next_that_is_not() -> None:
+    headers = [(b"x-forwarded-for", b"10.9.9.9, 203.0.113.7, 10.0.0.1")]
+    scope = {"type": "http", "headers": headers, "client": ("10.0.0.2", 1)}
+    settings = Settings(trusted_proxies="10.0.0.0/8, ::1")
+    assert client_address(Request(scope), settings) == "203.0.113.7"
+    assert client_address(Request(scope | {"client": ("unix", 0)}), settings) == "unix"
