@@ -108,11 +108,10 @@ def enterable_folder() -> Iterator[Path]:
 def tls_in_front(port: int, folder: Path) -> Iterator[tuple[int, Path]]:
     """Yield the port of a server that speaks PostgreSQL's TLS, and its certificate authority.
 
-    It relays to the server on `port`, as the wheel's PostgreSQL is built without TLS.
+    It relays to the server on `port`, as the wheel's PostgreSQL is built without TLS. Certificates
+    that are written to `folder` anew hold for new connections.
     """
-    authority, certificate = _certificates(folder)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate)
+    authority, certificate = write_certificates(folder)
     with socket.create_server(("127.0.0.1", 0)) as listener, ExitStack() as connections:
 
         def accept() -> None:
@@ -127,6 +126,8 @@ def tls_in_front(port: int, folder: Path) -> Iterator[tuple[int, Path]]:
                     client.close()  # a client that does not ask for TLS is turned away
                     return
                 client.sendall(b"S")
+                context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+                context.load_cert_chain(certificate)
                 secured = context.wrap_socket(client, server_side=True)
                 server = connections.enter_context(socket.create_connection(("127.0.0.1", port)))
                 connections.enter_context(secured)
@@ -145,7 +146,7 @@ def tls_in_front(port: int, folder: Path) -> Iterator[tuple[int, Path]]:
         yield listener.getsockname()[1], authority
 
 
-def _certificates(folder: Path) -> tuple[Path, Path]:
+def write_certificates(folder: Path) -> tuple[Path, Path]:
     """Write an authority's certificate, and a key with its certificate for 127.0.0.1."""
     now = datetime.now(UTC)
     keys = [ec.generate_private_key(ec.SECP256R1()) for _ in range(2)]

@@ -1,7 +1,9 @@
 """The guide's database URLs work as libpq reads them: with and without TLS, with several hosts."""
 
+import asyncio
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,10 +13,13 @@ from pathlib import Path
 import httpx
 import psycopg
 import pytest
+from pydantic import SecretStr
 
+from app.db.session import Pool, create_pool
 from app.embedded.ports import free_port
 from app.embedded.postgrest import CONFIG, find_postgrest
 from app.embedded.programs import binaries
+from app.settings import DatabaseSettings
 from tests.conftest import Stack, wait_until
 from tests.servers import (
     PASSWORD,
@@ -23,6 +28,7 @@ from tests.servers import (
     postgres_server,
     run_flows,
     tls_in_front,
+    write_certificates,
 )
 
 GUIDE = Path(__file__).parents[1] / "docs" / "how-to" / "run-on-your-own-database.md"
@@ -108,6 +114,38 @@ def test_a_certificate_is_verified_by_every_part(
             refused = run_flows("db", "migrate", **guide_settings(address, wrong))
     assert refused.returncode == 1
     assert "certificate verify failed" in refused.stderr
+
+
+def test_a_rotated_certificate_and_authority_are_taken_up_without_a_restart(
+    server: Server, tmp_path: Path
+) -> None:
+    """Sessions go on; the file of authorities is read at each new connection."""
+
+    async def session(pool: Pool) -> int:
+        async with pool.connection() as connection:
+            found = await connection.execute("select pg_backend_pid() as pid")
+            row = await found.fetchone()
+        assert row
+        pid: int = row["pid"]
+        return pid
+
+    async def rotated(url: str) -> None:
+        async with create_pool(DatabaseSettings(url=SecretStr(url)), 1) as pool:
+            first = await session(pool)
+            write_certificates(tmp_path)
+            assert await session(pool) == first
+            with psycopg.connect(server.url(), autocommit=True) as admin:
+                admin.execute("select pg_terminate_backend(%s, 5000)", (first,))
+            assert await session(pool) != first
+
+    with tls_in_front(server.port, tmp_path) as (port, authority):
+        old = tmp_path / "old.pem"
+        shutil.copy(authority, old)
+        query = "?sslmode=verify-full&sslrootcert="
+        address = server.url(query=query).replace(f":{server.port}/", f":{port}/")
+        asyncio.run(rotated(f"{address}{authority}"))
+        with pytest.raises(psycopg.OperationalError, match="certificate verify failed"):
+            psycopg.connect(f"{address}{old}")
 
 
 def test_of_several_hosts_the_one_that_accepts_writes_is_used(
