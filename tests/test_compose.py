@@ -2,11 +2,13 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import promql_parser
 import pytest
 import yaml
 from typer.main import get_command
@@ -102,6 +104,8 @@ def test_a_container_can_do_little_and_is_bounded(service: str) -> None:
     assert set(described["deploy"]["resources"]["limits"]) == {"cpus", "memory", "pids"}
     if service != "prepare":  # gives the volumes to the others' users
         assert described.get("user", "10001").partition(":")[0] != "0"
+    if service == "database":  # parallel queries share memory, of which a container has 64 MB
+        assert described["shm_size"] == "512m"
     ends = described.get("restart") == "no"
     assert ends or "healthcheck" in described
 
@@ -202,6 +206,27 @@ def test_a_dashboard_is_of_measures_that_exist(board: Path) -> None:
     )["datasources"]
     used = {panel["datasource"]["uid"] for panel in panels}
     assert used <= {source["uid"] for source in sources}
+
+
+def test_queries_of_alerts_and_dashboards_can_be_parsed() -> None:
+    for rule in RULES:
+        promql_parser.parse(rule["expr"])
+    for board in OUR_BOARDS:
+        for panel in json.loads(board.read_text())["panels"]:
+            for target in panel["targets"]:
+                promql_parser.parse(target["expr"].replace("$__rate_interval", "5m"))
+    with pytest.raises(ValueError, match="unclosed"):
+        promql_parser.parse("sum(rate(flows_requests_total[5m])")
+
+
+def test_prometheus_takes_its_configuration() -> None:
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        pytest.skip("no promtool here (apt-get install prometheus)")
+    check = [promtool, "check", "config", str(ROOT / "deploy/prometheus/prometheus.yml")]
+    done = subprocess.run(check, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert f"{len(RULES)} rules found" in done.stdout
 
 
 def unknown_measures(text: str) -> set[str]:
