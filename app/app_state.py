@@ -20,6 +20,8 @@ from app.db.session import Pool, create_pool, database_url
 from app.settings import Settings
 
 PROBE_CONNECTIONS = 2
+# A worker waits so long for keys and revocations before it accepts; then its answers say why.
+READY_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +51,12 @@ async def open_services(
             keys.add(found)
         return keys.private
 
+    known = asyncio.Event()
+
     def update(state: AuthState) -> None:
         keys.update(state)
         verifier.update(state)
+        known.set()
 
     follower = asyncio.create_task(
         follow_state(database_url(settings.database), private_keys, update)
@@ -67,6 +72,10 @@ async def open_services(
         for each in pools:
             await each.open(wait=False)
         try:
+            if settings.workers > 1:
+                # A worker takes requests from others, who would not have refused them.
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(known.wait(), READY_SECONDS)
             throttle = Throttle(settings.limits)
             yield Services(
                 settings,

@@ -21,6 +21,7 @@ from app.http.concurrency import ConcurrencyLimits
 from app.http.gateway import Gateway
 from app.http.head import HeadAsGet
 from app.http.root import RootRelations
+from app.http.worker_window import WorkerCounts
 from app.imports import routes as imports
 from app.imports.importer import Importer
 from app.monitoring import health, metrics
@@ -33,13 +34,18 @@ from app.postgrest.proxy import RestProxy
 from app.settings import Settings
 
 
-def create_app(settings: Settings) -> Gateway:
-    """Build the ASGI application; no connection is opened before its lifespan starts."""
+def create_app(settings: Settings, counts: WorkerCounts | None = None) -> Gateway:
+    """Build the ASGI application; no connection is opened before its lifespan starts.
+
+    `counts` are those of the gateway's workers, where there are several.
+    """
     keys = Keyring(load_keys(settings.key_folder, settings.signing_key))
     verifier = TokenVerifier(settings.base_url)
-    counters = Metrics()
+    counters = Metrics(workers=settings.workers)
     canceller = QueryCanceller(settings.database)
-    concurrency = ConcurrencyLimits(settings.limits, counters.rate_limited.labels("concurrent").inc)
+    concurrency = ConcurrencyLimits(
+        settings.limits, counters.rate_limited.labels("concurrent").inc, settings.workers
+    )
     upstream = Upstream(settings.postgrest)
     rest = RestProxy(upstream, settings, counters, canceller)
 
@@ -49,12 +55,13 @@ def create_app(settings: Settings) -> Gateway:
             app.state.services = services
             app.state.probe = health.Probe(services)
             counters.watch_database(services.pool)
+            counters.begin()
             app.state.importer = importer = Importer(settings, services.probe_pool)
             try:
                 yield
             finally:
                 await importer.close()
-                await counters.database.close()
+                await counters.close()
                 await rest.close()
 
     app = FastAPI(
@@ -82,7 +89,7 @@ def create_app(settings: Settings) -> Gateway:
     openapi.install(app, settings)
     counters.templates = RouteTemplates(_templates(app))
     routes = RememberedRequests(HeadAsGet(app, native="/v1/"), app)
-    layers = middleware.wrap(routes, settings, rest, verifier, counters, concurrency)
+    layers = middleware.wrap(routes, settings, rest, verifier, counters, concurrency, counts)
     if settings.postgrest.at_root:
         layers = RootRelations(layers, ["/rest/v1", *_templates(app)])
     return Gateway(app, layers)

@@ -343,7 +343,7 @@ class LimitsSettings(Group):
     esco: str = Field("200/second", description="Rate limit of all clients of an ESCO together.")
     concurrent: PositiveInt = Field(
         6,
-        description="Requests of one ESCO that each process runs at a time, from the first byte of "
+        description="Requests of one ESCO that a gateway runs at a time, from the first byte of "
         "a body to the last byte of the response; keep it below the pool sizes (PostgREST's "
         "db-pool, FLOWS_DATABASE_POOL_MAX), so that connections remain for others.",
     )
@@ -364,7 +364,7 @@ class LimitsSettings(Group):
     url: SecretStr | None = Field(
         None,
         description="URL of a Redis (redis://…) in which gateways count together; without it, each "
-        "process counts for itself.",
+        "counts for itself, with all its workers.",
     )
     refusal_seconds: NonNegativeFloat = Field(
         1.0, description="Seconds by which a 429 is delayed, so that a flood slows itself down."
@@ -522,6 +522,12 @@ class Settings(Group):
     host: str = Field("127.0.0.1", description="Address the gateway listens on.")
     port: Annotated[int, Field(ge=0, le=65535)] = Field(
         8000, description="Port the gateway listens on; 0 picks a free one."
+    )
+    workers: Annotated[int, Field(ge=1, le=64)] = Field(
+        1,
+        description="Processes that answer, on one port; one for each core. They count requests "
+        "together and divide FLOWS_LIMITS_CONCURRENT and FLOWS_LIMITS_SUSTAINED among them; each "
+        "opens as many connections as FLOWS_DATABASE_POOL_MAX and others allow a process.",
     )
     public_url: str | None = Field(
         None, description="URL of the gateway for its clients; also the issuer named in tokens."

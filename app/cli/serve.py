@@ -2,8 +2,13 @@
 
 import ctypes
 import gc
+import os
+import tempfile
 from contextlib import suppress
 
+import typer
+
+from app.auth.keys import load_keys
 from app.cli.output import fail
 from app.db.exposed import check_exposed
 from app.db.schema import check_database
@@ -20,14 +25,18 @@ def serve() -> None:
     # objects stay, so a fifth of the time would go to looking for garbage among them.
     gc.disable()
     _steady_memory()
+    settings = Settings()
+    if settings.workers > 1:
+        # Read as the client library of Prometheus is imported; removed by the server.
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="flows-workers-")
     from app.http.server import serve as run
     from app.main import create_app
 
-    settings = Settings()
     url = database_url(settings.database)
     if reason := check_database(url) or check_exposed(url, settings.postgrest.schemas):
         raise fail(reason)
-    run(create_app(settings), settings)
+    load_keys(settings.key_folder, settings.signing_key)  # created once, not by each worker
+    raise typer.Exit(run(create_app, settings))
 
 
 def _steady_memory() -> None:

@@ -130,7 +130,7 @@ def examine_pools(url: str, settings: Settings, gateways: int) -> Iterator[Findi
     each = (
         database.pool_max + database.token_pool_max + settings.imports.running + OTHER_CONNECTIONS
     )
-    wanted = gateways * each + POSTGREST_POOL
+    wanted = gateways * settings.workers * each + POSTGREST_POOL
     if wanted > most - reserved:
         yield new_fault(
             "pools",

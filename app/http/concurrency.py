@@ -1,9 +1,11 @@
 """Limits on concurrent requests, so that no ESCO occupies all database connections, or its cores.
 
 An ESCO may run several requests at a time, as a page does that loads. Those that run long would
-keep the database's cores from others, so fewer of them run at a time when they go on.
+keep the database's cores from others, so fewer of them run at a time when they go on. The workers
+of a gateway divide the places among them: each has its own, which it gives without asking others.
 """
 
+import math
 import time
 from collections.abc import Callable
 
@@ -101,11 +103,13 @@ class ConcurrencyLimit:
 class ConcurrencyLimits:
     """The limits of all callers with current requests; `on_refusal` is called for each 429."""
 
-    def __init__(self, settings: LimitsSettings, on_refusal: Callable[[], None]) -> None:
-        self._most = settings.concurrent
-        self._sustained = min(settings.sustained, settings.concurrent)
+    def __init__(
+        self, settings: LimitsSettings, on_refusal: Callable[[], None], workers: int = 1
+    ) -> None:
+        self._most = math.ceil(settings.concurrent / workers)
+        self._sustained = min(math.ceil(settings.sustained / workers), self._most)
         self._on_refusal = on_refusal
-        self._turns = Turns(settings.concurrent, settings.waiting, settings.turn_seconds)
+        self._turns = Turns(self._most, settings.waiting, settings.turn_seconds)
         self._slow_turns = Turns(self._sustained, settings.waiting, settings.turn_seconds)
         self._running: dict[str, RunningTime] = {}
 

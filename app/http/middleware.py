@@ -18,6 +18,7 @@ from app.http.problems import respond
 from app.http.rate_limit import CallerLimits, RateLimiter
 from app.http.request_limits import BodyLimits, HeadLimits, check_head
 from app.http.strangers import StrangerLimits
+from app.http.worker_window import WorkerCounts
 from app.monitoring import logs
 from app.monitoring.registry import Metrics
 from app.request_state import RequestState, begin_request, new_request_id
@@ -166,6 +167,7 @@ def wrap(
     verifier: TokenVerifier,
     metrics: Metrics,
     concurrency: ConcurrencyLimits,
+    counts: WorkerCounts | None,
 ) -> ASGIApp:
     """Put the layers around the routes; a request passes the one added last first.
 
@@ -175,7 +177,7 @@ def wrap(
     app = BodyLimits(app, settings.http, settings.imports.max_file_bytes)
     app = CallerLimits(
         app,
-        limiter=RateLimiter(settings.limits, metrics),
+        limiter=RateLimiter(settings.limits, metrics, counts),
         concurrency=concurrency,
         strangers=StrangerLimits(settings),
         verifier=verifier,

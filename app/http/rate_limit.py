@@ -1,8 +1,9 @@
 """Rate limits per client and per ESCO, shared by `/rest/v1`, `/v1` and `/admin`; 429 beyond them.
 
-Counts are kept in this process, or in a Redis that several gateways share (`FLOWS_LIMITS_URL`). If
-Redis does not answer, requests are accepted without being counted; this is logged and counted in
-`/metrics`. A quota protects the service, so its failure must not become an outage.
+Counts are kept in this process, together for the workers of one gateway (`FLOWS_WORKERS`), or in a
+Redis that several gateways share (`FLOWS_LIMITS_URL`). If Redis does not answer, requests are
+accepted without being counted; this is logged and counted in `/metrics`. A quota protects the
+service, so its failure must not become an outage.
 """
 
 import asyncio
@@ -24,6 +25,7 @@ from app.http.concurrency import ConcurrencyLimits
 from app.http.problems import respond
 from app.http.sliding_window import LocalWindow, SharedWindow, SlidingWindow
 from app.http.strangers import AUTH_PREFIX, StrangerLimits
+from app.http.worker_window import WorkerCounts
 from app.monitoring.registry import Metrics
 from app.request_state import request_state
 from app.settings import LimitsSettings
@@ -52,12 +54,14 @@ class RateLimiter:
     one burst at each start of a window, and make everybody else wait for it.
     """
 
-    def __init__(self, settings: LimitsSettings, metrics: Metrics) -> None:
+    def __init__(
+        self, settings: LimitsSettings, metrics: Metrics, counts: WorkerCounts | None = None
+    ) -> None:
         self._quotas = {"client": parse(settings.client), "esco": parse(settings.esco)}
         policies = ", ".join(_policy(name, quota) for name, quota in self._quotas.items())
         self._policy = (b"ratelimit-policy", policies.encode())
         self._windows = {
-            name: _window(name, quota, settings) for name, quota in self._quotas.items()
+            name: _window(name, quota, settings, counts) for name, quota in self._quotas.items()
         }
         self._metrics = metrics
         self._paused_until = 0.0
@@ -193,10 +197,12 @@ class CallerLimits:
         await asyncio.sleep(self._refusal_seconds * random.uniform(0.5, 1.5))  # noqa: S311
 
 
-def _window(name: str, quota: RateLimitItem, settings: LimitsSettings) -> SlidingWindow:
-    if settings.url is None:
-        return LocalWindow(quota)
-    return SharedWindow(quota, name, settings.url.get_secret_value())
+def _window(
+    name: str, quota: RateLimitItem, settings: LimitsSettings, counts: WorkerCounts | None
+) -> SlidingWindow:
+    if settings.url:
+        return SharedWindow(quota, name, settings.url.get_secret_value())
+    return counts.window(quota, name) if counts else LocalWindow(quota)
 
 
 def _policy(name: str, quota: RateLimitItem) -> str:

@@ -1,4 +1,4 @@
-"""Counters of a quota over a sliding window: in this process, or in Redis for several."""
+"""Counters of a quota over a sliding window: in this process, or in Redis for several gateways."""
 
 import asyncio
 import time
@@ -50,16 +50,23 @@ class LocalWindow:
         if number != self._number:
             self._before = self._counts if number == self._number + 1 else {}
             self._number, self._counts = number, {}
-        left = self._seconds - passed
         before, count = self._before.get(identity, 0), self._counts.get(identity, 0)
-        weighted = int(before * left / self._seconds + count)
-        allowed = weighted < self._amount
-        if allowed:
+        hit = judge(self._amount, self._seconds, before, count, self._seconds - passed)
+        if hit.allowed:
             self._counts[identity] = count + 1
-            weighted += 1
-        # Requests of the previous window free up one by one, those of this one when it is over.
-        seconds = left % (self._seconds / before) if before else left
-        return Hit(allowed, max(0, self._amount - weighted), seconds)
+        return hit
+
+
+def judge(amount: int, window: int, before: int, count: int, left: float) -> Hit:
+    """Return the result of a request after `count` others, in a window that ends in `left` seconds.
+
+    In the window before there were `before`; both are `window` seconds long.
+    """
+    weighted = int(before * left / window + count)
+    allowed = weighted < amount
+    # Requests of the previous window free up one by one, those of this one when it is over.
+    seconds = left % (window / before) if before else left
+    return Hit(allowed, max(0, amount - weighted - allowed), seconds)
 
 
 class SharedWindow:

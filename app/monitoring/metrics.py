@@ -64,5 +64,5 @@ async def metrics(request: Request, services: ServicesDep) -> Response:
     if access == "open" and counters.behind:
         counters.behind = [replace(one, esco=None) for one in counters.behind]
     encode, media_type = choose_encoder(request.headers.get("accept", ""))
-    text = encode(counters.registry)
+    text = encode(counters.exposed)
     return Response(text, media_type=media_type, headers={"Cache-Control": "no-store"})

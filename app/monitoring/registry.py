@@ -1,12 +1,21 @@
-"""The metrics of one gateway process: counters, latencies, and gauges read at each scrape."""
+"""The metrics of a gateway: counters, latencies, and gauges read at each scrape.
 
+Its workers, if there are several, keep theirs in files that the client library maps into memory
+(`PROMETHEUS_MULTIPROC_DIR`), so that whichever is scraped tells the sums of all.
+"""
+
+import asyncio
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from heapq import nlargest
+from pathlib import Path
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
+from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 from app.db.session import Pool
@@ -22,6 +31,8 @@ WAL_ARCHIVE = (
 )
 # ESCOs that are named as behind: a change of all of them must not become thousands of series.
 NAMED_BEHIND = 20
+# Gauges of a worker are as old as this where another is scraped.
+GAUGE_SECONDS = 1.0
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
 
@@ -35,22 +46,30 @@ class Behind:
 
 
 class Metrics:
-    """The metrics of one gateway process.
+    """The metrics of a gateway process; `exposed` has those of all `workers`.
 
     Labels are route templates and codes of ESCOs, never text from a caller.
 
     A family has one meaning and one unit, which its name ends in (OpenMetrics).
     """
 
-    def __init__(self) -> None:
-        self.registry = CollectorRegistry()
+    def __init__(self, workers: int = 1) -> None:
+        # Of this process, and what is the same whichever worker reads it.
+        self._own = CollectorRegistry()
+        self._common = CollectorRegistry() if workers > 1 else self._own
+        self._copied: list[tuple[Gauge, Callable[[], float]]] = []
+        self._copying: asyncio.Task[None] | None = None
         self.templates = RouteTemplates(())
-        ProcessCollector(registry=self.registry)
+        if workers > 1:
+            MultiProcessCollector(self._common)  # type: ignore[no-untyped-call]
+            self._common.register(_WorkerProcesses())
+        else:
+            ProcessCollector(registry=self._own)
         self._requests = Counter(
             "flows_requests",
             "Requests answered; status 499 means the client left first.",
             ["method", "route", "status"],
-            registry=self.registry,
+            registry=self._own,
         )
         self._seconds = Histogram(
             "flows_request",
@@ -58,35 +77,35 @@ class Metrics:
             ["method", "route", "status"],
             unit="seconds",
             buckets=BUCKETS,
-            registry=self.registry,
+            registry=self._own,
         )
         self.upstream_errors = Counter(
             "flows_upstream_errors",
             "Requests not answered by PostgREST, by cause: connect, timeout, cut, unavailable.",
             ["kind"],
-            registry=self.registry,
+            registry=self._own,
         )
         self.rate_limited = Counter(
             "flows_rate_limited",
             "Requests refused with 429, by the quota that was used up.",
             ["quota"],
-            registry=self.registry,
+            registry=self._own,
         )
         self.limiter_errors = Counter(
             "flows_limiter_errors",
             "Requests let through uncounted because the limiter's store did not answer.",
-            registry=self.registry,
+            registry=self._own,
         )
         self.wal_archive: Mapping[str, float] = {}
         for name, help_text, unit in WAL_ARCHIVE:
-            self.watch(name, help_text, lambda name=name: self.wal_archive.get(name), unit)  # type: ignore[misc]
+            self.watch_common(name, help_text, lambda name=name: self.wal_archive.get(name), unit)  # type: ignore[misc]
         self.behind: Sequence[Behind] | None = None
-        self.watch(
+        self.watch_common(
             "flows_aggregates_changes_waiting",
             "Changes of half-hours and mappings that the aggregates lack.",
             lambda: None if self.behind is None else sum(one.changes for one in self.behind),
         )
-        self.watch(
+        self.watch_common(
             "flows_aggregates_behind_seconds",
             "Age of the oldest change that the aggregates lack; 0 if they lack none.",
             lambda: (
@@ -94,9 +113,9 @@ class Metrics:
             ),
             "seconds",
         )
-        self.registry.register(_FurthestBehind(self))
+        self._common.register(_FurthestBehind(self))
         self.database = DatabaseMeasures()
-        self.registry.register(self.database)
+        self._common.register(self.database)
         # Cache the labelled children, because looking one up takes a lock and builds a tuple.
         self._request_child = lru_cache(maxsize=1024)(self._requests.labels)
         self._seconds_child = lru_cache(maxsize=1024)(self._seconds.labels)
@@ -135,14 +154,69 @@ class Metrics:
             lambda: of("requests_waiting"),
         )
 
-    def watch(
+    @property
+    def exposed(self) -> CollectorRegistry:
+        """The registry to be scraped."""
+        return self._common
+
+    def begin(self) -> None:
+        """Begin to tell the other workers the gauges of this one."""
+        if self._copied:
+            self._copying = asyncio.create_task(self._copy())
+
+    async def close(self) -> None:
+        """End what runs in the background."""
+        await self.database.close()
+        if self._copying:
+            self._copying.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._copying
+
+    def watch(self, name: str, help_text: str, read: Callable[[], float]) -> None:
+        """Add a gauge of this process, which is read at each scrape; workers' are added up."""
+        if self._common is self._own:
+            self.watch_common(name, help_text, read)
+        else:
+            gauge = Gauge(name, help_text, registry=self._own, multiprocess_mode="livesum")
+            self._copied.append((gauge, read))
+
+    def watch_common(
         self, name: str, help_text: str, read: Callable[[], float | None], unit: str = ""
     ) -> None:
-        """Add a gauge that is read at each scrape; None leaves it out.
+        """Add a gauge that every worker would read alike; None leaves it out.
 
         A name ends in its unit, if it has one.
         """
-        self.registry.register(_Gauge(name, help_text, read, unit))
+        self._common.register(_Gauge(name, help_text, read, unit))
+
+    async def _copy(self) -> None:
+        while True:
+            for gauge, read in self._copied:
+                gauge.set(read())
+            await asyncio.sleep(GAUGE_SECONDS)
+
+
+class _WorkerProcesses(Collector):
+    """Memory, time and descriptors of all workers together, and the start of the first."""
+
+    def collect(self) -> Iterator[Metric]:
+        folder = Path(os.environ["PROMETHEUS_MULTIPROC_DIR"])
+        found: dict[str, Metric] = {}
+        for file in folder.glob("gauge_livesum_*.db"):
+            pid = file.stem.rpartition("_")[2]
+            for family in ProcessCollector(pid=lambda pid=pid: pid, registry=None).collect():  # type: ignore[misc]
+                known = found.setdefault(family.name, family)
+                if known is not family:
+                    unite = min if family.name == "process_start_time_seconds" else _plus
+                    known.samples = [
+                        one._replace(value=unite(one.value, other.value))
+                        for one, other in zip(known.samples, family.samples, strict=True)
+                    ]
+        yield from found.values()
+
+
+def _plus(one: float, other: float) -> float:
+    return one + other
 
 
 class _FurthestBehind(Collector):
