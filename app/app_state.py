@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -28,7 +28,8 @@ READY_SECONDS = 5.0
 class Services(AuthServices):
     """The long-lived objects that routes share; `request.app.state.services`."""
 
-    postgrest: httpx.AsyncClient
+    # Of each PostgREST, for what the gateway itself asks.
+    postgrests: list[httpx.AsyncClient]
     # For /ready, /metrics and the state of imports, none of which waits for data.
     probe_pool: Pool
 
@@ -61,11 +62,15 @@ async def open_services(
     follower = asyncio.create_task(
         follow_state(database_url(settings.database), private_keys, update)
     )
-    async with (
-        httpx.AsyncClient(base_url=settings.postgrest.url, timeout=10) as postgrest,
+    async with AsyncExitStack() as clients:
+        postgrests = [
+            await clients.enter_async_context(httpx.AsyncClient(base_url=url, timeout=10))
+            for url in settings.postgrest.urls
+        ]
         # A proxy from the environment would connect to addresses that nobody has checked.
-        httpx.AsyncClient(trust_env=False, timeout=settings.issuers.seconds) as issuers,
-    ):
+        issuers = await clients.enter_async_context(
+            httpx.AsyncClient(trust_env=False, timeout=settings.issuers.seconds)
+        )
         outbound = Outbound(issuers, settings.issuers.private_networks, settings.issuers.seconds)
         identity = IdentityVerifier(outbound, settings.issuers.hmac_secrets)
         pools = (pool, token_pool, probe_pool)
@@ -85,7 +90,7 @@ async def open_services(
                 verifier,
                 throttle,
                 identity,
-                postgrest,
+                postgrests,
                 probe_pool,
             )
         finally:

@@ -29,8 +29,8 @@ from app.monitoring.registry import Metrics
 from app.monitoring.templates import RouteTemplates
 from app.openapi import routes as openapi
 from app.postgrest.cancel import QueryCanceller
-from app.postgrest.pool import Upstream
 from app.postgrest.proxy import RestProxy
+from app.postgrest.servers import connect
 from app.settings import Settings
 
 
@@ -46,7 +46,7 @@ def create_app(settings: Settings, counts: WorkerCounts | None = None) -> Gatewa
     concurrency = ConcurrencyLimits(
         settings.limits, counters.rate_limited.labels("concurrent").inc, settings.workers
     )
-    upstream = Upstream(settings.postgrest)
+    upstream = connect(settings.postgrest)
     rest = RestProxy(upstream, settings, counters, canceller)
 
     @asynccontextmanager
@@ -54,6 +54,7 @@ def create_app(settings: Settings, counts: WorkerCounts | None = None) -> Gatewa
         async with open_services(settings, keys, verifier) as services:
             app.state.services = services
             app.state.probe = health.Probe(services)
+            rest.start()
             counters.watch_database(services.pool)
             counters.begin()
             app.state.importer = importer = Importer(settings, services.probe_pool)

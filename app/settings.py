@@ -181,6 +181,11 @@ def _libpq_url(url: SecretStr | None) -> SecretStr | None:
     return url
 
 
+def _words(text: str) -> list[str]:
+    """Return the parts of a text that are separated by commas."""
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
 class DatabaseSettings(Group):
     """`FLOWS_DATABASE_*`: connections of the gateway and its commands to PostgreSQL."""
 
@@ -229,14 +234,18 @@ class PostgrestSettings(Group):
         "answer_seconds": "FLOWS_REST_ANSWER_SECONDS",
     }
 
-    url: str = Field("http://127.0.0.1:3000", description="URL of PostgREST.")
+    url: str = Field(
+        "http://127.0.0.1:3000",
+        description="URL of PostgREST. Of several, separated by commas, each request goes to the "
+        "least busy that serves.",
+    )
     database_url: SecretStr | None = Field(
         None,
         description="libpq URL with PostgREST's login (role authenticator); only "
         "`flows db migrate` reads it, to set that role's password.",
     )
     connections: PositiveInt = Field(
-        100, description="Most connections to PostgREST that a gateway process opens."
+        100, description="Most connections to each PostgREST that a gateway process opens."
     )
     connect_seconds: PositiveFloat = Field(
         3.0,
@@ -265,7 +274,7 @@ class PostgrestSettings(Group):
     def split_schemas(cls, value: Any) -> Any:
         """Split `a, b` into names; refuse those that need quotes, and the gateway's own."""
         if isinstance(value, str):
-            value = tuple(part.strip() for part in value.split(",") if part.strip())
+            value = tuple(_words(value))
         for name in value:
             own = name in OWN_SCHEMAS or name.startswith("pg_")
             if own or not re.fullmatch(r"[a-z_][a-z0-9_]{0,62}", name):
@@ -274,12 +283,18 @@ class PostgrestSettings(Group):
 
     @field_validator("url")
     @classmethod
-    def check_url(cls, url: str) -> str:
+    def check_urls(cls, urls: str) -> str:
         """Refuse a URL without a scheme or a host."""
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError("is not a URL like http://postgrest:3000")
-        return url
+        for url in _words(urls) or [""]:
+            parts = urlsplit(url)
+            if parts.scheme not in ("http", "https") or not parts.hostname:
+                raise ValueError("is not a URL like http://postgrest:3000")
+        return urls
+
+    @property
+    def urls(self) -> list[str]:
+        """The URLs of all PostgRESTs."""
+        return _words(self.url)
 
     @field_validator("database_url")
     @classmethod
@@ -463,7 +478,7 @@ class IssuerSettings(Group):
     def split_networks(cls, value: Any) -> Any:
         """Split `a, b` into networks; refuse anything else."""
         if isinstance(value, str):
-            value = tuple(part.strip() for part in value.split(",") if part.strip())
+            value = tuple(_words(value))
         return tuple(str(ip_network(network)) for network in value)
 
     @field_validator("hmac_secrets", mode="before")
@@ -570,7 +585,7 @@ class Settings(Group):
     def split_origins(cls, value: Any) -> Any:
         """Split `a, b` into origins; refuse one that a browser would never send."""
         if isinstance(value, str):
-            value = tuple(part.strip() for part in value.split(",") if part.strip())
+            value = tuple(_words(value))
         for origin in value:
             if not re.fullmatch(r"https?://[^/*\s]+", origin):
                 raise ValueError(f"{origin!r} is not an origin like https://app.example.org")
@@ -581,7 +596,7 @@ class Settings(Group):
     def split_addresses(cls, value: Any) -> Any:
         """Split `a, b` into IP addresses and networks; refuse anything else."""
         if isinstance(value, str):
-            value = tuple(part.strip() for part in value.split(",") if part.strip())
+            value = tuple(_words(value))
         return tuple(str(ip_network(address)) for address in value)
 
     @field_validator("public_url")

@@ -155,7 +155,7 @@ class Double:
         while True:
             message = await receive()
             if message["type"] == "lifespan.startup":
-                self._upstream = Upstream(self._settings)
+                self._upstream = Upstream(self._settings, self._settings.url)
                 await self._wait()
                 await send({"type": "lifespan.startup.complete"})
             else:

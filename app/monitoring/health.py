@@ -158,14 +158,25 @@ async def _version(connection: Connection) -> tuple[int, int]:
 
 
 async def _postgrest(services: Services) -> Component:
+    """Tell whether a PostgREST serves, and how many do not."""
+    found = await asyncio.gather(*(_ask(services, client) for client in services.postgrests))
+    down = [component for component in found if component.status == "down"]
+    if len(found) == 1 or not down:
+        return found[0]
+    number = f"{len(down)} of {len(found)}"
+    status: Literal["ok", "down"] = "down" if len(down) == len(found) else "ok"
+    return Component(status=status, detail=f"{number} do not serve: one {down[0].detail}")
+
+
+async def _ask(services: Services, client: httpx.AsyncClient) -> Component:
     """Ask PostgREST as a client would: its schema cache, its login and its keys have to work."""
     settings = services.settings
     try:
         token = issue_own(services.keys.current(), settings.base_url, PROBE_ROLE)
     except Unavailable:
-        return await _postgrest_without_token(services)
+        return await _ask_without_token(client)
     try:
-        answer = await services.postgrest.head(
+        answer = await client.head(
             PROBE_PATH, headers={"Authorization": f"Bearer {token}"}, timeout=PROBE_SECONDS
         )
     except httpx.HTTPError:
@@ -177,10 +188,10 @@ async def _postgrest(services: Services) -> Component:
     return Component(status="ok")
 
 
-async def _postgrest_without_token(services: Services) -> Component:
+async def _ask_without_token(client: httpx.AsyncClient) -> Component:
     """Ask PostgREST while no key signs, which is the state of another component: 401 is well."""
     try:
-        answer = await services.postgrest.head("/", timeout=PROBE_SECONDS)
+        answer = await client.head("/", timeout=PROBE_SECONDS)
     except httpx.HTTPError:
         return Component(status="down", detail="does not answer")
     if answer.status_code >= 500:

@@ -10,6 +10,7 @@ import hashlib
 import logging
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID
@@ -183,5 +184,13 @@ async def _read_catalogue(services: Services, role: str) -> Mapping[str, Any]:
 async def _read_swagger(services: Services, role: str) -> bytes:
     """Fetch PostgREST's Swagger as the role, with a token that is used for nothing else."""
     token = issue_own(services.keys.current(), services.settings.base_url, role)
-    answer = await services.postgrest.get("/", headers={"Authorization": f"Bearer {token}"})
+    *others, last = services.postgrests
+    for client in others:
+        with suppress(httpx.HTTPError):
+            return await _get_swagger(client, token)
+    return await _get_swagger(last, token)
+
+
+async def _get_swagger(client: httpx.AsyncClient, token: str) -> bytes:
+    answer = await client.get("/", headers={"Authorization": f"Bearer {token}"})
     return answer.raise_for_status().content

@@ -15,11 +15,19 @@ IDLE_SECONDS = 15.0
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
+class UpstreamBusy(UpstreamLost):
+    """All connections are in use: the request was not sent."""
+
+
+class UpstreamRefused(UpstreamLost):
+    """No connection was made: the request was not sent."""
+
+
 class Upstream:
     """Sends requests to PostgREST; UpstreamLost or UpstreamSilent if there is no response."""
 
-    def __init__(self, settings: PostgrestSettings) -> None:
-        parts = urlsplit(settings.url)
+    def __init__(self, settings: PostgrestSettings, url: str) -> None:
+        parts = urlsplit(url)
         secure = parts.scheme == "https"
         self._address = (parts.hostname or "", parts.port or (443 if secure else 80))
         self._tls = ssl.create_default_context() if secure else None
@@ -77,6 +85,9 @@ class Upstream:
             connection.close()
         self._turns.release()
 
+    def start(self) -> None:
+        """Do nothing: a single server has to be asked in any case."""
+
     def close(self) -> None:
         """Close all idle connections."""
         while self._idle:
@@ -86,7 +97,7 @@ class Upstream:
         try:
             await acquire_within(self._turns, self._settings.connect_seconds)
         except TimeoutError:
-            raise UpstreamLost("no connection is free") from None
+            raise UpstreamBusy("no connection is free") from None
 
     def _kept(self) -> UpstreamConnection | None:
         now = time.monotonic()
@@ -108,5 +119,5 @@ class Upstream:
                     ssl=self._tls,
                 )
         except OSError as error:  # TimeoutError is one
-            raise UpstreamLost(f"no connection: {error!r}") from error
+            raise UpstreamRefused(f"no connection: {error!r}") from error
         return connection

@@ -21,6 +21,7 @@ from app.postgrest.newest import newest_asked
 from app.postgrest.pool import Upstream
 from app.postgrest.request import PREFIX, PROFILES, build_upstream_request
 from app.postgrest.response import allow_header, answer_headers, cleaned_error, error_headers
+from app.postgrest.servers import UpstreamServers
 from app.request_state import RequestState, request_state
 from app.settings import Settings
 
@@ -39,7 +40,7 @@ class RestProxy:
 
     def __init__(
         self,
-        upstream: Upstream,
+        upstream: Upstream | UpstreamServers,
         settings: Settings,
         metrics: Metrics,
         canceller: QueryCanceller,
@@ -58,9 +59,19 @@ class RestProxy:
         )
         metrics.watch(
             "flows_postgrest_requests_limit",
-            "Most requests to PostgREST at a time (FLOWS_POSTGREST_CONNECTIONS).",
+            "Most requests to each PostgREST at a time (FLOWS_POSTGREST_CONNECTIONS).",
             lambda: settings.postgrest.connections,
         )
+        if isinstance(upstream, UpstreamServers):
+            metrics.watch_common(
+                "flows_postgrest_servers_serving",
+                "PostgRESTs of FLOWS_POSTGREST_URL that requests are sent to.",
+                lambda: upstream.serving,
+            )
+
+    def start(self) -> None:
+        """Begin to watch the PostgRESTs, where there are several."""
+        self._upstream.start()
 
     async def close(self) -> None:
         """Close the connections and stop the canceller."""

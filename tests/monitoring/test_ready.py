@@ -38,7 +38,7 @@ def ask(
             services: Any = SimpleNamespace(
                 settings=SimpleNamespace(base_url="http://gateway"),
                 keys=SimpleNamespace(current=current),
-                postgrest=client,
+                postgrests=[client],
             )
             return await health._postgrest(services)
 

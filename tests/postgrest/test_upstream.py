@@ -69,7 +69,7 @@ async def upstream(
     listener = await asyncio.start_server(server.serve, "127.0.0.1", 0)
     port = listener.sockets[0].getsockname()[1]
     settings = PostgrestSettings(url=f"http://127.0.0.1:{port}", **(LIMITS | limits))
-    pool = Upstream(settings)
+    pool = Upstream(settings, settings.url)
     try:
         yield pool, server
     finally:
