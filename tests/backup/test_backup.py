@@ -6,7 +6,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -20,7 +22,9 @@ import pytest
 from app.backup.create import prune
 from app.backup.folder import BackupError, BackupFolder
 from app.backup.recover import recovered
+from app.db.migrate import migrate
 from app.embedded.process import StackError
+from app.embedded.programs import has_timescale
 from tests.conftest import Stack, running_stack, wait_until
 
 Admin = psycopg.Connection[Any]
@@ -29,11 +33,20 @@ Admin = psycopg.Connection[Any]
 STATE = (
     "select count(*), sum(import_kwh), sum(export_kwh) from flows.register_interval_hh",
     "select count(*), sum(total_import_kwh) from flows.circuit_interval_hh",
+    "select count(*), sum(total_import_kwh) from flows.circuit_interval_daily",
+    "select count(*), sum(total_import_kwh) from flows.circuit_interval_monthly",
     "select array_agg(p::text order by p::text) from pg_policies as p",
     "select array_agg(g::text order by g::text) from information_schema.role_table_grants as g"
     " where g.table_schema in ('api', 'flows', 'gateway')",
     "select array_agg(r.rolname || r.rolbypassrls || r.rolinherit order by r.rolname)"
     " from pg_roles as r",
+)
+COLUMNSTORE = (
+    "select count(*) filter (where is_compressed), count(*) from timescaledb_information.chunks"
+)
+COMPRESS = (
+    "select compress_chunk(c, if_not_compressed => true)"
+    " from show_chunks('flows.register_interval_hh', older_than => interval '7 days') as c"
 )
 CHANGES = "select max(id) from flows.change"
 LATER_WAL = "00000001000000FF00000000"
@@ -82,6 +95,8 @@ def _flows(
 def state(admin: Admin) -> list[Any]:
     """Return sums, rights, and the number of rows each tenant sees of each relation."""
     found: list[Any] = [admin.execute(query.encode()).fetchone() for query in STATE]
+    if has_timescale():
+        found.append(admin.execute(COLUMNSTORE.encode()).fetchone())
     views = sorted(row[0] for row in admin.execute(VIEWS))
     for (esco,) in admin.execute("select id from flows.escos order by id").fetchall():
         with admin.transaction(force_rollback=True):
@@ -133,6 +148,9 @@ def kept() -> Iterator[Kept]:
         room() as folder,
         running_stack(FLOWS_BACKUP_FOLDER=str(folder), FLOWS_METRICS="open") as stack,
     ):
+        if has_timescale():
+            with psycopg.connect(stack.contract["database_url"], autocommit=True) as admin:
+                assert admin.execute(COMPRESS.encode()).fetchall()
         made = json.loads(_flows(stack, folder, "backup", "create", "--json").stdout)
         assert made["kind"] == "full"
         write(stack, 1.25)
@@ -166,7 +184,7 @@ def test_recovery_restores_rows_rights_and_isolation(kept: Kept, tmp_path: Path)
     ):
         damaged = state(admin)
         assert damaged[0] != kept.state[0]  # rows
-        assert damaged[2] != kept.state[2]  # policies
+        assert damaged[4] != kept.state[4]  # policies
 
 
 def test_a_drill_passes_or_names_the_faults(kept: Kept) -> None:
@@ -263,6 +281,7 @@ def test_a_stalled_archive_is_an_alarm_before_the_disk_is_full(kept: Kept) -> No
         check = kept.flows("backup", "check", check=False)
         assert check.returncode == 1
         assert "archiving fails" in check.stderr
+        write(kept.stack, 3.75)  # goes on
     finally:
         wal.chmod(0o700)
         os.chown(wal, owner, -1)
@@ -309,6 +328,32 @@ def test_the_schedule_does_what_is_due_and_reports_a_failed_drill(kept: Kept) ->
     # Nothing else is due now.
     idle = kept.flows(*words, FLOWS_BACKUP_INCREMENTAL_HOURS="0", FLOWS_BACKUP_FULL_HOURS="9999")
     assert "schedule" not in idle.stderr
+
+
+def test_a_backup_is_whole_while_the_database_is_upgraded(kept: Kept) -> None:
+    """An upgrade brings back the policy that the damage took, so that the drill finds no fault."""
+    url = kept.stack.contract["database_url"]
+    began, done = threading.Event(), threading.Event()
+
+    def upgrade() -> int:
+        number = 0
+        while not done.is_set():
+            with psycopg.connect(url) as admin:
+                admin.execute("update gateway.schema_objects set sha256 = ''")
+            began.set()
+            migrate(url)  # every object again, in one transaction
+            number += 1
+        return number
+
+    with ThreadPoolExecutor(1) as pool:
+        upgraded = pool.submit(upgrade)
+        assert began.wait(60)
+        made = json.loads(kept.flows("backup", "create", "--json").stdout)
+        done.set()
+        assert upgraded.result(timeout=120) >= 1
+    assert made["kind"] == "full"
+    kept.archived()
+    assert json.loads(kept.flows("backup", "drill", "--json").stdout)["faults"] == []
 
 
 def test_a_restore_in_place_continues_from_the_recovery_point(kept: Kept, tmp_path: Path) -> None:
