@@ -6,12 +6,11 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from datetime import time as clock_time
 from functools import cache
@@ -27,7 +26,9 @@ from hypothesis import settings as examples
 
 from app.auth.keys import load_keys
 from app.auth.tokens import Grant, issue
+from app.embedded.ports import free_port
 from app.embedded.postgrest import VERSION, find_postgrest
+from tests.commands import PARENT, Command, command, run_command
 from tests.demo_home import copy_demo_home
 from tests.sixteen import sixteen
 
@@ -69,8 +70,9 @@ class Stack:
 
     home: Path
     contract: dict[str, Any]
-    process: subprocess.Popen[str]
+    process: Command
     program: Path  # of its PostgREST
+    issuer: str  # of its tokens, which other gateways on its database share
 
     @property
     def postgrest(self) -> tuple[int, ...]:
@@ -82,6 +84,10 @@ class Stack:
         token = self.contract["escos"][esco][f"{kind}_token"] if esco else None
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         return httpx.Client(base_url=self.contract["base_url"], headers=headers, timeout=30)
+
+    def issue(self, grant: Grant) -> str:
+        """Return a token."""
+        return issue(load_keys(self.home / "keys")[-1], self.issuer, grant)
 
     def midnight(self, days_ago: int, timezone: str = "Europe/London") -> datetime:
         """Return a midnight of the zone, counted back from the end of the demo's half-hours."""
@@ -136,21 +142,40 @@ def running_stack(**settings: str) -> Iterator[Stack]:
     with tempfile.TemporaryDirectory(prefix="flows-test-", dir="/tmp") as folder:
         home = Path(folder) / "home"
         copy_demo_home(home)
-        process = subprocess.Popen(
-            [sys.executable, "-m", "app.cli", "up", "--demo", "--parent", str(os.getpid())],
-            env=os.environ | {"FLOWS_HOME": str(home), "FLOWS_PORT": "0"} | settings,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert process.stdout is not None
-        try:
-            first = process.stdout.readline()
-            assert first.startswith("ready http://"), f"the stack did not start: {first!r}"
-            program = Path(settings.get("FLOWS_POSTGREST_BIN") or find_postgrest(home))
-            yield Stack(home, json.loads((home / "demo.json").read_text()), process, program)
-        finally:
-            process.terminate()
-            process.communicate(timeout=STOP_SECONDS)
+        env = os.environ | {"FLOWS_HOME": str(home), "FLOWS_PORT": "0"} | settings
+        with command(("up", "--demo", "--parent", PARENT), env) as process:
+            try:
+                wait_until(lambda: "\n" in process.output or process.poll() is not None)
+                told = process.output + process.errors
+                assert told.startswith("ready http://"), f"the stack did not start: {told}"
+                program = Path(settings.get("FLOWS_POSTGREST_BIN") or find_postgrest(home))
+                contract = json.loads((home / "demo.json").read_text())
+                yield Stack(home, contract, process, program, issuer=contract["base_url"])
+            finally:
+                process.terminate()
+                process.wait(STOP_SECONDS)
+
+
+def gateway_environment(stack: Stack) -> dict[str, str]:
+    """Return the environment of the stack's gateway."""
+    found: dict[str, str] = process_of(stack.process.pid, "app.cli serve").environ()
+    return found
+
+
+@contextmanager
+def another_gateway(stack: Stack, **settings: str) -> Iterator[Stack]:
+    """Run another gateway on the stack's database and PostgREST, with FLOWS_… `settings`.
+
+    The yielded stack has the URLs and the process of this gateway.
+    """
+    port = free_port()
+    base_url = f"http://127.0.0.1:{port}"
+    environment = gateway_environment(stack) | {"FLOWS_PORT": str(port)} | settings
+    with command(("serve",), environment) as process:
+        wait_until(lambda: answers(f"{base_url}/ready", 200) or process.poll() is not None)
+        assert process.poll() is None, process.errors
+        urls = {"base_url": base_url, "rest_url": f"{base_url}/rest/v1"}
+        yield replace(stack, contract=stack.contract | urls, process=process)
 
 
 def process_of(pid: int, name: str, home: Path | None = None) -> psutil.Process:
@@ -207,13 +232,7 @@ def postgrest_version(program: str) -> tuple[int, ...]:
 
 def flows(stack: Stack, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
     """Run a `flows` command on the stack."""
-    done = subprocess.run(
-        [sys.executable, "-m", "app.cli", *words],
-        env=os.environ | {"FLOWS_HOME": str(stack.home)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_command(words, os.environ | {"FLOWS_HOME": str(stack.home)})
     assert done.returncode == 0 or not check, done.stderr
     return done
 
@@ -229,7 +248,7 @@ def engine(stack: Stack) -> str:
 def monitoring_token(stack: Stack) -> str:
     """A token of the role that reads every ESCO and /metrics."""
     grant = Grant("flc_monitoring", "grafanareader", None, None, ("read",))
-    return issue(load_keys(stack.home / "keys")[-1], stack.contract["base_url"], grant)
+    return stack.issue(grant)
 
 
 @pytest.fixture(scope="session")

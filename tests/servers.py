@@ -5,7 +5,6 @@ import shutil
 import socket
 import ssl
 import subprocess
-import sys
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -24,6 +23,7 @@ from cryptography.x509.oid import NameOID
 from app.embedded.ports import free_port
 from app.embedded.process import Child
 from app.embedded.programs import binaries, run_program, system_user
+from tests.commands import run_command
 
 PASSWORD = "a-password-of-this-test"
 SSL_REQUEST = (80877103).to_bytes(4, "big")
@@ -186,10 +186,4 @@ def run_flows(*words: str, **settings: str) -> subprocess.CompletedProcess[str]:
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("FLOWS_")}
     if given := os.environ.get("FLOWS_POSTGRES_BIN"):
         inherited["FLOWS_POSTGRES_BIN"] = given
-    return subprocess.run(
-        [sys.executable, "-m", "app.cli", *words],
-        env=inherited | settings,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return run_command(words, inherited | settings)

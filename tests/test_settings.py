@@ -10,6 +10,7 @@ import pytest
 
 from app.embedded.ports import free_port
 from app.settings import Group, HttpSettings, PostgrestSettings, Settings
+from tests.commands import run_command
 
 FORMER = {
     "FLOWS_REST_MAX_BODY_BYTES": "FLOWS_HTTP_MAX_BODY_BYTES",
@@ -43,13 +44,7 @@ FORMER = {
     ],
 )
 def test_a_setting_that_cannot_be_is_named(name: str, value: str, expected: str) -> None:
-    refused = subprocess.run(
-        [sys.executable, "-m", "app.cli", "serve"],
-        env=os.environ | {name: value},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    refused = run_command(("serve",), os.environ | {name: value})
     assert refused.returncode == 1
     assert refused.stderr.startswith(f"error: {expected}")
     assert refused.stderr.count("\n") == 1

@@ -20,6 +20,7 @@ from app.embedded.postgres import private_socket
 from app.embedded.postgrest import install_package, npm_package
 from app.embedded.process import StackError
 from app.embedded.programs import give, system_user
+from tests.commands import run_command
 
 DEADLINE_SECONDS = 60
 
@@ -148,13 +149,8 @@ def test_commands_find_the_stack_of_their_folder(tmp_path: Path) -> None:
     process = start(tmp_path)
     try:
         for words in (["create", "abce", "A Community"], ["list", "--json"]):
-            done = subprocess.run(
-                [sys.executable, "-m", "app.cli", "esco", *words],
-                env=os.environ | {"FLOWS_HOME": str(tmp_path)},
-                capture_output=True,
-                text=True,
-                check=True,
-            )
+            done = run_command(("esco", *words), os.environ | {"FLOWS_HOME": str(tmp_path)})
+            assert done.returncode == 0, done.stderr
     finally:
         process.terminate()
         process.communicate(timeout=DEADLINE_SECONDS)

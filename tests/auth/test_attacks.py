@@ -15,12 +15,11 @@ from starlette.requests import Request
 
 from app.auth import throttle as throttle_module
 from app.auth.deps import client_address
-from app.auth.keys import load_keys
 from app.auth.throttle import Throttle, Throttled
-from app.auth.tokens import Grant, issue
+from app.auth.tokens import Grant
 from app.settings import LimitsSettings, Settings
 from tests.auth.test_clients import RIGHTS, ask, bearer, make
-from tests.conftest import Stack, running_stack, wait_until
+from tests.conftest import Stack, another_gateway, wait_until
 
 GRANT = {"grant_type": "client_credentials"}
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
@@ -32,10 +31,10 @@ def basic(pair: bytes) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def own() -> Iterator[Stack]:
-    """A separate stack, so that throttled guessing does not disturb other tests."""
-    with running_stack(FLOWS_TRUSTED_PROXIES="127.0.0.1") as stack:
-        yield stack
+def own(stack: Stack) -> Iterator[Stack]:
+    """A gateway of its own, so that throttled guessing does not disturb other tests."""
+    with another_gateway(stack, FLOWS_TRUSTED_PROXIES="127.0.0.1") as own:
+        yield own
 
 
 @pytest.fixture(scope="module")
@@ -200,7 +199,7 @@ def test_scopes_are_what_a_token_may_do(own: Stack) -> None:
 
 def test_a_monitoring_token_cannot_administer(own: Stack) -> None:
     grant = Grant("flc_monitoring", "grafanareader", None, None, ("read", "admin"))
-    widened = issue(load_keys(own.home / "keys")[-1], own.contract["base_url"], grant)
+    widened = own.issue(grant)
     headers = {"Authorization": f"Bearer {widened}"}
     for path in ("clients", "escos", "audit"):
         answer = httpx.get(f"{own.contract['base_url']}/admin/{path}", headers=headers)

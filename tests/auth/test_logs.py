@@ -19,8 +19,7 @@ from app.db.migrate import migrate
 from app.embedded.ports import free_port
 from app.embedded.postgrest import CONFIG, find_postgrest
 from tests.auth.test_clients import RIGHTS, ask, bearer, make
-from tests.auth.test_rotation import gateway_environment
-from tests.conftest import Stack, answers, flows, running_stack, wait_until
+from tests.conftest import Stack, answers, flows, gateway_environment, running_stack, wait_until
 
 # The gateway's command with every logger at its most verbose level.
 TALKATIVE = """

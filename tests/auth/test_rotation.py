@@ -3,14 +3,12 @@
 import concurrent.futures
 import json
 import os
-import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -23,11 +21,12 @@ from app.auth.keyring import PUBLISH_SECONDS
 from app.auth.keys import load_keys
 from app.embedded.ports import free_port
 from tests.auth.test_keys import doors, issue, kid, published
+from tests.commands import run_command
 from tests.conftest import (
     Stack,
-    answers,
+    another_gateway,
     flows,
-    process_of,
+    gateway_environment,
     running_stack,
     wait_until,
 )
@@ -38,31 +37,6 @@ def own() -> Iterator[Stack]:
     """A separate stack, whose keys are damaged and rotated."""
     with running_stack() as stack:
         yield stack
-
-
-def gateway_environment(stack: Stack) -> dict[str, str]:
-    """Return the environment of the stack's gateway."""
-    found: dict[str, str] = process_of(stack.process.pid, "app.cli serve").environ()
-    return found
-
-
-@contextmanager
-def second_gateway(stack: Stack, **settings: str) -> Iterator[tuple[Stack, subprocess.Popen[str]]]:
-    """Run another gateway on the same database; yield a stack with its URL and its process."""
-    port = free_port()
-    base_url = f"http://127.0.0.1:{port}"
-    environment = gateway_environment(stack) | {"FLOWS_PORT": str(port)} | settings
-    process = subprocess.Popen(
-        [sys.executable, "-m", "app.cli", "serve"],
-        env=environment, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    try:
-        wait_until(lambda: answers(f"{base_url}/ready", 200))
-        urls = {"base_url": base_url, "rest_url": f"{base_url}/rest/v1"}
-        yield replace(stack, contract=stack.contract | urls, process=process), process
-    finally:
-        process.kill()
-        process.communicate()
 
 
 def look_at_keys(stack: Stack, times: int) -> None:
@@ -93,7 +67,7 @@ def jwks(stack: Stack) -> httpx.Response:
 
 
 def test_a_new_key_is_at_every_gateway_before_any_signs_with_it(own: Stack) -> None:
-    with second_gateway(own) as (other, _):
+    with another_gateway(own) as other:
         gateways = (own, other)
         cached = {jwks(gateway).headers["cache-control"] for gateway in gateways}
         assert cached == {f"public, max-age={PUBLISH_SECONDS}"}
@@ -125,7 +99,7 @@ def test_a_new_key_is_at_every_gateway_before_any_signs_with_it(own: Stack) -> N
 def test_a_revocation_at_one_gateway_holds_at_all_and_after_restarts(own: Stack) -> None:
     client = own.contract["escos"]["hmce"]
     token, kept = issue(own), issue(own)
-    with second_gateway(own) as (other, _):
+    with another_gateway(own) as other:
         assert [doors(gateway, token) for gateway in (own, other)] == [{200}, {200}]
         revoked = httpx.post(
             other.contract["base_url"] + "/auth/revoke",
@@ -141,7 +115,7 @@ def test_a_revocation_at_one_gateway_holds_at_all_and_after_restarts(own: Stack)
             wait_until(lambda: doors(gateway, client["read_token"]) == {401}, seconds=5)  # noqa: B023
         flows(own, "client", "enable", client["client_id"])
     # A gateway started afterwards must know of it, too.
-    with second_gateway(own) as (later, _):
+    with another_gateway(own) as later:
         assert doors(later, token) == {401}
         assert doors(later, kept) == {200}
 
@@ -152,7 +126,7 @@ def test_too_short_a_delay_before_signing_is_refused(own: Stack) -> None:
 
 
 def test_a_gateway_with_key_files_of_its_own_is_not_cut_off(own: Stack, tmp_path: Path) -> None:
-    with second_gateway(own, FLOWS_KEYS_FOLDER=str(tmp_path / "keys")) as (other, _):
+    with another_gateway(own, FLOWS_KEYS_FOLDER=str(tmp_path / "keys")) as other:
         theirs = wait_until(lambda: (set(listed(own)) - _held(own)) or None).pop()
         flows(own, "keys", "rotate")
         assert listed(own)[theirs]["verifies_until"] is None
@@ -219,18 +193,15 @@ def test_a_running_gateway_keeps_its_keys_whatever_becomes_of_the_files(
         torn.write_bytes(whole[:400] if how == "half-written" else whole)
         torn.chmod(0o600 if how == "half-written" else 0o644)
     try:
-        with second_gateway(own) if how == "gone" else _nothing():
+        with another_gateway(own) if how == "gone" else _nothing():
             wait_until(lambda: log.read_text().count(complaint) > before)
             look_at_keys(own, times=2)
             assert doors(own, token) == {200}
             assert doors(own, issue(own)) == {200}
         assert "PRIVATE KEY" not in log.read_text()
         if how != "gone":
-            refused = subprocess.run(
-                [sys.executable, "-m", "app.cli", "serve"],
-                env=gateway_environment(own) | {"FLOWS_PORT": str(free_port())},
-                capture_output=True, text=True, check=False, timeout=30,
-            )  # fmt: skip
+            env = gateway_environment(own) | {"FLOWS_PORT": str(free_port())}
+            refused = run_command(("serve",), env)
             assert refused.returncode != 0
             assert torn.name in refused.stderr
     finally:
@@ -274,13 +245,13 @@ def test_a_gateway_killed_while_issuing_leaves_whole_tokens_or_none(own: Stack) 
             failed.clear()
             asked = len(issued)
             with (
-                second_gateway(own) as (other, process),
+                another_gateway(own) as other,
                 concurrent.futures.ThreadPoolExecutor(4) as pool,
             ):
                 base_url = other.contract["base_url"]
                 working = [pool.submit(keep_asking, base_url) for _ in range(4)]
                 wait_until(lambda: len(issued) > asked + 4)  # noqa: B023
-                process.send_signal(signal.SIGKILL)
+                other.process.kill()
                 concurrent.futures.wait(working, timeout=30)
         after = admin.execute(count, (client["client_id"],)).fetchone()
     assert before

@@ -5,8 +5,7 @@ from collections.abc import Callable, Iterator
 import httpx
 import pytest
 
-from app.auth.keys import load_keys
-from app.auth.tokens import Grant, issue, tenant_role
+from app.auth.tokens import Grant, tenant_role
 from tests.conftest import Stack
 
 SITES = "/rest/v1/sites_new"
@@ -21,7 +20,7 @@ def caller(stack: Stack) -> Iterator[Caller]:
     def open_client(*scopes: str, url: str = stack.contract["base_url"]) -> httpx.Client:
         esco = stack.contract["escos"]["wlce"]["id"]
         grant = Grant("flc_scopes", tenant_role(scopes), esco, "wlce", scopes)
-        token = issue(load_keys(stack.home / "keys")[-1], stack.contract["base_url"], grant)
+        token = stack.issue(grant)
         opened.append(httpx.Client(base_url=url, headers={"Authorization": f"Bearer {token}"}))
         return opened[-1]
 

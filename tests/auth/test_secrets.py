@@ -15,17 +15,17 @@ from app.settings import LimitsSettings
 from tests.auth.test_clients import RIGHTS, ask, make
 from tests.bench import generator
 from tests.bench.tokens import token_request
-from tests.conftest import Stack, flows, running_stack, wait_until
+from tests.conftest import Stack, another_gateway, flows, wait_until
 
 FORGET_DIGEST = "update gateway.client_secret set digest = null where client = %s"
 DIGESTS = "select digest from gateway.client_secret where client = %s"
 
 
 @pytest.fixture(scope="module")
-def own() -> Iterator[Stack]:
-    """A separate stack, so that throttled guessing does not disturb other tests."""
-    with running_stack(FLOWS_LIMITS_REFUSAL_SECONDS="0.1") as stack:
-        yield stack
+def own(stack: Stack) -> Iterator[Stack]:
+    """A gateway of its own, so that throttled guessing does not disturb other tests."""
+    with another_gateway(stack, FLOWS_LIMITS_REFUSAL_SECONDS="0.1") as own:
+        yield own
 
 
 @pytest.mark.quiet

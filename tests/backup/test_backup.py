@@ -25,6 +25,7 @@ from app.backup.recover import recovered
 from app.db.migrate import migrate
 from app.embedded.process import StackError
 from app.embedded.programs import has_timescale
+from tests.commands import run_command
 from tests.conftest import Stack, running_stack, wait_until
 
 Admin = psycopg.Connection[Any]
@@ -81,13 +82,7 @@ def _flows(
     stack: Stack, folder: Path, *words: str, check: bool = True, **settings: str
 ) -> subprocess.CompletedProcess[str]:
     ours = {"FLOWS_HOME": str(stack.home), "FLOWS_BACKUP_FOLDER": str(folder)}
-    done = subprocess.run(
-        [sys.executable, "-m", "app.cli", *words],
-        env=os.environ | ours | settings,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_command(words, os.environ | ours | settings)
     assert done.returncode == 0 or not check, done.stderr
     return done
 
@@ -360,7 +355,7 @@ def test_a_restore_in_place_continues_from_the_recovery_point(kept: Kept, tmp_pa
     """Run last in this file, because it stops the stack."""
     kept.archived()
     kept.stack.process.terminate()
-    kept.stack.process.communicate(timeout=60)
+    kept.stack.process.wait(60)
     kept.flows("backup", "restore", "--at", kept.moment.isoformat())
     assert len(list(kept.stack.home.glob("postgres.before-*"))) == 1
     environment = {

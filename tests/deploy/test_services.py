@@ -29,6 +29,7 @@ from app.embedded.ports import free_port
 from app.embedded.postgrest import find_postgrest
 from app.embedded.process import Child
 from app.embedded.programs import binaries, has_timescale, run_program, system_user
+from tests.commands import run_command
 from tests.conftest import answers, wait_until
 from tests.deploy.compose import ROOT, environment, services
 from tests.servers import enterable_folder
@@ -121,14 +122,7 @@ class Deployment:
 
     def flows(self, *words: str, service: str = "flows", check: bool = True) -> Any:
         """Run a command of `flows` as a one-off container of a service would."""
-        done = subprocess.run(
-            [sys.executable, "-m", "app.cli", *words],
-            env=self.environment(service),
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        done = run_command(words, self.environment(service))
         assert done.returncode == 0 or not check, done.stderr
         return done
 

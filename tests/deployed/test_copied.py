@@ -15,6 +15,7 @@ import pytest
 
 from app.cli.admin import admin_url
 from app.settings import Settings
+from tests.commands import run_command
 from tests.conftest import STOP_SECONDS
 from tests.deployed import ESCO, HEAT, METER, POWER, THREE_PHASE, make_deployed
 
@@ -44,8 +45,9 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Copied]:
     env = os.environ | {"FLOWS_HOME": str(home), "FLOWS_PORT": "0"}
 
     def flows(*words: str) -> str:
-        command = [sys.executable, "-m", "app.cli", *words]
-        return subprocess.run(command, env=env, check=True, capture_output=True, text=True).stdout
+        done = run_command(words, env)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
 
     process = subprocess.Popen(
         [sys.executable, "-m", "app.cli", "up", "--parent", str(os.getpid())],

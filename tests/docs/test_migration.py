@@ -4,7 +4,6 @@ import json
 import os
 import re
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import psycopg
 import pytest
 import yaml
 
+from tests.commands import run_command
 from tests.conftest import Stack
 
 ROOT = Path(__file__).parents[2]
@@ -29,11 +29,8 @@ def grant_login(
     stack: Stack, role: str, *words: str, password: str = PASSWORD
 ) -> subprocess.CompletedProcess[str]:
     """Run `flows db grant-login` with a password on standard input."""
-    return subprocess.run(
-        [sys.executable, "-m", "app.cli", "db", "grant-login", role, *words],
-        env=os.environ | {"FLOWS_HOME": str(stack.home)},
-        input=password + "\n", capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    asked = ("db", "grant-login", role, *words)
+    return run_command(asked, os.environ | {"FLOWS_HOME": str(stack.home)}, given=password + "\n")
 
 
 def login_url(stack: Stack) -> str:

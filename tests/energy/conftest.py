@@ -10,8 +10,7 @@ import httpx
 import psycopg
 import pytest
 
-from app.auth.keys import load_keys
-from app.auth.tokens import Grant, issue
+from app.auth.tokens import Grant
 from tests.conftest import Stack
 
 HALF_HOUR = timedelta(minutes=30)
@@ -77,7 +76,7 @@ def own_home(stack: Stack) -> Iterator[OwnHome]:
     ):
         home = OwnHome(admin, client, code)
         grant = Grant("flc_own", "public_backend", home.esco, code, ("read",))
-        token = issue(load_keys(stack.home / "keys")[-1], stack.contract["base_url"], grant)
+        token = stack.issue(grant)
         client.headers["Authorization"] = f"Bearer {token}"
         home.execute(*MADE)
         try:

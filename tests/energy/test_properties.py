@@ -20,8 +20,7 @@ import pytest
 from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 
-from app.auth.keys import load_keys
-from app.auth.tokens import Grant, issue
+from app.auth.tokens import Grant
 from tests.conftest import Stack
 from tests.energy import model
 from tests.energy.model import HALF_HOUR, Ask, Mapped, World
@@ -76,7 +75,7 @@ def community(stack: Stack) -> Iterator[tuple[psycopg.Connection[Any], httpx.Cli
     with psycopg.connect(stack.contract["database_url"], autocommit=True) as admin:
         _build(admin)
         grant = Grant("flc_properties", "public_backend", UUID(_id("esco")), "prop", ("read",))
-        token = issue(load_keys(stack.home / "keys")[-1], stack.contract["base_url"], grant)
+        token = stack.issue(grant)
         headers = {"Authorization": f"Bearer {token}"}
         with httpx.Client(
             base_url=stack.contract["base_url"], headers=headers, timeout=30

@@ -8,8 +8,7 @@ import httpx
 import psycopg
 import pytest
 
-from app.auth.keys import load_keys
-from app.auth.tokens import Grant, issue
+from app.auth.tokens import Grant
 from tests.bench.history import History
 from tests.conftest import Stack
 from tests.postgrest.test_streaming import GROWTH_MB, Memory
@@ -39,7 +38,7 @@ def long_reader(stack: Stack) -> Iterator[httpx.Client]:
         )
         admin.execute("call flows.follow()")
         grant = Grant("flc_stream", "public_backend", history.id("esco", 1), "stream1", ("read",))
-        token = issue(load_keys(stack.home / "keys")[-1], stack.contract["base_url"], grant)
+        token = stack.issue(grant)
         # The sizes are those of the bodies as they are.
         headers = {"Authorization": f"Bearer {token}", "Accept-Encoding": "identity"}
         base_url = stack.contract["base_url"]

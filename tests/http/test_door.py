@@ -14,10 +14,9 @@ import psutil
 import psycopg
 import pytest
 
-from app.auth.keys import load_keys
-from app.auth.tokens import Grant, issue
+from app.auth.tokens import Grant
 from app.http.protocol import KEPT_DESCRIPTORS
-from tests.conftest import Stack, process_of, running_stack, wait_until
+from tests.conftest import Stack, another_gateway, wait_until
 
 REST, READS, LIVE, ADMIN, TOKEN = (
     "/rest/v1/escos?select=code", "/v1/latest", "/live", "/admin/clients", "/auth/token",
@@ -30,15 +29,15 @@ BEYOND_BUFFERS = 48 * MEGABYTE
 
 
 @pytest.fixture(scope="module")
-def own() -> Iterator[Stack]:
-    """A separate stack behind a trusted proxy, with small bodies."""
+def own(stack: Stack) -> Iterator[Stack]:
+    """A gateway behind a trusted proxy, with small bodies."""
     settings = {
         "FLOWS_TRUSTED_PROXIES": "127.0.0.1",
         "FLOWS_HTTP_MAX_BODY_BYTES": str(2 * MEGABYTE),
         "FLOWS_CORS_ORIGINS": "https://app.example.org",
     }
-    with running_stack(**settings) as stack:
-        yield stack
+    with another_gateway(stack, **settings) as own:
+        yield own
 
 
 @contextmanager
@@ -80,7 +79,7 @@ def exchange(stack: Stack, raw: bytes) -> tuple[int, bytes, bool]:
 
 def rss(stack: Stack) -> int:
     """Return the resident memory of the gateway's process in bytes."""
-    memory: int = process_of(stack.process.pid, "serve").memory_info().rss
+    memory: int = psutil.Process(stack.process.pid).memory_info().rss
     return memory
 
 
@@ -115,7 +114,7 @@ class Flood(threading.Thread):
 
 def test_55_connections_that_ask_for_nothing_make_room(own: Stack) -> None:
     """More of them than the gateway has descriptors; it drops those that waited longest."""
-    gateway = process_of(own.process.pid, "serve")
+    gateway = psutil.Process(own.process.pid)
     before = gateway.rlimit(psutil.RLIMIT_NOFILE)
     gateway.rlimit(psutil.RLIMIT_NOFILE, (KEPT_DESCRIPTORS + 100, before[1]))
     try:
@@ -192,7 +191,7 @@ def admin_token(stack: Stack) -> str:
     """Return a token with the scope admin."""
     esco = stack.contract["escos"]["wlce"]["id"]
     grant = Grant("flc_door", "flows", esco, "wlce", ("read", "write", "admin"))
-    return issue(load_keys(stack.home / "keys")[-1], stack.contract["base_url"], grant)
+    return stack.issue(grant)
 
 
 def test_55_a_body_that_goes_on_after_its_answer_ends_the_connection(own: Stack) -> None:

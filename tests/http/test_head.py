@@ -6,8 +6,7 @@ import httpx
 import pytest
 from fastapi.routing import APIRoute, iter_route_contexts
 
-from app.auth.keys import load_keys
-from app.auth.tokens import Grant, issue
+from app.auth.tokens import Grant
 from app.main import create_app
 from app.settings import DatabaseSettings, Settings
 from tests.conftest import Stack
@@ -33,7 +32,7 @@ def get_paths() -> list[str]:
 def operator(stack: Stack) -> dict[str, str]:
     """Headers with a token of an operator."""
     grant = Grant("flc_operator", "operator", None, None, ("admin",))
-    token = issue(load_keys(stack.home / "keys")[-1], stack.contract["base_url"], grant)
+    token = stack.issue(grant)
     return {"Authorization": f"Bearer {token}"}
 
 

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from tests.auth.test_clients import ask
-from tests.conftest import Stack, running_stack, wait_until
+from tests.conftest import Stack, another_gateway, wait_until
 
 LARGE = "/rest/v1/register_interval_hh?select=*"
 SMALL = "/rest/v1/escos?select=code"
@@ -24,10 +24,10 @@ STRICT = {
 
 
 @pytest.fixture(scope="module")
-def own() -> Iterator[Stack]:
-    """A stack with two places for each ESCO and one that waits."""
-    with running_stack(**STRICT) as stack:
-        yield stack
+def own(stack: Stack) -> Iterator[Stack]:
+    """A gateway with two places for each ESCO and one that waits."""
+    with another_gateway(stack, **STRICT) as own:
+        yield own
 
 
 @contextmanager
@@ -105,10 +105,10 @@ def test_56_tokens_and_readiness_have_connections_of_their_own(own: Stack) -> No
 
 
 @pytest.fixture(scope="module")
-def timed() -> Iterator[Stack]:
-    """A stack that measures rates over half a second."""
-    with running_stack(FLOWS_HTTP_RATE_SECONDS="0.5") as stack:
-        yield stack
+def timed(stack: Stack) -> Iterator[Stack]:
+    """A gateway that measures rates over half a second."""
+    with another_gateway(stack, FLOWS_HTTP_RATE_SECONDS="0.5") as timed:
+        yield timed
 
 
 def read_for(bare: socket.socket, rate: int, seconds: float) -> bool:

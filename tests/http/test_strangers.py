@@ -17,7 +17,7 @@ from app.http.strangers import PLACES, StrangerLimits
 from app.monitoring import health
 from app.monitoring.health import Probe
 from app.settings import LimitsSettings
-from tests.conftest import Stack, running_stack
+from tests.conftest import Stack, another_gateway
 
 LIMITS = LimitsSettings(waiting=3, turn_seconds=0.01)
 FLOODED = {
@@ -120,10 +120,10 @@ def test_55_all_who_ask_whether_it_is_ready_share_a_check(monkeypatch: pytest.Mo
 
 
 @pytest.fixture(scope="module")
-def own() -> Iterator[Stack]:
-    """A stack that is flooded."""
-    with running_stack() as running:
-        yield running
+def own(stack: Stack) -> Iterator[Stack]:
+    """A gateway that is flooded."""
+    with another_gateway(stack) as own:
+        yield own
 
 
 @pytest.mark.parametrize("what", FLOODED)

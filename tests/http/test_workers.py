@@ -21,8 +21,7 @@ from limits import parse
 from app.embedded.ports import free_port
 from app.http import worker_window
 from app.http.worker_window import WorkerCounts
-from tests.auth.test_rotation import gateway_environment
-from tests.conftest import Stack, answers, wait_until
+from tests.conftest import Stack, answers, gateway_environment, wait_until
 
 QUOTA = 40
 SITES = "/rest/v1/escos?select=code"

@@ -14,8 +14,7 @@ import pytest
 from starlette.datastructures import UploadFile
 
 from app.imports.routes import take_over
-from tests.auth.test_rotation import second_gateway
-from tests.conftest import Stack, process_of, running_stack, wait_until
+from tests.conftest import Stack, another_gateway, process_of, running_stack, wait_until
 from tests.imports.test_routes import ended, send, token
 
 MEGABYTE = 2**20
@@ -100,15 +99,15 @@ def test_no_esco_waits_for_the_imports_of_another(own: Stack) -> None:
 
 def test_a_gateway_that_stops_leaves_failed_imports_and_no_rows(own: Stack) -> None:
     options = {"register_id": register_of(own, "wlce"), "import_column": "use"}
-    with second_gateway(own) as (other, process), own.client("wlce", "write") as here:
+    with another_gateway(own) as other, own.client("wlce", "write") as here:
         with other.client("wlce", "write") as there, nobody_writes(own):
             running = send(there, half_hours(2005), **options)
             wait_until(lambda: state(here, running) == "running")
             waiting = send(there, half_hours(2006), **options)
-            workers = psutil.Process(process.pid).children(recursive=True)
+            workers = psutil.Process(other.process.pid).children(recursive=True)
             assert workers
-            process.terminate()
-            process.wait(60)
+            other.process.terminate()
+            other.process.wait(60)
             assert not [worker for worker in workers if worker.is_running()]
         for answer in (running, waiting):
             failed = ended(here, answer)
@@ -135,7 +134,7 @@ def test_a_process_that_is_killed_fails_its_import(own: Stack) -> None:
 def test_an_import_that_takes_too_long_fails(own: Stack) -> None:
     options = {"register_id": register_of(own, "wlce"), "import_column": "use"}
     with (
-        second_gateway(own, FLOWS_IMPORTS_SECONDS="3") as (other, _),
+        another_gateway(own, FLOWS_IMPORTS_SECONDS="3") as other,
         other.client("wlce", "write") as client,
         nobody_writes(own),
     ):

@@ -13,8 +13,7 @@ import httpx
 import psycopg
 import pytest
 
-from app.auth.keys import load_keys
-from app.auth.tokens import Grant, issue
+from app.auth.tokens import Grant
 from tests.conftest import Stack, wait_until
 from tests.ingest.command import Admin, stored
 from tests.postgrest.test_streaming import GROWTH_MB, Memory
@@ -51,7 +50,7 @@ def token(stack: Stack, esco: str, *scopes: str, role: str = "flows") -> dict[st
     """Return the header of a token with these scopes."""
     found = UUID(stack.contract["escos"][esco]["id"])
     grant = Grant("flc_partner", role, found, esco, scopes)
-    issued = issue(load_keys(stack.home / "keys")[-1], stack.contract["base_url"], grant)
+    issued = stack.issue(grant)
     return {"Authorization": f"Bearer {issued}"}
 
 

@@ -9,10 +9,9 @@ from typing import Any
 
 import httpx
 import psycopg
-import pytest
 
 from app.embedded.process import Child
-from tests.conftest import Stack, running_stack, wait_until
+from tests.conftest import Stack, another_gateway, wait_until
 
 # Everything that a process may log: by a library, by `warnings`, by a thread and by its own crash.
 PROGRAM = """
@@ -98,18 +97,16 @@ def test_warnings_tracebacks_and_crashes_are_a_line_each() -> None:
     assert "RuntimeError: at the end" in logged[4]["traceback"]
 
 
-@pytest.mark.stack
-def test_every_line_of_a_gateway_is_json() -> None:
-    with running_stack() as stack, stack.client("wlce") as client:
+def test_every_line_of_a_gateway_is_json(stack: Stack) -> None:
+    with another_gateway(stack) as stack, stack.client("wlce") as client:
         client.get("/rest/v1/escos").raise_for_status()
         with psycopg.connect(stack.contract["database_url"], autocommit=True) as admin:
             admin.execute(
                 "select pg_terminate_backend(pid) from pg_stat_activity"
                 " where application_name like 'flows-gateway%'"
             )
-        log = stack.home / "logs" / "gateway.log"
-        wait_until(lambda: '"level":"warning"' in log.read_text(), 30)
-        logged = entries(log.read_text())
+        wait_until(lambda: '"level":"warning"' in stack.process.errors, 30)
+        logged = entries(stack.process.errors)
     requests = [entry for entry in logged if entry.get("path") == "/rest/v1/escos"]
     assert [entry["status"] for entry in requests] == [200]
     assert {"info", "warning"} <= {entry["level"] for entry in logged}

@@ -6,11 +6,10 @@ from datetime import UTC, datetime
 
 import httpx
 import psycopg
-import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from app.monitoring.templates import RouteTemplates
-from tests.conftest import Stack, running_stack, wait_until
+from tests.conftest import Stack, another_gateway, wait_until
 
 UNITS = ("bytes", "seconds")
 COUNTED = re.compile(r'^flows_requests_total{.*route="(.*?)",status="(\d+)"}', re.MULTILINE)
@@ -24,8 +23,7 @@ def scrape(stack: Stack) -> str:
     return answer.text
 
 
-@pytest.mark.stack
-def test_requests_are_labelled_by_template_and_status_even_if_refused() -> None:
+def test_requests_are_labelled_by_template_and_status_even_if_refused(stack: Stack) -> None:
     settings = {"FLOWS_METRICS": "open", "FLOWS_LIMITS_CLIENT": "12/hour",
                 "FLOWS_LIMITS_REFUSAL_SECONDS": "0"}  # fmt: skip
     expected = {
@@ -35,7 +33,7 @@ def test_requests_are_labelled_by_template_and_status_even_if_refused() -> None:
         ("/metrics", "200"), ("/docs/assets/{path}", "200"), ("/live", "405"),
         ("unmatched", "404"),
     }  # fmt: skip
-    with running_stack(**settings) as stack, stack.client("wlce") as client:
+    with another_gateway(stack, **settings) as stack, stack.client("wlce") as client:
         day = stack.period(2, 1)
         client.get("/v1/energy", params=day)
         client.get("/v1/escos/wlce/energy", params=day)

@@ -12,8 +12,7 @@ import httpx
 import psycopg
 import pytest
 
-from app.auth.keys import load_keys
-from app.auth.tokens import Grant, issue
+from app.auth.tokens import Grant
 from app.errors import (
     MethodNotAllowed,
     Problem,
@@ -23,7 +22,7 @@ from app.errors import (
     problem_classes,
     rest_error_classes,
 )
-from tests.conftest import Stack, running_stack, wait_until
+from tests.conftest import Stack, another_gateway, wait_until
 
 Document = dict[str, Any]
 PROBLEM_JSON = "application/problem+json"
@@ -40,10 +39,10 @@ SITES = "/rest/v1/sites_new"
 
 
 @pytest.fixture(scope="module")
-def strict() -> Iterator[Stack]:
-    """A stack with short time limits."""
-    with running_stack(**SETTINGS) as running:
-        yield running
+def strict(stack: Stack) -> Iterator[Stack]:
+    """A gateway with short time limits."""
+    with another_gateway(stack, **SETTINGS) as strict:
+        yield strict
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +50,7 @@ def token(strict: Stack) -> str:
     """A token with all scopes."""
     wlce = strict.contract["escos"]["wlce"]
     grant = Grant("flc_errors", "flows", wlce["id"], "wlce", ("read", "write", "admin"))
-    return issue(load_keys(strict.home / "keys")[-1], strict.contract["base_url"], grant)
+    return strict.issue(grant)
 
 
 @pytest.fixture(scope="module")
@@ -227,7 +226,6 @@ def test_an_error_is_sent_as_it_is_described(
     case: tuple[str, str, dict[str, str], bytes | None, str],
 ) -> None:  # fmt: skip
     operation, target, headers, body, code = case
-    key, url = load_keys(strict.home / "keys")[-1], strict.contract["base_url"]
     esco = strict.contract["escos"]["wlce"]["id"]
     others = {
         "operator": Grant("flc_operator", "operator", None, None, ("admin",)),
@@ -235,7 +233,7 @@ def test_an_error_is_sent_as_it_is_described(
     }
     headers = dict(headers)
     if name := headers.pop("as", None):
-        token = issue(key, url, others[name])
+        token = strict.issue(others[name])
     if name := headers.pop("twice", None):
         headers[name] = f"Bearer {token}"  # a second header, spelled differently from Authorization
     if body:

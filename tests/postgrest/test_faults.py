@@ -18,7 +18,8 @@ import psycopg
 import pytest
 
 from app.embedded.stack import Stack
-from tests.conftest import answers, process_of, running_stack, wait_until
+from tests.conftest import Stack as Running
+from tests.conftest import another_gateway, answers, process_of, wait_until
 from tests.demo_home import copy_demo_home
 from tests.servers import enterable_folder
 
@@ -112,9 +113,8 @@ def assert_unavailable(answer: httpx.Response) -> None:
     assert "postgres" not in answer.text.lower().replace("postgrest", "")
 
 
-@pytest.mark.stack
-def test_postgrest_killed_is_a_503_and_comes_back_by_itself() -> None:
-    with running_stack() as stack, stack.client("wlce") as client:
+def test_postgrest_killed_is_a_503_and_comes_back_by_itself(stack: Running) -> None:
+    with stack.client("wlce") as client:
         process_of(stack.process.pid, "postgrest.conf").kill()
         refused = wait_until(lambda: (a := client.get("/rest/v1/escos")).status_code != 200 and a)
         assert_unavailable(refused)
@@ -122,9 +122,8 @@ def test_postgrest_killed_is_a_503_and_comes_back_by_itself() -> None:
         assert client.get("/ready").status_code == 200
 
 
-@pytest.mark.stack
-def test_an_answer_cut_upstream_is_a_broken_transfer() -> None:
-    with running_stack() as stack, stack.client("wlce") as client:
+def test_an_answer_cut_upstream_is_a_broken_transfer(stack: Running) -> None:
+    with stack.client("wlce") as client:
         # Compressed, all of it would be on its way before the cut.
         plain = {"Accept-Encoding": "identity"}
         path = "/rest/v1/register_interval_hh"
@@ -279,14 +278,13 @@ def test_an_exhausted_pool_is_a_503_after_a_bounded_wait(parts: Parts) -> None:
         assert {waiting.result().status_code for waiting in slow} == {200}
 
 
-@pytest.mark.stack
-def test_one_esco_does_not_take_every_connection() -> None:
+def test_one_esco_does_not_take_every_connection(stack: Running) -> None:
     turn = 3
     limits = {"FLOWS_LIMITS_CONCURRENT": "3", "FLOWS_LIMITS_TURN_SECONDS": str(turn)}
     doors = {"/rest/v1/sites_new": ("flows.sites_new", "authenticator"),
              "/v1/energy": (ENERGY, "flows_gateway")}  # fmt: skip
     with (
-        running_stack(FLOWS_DATABASE_POOL_MAX="4", **limits) as stack,
+        another_gateway(stack, FLOWS_DATABASE_POOL_MAX="4", **limits) as stack,
         concurrent.futures.ThreadPoolExecutor(10) as pool,
         stack.client("wlce") as greedy,
         stack.client("hmce") as other,

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from tests.conftest import Stack, running_stack, wait_until
+from tests.conftest import Stack, another_gateway, wait_until
 
 
 @contextmanager
@@ -365,10 +365,9 @@ def in_flight(stack: Stack) -> int:
     return int(found[1])
 
 
-@pytest.mark.stack
-def test_slow_clients_are_dropped_and_hold_nothing() -> None:
+def test_slow_clients_are_dropped_and_hold_nothing(stack: Stack) -> None:
     waits = ("FLOWS_HTTP_HEAD_SECONDS", "FLOWS_HTTP_BODY_SECONDS", "FLOWS_HTTP_SEND_SECONDS")
-    with running_stack(FLOWS_METRICS="open", **dict.fromkeys(waits, "1")) as stack:
+    with another_gateway(stack, FLOWS_METRICS="open", **dict.fromkeys(waits, "1")) as stack:
         started = time.monotonic()
         for unfinished in (b"", b"GET /rest/v1/escos HTTP/1.1\r\nX: "):
             with connection(stack) as bare:
@@ -390,14 +389,13 @@ def test_slow_clients_are_dropped_and_hold_nothing() -> None:
             assert client.get("/rest/v1/escos").status_code == 200
 
 
-@pytest.mark.stack
-def test_a_stranger_page_may_not_call_and_a_listed_one_may() -> None:
+def test_a_stranger_page_may_not_call_and_a_listed_one_may(stack: Stack) -> None:
     origin = "https://app.example.org"
     asked = {
         "Access-Control-Request-Method": "PATCH",
         "Access-Control-Request-Headers": "authorization,apikey,prefer,x-client-info",
     }
-    with running_stack(FLOWS_CORS_ORIGINS=f"{origin}, https://other.example.org") as stack:
+    with another_gateway(stack, FLOWS_CORS_ORIGINS=f"{origin}, https://other.example.org") as stack:
         with stack.client(None) as client:
             preflight = client.options("/rest/v1/escos", headers=asked | {"Origin": origin})
             assert preflight.status_code == 200

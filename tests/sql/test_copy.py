@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -16,6 +15,7 @@ import pytest
 
 from app.db.copy import CopyOptions, CopyRefused, copied_tables, copy_database, parse_kwh_as
 from app.db.migrate import migrate
+from tests.commands import run_command
 from tests.conftest import Stack
 from tests.deployed import (
     ESCO,
@@ -70,13 +70,8 @@ def databases(stack: Stack, engine: str) -> Iterator[tuple[str, str]]:
 
 def copy(source: str, target: str, *words: str) -> subprocess.CompletedProcess[str]:
     """Run `flows db copy`."""
-    return subprocess.run(
-        [sys.executable, "-m", "app.cli", "db", "copy", "--from", source, *words],
-        env=os.environ | {"FLOWS_DATABASE_ADMIN_URL": target},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    asked = ("db", "copy", "--from", source, *words)
+    return run_command(asked, os.environ | {"FLOWS_DATABASE_ADMIN_URL": target})
 
 
 def ask(url: str, query: str, *values: object) -> list[tuple[Any, ...]]:
@@ -442,13 +437,7 @@ def test_a_broken_connection_is_a_new_start(databases: tuple[str, str]) -> None:
 def test_a_database_without_the_schema_is_told_from_an_empty_one(stack: Stack) -> None:
     bare = stack.contract["database_url"].replace("/flows?", "/postgres?")
     for command in ("status", "maintain", "refresh"):
-        done = subprocess.run(
-            [sys.executable, "-m", "app.cli", "db", command],
-            env=os.environ | {"FLOWS_DATABASE_ADMIN_URL": bare},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        done = run_command(("db", command), os.environ | {"FLOWS_DATABASE_ADMIN_URL": bare})
         assert done.returncode == 1
         assert "run `flows db migrate` first" in " ".join(done.stderr.split())
     other = copy(bare, stack.contract["database_url"])
