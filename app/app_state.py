@@ -16,7 +16,8 @@ from app.auth.outbound import Outbound
 from app.auth.services import AuthServices
 from app.auth.throttle import Throttle
 from app.auth.tokens import TokenVerifier
-from app.db.session import Pool, create_pool, database_url
+from app.db.replica import Replica
+from app.db.session import Pool, create_pool, direct_url
 from app.settings import Settings
 
 PROBE_CONNECTIONS = 2
@@ -30,6 +31,8 @@ class Services(AuthServices):
 
     # Of each PostgREST, for what the gateway itself asks.
     postgrests: list[httpx.AsyncClient]
+    replica_postgrests: list[httpx.AsyncClient]
+    replica: Replica | None
     # For /ready, /metrics and the state of imports, none of which waits for data.
     probe_pool: Pool
 
@@ -59,13 +62,18 @@ async def open_services(
         verifier.update(state)
         known.set()
 
-    follower = asyncio.create_task(
-        follow_state(database_url(settings.database), private_keys, update)
-    )
+    replica = Replica(settings) if settings.replica.database_url else None
+    followers = [follow_state(direct_url(settings.database), private_keys, update)]
+    if replica:
+        followers.append(replica.follow())
+    running = [asyncio.create_task(follower) for follower in followers]
     async with AsyncExitStack() as clients:
-        postgrests = [
-            await clients.enter_async_context(httpx.AsyncClient(base_url=url, timeout=10))
-            for url in settings.postgrest.urls
+        postgrests, replica_postgrests = [
+            [
+                await clients.enter_async_context(httpx.AsyncClient(base_url=url, timeout=10))
+                for url in urls
+            ]
+            for urls in (settings.postgrest.urls, settings.replica.urls)
         ]
         # A proxy from the environment would connect to addresses that nobody has checked.
         issuers = await clients.enter_async_context(
@@ -73,7 +81,7 @@ async def open_services(
         )
         outbound = Outbound(issuers, settings.issuers.private_networks, settings.issuers.seconds)
         identity = IdentityVerifier(outbound, settings.issuers.hmac_secrets)
-        pools = (pool, token_pool, probe_pool)
+        pools = [pool, token_pool, probe_pool, *([replica.pool] if replica else [])]
         for each in pools:
             await each.open(wait=False)
         try:
@@ -91,12 +99,15 @@ async def open_services(
                 throttle,
                 identity,
                 postgrests,
+                replica_postgrests,
+                replica,
                 probe_pool,
             )
         finally:
-            follower.cancel()
-            with suppress(asyncio.CancelledError):
-                await follower
+            for task in running:
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
             for each in pools:
                 await each.close()
 

@@ -28,9 +28,7 @@ from app.monitoring import health, metrics
 from app.monitoring.registry import Metrics
 from app.monitoring.templates import RouteTemplates
 from app.openapi import routes as openapi
-from app.postgrest.cancel import QueryCanceller
 from app.postgrest.proxy import RestProxy
-from app.postgrest.servers import connect
 from app.settings import Settings
 
 
@@ -42,20 +40,20 @@ def create_app(settings: Settings, counts: WorkerCounts | None = None) -> Gatewa
     keys = Keyring(load_keys(settings.key_folder, settings.signing_key))
     verifier = TokenVerifier(settings.base_url)
     counters = Metrics(workers=settings.workers)
-    canceller = QueryCanceller(settings.database)
     concurrency = ConcurrencyLimits(
         settings.limits, counters.rate_limited.labels("concurrent").inc, settings.workers
     )
-    upstream = connect(settings.postgrest)
-    rest = RestProxy(upstream, settings, counters, canceller)
+    rest = RestProxy(settings, counters)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with open_services(settings, keys, verifier) as services:
             app.state.services = services
             app.state.probe = health.Probe(services)
-            rest.start()
+            rest.start(services.replica)
             counters.watch_database(services.pool)
+            if services.replica:
+                counters.watch_replica(services.replica)
             counters.begin()
             app.state.importer = importer = Importer(settings, services.probe_pool)
             try:

@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 from urllib.parse import urlsplit
 
 from limits import parse as parse_rate
@@ -20,6 +20,7 @@ from pydantic import (
     SecretStr,
     ValidationError,
     field_validator,
+    model_validator,
 )
 from pydantic.fields import FieldInfo
 from pydantic_settings import (
@@ -186,6 +187,15 @@ def _words(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
+def _postgrest_urls(urls: str) -> str:
+    """Return the URLs; ValueError if one has no scheme or no host."""
+    for url in _words(urls) or [""]:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("is not a URL like http://postgrest:3000")
+    return urls
+
+
 class DatabaseSettings(Group):
     """`FLOWS_DATABASE_*`: connections of the gateway and its commands to PostgreSQL."""
 
@@ -198,6 +208,16 @@ class DatabaseSettings(Group):
         None,
         description="libpq URL with an administrator's login; only migrations and `flows` commands "
         "use it.",
+    )
+    direct_url: SecretStr | None = Field(
+        None,
+        description="libpq URL with the gateway's login past a PgBouncer that FLOWS_DATABASE_URL "
+        "leads to: for what listens, and for what a busy pool must not delay.",
+    )
+    prepared: bool = Field(
+        True,
+        description="Prepare statements on connections. Set it to false behind a PgBouncer in "
+        "transaction mode before 1.21 or without max_prepared_statements.",
     )
     pool_min: PositiveInt = Field(
         1, description="Connections that each gateway process keeps open."
@@ -215,7 +235,7 @@ class DatabaseSettings(Group):
         5.0, description="Seconds that a request waits for a connection before it gets a 503."
     )
 
-    @field_validator("url", "admin_url")
+    @field_validator("url", "admin_url", "direct_url")
     @classmethod
     def refuse_placeholders(cls, url: SecretStr | None) -> SecretStr | None:
         """Refuse a URL that was copied from documentation without its password being replaced."""
@@ -285,11 +305,7 @@ class PostgrestSettings(Group):
     @classmethod
     def check_urls(cls, urls: str) -> str:
         """Refuse a URL without a scheme or a host."""
-        for url in _words(urls) or [""]:
-            parts = urlsplit(url)
-            if parts.scheme not in ("http", "https") or not parts.hostname:
-                raise ValueError("is not a URL like http://postgrest:3000")
-        return urls
+        return _postgrest_urls(urls)
 
     @property
     def urls(self) -> list[str]:
@@ -301,6 +317,51 @@ class PostgrestSettings(Group):
     def check_database_url(cls, url: SecretStr | None) -> SecretStr | None:
         """Refuse a text that libpq cannot parse."""
         return _libpq_url(url)
+
+
+class ReplicaSettings(Group):
+    """`FLOWS_REPLICA_*`: a streaming replica that answers reads."""
+
+    model_config = SettingsConfigDict(env_prefix="FLOWS_REPLICA_")
+
+    database_url: SecretStr | None = Field(
+        None,
+        description="libpq URL of a streaming replica with the gateway's login; reads of /v1 go "
+        "there while it is near enough.",
+    )
+    postgrest_url: str | None = Field(
+        None,
+        description="URL of a PostgREST on the replica (PGRST_DB_CHANNEL_ENABLED=false), or of "
+        "several, separated by commas; GET and HEAD of /rest/v1 go there.",
+    )
+    max_lag_seconds: PositiveFloat = Field(
+        5.0,
+        description="Seconds that the replica may be behind; beyond it, reads go to the primary.",
+    )
+
+    @field_validator("database_url")
+    @classmethod
+    def check_database_url(cls, url: SecretStr | None) -> SecretStr | None:
+        """Refuse a text that libpq cannot parse."""
+        return _libpq_url(url)
+
+    @field_validator("postgrest_url")
+    @classmethod
+    def check_urls(cls, urls: str | None) -> str | None:
+        """Refuse a URL without a scheme or a host."""
+        return urls and _postgrest_urls(urls)
+
+    @model_validator(mode="after")
+    def check_both(self) -> Self:
+        """Refuse a PostgREST on a replica whose lag nobody measures."""
+        if self.postgrest_url and not self.database_url:
+            raise ValueError("FLOWS_REPLICA_POSTGREST_URL needs FLOWS_REPLICA_DATABASE_URL")
+        return self
+
+    @property
+    def urls(self) -> list[str]:
+        """The URLs of the PostgRESTs on the replica."""
+        return _words(self.postgrest_url or "")
 
 
 class HttpSettings(Group):
@@ -572,6 +633,7 @@ class Settings(Group):
 
     database: DatabaseSettings = Field(default_factory=DatabaseSettings)
     postgrest: PostgrestSettings = Field(default_factory=PostgrestSettings)
+    replica: ReplicaSettings = Field(default_factory=ReplicaSettings)
     keys: KeysSettings = Field(default_factory=KeysSettings)
     tokens: TokenSettings = Field(default_factory=TokenSettings)
     issuers: IssuerSettings = Field(default_factory=IssuerSettings)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import count
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 import psycopg
 from psycopg import AsyncConnection, pq
@@ -98,6 +98,14 @@ _prepared: WeakKeyDictionary[AsyncConnection[Any], dict[tuple[bytes, tuple[int, 
     WeakKeyDictionary()
 )
 
+# Behind a PgBouncer the next transaction may be on another server, which knows no statement.
+_unprepared: WeakSet[AsyncConnection[Any]] = WeakSet()
+
+
+async def never_prepare(connection: AsyncConnection[Any]) -> None:
+    """Prepare none of a connection's statements."""
+    _unprepared.add(connection)
+
 
 async def run_batch(connection: AsyncConnection[Any], queries: Sequence[Query]) -> list[QueryRows]:
     """Run statements in order and return the rows of each; the first error ends the batch.
@@ -159,7 +167,8 @@ def _send(
     types = tuple(transformer.types or ())
     key = (sql, types)
     name = known.get(key)
-    if name is None and (not query.keep or len(known) >= MOST_PREPARED):
+    keeps = query.keep and connection not in _unprepared and len(known) < MOST_PREPARED
+    if name is None and not keeps:
         pgconn.send_query_params(sql, values, param_types=types)
         return False
     is_preparing = name is None

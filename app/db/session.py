@@ -14,9 +14,9 @@ from psycopg import AsyncConnection, OperationalError
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool
 
-from app.db.batch import Query, QueryRows, run_batch
+from app.db.batch import Query, QueryRows, never_prepare, run_batch
 from app.db.principal import Principal
-from app.settings import DatabaseSettings
+from app.settings import DatabaseSettings, ReplicaSettings
 
 Connection = AsyncConnection[DictRow]
 
@@ -59,14 +59,29 @@ def database_url(settings: DatabaseSettings) -> str:
     return settings.url.get_secret_value()
 
 
-def create_pool(settings: DatabaseSettings, most: int | None = None) -> Pool:
+def direct_url(settings: DatabaseSettings) -> str:
+    """Return the URL past a PgBouncer, with the gateway's login."""
+    return settings.direct_url.get_secret_value() if settings.direct_url else database_url(settings)
+
+
+def replica_url(settings: ReplicaSettings) -> str:
+    """Return the URL of the replica, which is set."""
+    assert settings.database_url is not None  # noqa: S101  (the caller has looked)
+    return settings.database_url.get_secret_value()
+
+
+def create_pool(
+    settings: DatabaseSettings, most: int | None = None, url: str | None = None
+) -> Pool:
     """Return a pool, not yet open, whose connections log in as the gateway's own role.
 
-    `most` is the greatest number of connections, by default that of the settings.
+    `most` is the greatest number of connections, by default that of the settings, as is `url`.
     """
     most = most or settings.pool_max
     return Pool(
-        database_url(settings),
+        url or database_url(settings),
+        # Another URL leads past a PgBouncer.
+        configure=None if settings.prepared or url else never_prepare,
         connection_class=AsyncConnection[DictRow],
         # Psycopg prepares no statement by itself: a plan that is kept is made without values, and
         # among a thousand ESCOs may read the rows of all. Batches say which of theirs are kept.
@@ -117,13 +132,13 @@ async def caller_session(
 
 
 def asking_session(
-    pool: Pool, caller: Principal, queries: Sequence[Query]
+    pool: Pool, caller: Principal, queries: Sequence[Query], seconds: float | None = None
 ) -> AbstractAsyncContextManager[tuple[Connection, list[QueryRows]]]:
     """Yield the connection of a `caller_session`, and the rows of first queries.
 
-    They are sent with the beginning of the transaction.
+    They are sent with the beginning of the transaction. PoolTimeout as of `caller_session`.
     """
-    return _session(pool, caller, ONE_SNAPSHOT, queries)
+    return _session(pool, caller, ONE_SNAPSHOT, queries, seconds)
 
 
 @asynccontextmanager

@@ -68,6 +68,11 @@ class Child:
         """True if the child is running."""
         return self._guard.poll() is None
 
+    @property
+    def pid(self) -> int:
+        """The id of the guard, whose only child is the child itself."""
+        return self._guard.pid
+
     def wait_until(self, ready: Callable[[], bool], *, seconds: float) -> None:
         """Wait until `ready` returns true; StackError if the child ends or the time runs out."""
         deadline = time.monotonic() + seconds

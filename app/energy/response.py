@@ -13,6 +13,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import orjson
+import psycopg
+from psycopg_pool import PoolTimeout
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
@@ -20,7 +22,7 @@ from starlette.types import Receive, Scope, Send
 from app.app_state import Services
 from app.db.batch import EarlyRows, Query, QueryRows
 from app.db.principal import Principal
-from app.db.session import Connection, asking_session
+from app.db.session import Connection, Pool, asking_session
 from app.energy.changes import SeenChanges
 from app.energy.files import FileCache
 from app.energy.formats import Format
@@ -38,6 +40,8 @@ if TYPE_CHECKING:
 
 # Part of every ETag. Increase it when the same data are written differently.
 REPRESENTATION = 4
+# A connection to the replica is waited for so long before the primary is asked.
+REPLICA_SECONDS = 0.5
 # Rows written at a time: few milliseconds, in which no other request is served.
 SLICE = 2000
 
@@ -144,10 +148,27 @@ class ReportResponse(Response):
                 await self._send(stream)
 
     async def _send(self, stream: ResponseStream) -> None:
+        """Send what the replica answers, if it is near enough, else the primary."""
+        services = self._request.services
+        replica = services.replica
+        if replica and replica.usable:
+            try:
+                await self._send_from(replica.pool, stream, REPLICA_SECONDS)
+                return
+            except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+                if stream.started or isinstance(error, psycopg.errors.QueryCanceled):
+                    raise
+                # Neither a conflict with what is replayed nor a busy pool is a failure of its.
+                if not isinstance(error, psycopg.errors.SerializationFailure | PoolTimeout):
+                    replica.leave_out(error)
+        await self._send_from(services.pool, stream)
+
+    async def _send_from(
+        self, pool: Pool, stream: ResponseStream, seconds: float | None = None
+    ) -> None:
         request = self._request
         queries = [_state(request), *self._report.early_queries()]
-        pool = request.services.pool
-        async with asking_session(pool, request.caller, queries) as (connection, rows):
+        async with asking_session(pool, request.caller, queries, seconds) as (connection, rows):
             version = _version(rows[0], EarlyRows(queries[1:], rows[1:]))
             report = await self._report.render(request, connection, version)
             async with aclosing(_body(request, report)) as body:

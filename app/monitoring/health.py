@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Sequence
 from typing import Literal
 
 import httpx
@@ -12,6 +13,7 @@ from pydantic import BaseModel
 
 from app.app_state import Services, ServicesDep
 from app.auth.tokens import issue_own
+from app.db.replica import Replica
 from app.db.schema import DATABASE_VERSION, NO_VERSION, mismatch, program_version
 from app.db.session import Connection
 from app.db.status import LACKS
@@ -46,13 +48,22 @@ class SchemaComponent(Component):
     gateway: int
 
 
-class Ready(BaseModel):
-    """The readiness to serve requests; `lacks` lists functions that the database's engine lacks."""
+class ReplicaComponent(Component):
+    """The replica: `down` sends reads to the primary, and keeps nobody from being served."""
 
-    status: Literal["ok", "down"]
+    seconds_behind: float | None
+
+
+class Ready(BaseModel):
+    """The readiness to serve requests; `lacks` lists functions that the database's engine lacks.
+
+    `degraded` are reads alone, which a replica answers while the primary does not.
+    """
+
+    status: Literal["ok", "degraded", "down"]
     engine: Literal["timescale", "postgres"] | None
     lacks: list[str]
-    components: dict[str, SchemaComponent | Component]
+    components: dict[str, SchemaComponent | ReplicaComponent | Component]
 
 
 DatabaseState = tuple[Literal["timescale", "postgres"] | None, Component, SchemaComponent]
@@ -73,7 +84,7 @@ async def ready(request: Request, services: ServicesDep, response: Response) -> 
     """Check the database, its schema, PostgREST and the keys; 503 names what is down."""
     probe: Probe = request.app.state.probe
     (engine, database, schema), postgrest = await probe.result()
-    components: dict[str, SchemaComponent | Component] = {
+    components: dict[str, SchemaComponent | ReplicaComponent | Component] = {
         "database": database,
         "schema": schema,
         "postgrest": postgrest,
@@ -81,12 +92,17 @@ async def ready(request: Request, services: ServicesDep, response: Response) -> 
     }
     if getattr(request.app.state, "draining", False):
         components["gateway"] = Component(status="down", detail="is shutting down")
-    down = any(component.status == "down" for component in components.values())
-    if down:
+    down = {name for name, component in components.items() if component.status == "down"}
+    status: Literal["ok", "degraded", "down"] = "down" if down else "ok"
+    if services.replica:
+        components["replica"] = replica = await _replica(services, services.replica)
+        if down and replica.status == "ok" and down <= _spared(services):
+            status = "degraded"
+    if status == "down":
         response.status_code = 503
     response.headers["Cache-Control"] = "no-store"
     return Ready(
-        status="down" if down else "ok",
+        status=status,
         engine=engine,
         lacks=list(LACKS[engine]) if engine else [],
         components=components,
@@ -117,11 +133,14 @@ class Probe:
 
 async def _database(services: Services) -> DatabaseState:
     program = program_version()
+    asking = asyncio.create_task(_engine(services))
     try:
-        async with asyncio.timeout(PROBE_SECONDS), services.probe_pool.connection() as connection:
-            version, oldest_gateway = await _version(connection)
-            row = await (await connection.execute("select gateway.engine() as engine")).fetchone()
+        # Not cancelled and awaited: a statement behind PgBouncer takes seconds to be given up.
+        async with asyncio.timeout(PROBE_SECONDS):
+            version, oldest_gateway, engine = await asyncio.shield(asking)
     except (psycopg.Error, PoolTimeout, TimeoutError):
+        asking.add_done_callback(lambda task: task.cancelled() or task.exception())
+        asking.cancel()
         unknown = SchemaComponent(
             status="down", detail="is not known", database=None, gateway=program
         )
@@ -130,7 +149,15 @@ async def _database(services: Services) -> DatabaseState:
     schema = SchemaComponent(
         status="down" if reason else "ok", detail=reason, database=version, gateway=program
     )
-    return (row["engine"] if row else None), Component(status="ok"), schema
+    return engine, Component(status="ok"), schema
+
+
+async def _engine(services: Services) -> tuple[int, int, Literal["timescale", "postgres"] | None]:
+    """Return the schema's version, the oldest gateway that it serves, and the engine."""
+    async with services.probe_pool.connection() as connection:
+        version, oldest_gateway = await _version(connection)
+        row = await (await connection.execute("select gateway.engine() as engine")).fetchone()
+    return version, oldest_gateway, row["engine"] if row else None
 
 
 def _keys(services: Services) -> Component:
@@ -159,7 +186,31 @@ async def _version(connection: Connection) -> tuple[int, int]:
 
 async def _postgrest(services: Services) -> Component:
     """Tell whether a PostgREST serves, and how many do not."""
-    found = await asyncio.gather(*(_ask(services, client) for client in services.postgrests))
+    return await _ask_all(services, services.postgrests)
+
+
+def _spared(services: Services) -> set[str]:
+    """Return the components that reads do without while there is a replica."""
+    return {"database", "schema", *(["postgrest"] if services.replica_postgrests else [])}
+
+
+async def _replica(services: Services, replica: Replica) -> ReplicaComponent:
+    behind = replica.behind
+    seconds = None if behind is None else round(behind, 3)
+    found = ReplicaComponent(status="ok", seconds_behind=seconds)
+    if not replica.usable:
+        detail = "does not answer" if behind is None else "is too far behind"
+        return found.model_copy(update={"status": "down", "detail": detail})
+    if services.replica_postgrests:
+        asked = await _ask_all(services, services.replica_postgrests)
+        if asked.status == "down":
+            detail = f"its PostgREST {asked.detail}"
+            return found.model_copy(update={"status": "down", "detail": detail})
+    return found
+
+
+async def _ask_all(services: Services, clients: Sequence[httpx.AsyncClient]) -> Component:
+    found = await asyncio.gather(*(_ask(services, client) for client in clients))
     down = [component for component in found if component.status == "down"]
     if len(found) == 1 or not down:
         return found[0]

@@ -18,6 +18,7 @@ from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
+from app.db.replica import Replica
 from app.db.session import Pool
 from app.monitoring.database import DatabaseMeasures
 from app.monitoring.templates import RouteTemplates
@@ -152,6 +153,20 @@ class Metrics:
             "flows_database_requests_waiting",
             "Requests that wait for a connection of the gateway's pool.",
             lambda: of("requests_waiting"),
+        )
+
+    def watch_replica(self, replica: Replica) -> None:
+        """Add gauges of the replica."""
+        self.watch_common(
+            "flows_replica_behind_seconds",
+            "Time that the replica is behind the primary at most; none while it is not known.",
+            lambda: replica.behind,
+            "seconds",
+        )
+        self.watch_common(
+            "flows_replica_usable",
+            "1 while reads go to the replica, 0 while they go to the primary.",
+            lambda: float(replica.usable),
         )
 
     @property

@@ -8,12 +8,10 @@ these names, on a separate connection, so that it works while the pool is exhaus
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from contextlib import suppress
 
 import psycopg
-
-from app.db.session import database_url
-from app.settings import DatabaseSettings
 
 logger = logging.getLogger(__name__)
 
@@ -24,10 +22,13 @@ KEEP_LOOKING_SECONDS = 12.0
 
 
 class QueryCanceller:
-    """Cancels queries; one per gateway process. It is connected only while it looks for a query."""
+    """Cancels queries of a server; it is connected only while it looks for one.
 
-    def __init__(self, settings: DatabaseSettings) -> None:
-        self._settings = settings
+    `url` returns the libpq URL of the server, with the gateway's login.
+    """
+
+    def __init__(self, url: Callable[[], str]) -> None:
+        self._url = url
         self._until: dict[str, float] = {}
         self._seen: set[str] = set()
         self._task: asyncio.Task[None] | None = None
@@ -49,7 +50,7 @@ class QueryCanceller:
         while self._until:
             try:
                 async with await psycopg.AsyncConnection.connect(
-                    database_url(self._settings),
+                    self._url(),
                     autocommit=True,
                     application_name="flows-gateway cancel",
                     connect_timeout=3,

@@ -8,9 +8,13 @@ import asyncio
 import logging
 import secrets
 import time
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
 
 from starlette.types import Receive, Scope, Send
 
+from app.db.replica import Replica
+from app.db.session import direct_url, replica_url
 from app.errors import Problem, RestError, Unavailable, UpstreamTimeout
 from app.http.problems import respond
 from app.http.response_stream import ClientGone, ResponseStream
@@ -21,12 +25,13 @@ from app.postgrest.newest import newest_asked
 from app.postgrest.pool import Upstream
 from app.postgrest.request import PREFIX, PROFILES, build_upstream_request
 from app.postgrest.response import allow_header, answer_headers, cleaned_error, error_headers
-from app.postgrest.servers import UpstreamServers
+from app.postgrest.servers import UpstreamServers, connect
 from app.request_state import RequestState, request_state
 from app.settings import Settings
 
 logger = logging.getLogger(__name__)
 
+REPLICA_METHODS = frozenset({"GET", "HEAD"})
 # PostgREST's status for an error: several relations or functions fit the request.
 AMBIGUOUS = 300
 
@@ -35,22 +40,28 @@ class UpstreamCut(Exception):  # noqa: N818  (breaks off the transfer on purpose
     """PostgREST's response ended early, after its first part had been passed on."""
 
 
-class RestProxy:
-    """The ASGI application of `/rest/v1`; `close` it at the end to close its connections."""
+@dataclass(frozen=True, slots=True)
+class Side:
+    """The primary or the replica: its PostgRESTs, and who cancels the queries of its database."""
 
-    def __init__(
-        self,
-        upstream: Upstream | UpstreamServers,
-        settings: Settings,
-        metrics: Metrics,
-        canceller: QueryCanceller,
-    ) -> None:
-        self._upstream = upstream
-        self._canceller = canceller
+    upstream: Upstream | UpstreamServers
+    canceller: QueryCanceller
+
+
+class RestProxy:
+    """The ASGI application of `/rest/v1`: `start` it, and `close` it at the end."""
+
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+        database, own = settings.database, settings.postgrest
+        self._primary = Side(connect(own, own.urls), QueryCanceller(lambda: direct_url(database)))
+        self._replica: Replica | None = None
+        self._replica_side: Side | None = None
+        if urls := settings.replica.urls:
+            canceller = QueryCanceller(lambda: replica_url(settings.replica))
+            self._replica_side = Side(connect(own, urls), canceller)
         self._send_seconds = settings.http.send_seconds
         self._metrics = metrics
-        own = {name.encode(): name for name in settings.postgrest.schemas}
-        self._profiles = {**PROFILES, **own}
+        self._profiles = {**PROFILES, **{name.encode(): name for name in own.schemas}}
         self._in_flight = 0
         metrics.watch(
             "flows_postgrest_requests_in_flight",
@@ -60,23 +71,30 @@ class RestProxy:
         metrics.watch(
             "flows_postgrest_requests_limit",
             "Most requests to each PostgREST at a time (FLOWS_POSTGREST_CONNECTIONS).",
-            lambda: settings.postgrest.connections,
+            lambda: own.connections,
         )
-        if isinstance(upstream, UpstreamServers):
+        if isinstance(several := self._primary.upstream, UpstreamServers):
             metrics.watch_common(
                 "flows_postgrest_servers_serving",
                 "PostgRESTs of FLOWS_POSTGREST_URL that requests are sent to.",
-                lambda: upstream.serving,
+                lambda: several.serving,
             )
 
-    def start(self) -> None:
-        """Begin to watch the PostgRESTs, where there are several."""
-        self._upstream.start()
+    def start(self, replica: Replica | None) -> None:
+        """Begin to watch several PostgRESTs; reads go to the replica while it is usable."""
+        self._replica = replica
+        for side in self._sides:
+            side.upstream.start()
 
     async def close(self) -> None:
-        """Close the connections and stop the canceller."""
-        self._upstream.close()
-        await self._canceller.close()
+        """Close the connections and stop the cancellers."""
+        for side in self._sides:
+            side.upstream.close()
+            await side.canceller.close()
+
+    @property
+    def _sides(self) -> list[Side]:
+        return [self._primary, *([self._replica_side] if self._replica_side else [])]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -93,7 +111,8 @@ class RestProxy:
             except (ClientGone, UpstreamTimeout):
                 # PostgREST reads the whole body before it runs the query and responds.
                 if state.upstream_seconds is None and not stream.body_error:
-                    self._canceller.cancel(query)
+                    for side in self._sides:
+                        side.canceller.cancel(query)
                 raise
             finally:
                 self._in_flight -= 1
@@ -116,19 +135,47 @@ class RestProxy:
             name == b"transfer-encoding" for name, _ in scope["headers"]
         )
         body = stream.body() if has_body else None
+        method, side = scope["method"], self._replica_side
+        if (
+            side
+            and self._replica
+            and self._replica.usable
+            and body is None
+            and method in REPLICA_METHODS
+        ):
+            try:
+                await self._pass_on(side, scope, state, stream, target, headers)
+                return
+            except Unavailable:
+                if stream.started:
+                    raise
+                logger.warning("request %s: the primary is asked instead", state.request_id)
+        await self._pass_on(self._primary, scope, state, stream, target, headers, body)
+
+    async def _pass_on(
+        self,
+        side: Side,
+        scope: Scope,
+        state: RequestState,
+        stream: ResponseStream,
+        target: str,
+        headers: dict[str, str],
+        body: AsyncGenerator[bytes, None] | None = None,
+    ) -> None:
+        """Send a request to a side and its answer to the client."""
         method, newest = scope["method"], None
         if state.caller is not None and state.caller.esco is not None:
             newest = newest_asked(method, target, headers)
         started = time.perf_counter()
         try:
-            answer = await self._upstream.ask(
+            answer = await side.upstream.ask(
                 method, newest.target if newest else target, headers, body
             )
             if newest and answer.status >= 400:
                 # An error is told in the words of the client's own request.
-                self._upstream.release(answer)
+                side.upstream.release(answer)
                 newest = None
-                answer = await self._upstream.ask(method, target, headers, body)
+                answer = await side.upstream.ask(method, target, headers, body)
         except UpstreamSilent:
             self._metrics.upstream_errors.labels("timeout").inc()
             raise UpstreamTimeout() from None
@@ -164,7 +211,7 @@ class RestProxy:
                 raise UpstreamCut(str(error)) from error
             raise Unavailable("PostgREST broke off its response.") from error
         finally:
-            self._upstream.release(answer)
+            side.upstream.release(answer)
 
     async def _stream(
         self, stream: ResponseStream, answer: UpstreamConnection, pairs: list[tuple[bytes, bytes]]

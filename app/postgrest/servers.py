@@ -8,7 +8,7 @@ whose answer no byte has come.
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Sequence
 
 from app.postgrest.connection import UpstreamConnection, UpstreamLost, UpstreamUnanswered
 from app.postgrest.pool import SAFE, Upstream, UpstreamBusy, UpstreamRefused
@@ -76,7 +76,7 @@ class Server:
 class UpstreamServers:
     """Sends requests to one of several servers, as `Upstream` does to one; call `start` first."""
 
-    def __init__(self, settings: PostgrestSettings, urls: Iterable[str]) -> None:
+    def __init__(self, settings: PostgrestSettings, urls: Sequence[str]) -> None:
         self.servers = [Server(settings, url) for url in urls]
         self._asked: dict[UpstreamConnection, Server] = {}
         self._watch: asyncio.Task[None] | None = None
@@ -170,7 +170,6 @@ def _burden(server: Server) -> tuple[bool, int, int]:
     return not server.serves, server.busy, server.asked
 
 
-def connect(settings: PostgrestSettings) -> Upstream | UpstreamServers:
-    """Return what sends requests to the PostgRESTs of the settings."""
-    urls = settings.urls
+def connect(settings: PostgrestSettings, urls: Sequence[str]) -> Upstream | UpstreamServers:
+    """Return what sends requests to PostgRESTs."""
     return UpstreamServers(settings, urls) if len(urls) > 1 else Upstream(settings, urls[0])

@@ -208,7 +208,15 @@ begin atomic
             select
                 coalesce(min(running.id), latest.stop) || ':' || latest.stop || ':'
                 || coalesce(string_agg(running.id::text, ',' order by running.id), '')
-            from (select coalesce(max(c.transaction)::text::numeric, 3) + 1 as stop) as latest
+            from (
+                -- A replica does not know which transactions ran, so all from the first on count as unseen.
+                select
+                    least(
+                        coalesce(max(c.transaction)::text::numeric, 3) + 1,
+                        case when pg_catalog.pg_is_in_recovery() then
+                            pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot())::text::numeric end
+                    ) as stop
+            ) as latest
             left join lateral (
                 select r.id::text::numeric as id
                 from pg_catalog.pg_snapshot_xip(pg_catalog.pg_current_snapshot()) as r (id)

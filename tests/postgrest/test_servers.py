@@ -79,7 +79,7 @@ async def running(*doubles: Double | None) -> AsyncGenerator[UpstreamServers, No
     settings = PostgrestSettings(
         url=" , ".join(f"http://127.0.0.1:{port}" for port in ports), **LIMITS
     )
-    upstream = connect(settings)
+    upstream = connect(settings, settings.urls)
     assert isinstance(upstream, UpstreamServers)
     try:
         yield upstream
