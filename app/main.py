@@ -13,7 +13,7 @@ from app.auth import admin, oauth, people
 from app.auth.keyring import Keyring
 from app.auth.keys import load_keys
 from app.auth.refusals import OAuthError
-from app.auth.tokens import TokenVerifier
+from app.auth.tokens import TokenVerifier, issue_own
 from app.energy import routes as energy
 from app.energy.remembered import RememberedRequests
 from app.http import middleware, problems, supabase
@@ -25,6 +25,7 @@ from app.http.worker_window import WorkerCounts
 from app.imports import routes as imports
 from app.imports.importer import Importer
 from app.monitoring import health, metrics
+from app.monitoring.health import PROBE_ROLE
 from app.monitoring.registry import Metrics
 from app.monitoring.templates import RouteTemplates
 from app.openapi import routes as openapi
@@ -43,7 +44,9 @@ def create_app(settings: Settings, counts: WorkerCounts | None = None) -> Gatewa
     concurrency = ConcurrencyLimits(
         settings.limits, counters.rate_limited.labels("concurrent").inc, settings.workers
     )
-    rest = RestProxy(settings, counters)
+    rest = RestProxy(
+        settings, counters, lambda: issue_own(keys.current(), settings.base_url, PROBE_ROLE)
+    )
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

@@ -8,7 +8,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 
 from starlette.types import Receive, Scope, Send
@@ -49,16 +49,21 @@ class Side:
 
 
 class RestProxy:
-    """The ASGI application of `/rest/v1`: `start` it, and `close` it at the end."""
+    """The ASGI application of `/rest/v1`: `start` it, and `close` it at the end.
 
-    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+    `token` returns one of the gateway's own, to look whether PostgREST serves.
+    """
+
+    def __init__(self, settings: Settings, metrics: Metrics, token: Callable[[], str]) -> None:
         database, own = settings.database, settings.postgrest
-        self._primary = Side(connect(own, own.urls), QueryCanceller(lambda: direct_url(database)))
+        self._primary = Side(
+            connect(own, own.urls, token), QueryCanceller(lambda: direct_url(database))
+        )
         self._replica: Replica | None = None
         self._replica_side: Side | None = None
         if urls := settings.replica.urls:
             canceller = QueryCanceller(lambda: replica_url(settings.replica))
-            self._replica_side = Side(connect(own, urls), canceller)
+            self._replica_side = Side(connect(own, urls, token), canceller)
         self._send_seconds = settings.http.send_seconds
         self._metrics = metrics
         self._profiles = {**PROFILES, **{name.encode(): name for name in own.schemas}}

@@ -8,8 +8,11 @@ whose answer no byte has come.
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import suppress
 
+from app.errors import Unavailable
+from app.monitoring.health import PROBE_PATH
 from app.postgrest.connection import UpstreamConnection, UpstreamLost, UpstreamUnanswered
 from app.postgrest.pool import SAFE, Upstream, UpstreamBusy, UpstreamRefused
 from app.settings import PostgrestSettings
@@ -26,8 +29,9 @@ CANNOT_SERVE = 503
 class Server:
     """A PostgREST, and what is known of it."""
 
-    def __init__(self, settings: PostgrestSettings, url: str) -> None:
+    def __init__(self, settings: PostgrestSettings, url: str, token: Callable[[], str]) -> None:
         self.url = url
+        self._token = token
         self.upstream = Upstream(settings, url)
         self.serves = True
         self.busy = 0
@@ -49,10 +53,13 @@ class Server:
         self.upstream.close()
 
     async def look(self) -> None:
-        """Ask whether it serves: without a token, so that the answer costs it nothing."""
+        """Ask as a client would: one that starts refuses strangers before it can serve others."""
+        headers = {}
+        with suppress(Unavailable):
+            headers["authorization"] = f"Bearer {self._token()}"
         try:
             async with asyncio.timeout(WATCH_PATIENCE_SECONDS):
-                answer = await self.upstream.ask("HEAD", "/", {})
+                answer = await self.upstream.ask("HEAD", PROBE_PATH, headers)
             status = answer.status
             self.upstream.release(answer)
         except TimeoutError:
@@ -76,8 +83,10 @@ class Server:
 class UpstreamServers:
     """Sends requests to one of several servers, as `Upstream` does to one; call `start` first."""
 
-    def __init__(self, settings: PostgrestSettings, urls: Sequence[str]) -> None:
-        self.servers = [Server(settings, url) for url in urls]
+    def __init__(
+        self, settings: PostgrestSettings, urls: Sequence[str], token: Callable[[], str]
+    ) -> None:
+        self.servers = [Server(settings, url, token) for url in urls]
         self._asked: dict[UpstreamConnection, Server] = {}
         self._watch: asyncio.Task[None] | None = None
 
@@ -170,6 +179,9 @@ def _burden(server: Server) -> tuple[bool, int, int]:
     return not server.serves, server.busy, server.asked
 
 
-def connect(settings: PostgrestSettings, urls: Sequence[str]) -> Upstream | UpstreamServers:
-    """Return what sends requests to PostgRESTs."""
-    return UpstreamServers(settings, urls) if len(urls) > 1 else Upstream(settings, urls[0])
+def connect(
+    settings: PostgrestSettings, urls: Sequence[str], token: Callable[[], str]
+) -> Upstream | UpstreamServers:
+    """Return what sends requests to PostgRESTs; several are watched with a `token`."""
+    several = len(urls) > 1
+    return UpstreamServers(settings, urls, token) if several else Upstream(settings, urls[0])
