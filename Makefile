@@ -8,11 +8,11 @@ READY := $(VENV)/.ready
 WORKERS ?= 3
 XDIST := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: help setup demo check test fuzz lint bench docs clients
+.PHONY: help setup demo check test fuzz lint bench scale-demo docs clients
 .DEFAULT_GOAL := setup
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
 
 setup: $(READY) ## everything into .venv
 
@@ -48,6 +48,10 @@ lint: $(READY) ## ruff, mypy, the layers of app/, sqlfluff
 
 bench: $(READY) ## the benchmarks; ONLY=rest runs one, JSON=1 prints JSON
 	$(VENV)/bin/python -m tests.bench $(if $(ONLY),--only $(ONLY)) $(if $(JSON),--json)
+
+# Primary, replica, PgBouncer, two PostgRESTs, three gateways and Caddy; about a minute and a half.
+scale-demo: $(READY) ## a grown deployment under load, of which each part is killed in turn
+	$(VENV)/bin/python -m tests.bench.scale
 
 clients: export FLOWS_TOKEN = $(TOKEN)
 clients: $(READY) ## types of clients/ from the document of a running gateway: URL=… TOKEN=…
