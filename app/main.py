@@ -14,6 +14,7 @@ from app.auth.keyring import Keyring
 from app.auth.keys import load_keys
 from app.auth.refusals import OAuthError
 from app.auth.tokens import TokenVerifier, issue_own
+from app.auth.usage import UsageCounts
 from app.energy import routes as energy
 from app.energy.remembered import RememberedRequests
 from app.http import middleware, problems, supabase
@@ -41,6 +42,7 @@ def create_app(settings: Settings, counts: WorkerCounts | None = None) -> Gatewa
     keys = Keyring(load_keys(settings.key_folder, settings.signing_key))
     verifier = TokenVerifier(settings.base_url)
     counters = Metrics(workers=settings.workers)
+    usage = UsageCounts()
     concurrency = ConcurrencyLimits(
         settings.limits, counters.rate_limited.labels("concurrent").inc, settings.workers
     )
@@ -58,11 +60,13 @@ def create_app(settings: Settings, counts: WorkerCounts | None = None) -> Gatewa
             if services.replica:
                 counters.watch_replica(services.replica)
             counters.begin()
+            usage.open(services.probe_pool)
             app.state.importer = importer = Importer(settings, services.probe_pool)
             try:
                 yield
             finally:
                 await importer.close()
+                await usage.close()
                 await counters.close()
                 await rest.close()
 
@@ -91,7 +95,9 @@ def create_app(settings: Settings, counts: WorkerCounts | None = None) -> Gatewa
     openapi.install(app, settings)
     counters.templates = RouteTemplates(_templates(app))
     routes = RememberedRequests(HeadAsGet(app, native="/v1/"), app)
-    layers = middleware.wrap(routes, settings, rest, verifier, counters, concurrency, counts)
+    layers = middleware.wrap(
+        routes, settings, rest, verifier, counters, usage, concurrency, counts
+    )
     if settings.postgrest.at_root:
         layers = RootRelations(layers, ["/rest/v1", *_templates(app)])
     return Gateway(app, layers)

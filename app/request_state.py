@@ -22,6 +22,8 @@ class RequestState:
     # Set if the token is verified before routing: on /rest/v1 and /v1.
     token: str | None = None
     caller: Principal | None = None
+    # Rows of the response, or that a write changed, as far as they are known.
+    rows: int = 0
     # Seconds until PostgREST's response started.
     upstream_seconds: float | None = None
     # Called when PostgREST's response starts, and no query of the request runs any more.

@@ -1,7 +1,7 @@
 """The routes of `/admin`: ESCO admins manage their clients, operators all clients and ESCOs."""
 
 import uuid
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query
@@ -14,7 +14,7 @@ from pydantic import (
     StringConstraints,
 )
 
-from app.auth import clients
+from app.auth import clients, usage
 from app.auth.deps import Administrator, Operator
 from app.auth.services import AuthServices, AuthServicesDep
 from app.auth.tokens import LIFETIME_SECONDS, tenant_role
@@ -152,6 +152,19 @@ class AuditEntry(BaseModel):
     outcome: str
 
 
+class Usage(BaseModel):
+    """The requests of a client with a valid token, refused ones too."""
+
+    day: date | None = Field(description="Day, UTC; null in the sum of all days.")
+    client_id: str = Field(description="Client, token of a job, or app in which people sign in.")
+    name: str | None
+    esco: uuid.UUID | None = Field(description="ESCO that it acted for.")
+    esco_code: str | None
+    calls: int
+    rows: int = Field(description="Rows that were returned, or changed by PATCH and DELETE.")
+    bytes: int = Field(description="Bytes of the responses' bodies, as they were sent.")
+
+
 @router.get("/clients", summary="List clients")
 async def list_clients(services: AuthServicesDep, actor: Administrator) -> list[Client]:
     """List the clients of the caller's ESCO; for an operator, those of all ESCOs."""
@@ -280,6 +293,36 @@ async def audit(
     async with services.pool.connection() as connection:
         rows = await clients.list_audit(connection, actor, before=before, limit=limit)
     return [AuditEntry(**row) for row in rows]
+
+
+@router.get("/usage", summary="Calls, rows and bytes of each client")
+async def read_usage(
+    services: AuthServicesDep,
+    actor: Administrator,
+    day_from: Annotated[
+        date | None, Query(description="First day, UTC; by default 30 days before day_to.")
+    ] = None,
+    day_to: Annotated[
+        date | None,
+        Query(description="Day after the last, UTC; by default tomorrow."),
+    ] = None,
+    by: Annotated[
+        Literal["client", "day"],
+        Query(description="`day` tells each day of each client, at most 92 days."),
+    ] = "client",
+    client_id: Annotated[str | None, Query(max_length=255)] = None,
+) -> list[Usage]:
+    """List calls, rows and bytes of each client; an ESCO's admin sees those for its own ESCO.
+
+    They are those of both doors, `/rest/v1` and `/v1`, and of `/admin`, and complete but for the
+    last seconds.
+    """
+    first, stop = usage.choose_days(day_from, day_to, by)
+    async with services.pool.connection() as connection:
+        rows = await usage.list_usage(
+            connection, actor, first=first, stop=stop, by_day=by == "day", client=client_id
+        )
+    return [Usage(**row) for row in rows]
 
 
 def _check_lifetime(services: AuthServices, seconds: int) -> None:

@@ -28,6 +28,7 @@ COMMANDS = {
     "app": "app.cli.people:public_app",
     "token": "app.cli.tokens:token",
     "keys": "app.cli.keys:keys",
+    "usage": "app.cli.usage:usage",
     "backup": "app.cli.backup:backup",
 }
 

@@ -60,6 +60,8 @@ UNFINISHED = """
 EXPIRED = {
     "revocations of expired tokens": "delete from gateway.revoked_token"
     " where expires_at < now() - interval '5 minutes'",
+    "usage of days more than 25 months ago": "delete from gateway.usage"
+    " where day < now() - interval '25 months'",
 }
 SIZES = """
     with recursive tree (oid, root) as (

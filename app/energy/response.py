@@ -34,6 +34,7 @@ from app.energy.writers import BodyWriter, JsonWriter, writer
 from app.http.byte_ranges import asked_range
 from app.http.conditional import is_not_modified
 from app.http.response_stream import ClientGone, ResponseStream
+from app.request_state import request_state
 
 if TYPE_CHECKING:
     import polars as pl
@@ -234,13 +235,16 @@ class ReportResponse(Response):
 async def _body(request: ReportRequest, report: RenderedReport) -> AsyncGenerator[bytes, None]:
     """Yield the pieces of a body; the first has rows, if there are any."""
     writing: BodyWriter = writer(request.format, report.keys)
+    state = request_state(request.request.scope)
     before = writing.begin(report.members)
     if report.few is not None and isinstance(writing, JsonWriter):
-        rows = writing.add_few(await report.few())
-        yield before + rows + writing.end(await _last_members(request, report))
+        few = await report.few()
+        state.rows = len(few)
+        yield before + writing.add_few(few) + writing.end(await _last_members(request, report))
         return
     async with aclosing(report.frames) as frames:
         async for frame in frames:
+            state.rows += frame.height
             for start in range(0, max(frame.height, 1), SLICE):
                 part = frame.slice(start, SLICE)
                 yield before + await computed(part.height, partial(writing.add, part))

@@ -11,6 +11,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.auth.tokens import TokenVerifier
+from app.auth.usage import UsageCounts
 from app.errors import Problem
 from app.http.compression import Compression
 from app.http.concurrency import ConcurrencyLimits
@@ -69,9 +70,10 @@ CORS_ANSWER_HEADERS = [
 class RequestTelemetry:
     """Gives each request an id, measures, logs and counts it, and turns a crash into a 500."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, *, log: bool) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, usage: UsageCounts, *, log: bool) -> None:
         self._app = app
         self._metrics = metrics
+        self._usage = usage
         self._log = log
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -83,11 +85,13 @@ class RequestTelemetry:
         request_id = _request_id(scope)
         state = begin_request(scope, request_id.decode())
         state.response_headers.append((b"x-request-id", request_id))
-        status = 0
+        status = size = 0
 
         async def send_observed(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
+            nonlocal status, size
+            if message["type"] == "http.response.body":
+                size += len(message.get("body", b""))
+            elif message["type"] == "http.response.start":
                 status = message["status"]
                 total = time.perf_counter() - started
                 state.response_headers.append((b"server-timing", _server_timing(state, total)))
@@ -103,6 +107,8 @@ class RequestTelemetry:
             await respond(scope, Problem())(scope, receive, send_observed)
         finally:
             self._record(scope, state, status or CLIENT_LEFT, time.perf_counter() - started)
+            if state.caller:
+                self._usage.add(state.caller, state.rows, size)
 
     def _record(self, scope: Scope, state: RequestState, status: int, seconds: float) -> None:
         self._metrics.observe(scope["method"], scope["path"], status, seconds)
@@ -166,6 +172,7 @@ def wrap(
     rest: ASGIApp,
     verifier: TokenVerifier,
     metrics: Metrics,
+    usage: UsageCounts,
     concurrency: ConcurrencyLimits,
     counts: WorkerCounts | None,
 ) -> ASGIApp:
@@ -186,7 +193,7 @@ def wrap(
     )
     app = HeadLimits(app, settings=settings.http)
     app = Compression(app)
-    app = RequestTelemetry(app, metrics=metrics, log=settings.access_log)
+    app = RequestTelemetry(app, metrics=metrics, usage=usage, log=settings.access_log)
     if settings.cors_origins:
         app = CrossOrigin(app, settings.cors_origins, settings.http)
     return app

@@ -24,7 +24,13 @@ from app.postgrest.connection import UpstreamConnection, UpstreamLost, UpstreamS
 from app.postgrest.newest import newest_asked
 from app.postgrest.pool import Upstream
 from app.postgrest.request import PREFIX, PROFILES, build_upstream_request
-from app.postgrest.response import allow_header, answer_headers, cleaned_error, error_headers
+from app.postgrest.response import (
+    allow_header,
+    answer_headers,
+    cleaned_error,
+    counted_rows,
+    error_headers,
+)
 from app.postgrest.servers import UpstreamServers, connect
 from app.request_state import RequestState, request_state
 from app.settings import Settings
@@ -205,6 +211,7 @@ class RestProxy:
                     pairs.append(allow_header(scope["path"], refusal.code))
                 await stream.answer(refusal.status, pairs, refusal.body)
             else:
+                state.rows = counted_rows(pairs)
                 _keep_cache_control(state, pairs)
                 await self._stream(stream, answer, pairs)
         except Unavailable:

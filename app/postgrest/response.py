@@ -69,6 +69,7 @@ READS, WRITES = b"GET, HEAD, OPTIONS", b"DELETE, GET, HEAD, OPTIONS, PATCH, POST
 MOST_ERROR_BYTES = 64 * 2**10
 MOST_ERROR_CHARACTERS = 1000
 MALFORMED = "PGRST100"
+RANGE_OF_ROWS = re.compile(rb"([0-9]{1,18})-([0-9]{1,18})/")
 SAFE_CODE = re.compile("[A-Za-z0-9]{1,32}")
 ERROR_CODE = re.compile(rb'"code":"([A-Z0-9]+)"')
 
@@ -95,6 +96,14 @@ def answer_headers(answer: UpstreamConnection, prefix: bytes) -> list[tuple[byte
         elif name == b"cache-control":
             pairs.append((name, _private(value)))
     return pairs
+
+
+def counted_rows(pairs: list[tuple[bytes, bytes]]) -> int:
+    """Return the number of rows that Content-Range tells; 0 if it tells none."""
+    for name, value in pairs:
+        if name == b"content-range" and (found := RANGE_OF_ROWS.match(value)):
+            return int(found[2]) - int(found[1]) + 1
+    return 0
 
 
 def error_headers(pairs: list[tuple[bytes, bytes]], code: str) -> list[tuple[bytes, bytes]]:

@@ -39,6 +39,14 @@ comment on column gateway.proof.ended_at is 'Time at which it ended, UTC.';
 comment on column gateway.proof.seconds is 'Time that it took, s.';
 comment on column gateway.proof.tried is 'Number of ways that were tried.';
 comment on column gateway.proof.broken is 'Relations and paths where isolation did not hold; none if it held.';
+comment on table gateway.usage
+is 'Requests of each client on a day: no row stands for what a gateway has not yet added.';
+comment on column gateway.usage.day is 'Day, UTC.';
+comment on column gateway.usage.client is 'Client, app or token.';
+comment on column gateway.usage.esco is 'ESCO that it acted for; empty for a client of the platform.';
+comment on column gateway.usage.calls is 'Requests with a valid token, refused ones too.';
+comment on column gateway.usage.rows is 'Rows that were returned, or changed by PATCH and DELETE.';
+comment on column gateway.usage.bytes is 'Bytes of the bodies of responses as they were sent, compressed ones too.';
 comment on table gateway.signing_key is 'Public keys that verify tokens.';
 comment on column gateway.signing_key.kid is 'RFC 7638 thumbprint.';
 comment on column gateway.signing_key.public_jwk is 'RFC 7517 public key.';
@@ -307,6 +315,7 @@ grant select, insert, update on gateway.client, gateway.signing_key to flows_gat
 grant select, insert, delete on gateway.client_secret, gateway.disabled_esco, gateway.revoked_token to flows_gateway;
 grant update (digest) on gateway.client_secret to flows_gateway;
 grant select, insert on gateway.token, gateway.audit to flows_gateway;
+grant select, insert, update on gateway.usage to flows_gateway;
 grant select on gateway.proof to flows_gateway;
 
 reset role;

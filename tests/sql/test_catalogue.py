@@ -23,7 +23,7 @@ UNITLESS = [
     "id", "phase", "csq", "narrow_csq", "emnify_id", "event_type", "event_set", "record_count",
     "missing_count", "expected_count", "actual_count",
     "register_intervals", "present_intervals", "changes", "version", "oldest_gateway",
-    "size", "rows_read", "tried",
+    "size", "rows_read", "tried", "calls", "rows", "bytes",
 ]  # fmt: skip
 
 # The roles of callers, and those whose rights every role inherits.

@@ -242,8 +242,9 @@ def test_a_signal_widens_under_a_gateway_that_reads_and_writes(
 ) -> None:
     """Between the migrations, and before sql/objects, all that shows the signal stays as it is."""
     widening = [file for file in migrations(engine) if "wide_signal" in file.name]
+    # Later ones stay: sql/objects describes what they add.
     for path in sources.glob("migrations/**/*.sql"):
-        if int(path.name.split("_")[0]) >= widening[0].version:
+        if path.name in {file.name for file in widening}:
             path.unlink()
     url = scratch()
     migrate(url, folder=sources)
