@@ -29,6 +29,7 @@ COMMANDS = {
     "token": "app.cli.tokens:token",
     "keys": "app.cli.keys:keys",
     "usage": "app.cli.usage:usage",
+    "alerts": "app.cli.alerts:show_alerts",
     "backup": "app.cli.backup:backup",
 }
 

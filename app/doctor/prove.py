@@ -42,7 +42,7 @@ QUOTA_SECONDS = 30.0
 QUERY_TIMEOUT = "10s"
 UUID_TEXT = re.compile("[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}")
 LIST_PATHS = ("escos", "sites", "properties", "circuits", "meters")
-REPORT_PATHS = ("energy", "balance", "profile", "peak", "completeness", "latest")
+REPORT_PATHS = ("energy", "balance", "profile", "peak", "completeness", "latest", "alerts")
 PROOF_MEND = "flows doctor names what was changed in the database; flows db migrate restores it"
 RECORD_PROOF = """
     insert into gateway.proof (ended_at, seconds, tried, broken) values (now(), %s, %s, %s)
@@ -353,7 +353,7 @@ def _try_aggregates(door: Door, proof: Proof, own: Canary, other: Canary) -> Non
              "site": other.code, "feeder": other.code}  # fmt: skip
     for report in REPORT_PATHS:
         path = f"/v1/{report}"
-        asked = {} if report == "latest" else period
+        asked = {} if report in ("latest", "alerts") else period
         answer = door.ask("GET", path, params=asked)
         proof.expect(
             answer.status_code == 200 and not _foreign(answer.text, own),

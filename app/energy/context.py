@@ -55,7 +55,7 @@ async def of_esco(
 
 
 # Parameters that may be given more than once.
-SEVERAL = {*Filters.model_fields, "property", "group_by", "days", "include"}
+SEVERAL = {*Filters.model_fields, "property", "group_by", "days", "include", "alert"}
 
 
 @dataclass(frozen=True, slots=True)

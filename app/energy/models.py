@@ -11,7 +11,7 @@ from pydantic import AwareDatetime, BaseModel, Field
 
 from app.energy.groups import Dimension
 from app.energy.intervals import Granularity
-from app.energy.parameters import Direction
+from app.energy.parameters import Alert, Direction
 
 # A double, whose shortest text is that of the exact sum.
 Kwh = Annotated[float, Field(ge=0, description="kWh; null where nothing was reported.")]
@@ -248,6 +248,38 @@ class Latest(BaseModel):
     timezone: str = Field(description="IANA name of the zone of the times.")
     data_as_of: datetime | None = Field(description="Changes up to this time are included.")
     rows: list[LatestRow] = Field(description="By serial number.")
+
+
+class AlertRow(BaseModel):
+    """A meter or a register that needs attention."""
+
+    alert: Alert = Field(
+        description="low_balance: less credit than `balance_below`. offline: an active meter that "
+        "told no signal and was not found healthy. clock_drift: a wrong clock. missing_readings: a "
+        "register in use whose half-hours stopped, or never came. stuck_register: one whose "
+        "half-hours have no energy."
+    )
+    meter: str = Field(description="Serial number.")
+    meter_name: str | None
+    register_: UUID | None = Field(alias="register", description="Of alerts of registers.")
+    esco: str | None = Field(description="Code of the ESCO.")
+    since: AwareDatetime | None = Field(
+        description="Time since which it is so: the first low balance; the last signal; the "
+        "measurement of the clock; the end of the last half-hour, or of the last one with energy. "
+        "Null where it began more than 31 days ago (low balances, stuck registers), or was never "
+        "otherwise."
+    )
+    balance: float | None = Field(description="Of low balances, pounds.")
+    clock_seconds: float | None = Field(
+        description="Of wrong clocks, seconds by which they differ."
+    )
+
+
+class Alerts(BaseModel):
+    """Meters and registers that need attention."""
+
+    timezone: str = Field(description="IANA name of the zone of the times.")
+    rows: list[AlertRow] = Field(description="By kind, then by meter and register.")
 
 
 class ListBody(BaseModel):

@@ -84,6 +84,7 @@ CircuitType = Literal["power", "heat", "solar"]
 DayClass = Literal["all", "weekday", "weekend", "month"]
 Direction = Literal["import", "export"]
 Include = Literal["names", "ids"]
+Alert = Literal["low_balance", "offline", "clock_drift", "missing_readings", "stuck_register"]
 Quality = Literal["all", "measured"]
 
 
@@ -299,6 +300,36 @@ class PeakQuery(ScanQuery):
 
 class LatestQuery(Zoned):
     """Parameters of `/latest`."""
+
+
+def _threshold(default: float, least: float, most: float, said: str) -> Any:
+    return Field(default, ge=least, le=most, allow_inf_nan=False, description=said)
+
+
+class AlertsQuery(Zoned):
+    """Parameters of `/alerts`: the kinds of alerts, and their thresholds."""
+
+    alert: Annotated[list[Alert], BeforeValidator(_by_comma)] = Field(
+        default_factory=list,
+        max_length=5,
+        description="Kinds of alerts, all of them by default; one or more of these.",
+        examples=[["low_balance", "offline"]],
+    )
+    balance_below: float = _threshold(
+        15.0, -1_000_000, 1_000_000, "Pounds; a balance below them is low."
+    )
+    offline_hours: float = _threshold(
+        3, 1, 8760, "Hours without a signal after which an active meter is offline."
+    )
+    clock_seconds: float = _threshold(
+        60, 1, 86_400, "Seconds by which a clock is wrong, fast or slow."
+    )
+    silent_hours: float = _threshold(
+        24, 1, 8760, "Hours without a half-hour after which a register's readings are missing."
+    )
+    stuck_days: int = Field(
+        7, ge=1, le=28, description="Days of half-hours without energy after which one is stuck."
+    )
 
 
 @cache

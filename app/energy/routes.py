@@ -17,6 +17,7 @@ from app.energy.context import ContextDep, RequestContext
 from app.energy.formats import MEDIA_TYPES, NEGOTIATED
 from app.energy.intervals import Granularity, Intervals, split
 from app.energy.models import (
+    Alerts,
     Balance,
     CircuitList,
     Completeness,
@@ -33,6 +34,7 @@ from app.energy.parameters import (
     MOST_ROWS,
     WIDEST,
     WIDEST_SCAN,
+    AlertsQuery,
     BalanceQuery,
     EnergyQuery,
     LatestQuery,
@@ -44,6 +46,7 @@ from app.energy.parameters import (
     unique,
 )
 from app.energy.remembered import remembering
+from app.energy.reports.alerts import AlertsReport
 from app.energy.reports.balance import BalanceReport
 from app.energy.reports.completeness import BY, CompletenessReport
 from app.energy.reports.energy import EnergyReport
@@ -162,6 +165,20 @@ async def latest(context: ContextDep, query: Annotated[LatestQuery, Query()]) ->
     scope, zone = context.scope(query), query.zone()
     request = context.report_request("latest", query, None, None)
     return ReportResponse(request, LatestReport(zone, scope))
+
+
+@reads.get("/alerts", summary="Meters and registers that need attention", response_model=Alerts)
+@remembering
+async def alerts(context: ContextDep, query: Annotated[AlertsQuery, Query()]) -> Response:
+    """List low balances, silent meters, wrong clocks, missing readings and stuck registers.
+
+    Each has the time since which it is so. What is missing is looked at for registers in use that
+    are mapped to a circuit, of active meters; single gaps are in `/completeness`.
+    """
+    scope, _ = context.scope(query), query.zone()
+    # Of no period, as the lists.
+    request = context.report_request("alerts", query, 0, 0, by=())
+    return ReportResponse(request, AlertsReport(query, scope))
 
 
 lists = APIRouter(prefix="/v1", tags=["energy"], responses=RESPONSES)

@@ -15,7 +15,7 @@ INTERVAL = ("interval_start", "interval_end", "partial", "expected_intervals")
 # The columns of times, of all reports and lists.
 TIME_COLUMNS = frozenset({
     "interval_start", "interval_end", "available_from", "available_to",
-    "balance_updated_at", "last_healthy_at", "state_updated_at",
+    "balance_updated_at", "last_healthy_at", "state_updated_at", "since",
 })  # fmt: skip
 # Characters of 2026-10-25T01:30:00 and of +01:00.
 SECONDS, OFFSET = 19, 6

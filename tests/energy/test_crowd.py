@@ -19,8 +19,16 @@ from app.energy import reading
 from app.energy.changes import SeenChanges
 from app.energy.formats import Format
 from app.energy.intervals import split
-from app.energy.parameters import BalanceQuery, EnergyQuery, LatestQuery, PeakQuery, ProfileQuery
+from app.energy.parameters import (
+    AlertsQuery,
+    BalanceQuery,
+    EnergyQuery,
+    LatestQuery,
+    PeakQuery,
+    ProfileQuery,
+)
 from app.energy.parameters import ScanQuery as CompletenessQuery
+from app.energy.reports.alerts import AlertsReport
 from app.energy.reports.balance import BalanceReport
 from app.energy.reports.completeness import BY, CompletenessReport
 from app.energy.reports.energy import EnergyReport
@@ -33,6 +41,8 @@ from tests.conftest import Stack
 from tests.sql.test_crowd import OWNERS, crowd_statements, foreign_scans
 
 LONDON = ZoneInfo("Europe/London")
+# Every meter has a low balance then.
+EVERY_ALERT = AlertsQuery(balance_below=1000)
 Recorded = list[tuple[str, Any]]
 
 
@@ -68,6 +78,7 @@ def reports(stack: Stack, path: dict[str, list[str]]) -> dict[str, Report]:
         "peak": PeakReport(PeakQuery(**week), scope, ["circuit"], half_hours),
         "completeness": CompletenessReport(CompletenessQuery(**week), scope, BY, half_hours),
         "latest": LatestReport(LONDON, Selection(path, LatestQuery())),
+        "alerts": AlertsReport(EVERY_ALERT, Selection(path, EVERY_ALERT)),
     }
 
 
@@ -85,6 +96,12 @@ async def recorded(connection: Connection, report: Report, *, derived: bool) -> 
             sent.append((text, params))
         return await execute(self, query, params, **more)
 
+    stream = AsyncCursor.stream
+
+    def record_stream(self: Any, query: Any, params: Any = None, **more: Any) -> Any:
+        sent.append((query.decode(), params))
+        return stream(self, query, params, **more)
+
     send = batch._send
 
     def record_batch(connection: Any, query: batch.Query, *more: Any) -> bool:
@@ -94,6 +111,7 @@ async def recorded(connection: Connection, report: Report, *, derived: bool) -> 
     request = cast(ReportRequest, SimpleNamespace(format=Format("json"), fingerprint="f"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(AsyncCursor, "execute", record)
+        patch.setattr(AsyncCursor, "stream", record_stream)
         patch.setattr(batch, "_send", record_batch)
         # The crowd is rolled back.
         patch.setattr(reading, "COMMIT", batch.Query("select"))

@@ -5,9 +5,11 @@ import pytest
 from tests.conftest import Stack
 
 
-@pytest.mark.parametrize("read", ["energy", "balance", "profile", "peak", "completeness", "latest"])
+@pytest.mark.parametrize(
+    "read", ["energy", "balance", "profile", "peak", "completeness", "latest", "alerts"]
+)
 def test_a_url_asked_before_has_the_rows_of_each_caller(stack: Stack, read: str) -> None:
-    period = {} if read == "latest" else stack.period(9, 7)
+    period = {} if read in ("latest", "alerts") else stack.period(9, 7)
     bodies: dict[str, list[str]] = {}
     for _ in range(2):
         for esco in ("wlce", "hmce"):

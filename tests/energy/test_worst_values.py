@@ -54,7 +54,7 @@ REMOVED = (
     "delete from flows.meter_registry where id = %(circuit)s",
 )
 STATE = ("meter_shadows", "meter_prepay_balance")
-REPORTS = ("energy", "balance", "profile", "peak", "completeness", "latest")
+REPORTS = ("energy", "balance", "profile", "peak", "completeness", "latest", "alerts")
 LISTS = ("circuits", "meters", "properties", "sites", "escos")
 PERIOD = {"period_from": DAY.isoformat(), "period_to": (DAY + timedelta(days=2)).isoformat()}
 LENGTHS = ("PT30M", "P1D", "P1M", "P1Y")
@@ -79,7 +79,7 @@ def test_no_report_fails_on_the_worst_values(worst: OwnHome, form: str) -> None:
     asked: list[tuple[str, dict[str, str]]] = [(f"/v1/{name}", {}) for name in LISTS]
     for report in REPORTS:
         lengths = [{"granularity": each} for each in LENGTHS] if report in REPORTS[:2] else [{}]
-        period = {} if report == "latest" else PERIOD
+        period = {} if report in ("latest", "alerts") else PERIOD
         asked += [(f"/v1{path}/{report}", period | length) for path in paths for length in lengths]
     for path, parameters in asked:
         for zone in ("Europe/London", "Pacific/Apia"):

@@ -160,7 +160,7 @@ def statement(filters: list[tuple[str, list[Any]]]) -> Statement:
 
     Times are microseconds since 1970.
     """
-    conditions = _conditions(filters)
+    conditions = meter_conditions(filters)
     columns = ", ".join(
         [
             *(f"{sql} as {name}" for name, sql in (TEXTS | NUMBERS).items()),
@@ -172,7 +172,8 @@ def statement(filters: list[tuple[str, list[Any]]]) -> Statement:
     )
 
 
-def _conditions(filters: list[tuple[str, list[Any]]]) -> Statement:
+def meter_conditions(filters: list[tuple[str, list[Any]]]) -> Statement:
+    """Return the conditions on `meter` of filters given as (name, ids), and their parameters."""
     conditions, parameters = [], {}
     for number, (name, values) in enumerate(filters):
         column, condition = CONDITIONS[name]
@@ -183,7 +184,7 @@ def _conditions(filters: list[tuple[str, list[Any]]]) -> Statement:
 
 def version_query(filters: list[tuple[str, list[Any]]]) -> Query:
     """Return the query for what changes with the meters' state, or with their mapping in time."""
-    conditions = _conditions(filters)
+    conditions = meter_conditions(filters)
     which = "md5(string_agg(meter.id::text, '' order by meter.id))" if filters else "null"
     return Query(
         METER_VERSION.format(which=which, conditions=conditions.sql), conditions.parameters
