@@ -41,7 +41,7 @@ def create_app(settings: Settings, counts: WorkerCounts | None = None) -> Gatewa
     """
     keys = Keyring(load_keys(settings.key_folder, settings.signing_key))
     verifier = TokenVerifier(settings.base_url)
-    counters = Metrics(workers=settings.workers)
+    counters = Metrics(settings.workers, settings.base_url)
     usage = UsageCounts()
     concurrency = ConcurrencyLimits(
         settings.limits, counters.rate_limited.labels("concurrent").inc, settings.workers

@@ -1,5 +1,6 @@
 """Making base backups with PostgreSQL's own programs, verifying them, and removing old ones."""
 
+import logging
 import re
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -11,6 +12,14 @@ from psycopg.rows import class_row
 from app.backup.folder import Backup, BackupError, BackupFolder
 from app.embedded.programs import run_program
 
+logger = logging.getLogger(__name__)
+
+# For /metrics: gateways see the database, not the folder.
+RECORD = """
+    insert into gateway.last_backup (ended_at, kind, size) values (%s, %s, %s)
+    on conflict (only_row) do update
+        set ended_at = excluded.ended_at, kind = excluded.kind, size = excluded.size
+"""
 # The time is that of the server's clock, which recovery to a point in time uses.
 SERVER = """
     select clock_timestamp() as time, current_database() as database,
@@ -68,6 +77,7 @@ def create(folder: BackupFolder, admin_url: str, *, incremental: bool, shown: bo
             server.superuser,
         )
         folder.add(backup)
+        _record(admin_url, backup)
         return backup
 
 
@@ -98,6 +108,16 @@ def _server(admin_url: str) -> _Server:
         row = connection.cursor(row_factory=class_row(_Server)).execute(SERVER).fetchone()
     assert row is not None  # noqa: S101  (the query returns exactly one row)
     return row
+
+
+def _record(admin_url: str, backup: Backup) -> None:
+    """Write a backup into the database; one without the table is backed up all the same."""
+    try:
+        with psycopg.connect(admin_url) as connection:
+            connection.execute("set role flows_owner")
+            connection.execute(RECORD, (backup.ended_at, backup.kind, backup.bytes))
+    except psycopg.Error as error:
+        logger.warning("the backup is not recorded in the database: %s", str(error).strip())
 
 
 def _escaped(path: str) -> str:

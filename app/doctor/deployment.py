@@ -2,8 +2,6 @@
 
 import re
 import shutil
-import socket
-import ssl
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -19,6 +17,7 @@ from app.backup.check import find_faults
 from app.backup.folder import BackupError, BackupFolder
 from app.db.archiver import archiver
 from app.doctor.finding import Finding, new_fault, new_warning
+from app.monitoring.certificates import certificate_end
 from app.settings import Settings
 
 LOCAL_HOSTS = frozenset(("", "localhost", "127.0.0.1", "::1", None))
@@ -106,16 +105,6 @@ def examine_tls(settings: Settings) -> Iterator[Finding]:
         yield new_fault(
             "tls", f"the certificate of {settings.base_url} ends at {expires:%Y-%m-%d}", "renew it"
         )
-
-
-def certificate_end(host: str, port: int) -> datetime:
-    """Return the end of the certificate that a server shows; OSError if it is not trusted."""
-    with (
-        socket.create_connection((host, port), timeout=5) as plain,
-        ssl.create_default_context().wrap_socket(plain, server_hostname=host) as secured,
-    ):
-        shown = secured.getpeercert() or {}
-    return datetime.fromtimestamp(ssl.cert_time_to_seconds(str(shown["notAfter"])), UTC)
 
 
 def examine_pools(url: str, settings: Settings, gateways: int) -> Iterator[Finding]:

@@ -1,4 +1,4 @@
-"""Measures of the database for /metrics: sizes, jobs, connections, replication, keys.
+"""Measures of the database for /metrics: sizes, jobs, connections, statements, backups, keys.
 
 They are read at most once a minute, beside the scrape that asks, so that none waits for them.
 """
@@ -8,7 +8,9 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import urlsplit
 
 import psycopg
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -16,6 +18,7 @@ from prometheus_client.registry import Collector
 from psycopg_pool import PoolTimeout
 
 from app.db.session import Pool
+from app.monitoring.certificates import certificate_end
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +44,16 @@ SERVER_MEASURES = """
             select slot_name, pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn) as behind
             from pg_replication_slots where restart_lsn is not null
         ) as r where not pg_is_in_recovery()) as slots,
+        (select extract(epoch from now() - ended_at)::float from gateway.last_backup)
+            as backup_age,
+        extract(epoch from case when pg_is_in_recovery()
+            then now() - pg_last_xact_replay_timestamp() end)::float as replay_age,
         to_regprocedure('gateway.job_failures()') is not null as has_jobs
+"""
+REPLICAS = "select replica, lag_bytes, lag_seconds from gateway.replicas() order by 1"
+MOST_STATEMENTS = 20
+STATEMENTS = """
+    select query_id, login, statement, calls, seconds, rows from gateway.slow_statements(%s)
 """
 # Name, help, unit, and the column of SERIES_MEASURES.
 SERIES_FAMILIES = (
@@ -54,11 +66,28 @@ SERIES_FAMILIES = (
      "years_ahead"),
 )  # fmt: skip
 
+REPLICA_FAMILIES = (
+    ("flows_replica_lag_bytes", "WAL that a streaming replica has yet to replay.", "bytes",
+     "lag_bytes"),
+    ("flows_replica_lag_seconds", "Delay until a replica had replayed, at its last reply.",
+     "seconds", "lag_seconds"),
+)  # fmt: skip
+STATEMENT_FAMILIES = (
+    ("flows_statement_seconds", f"Time of the {MOST_STATEMENTS} statements that took most.",
+     "seconds", "seconds"),
+    ("flows_statement_calls", "Calls of these statements.", "", "calls"),
+    ("flows_statement_rows", "Rows that these statements returned or changed.", "", "rows"),
+)  # fmt: skip
+
 
 class DatabaseMeasures(Collector):
-    """The measures as they were when they were last read; none before the first time."""
+    """The measures as they were when they were last read; none before the first time.
 
-    def __init__(self) -> None:
+    `public_url` is where clients reach the gateway: its certificate is measured with them.
+    """
+
+    def __init__(self, public_url: str = "") -> None:
+        self._public_url = public_url
         self._families: list[Metric] = []
         self._read_at = float("-inf")
         self._reading: asyncio.Task[None] | None = None
@@ -88,11 +117,17 @@ class DatabaseMeasures(Collector):
                 jobs = []
                 if server["has_jobs"]:
                     jobs = await (await connection.execute(FAILED_JOBS)).fetchall()
+                replicas = await (await connection.execute(REPLICAS)).fetchall()
+                asked = await connection.execute(STATEMENTS, (MOST_STATEMENTS,))
+                statements = await asked.fetchall()
         except (psycopg.Error, PoolTimeout, TimeoutError) as error:
             logger.warning("the database cannot be measured: %s", str(error).strip())
             self._families = []
             return
-        self._families = [*_of_series(series), *_of_server(server), *_of_jobs(jobs)]
+        self._families = [
+            *_of_series(series), *_of_server(server), *_of_jobs(jobs), *_of_replicas(replicas),
+            *_of_statements(statements), *await _of_certificate(self._public_url),
+        ]  # fmt: skip
 
     def describe(self) -> list[Metric]:
         """Return nothing: the families depend on the engine."""
@@ -125,6 +160,20 @@ def _of_server(row: dict[str, Any]) -> Iterator[Metric]:
             "flows_signing_key_age_seconds",
             "Age of the newest key that signs tokens.",
             value=row["key_age"],
+            unit="seconds",
+        )
+    if row["backup_age"] is not None:
+        yield GaugeMetricFamily(
+            "flows_backup_age_seconds",
+            "Time since the newest backup ended.",
+            value=row["backup_age"],
+            unit="seconds",
+        )
+    if row["replay_age"] is not None:
+        yield GaugeMetricFamily(
+            "flows_replay_age_seconds",
+            "Age of the last transaction that this replica has replayed.",
+            value=row["replay_age"],
             unit="seconds",
         )
     if row["proof_age"] is not None:
@@ -165,3 +214,43 @@ def _of_jobs(rows: list[dict[str, Any]]) -> Iterator[Metric]:
         family.add_metric([row["job"], row["series"]], row["failures"])
     if family.samples:
         yield family
+
+
+def _of_replicas(rows: list[dict[str, Any]]) -> Iterator[Metric]:
+    for name, help_text, unit, column in REPLICA_FAMILIES:
+        family = GaugeMetricFamily(name, help_text, labels=["replica"], unit=unit)
+        for row in rows:
+            if row[column] is not None:
+                family.add_metric([row["replica"]], float(row[column]))
+        if family.samples:
+            yield family
+
+
+def _of_statements(rows: list[dict[str, Any]]) -> Iterator[Metric]:
+    for name, help_text, unit, column in STATEMENT_FAMILIES:
+        labels = ["query_id", "login", "statement"]
+        family = CounterMetricFamily(name, help_text, labels=labels, unit=unit)
+        for row in rows:
+            family.add_metric([row[label] for label in labels], row[column])
+        if family.samples:
+            yield family
+
+
+async def _of_certificate(url: str) -> list[Metric]:
+    """Return the time until the certificate of an https URL ends; none of another, or unreached."""
+    public = urlsplit(url)
+    if public.scheme != "https" or public.hostname is None:
+        return []
+    try:
+        end = await asyncio.to_thread(certificate_end, public.hostname, public.port or 443)
+    except (OSError, ValueError) as error:
+        logger.warning("the certificate of %s cannot be read: %s", url, error)
+        return []
+    return [
+        GaugeMetricFamily(
+            "flows_certificate_remaining_seconds",
+            "Time until the certificate that clients are shown ends.",
+            value=(end - datetime.now(UTC)).total_seconds(),
+            unit="seconds",
+        )
+    ]

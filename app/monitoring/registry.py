@@ -51,10 +51,11 @@ class Metrics:
 
     Labels are route templates and codes of ESCOs, never text from a caller.
 
-    A family has one meaning and one unit, which its name ends in (OpenMetrics).
+    A family has one meaning and one unit, which its name ends in (OpenMetrics). `public_url` is
+    where clients reach the gateway.
     """
 
-    def __init__(self, workers: int = 1) -> None:
+    def __init__(self, workers: int = 1, public_url: str = "") -> None:
         # Of this process, and what is the same whichever worker reads it.
         self._own = CollectorRegistry()
         self._common = CollectorRegistry() if workers > 1 else self._own
@@ -115,7 +116,7 @@ class Metrics:
             "seconds",
         )
         self._common.register(_FurthestBehind(self))
-        self.database = DatabaseMeasures()
+        self.database = DatabaseMeasures(public_url)
         self._common.register(self.database)
         # Cache the labelled children, because looking one up takes a lock and builds a tuple.
         self._request_child = lru_cache(maxsize=1024)(self._requests.labels)

@@ -39,6 +39,11 @@ comment on column gateway.proof.ended_at is 'Time at which it ended, UTC.';
 comment on column gateway.proof.seconds is 'Time that it took, s.';
 comment on column gateway.proof.tried is 'Number of ways that were tried.';
 comment on column gateway.proof.broken is 'Relations and paths where isolation did not hold; none if it held.';
+comment on table gateway.last_backup is 'The newest backup that ended well; one row.';
+comment on column gateway.last_backup.only_row is 'Always true, so that the table has only one row.';
+comment on column gateway.last_backup.ended_at is 'Time at which it ended, UTC.';
+comment on column gateway.last_backup.kind is 'Kind: full or incremental.';
+comment on column gateway.last_backup.size is 'Bytes of its files.';
 comment on table gateway.usage
 is 'Requests of each client on a day: no row stands for what a gateway has not yet added.';
 comment on column gateway.usage.day is 'Day, UTC.';
@@ -316,6 +321,6 @@ grant select, insert, delete on gateway.client_secret, gateway.disabled_esco, ga
 grant update (digest) on gateway.client_secret to flows_gateway;
 grant select, insert on gateway.token, gateway.audit to flows_gateway;
 grant select, insert, update on gateway.usage to flows_gateway;
-grant select on gateway.proof to flows_gateway;
+grant select on gateway.proof, gateway.last_backup to flows_gateway;
 
 reset role;

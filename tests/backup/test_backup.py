@@ -166,6 +166,14 @@ def kept() -> Iterator[Kept]:
         yield Kept(stack, BackupFolder(folder), moment, known)
 
 
+def test_the_newest_backup_is_told_to_the_database(kept: Kept) -> None:
+    newest = kept.folder.latest()
+    assert newest is not None
+    with psycopg.connect(kept.stack.contract["database_url"]) as admin:
+        told = admin.execute("select ended_at, kind, size from gateway.last_backup").fetchall()
+    assert told == [(newest.ended_at, newest.kind, newest.bytes)]
+
+
 def test_recovery_restores_rows_rights_and_isolation(kept: Kept, tmp_path: Path) -> None:
     kept.archived()
     with (

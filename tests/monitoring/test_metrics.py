@@ -1,14 +1,29 @@
 """Metrics: labels by route template, also of refused requests; one meaning and unit a family."""
 
+import asyncio
 import re
+import socket
+import ssl
 from collections import defaultdict
-from datetime import UTC, datetime
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from threading import Thread
 
 import httpx
 import psycopg
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from prometheus_client.metrics_core import Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
+from app.db.session import create_pool
+from app.monitoring.database import DatabaseMeasures
 from app.monitoring.templates import RouteTemplates
+from app.settings import DatabaseSettings
 from tests.conftest import Stack, another_gateway, wait_until
 
 UNITS = ("bytes", "seconds")
@@ -172,3 +187,101 @@ def test_the_database_is_measured_once_a_minute(
     # Within a minute it is not measured again: an age would have grown.
     age = "flows_signing_key_age_seconds"
     wait_until(lambda: scraped()[age] == scraped()[age])
+
+
+async def measured(url: str, public_url: str = "") -> dict[str, Metric]:
+    """Return what the gateway's login measures in a database."""
+    settings = DatabaseSettings(
+        url=f"{url}{'&' if '?' in url else '?'}options=-crole%3Dflows_gateway"
+    )
+    async with create_pool(settings, 1) as pool:
+        measures = DatabaseMeasures(public_url)
+        await measures.refresh(pool)
+        return {family.name: family for family in measures.collect()}
+
+
+def test_slow_statements_are_told_without_a_value(stack: Stack) -> None:
+    url = stack.contract["database_url"]
+    with psycopg.connect(url, autocommit=True) as admin:
+        # A constant, a statement that is not normalised, and a password.
+        admin.execute("select count(*) from generate_series(1, 1000) as confidential_41")
+        admin.execute("select 'hidden' || 41 from pg_sleep(0.5) as confidential_42")
+        admin.execute("create role confidential_43 password 'hidden'")
+        admin.execute("drop role confidential_43")
+        found = admin.execute(
+            "select statement, login, calls, seconds from gateway.slow_statements(5000)"
+        ).fetchall()
+        (other,) = admin.execute("select gateway.slow_statements(1)").fetchall()
+    texts = [statement for statement, *_ in found]
+    assert [text for text in texts if "hidden" in text or "_43" in text] == []
+    (slept,) = [row for row in found if "confidential_42" in row[0]]
+    assert slept[0] == "select $1 || $2 from pg_sleep($3) as confidential_42"
+    assert slept[2] == 1
+    assert 0.5 <= slept[3] < 60
+    assert "authenticator" in {login for _, login, *_ in found}
+    assert other
+    assert [text for text in texts if re.search(r"'[^?]|[^$\w.][0-9]", text)] == []
+
+
+def test_backups_statements_and_certificates_are_measured(
+    stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = stack.contract["database_url"]
+    with psycopg.connect(url, autocommit=True) as admin:
+        admin.execute("insert into gateway.last_backup (ended_at, kind, size)"
+                      " values (now() - interval '5 hours', 'full', 1)")  # fmt: skip
+        try:
+            with tls_server(tmp_path, monkeypatch, days=20) as public_url:
+                found = asyncio.run(measured(url, public_url))
+        finally:
+            admin.execute("delete from gateway.last_backup")
+    (age,) = found["flows_backup_age_seconds"].samples
+    assert 5 * 3600 <= age.value < 6 * 3600
+    (left,) = found["flows_certificate_remaining_seconds"].samples
+    assert 19 * 86_400 < left.value <= 20 * 86_400
+    statements = found["flows_statement_seconds"].samples
+    assert 0 < len(statements) <= 20
+    assert all(one.labels["statement"] and one.labels["query_id"] for one in statements)
+    assert "flows_replica_lag_seconds" not in found
+
+
+@contextmanager
+def tls_server(folder: Path, patch: pytest.MonkeyPatch, days: int) -> Iterator[str]:
+    """Serve TLS on loopback with a certificate that is trusted meanwhile; yield its URL."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name).issuer_name(name).public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1)).not_valid_after(now + timedelta(days=days))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )  # fmt: skip
+    file = folder / "certificate.pem"
+    file.write_bytes(
+        certificate.public_bytes(serialization.Encoding.PEM)
+        + key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+    patch.setenv("SSL_CERT_FILE", str(file))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(file)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.settimeout(30)  # for a test that does not connect
+
+        def answer() -> None:
+            with suppress(OSError):
+                connection, _ = listening.accept()
+                with context.wrap_socket(connection, server_side=True) as secured:
+                    secured.recv(1)
+
+        thread = Thread(target=answer)
+        thread.start()
+        yield f"https://localhost:{listening.getsockname()[1]}"
+        thread.join()
