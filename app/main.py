@@ -32,6 +32,7 @@ from app.monitoring.templates import RouteTemplates
 from app.openapi import routes as openapi
 from app.postgrest.proxy import RestProxy
 from app.settings import Settings
+from app.tracing import Tracing
 
 
 def create_app(settings: Settings, counts: WorkerCounts | None = None) -> Gateway:
@@ -43,6 +44,7 @@ def create_app(settings: Settings, counts: WorkerCounts | None = None) -> Gatewa
     verifier = TokenVerifier(settings.base_url)
     counters = Metrics(settings.workers, settings.base_url)
     usage = UsageCounts()
+    tracing = Tracing()
     concurrency = ConcurrencyLimits(
         settings.limits, counters.rate_limited.labels("concurrent").inc, settings.workers
     )
@@ -52,6 +54,7 @@ def create_app(settings: Settings, counts: WorkerCounts | None = None) -> Gatewa
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        tracing.open()
         async with open_services(settings, keys, verifier) as services:
             app.state.services = services
             app.state.probe = health.Probe(services)
@@ -69,6 +72,7 @@ def create_app(settings: Settings, counts: WorkerCounts | None = None) -> Gatewa
                 await usage.close()
                 await counters.close()
                 await rest.close()
+                await tracing.close()
 
     app = FastAPI(
         title="Flows",
@@ -96,7 +100,7 @@ def create_app(settings: Settings, counts: WorkerCounts | None = None) -> Gatewa
     counters.templates = RouteTemplates(_templates(app))
     routes = RememberedRequests(HeadAsGet(app, native="/v1/"), app)
     layers = middleware.wrap(
-        routes, settings, rest, verifier, counters, usage, concurrency, counts
+        routes, settings, rest, verifier, counters, usage, tracing, concurrency, counts
     )
     if settings.postgrest.at_root:
         layers = RootRelations(layers, ["/rest/v1", *_templates(app)])

@@ -137,7 +137,9 @@ def test_ours_are_of_this_version(service: str) -> None:
 def test_the_gateways_image_has_no_server_in_it() -> None:
     dockerfile = (ROOT / SERVICES["backup"]["build"]["dockerfile"]).read_text()
     _, _, gateway = dockerfile.partition("AS gateway")
-    assert gateway.startswith("\nRUN pip install --constraint constraints.txt --editable . ")
+    assert gateway.startswith(
+        '\nRUN pip install --constraint constraints.txt --editable ".[otel]" '
+    )
     for service in ("gateway-1", "gateway-2", "migrate", "flows"):
         assert SERVICES[service]["build"]["target"] == "gateway"
 

@@ -17,6 +17,7 @@ from psycopg_pool import AsyncConnectionPool
 from app.db.batch import Query, QueryRows, never_prepare, run_batch
 from app.db.principal import Principal
 from app.settings import DatabaseSettings, ReplicaSettings
+from app.tracing import child_span
 
 Connection = AsyncConnection[DictRow]
 
@@ -113,6 +114,8 @@ AS_CALLER = """
         set_config('request.jwt.claims', %(claims)s, true),
         set_config('role', %(role)s, true)
 """
+# Seen in pg_stat_activity, and in a log whose log_line_prefix has %a.
+TRACED = "select set_config('application_name', %(name)s, true)"
 AUTHORIZE = Query("select gateway.authorize()")
 
 # A caller who only adds data needs no scope `read`: `gateway.authorize()` asks for none then.
@@ -165,10 +168,13 @@ async def _session(
     `gateway.authorize()`, which PostgREST runs before each request as well, refuses a tenant's role
     without an ESCO and a revoked token, and sets the ESCO that the policies read.
     """
-    async with pool.connection(timeout=seconds) as connection:
-        claims = orjson.dumps(caller.claims).decode()
-        as_caller = Query(AS_CALLER, {"role": caller.role, "claims": claims})
-        before = [*kind, as_caller, AUTHORIZE]
-        # The pool ends the transaction.
-        rows = await run_batch(connection, [*before, *queries])
-        yield connection, rows[len(before) :]
+    with child_span("database", {"db.system.name": "postgresql"}) as parent:
+        async with pool.connection(timeout=seconds) as connection:
+            claims = orjson.dumps(caller.claims).decode()
+            as_caller = Query(AS_CALLER, {"role": caller.role, "claims": claims})
+            before = [*kind, as_caller, AUTHORIZE]
+            if parent is not None:
+                before.append(Query(TRACED, {"name": f"flows {parent}"}))
+            # The pool ends the transaction.
+            rows = await run_batch(connection, [*before, *queries])
+            yield connection, rows[len(before) :]

@@ -24,6 +24,7 @@ from app.monitoring import logs
 from app.monitoring.registry import Metrics
 from app.request_state import RequestState, begin_request, new_request_id
 from app.settings import HttpSettings, Settings
+from app.tracing import RequestTrace, Tracing
 
 logger = logging.getLogger(__name__)
 
@@ -70,8 +71,11 @@ CORS_ANSWER_HEADERS = [
 class RequestTelemetry:
     """Gives each request an id, measures, logs and counts it, and turns a crash into a 500."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, usage: UsageCounts, *, log: bool) -> None:
+    def __init__(
+        self, app: ASGIApp, metrics: Metrics, usage: UsageCounts, tracing: Tracing, *, log: bool
+    ) -> None:
         self._app = app
+        self._tracing = tracing
         self._metrics = metrics
         self._usage = usage
         self._log = log
@@ -85,6 +89,7 @@ class RequestTelemetry:
         request_id = _request_id(scope)
         state = begin_request(scope, request_id.decode())
         state.response_headers.append((b"x-request-id", request_id))
+        trace = self._tracing.begin(scope["method"], scope["headers"])
         status = size = 0
 
         async def send_observed(message: Message) -> None:
@@ -109,6 +114,16 @@ class RequestTelemetry:
             self._record(scope, state, status or CLIENT_LEFT, time.perf_counter() - started)
             if state.caller:
                 self._usage.add(state.caller, state.rows, size)
+            if trace:
+                self._end(trace, scope, state, status or CLIENT_LEFT)
+
+    def _end(self, trace: RequestTrace, scope: Scope, state: RequestState, status: int) -> None:
+        route = self._metrics.templates.find(scope["path"])
+        told = {"http.route": route, "flows.request_id": state.request_id}
+        if state.caller:
+            told["flows.client_id"] = state.caller.client_id
+            told["flows.esco"] = state.caller.esco_code or ""
+        trace.end(f"{scope['method']} {route}", status, told)
 
     def _record(self, scope: Scope, state: RequestState, status: int, seconds: float) -> None:
         self._metrics.observe(scope["method"], scope["path"], status, seconds)
@@ -173,6 +188,7 @@ def wrap(
     verifier: TokenVerifier,
     metrics: Metrics,
     usage: UsageCounts,
+    tracing: Tracing,
     concurrency: ConcurrencyLimits,
     counts: WorkerCounts | None,
 ) -> ASGIApp:
@@ -193,7 +209,7 @@ def wrap(
     )
     app = HeadLimits(app, settings=settings.http)
     app = Compression(app)
-    app = RequestTelemetry(app, metrics=metrics, usage=usage, log=settings.access_log)
+    app = RequestTelemetry(app, metrics, usage, tracing, log=settings.access_log)
     if settings.cors_origins:
         app = CrossOrigin(app, settings.cors_origins, settings.http)
     return app

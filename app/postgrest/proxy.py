@@ -34,6 +34,7 @@ from app.postgrest.response import (
 from app.postgrest.servers import UpstreamServers, connect
 from app.request_state import RequestState, request_state
 from app.settings import Settings
+from app.tracing import child_span
 
 logger = logging.getLogger(__name__)
 
@@ -179,14 +180,17 @@ class RestProxy:
             newest = newest_asked(method, target, headers)
         started = time.perf_counter()
         try:
-            answer = await side.upstream.ask(
-                method, newest.target if newest else target, headers, body
-            )
-            if newest and answer.status >= 400:
-                # An error is told in the words of the client's own request.
-                side.upstream.release(answer)
-                newest = None
-                answer = await side.upstream.ask(method, target, headers, body)
+            with child_span("PostgREST", {"flows.query": headers["x-flows-query"]}) as parent:
+                if parent is not None:
+                    headers["traceparent"] = parent
+                answer = await side.upstream.ask(
+                    method, newest.target if newest else target, headers, body
+                )
+                if newest and answer.status >= 400:
+                    # An error is told in the words of the client's own request.
+                    side.upstream.release(answer)
+                    newest = None
+                    answer = await side.upstream.ask(method, target, headers, body)
         except UpstreamSilent:
             self._metrics.upstream_errors.labels("timeout").inc()
             raise UpstreamTimeout() from None

@@ -20,8 +20,11 @@ from tests.conftest import Stack, wait_until
 
 
 @contextmanager
-def second_gateway(stack: Stack) -> Iterator[str]:
-    """Run a gateway in this process, with the stack's database and PostgREST; yield its URL."""
+def second_gateway(stack: Stack, postgrest: str | None = None) -> Iterator[str]:
+    """Run a gateway in this process, with the stack's database and PostgREST; yield its URL.
+
+    `postgrest` is the URL of another PostgREST.
+    """
     password = json.loads((stack.home / "passwords.json").read_text())["flows_gateway"]
     admin_url = psycopg.conninfo.conninfo_to_dict(stack.contract["database_url"])
     login = admin_url | {"user": "flows_gateway", "password": password}
@@ -31,7 +34,7 @@ def second_gateway(stack: Stack) -> Iterator[str]:
         public_url=stack.contract["base_url"],
         access_log=False,
         database=DatabaseSettings(url=psycopg.conninfo.make_conninfo(**login)),
-        postgrest=PostgrestSettings(url=stack.contract["postgrest_url"]),
+        postgrest=PostgrestSettings(url=postgrest or stack.contract["postgrest_url"]),
     )
     config = uvicorn.Config(
         create_app(settings), port=settings.port, log_config=None, ws="none",
