@@ -137,6 +137,25 @@ WARNINGS = {
                 where datname = current_database()) < now() - interval '30 days'
         order by pg_relation_size(s.indexrelid) desc limit 20
     """,
+    "missing indexes": """
+        select format('%s was read whole %s times, %s rows each time', relid::regclass, seq_scan,
+                seq_tup_read / seq_scan) as text,
+            'find the filter in flows_statement_seconds_total (/metrics) or pg_stat_statements, and'
+                ' create index concurrently for it, or flows db analyze' as mend
+        from pg_stat_user_tables
+        where schemaname in ('flows', 'gateway', '_timescaledb_internal')
+            and seq_scan > 100 and seq_tup_read / seq_scan > 100000
+        union all
+        select format('no index begins with %s of %s, which references %s: each deletion there '
+                'reads it whole', a.attname, k.conrelid::regclass, k.confrelid::regclass),
+            format('create index concurrently on %s (%I)', k.conrelid::regclass, a.attname)
+        from pg_constraint as k
+        join pg_attribute as a on a.attrelid = k.conrelid and a.attnum = k.conkey[1]
+        where k.contype = 'f' and k.conparentid = 0
+            and k.connamespace in ('flows'::regnamespace, 'gateway'::regnamespace)
+            and not exists (select from pg_index as i
+                where i.indrelid = k.conrelid and i.indkey[0] = any(k.conkey))
+    """,
     "transactions": """
         select format('a transaction of %s has been open for %s (process %s), so deleted rows stay',
                 usename, date_trunc('second', now() - xact_start), pid) as text,
@@ -175,6 +194,20 @@ OF_ENGINE = {
             cross join generate_series(extract(year from now())::int,
                 extract(year from now())::int + 1) as years (year)
             where to_regclass(format('flows.%I', s.name || '_' || years.year)) is null
+        """,
+        "retention": """
+            select format('flows.%s has rows from %s, kept for %s', r.series,
+                    right(child.relname, 4), r.keep) as text,
+                'flows db prune (daily, if nothing runs `flows up`)' as mend
+            from flows.retention as r
+            join pg_class as parent on parent.relname = flows.stored_name(r.series)
+                and parent.relnamespace = 'flows'::regnamespace
+            join pg_inherits as i on i.inhparent = parent.oid
+            join pg_class as child on child.oid = i.inhrelid
+            where right(child.relname, 4)::int
+                    < extract(year from (now() - r.keep - interval '7 days') at time zone 'UTC')
+                and pg_relation_size(child.oid) > 0
+            order by 1
         """,
     },
     "timescale": {

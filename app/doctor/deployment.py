@@ -2,7 +2,7 @@
 
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -22,6 +22,7 @@ from app.settings import Settings
 
 LOCAL_HOSTS = frozenset(("", "localhost", "127.0.0.1", "::1", None))
 EXPIRES_SOON = timedelta(days=14)
+OLDEST_POSTGREST = 12
 LEAST_FREE = 0.1  # of a disk
 GATEWAY_CLOCK_SECONDS = 5.0  # a Date has whole seconds, and the answer takes some
 # PostgREST's own default; the settings of its process are not known here.
@@ -189,9 +190,39 @@ def examine_backups(url: str, settings: Settings) -> Iterator[Finding]:
         )
 
 
+def examine_postgrest(url: str) -> Iterator[Finding]:
+    """Yield a PostgREST that is too old; the gateway's /ready tells one that does not answer."""
+    try:
+        server = httpx.head(url, timeout=5).headers.get("server", "")
+    except httpx.HTTPError:
+        return
+    found = re.match(r"postgrest/(\d+)", server)
+    if found and int(found[1]) < OLDEST_POSTGREST:
+        yield new_fault(
+            "versions",
+            f"PostgREST {found[1]} is too old",
+            f"upgrade it to PostgREST {OLDEST_POSTGREST} or newer",
+        )
+
+
+def examine_data_disk(url: str) -> Iterator[Finding]:
+    """Yield the disk of the database's own files, if it is this machine's and nearly full."""
+    with psycopg.connect(url, connect_timeout=5) as admin:
+        if admin.info.host not in LOCAL_HOSTS and not admin.info.host.startswith("/"):
+            return
+        try:
+            row = admin.execute("select current_setting('data_directory')").fetchone()
+        except psycopg.errors.InsufficientPrivilege:
+            return
+    yield from _nearly_full([Path(row[0])] if row else [])
+
+
 def examine_disks(settings: Settings) -> Iterator[Finding]:
     """Yield folders of ours whose disk is nearly full."""
-    folders = [settings.home.absolute(), settings.backup.folder]
+    yield from _nearly_full([settings.home.absolute(), settings.backup.folder])
+
+
+def _nearly_full(folders: Iterable[Path | None]) -> Iterator[Finding]:
     for folder in folders:
         if folder is None or not folder.exists():
             continue

@@ -19,6 +19,7 @@ def examine_deployment(
         lambda: deployment.examine_secrets(settings),
         lambda: deployment.examine_tls(settings),
         lambda: deployment.examine_services(gateway),
+        lambda: deployment.examine_postgrest(settings.postgrest.url),
         lambda: deployment.examine_disks(settings),
     )
     found = [finding for step in steps for finding in step()]
@@ -26,6 +27,10 @@ def examine_deployment(
         try:
             found += deployment.examine_pools(url, settings, gateways)
             found += deployment.examine_backups(url, settings)
+            found += deployment.examine_data_disk(url)
         except psycopg.OperationalError as error:
             found.append(Finding("database", "fault", str(error).strip(), "see the server's log"))
-    return sorted(found, key=lambda finding: (finding.level != "fault", finding.check))
+    # The database's files may be on a disk of the other folders.
+    return sorted(
+        dict.fromkeys(found), key=lambda finding: (finding.level != "fault", finding.check)
+    )

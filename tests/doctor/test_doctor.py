@@ -110,6 +110,9 @@ def test_a_deployment_that_is_well_has_no_fault(stack: Stack, broken: Admin) -> 
          "insert into flows.circuit_register (circuit, register, start_time)"
          " select circuit, register, start_time + interval '1 hour' from flows.circuit_register"
          " order by register limit 1", "twice from", "set the end_time of the mapping"),
+        ("missing indexes", "alter table flows.circuits add column installer uuid"
+         " references flows.escos", "no index begins with installer of flows.circuits",
+         "create index concurrently on flows.circuits (installer)"),
         ("registers", "delete from flows.circuit_register where register = (select register from"
          " flows.circuit_register where end_time is null order by register limit 1)",
          "belongs to no circuit", "map it in circuit_register"),
@@ -134,6 +137,45 @@ def test_a_partition_that_is_missing_ahead_is_found(broken: Admin, engine: str) 
     (finding,) = found(broken, "partitions")
     assert finding.text == f"flows.meter_csq has no partition for {year}"
     assert "flows db maintain" in finding.mend
+
+
+def test_rows_beyond_their_retention_are_found(broken: Admin, engine: str) -> None:
+    assert found(broken, "retention") == []
+    if engine == "postgres":
+        broken.execute("update flows.retention set keep = null where series = 'meter_event_log'")
+        broken.execute("update flows.retention set keep = '1 year' where series = 'meter_csq'")
+        year = datetime.now(UTC).year - 20  # a partition that is rolled back with its rows
+        broken.execute("set local session_replication_role = replica")
+        broken.execute("select flows.add_partition('meter_csq', %s)", (year,))
+        broken.execute(
+            f"insert into flows.meter_csq_{year} (meter_id, esco, timestamp, csq)"
+            f" select id, esco, '{year}-05-01Z', 1 from flows.meter_registry".encode()
+        )
+    else:
+        broken.execute("update flows.retention set keep = '1 day' where series = 'meter_csq'")
+    told = found(broken, "retention")
+    assert told
+    assert all("flows.meter_csq has rows from" in one.text for one in told)
+
+
+def test_tables_that_are_read_whole_again_and_again_are_found(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check = database.WARNINGS["missing indexes"].replace("> 100000", "> 1000")
+    monkeypatch.setitem(database.WARNINGS, "missing indexes", check)
+    url = stack.contract["database_url"]
+    with psycopg.connect(url, autocommit=True, row_factory=dict_row) as admin:
+        admin.execute("create table gateway.unindexed as select n from generate_series(1, 2000)"
+                      " as n")  # fmt: skip
+        try:
+            for number in range(102):
+                admin.execute("select from gateway.unindexed where n = %s", (number,))
+            admin.execute("select pg_stat_force_next_flush()")
+            (one,) = [one for one in found(admin, "missing indexes") if "unindexed" in one.text]
+            assert "2000 rows each time" in one.text
+            assert "create index concurrently" in one.mend
+        finally:
+            admin.execute("drop table gateway.unindexed")
 
 
 def test_old_statistics_are_found(stack: Stack) -> None:
@@ -201,7 +243,9 @@ def test_old_backups_and_failed_drills_are_found(stack: Stack, tmp_path: Path) -
     assert "FLOWS_BACKUP_FOLDER" in unknown.mend
 
 
-def test_secrets_and_disks_are_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_secrets_disks_and_postgrest_are_looked_at(
+    stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     settings = Settings(home=tmp_path)
     (missing,) = deployment.examine_secrets(settings)
@@ -217,6 +261,12 @@ def test_secrets_and_disks_are_looked_at(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(deployment, "LEAST_FREE", 1.1)
     (full,) = deployment.examine_disks(settings)
     assert "GiB free" in full.text
+    with_data = deployment.examine_data_disk(stack.contract["database_url"])
+    assert [one.check for one in with_data] == ["disk"]
+    monkeypatch.setattr(deployment, "OLDEST_POSTGREST", 99)
+    (old,) = deployment.examine_postgrest(stack.contract["postgrest_url"])
+    assert (old.check, "too old" in old.text) == ("versions", True)
+    assert list(deployment.examine_postgrest("http://127.0.0.1:1")) == []
 
 
 def test_clients_without_tls_and_a_gateway_that_is_gone_are_found() -> None:
