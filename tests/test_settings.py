@@ -161,6 +161,8 @@ SECRETS = {
 GIVEN = {
     "FLOWS_DATABASE_URL": "postgresql://flows_gateway:a-secret@db/flows",
     "FLOWS_DATABASE_ADMIN_URL": "postgresql://postgres:a-secret@db/flows",
+    "FLOWS_DATABASE_DIRECT_URL": "postgresql://flows_gateway:a-secret@db/flows",
+    "FLOWS_REPLICA_DATABASE_URL": "postgresql://flows_gateway:a-secret@replica/flows",
     "FLOWS_POSTGREST_DATABASE_URL": "postgresql://authenticator:a-secret@db/flows",
     "FLOWS_LIMITS_URL": "redis://flows:a-secret@redis:6379",
     "FLOWS_KEYS_SIGNING_KEY": "-----BEGIN a-secret-----\nx\n-----END a-secret-----",
