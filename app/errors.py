@@ -223,9 +223,23 @@ class CostlyFilterError(RestError):
     status, code = 422, "FLOWS422"
     message = "The query costs too much"
     hint = (
-        "Use eq, in, like or a simple pattern, and() and or() that are not deeply nested, and "
-        "embed no relation within itself"
+        "Use eq, in, like or a simple pattern, and() and or() that are not deeply nested, embed no "
+        "relation within itself, and limit a series where you embed it"
     )
+
+
+class TooManyRowsError(RestError):
+    """The answer has more rows than the gateway lets PostgREST hold in memory."""
+
+    status, code = 422, "FLOWSROWS"
+    message = "The answer has too many rows"
+    hint = (
+        "Ask for it in pages, by order, limit and offset or by Range, or narrow the filters; "
+        "/v1/energy answers long periods whole"
+    )
+
+    def __init__(self, most: int) -> None:
+        super().__init__(f"It has more than {most:,}, which is the most at a time")
 
 
 class LimitedWriteError(RestError):

@@ -289,6 +289,12 @@ class PostgrestSettings(Group):
         "request gets a 504.",
     )
 
+    max_rows: PositiveInt = Field(
+        50_000,
+        description="Most rows of a response of /rest/v1, which PostgREST holds in memory (3 bytes "
+        "for one of the response); beyond it, 422.",
+    )
+
     @field_validator("schemas", mode="before")
     @classmethod
     def split_schemas(cls, value: Any) -> Any:
@@ -436,6 +442,11 @@ class LimitsSettings(Group):
     turn_seconds: PositiveFloat = Field(
         3.0,
         description="Seconds that a request beyond that waits for its turn before it gets a 429.",
+    )
+    identities: PositiveInt = Field(
+        1000,
+        description="Most clients of one ESCO, and most members and apps, disabled ones included: "
+        "each gateway process knows all that are disabled. The next gets a 409.",
     )
     url: SecretStr | None = Field(
         None,

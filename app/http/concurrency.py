@@ -1,13 +1,18 @@
 """Limits on concurrent requests, so that no ESCO occupies all database connections, or its cores.
 
 An ESCO may run several requests at a time, as a page does that loads. Those that run long would
-keep the database's cores from others, so fewer of them run at a time when they go on. The workers
-of a gateway divide the places among them: each has its own, which it gives without asking others.
+keep the database's cores from others, so fewer of them run at a time when they go on. So do those
+that PostgREST needs much memory for: of a large body, and where an answer repeats what it embeds.
+The workers of a gateway divide the places among them: each has its own, which it gives without
+asking others.
 """
 
 import math
+import re
 import time
 from collections.abc import Callable
+
+from starlette.types import Scope
 
 from app.db.principal import Principal
 from app.errors import TooManyRequests
@@ -20,6 +25,9 @@ BURST_SECONDS = 4.0
 # The most that is made up for: an hour of slow uploads leaves nobody short of places for another.
 MOST_SECONDS = 30.0
 MOST_REMEMBERED = 10_000
+LARGE_BODY_BYTES = 2**20
+EMBEDDING = re.compile(rb"(?:^|[&;])select=[^&;]*(?:\(|%28)")
+SMALL_LIMIT = re.compile(rb"(?:^|[&;])limit=[0-9]{1,2}(?:[&;]|$)")
 
 
 class RunningTime:
@@ -113,7 +121,7 @@ class ConcurrencyLimits:
         self._slow_turns = Turns(self._sustained, settings.waiting, settings.turn_seconds)
         self._running: dict[str, RunningTime] = {}
 
-    def of(self, caller: Principal, state: RequestState) -> ConcurrencyLimit:
+    def of(self, caller: Principal, state: RequestState, scope: Scope) -> ConcurrencyLimit:
         """Return the limit of the caller's ESCO; callers without one have their own."""
         key = caller.tenant or caller.client_id
         running = self._running.get(key)
@@ -122,7 +130,18 @@ class ConcurrencyLimits:
                 self._running = {name: own for name, own in self._running.items() if own.excess}
             running = self._running[key] = RunningTime(self._sustained)
         places, most = [self._turns.of(key)], self._most
-        if running.excess > BURST_SECONDS:
+        if running.excess > BURST_SECONDS or needs_memory(scope):
             # First, so that those who wait for it leave the other places free.
             places, most = [self._slow_turns.of(key), *places], self._sustained
         return ConcurrencyLimit(places, most, state, running, self._on_refusal)
+
+
+def needs_memory(scope: Scope) -> bool:
+    """Return whether a request has a large body, or asks for many rows with others within them."""
+    for name, value in scope["headers"]:
+        if name == b"transfer-encoding" or (
+            name == b"content-length" and int(value[:20]) > LARGE_BODY_BYTES
+        ):
+            return True
+    query = scope["query_string"]
+    return bool(EMBEDDING.search(query)) and not SMALL_LIMIT.search(query)

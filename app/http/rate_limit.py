@@ -150,7 +150,7 @@ class CallerLimits:
             if caller.role == OPERATOR and not is_admin:
                 raise Forbidden("This token is for administration and cannot read data.")
             state.response_headers.extend(await self._limiter.count(caller))
-            async with self._concurrency.of(caller, state):
+            async with self._concurrency.of(caller, state, scope):
                 admitted = True
                 await self._app(scope, receive, send)
         except Problem as problem:

@@ -30,6 +30,8 @@ IMPORTS = "/v1/imports"
 SMALL_BODY_BYTES = 64 * 2**10
 # Sizes, line ends and extensions of chunks: of the smallest ones five bytes to one of the body.
 FRAMING_BYTES, FRAMING_RATIO = 64 * 2**10, 8
+# PostgREST needs some 300 bytes for each value of a body.
+MOST_VALUES = 500_000
 # A name or address with an optional port (RFC 9110 §7.2), without the marks that no name has.
 HOST = re.compile(rb"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
 VERSIONS = ("1.1", "1.0")
@@ -116,7 +118,8 @@ class BodyLimits:
         """Return `receive` with limits on the size of the body, its pauses and its rate."""
         settings = self._settings
         frames: Frames = scope.get("state", {}).get("frames") or Frames()
-        seen, complete = 0, False
+        seen, commas, complete = 0, 0, False
+        is_data = scope["path"].startswith(DATA_PREFIX)
         # Seconds that the client was waited for, and bytes that came, since the rate was checked.
         waited, came = 0.0, 0
 
@@ -137,7 +140,7 @@ class BodyLimits:
                     return message
 
         async def receive_limited() -> Message:
-            nonlocal seen, complete, waited, came
+            nonlocal seen, commas, complete, waited, came
             if complete:  # only a disconnect can follow, at any time
                 return await receive()
             started = time.monotonic()
@@ -148,6 +151,13 @@ class BodyLimits:
                 raise TooSlow(headers={"Connection": "close"}) from None
             waited += time.monotonic() - started
             seen += len(message.get("body", b""))
+            if is_data:
+                commas += message.get("body", b"").count(b",")
+                if commas >= MOST_VALUES:
+                    raise TooLarge(
+                        f"At most {MOST_VALUES:,} values are accepted at a time; send fewer rows.",
+                        headers={"Connection": "close"},
+                    )
             came += len(message.get("body", b""))
             complete = not message.get("more_body", False)
             if waited >= settings.rate_seconds and not complete:

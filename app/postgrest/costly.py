@@ -6,9 +6,11 @@ level; what else is slow ends at the statement timeout of the caller's role.
 """
 
 import re
+from collections import Counter
 from urllib.parse import unquote_plus
 
 from app.errors import CostlyFilterError
+from app.postgrest.select import embedded_relation, words
 
 MOST_DEPTH = 8  # of and() and or() in one another
 MOST_WILDCARDS = 8
@@ -16,7 +18,8 @@ MOST_PATTERN = 200  # characters
 MOST_PATTERNS = 20
 MOST_REPEATS = 100
 MOST_EMBEDDED = 30
-MOST_SELECTED = 300  # columns, also of what is embedded; one may be selected many times
+MOST_SELECTED = 300  # columns, also of what is embedded
+MOST_TIMES = 3  # that a column of a relation is selected, and a relation embedded
 
 # Each `operator.value` of a query, also within and(), or() and with any() or all().
 REGEX = re.compile(r"\b(?:i?match)(?:\((?:any|all)\))?\.(.*?)(?=,[\w.>-]+\.\w|$)", re.DOTALL)
@@ -24,8 +27,6 @@ LIKE = re.compile(r"\b(?:i?like)(?:\((?:any|all)\))?\.(.*?)(?=,[\w.>-]+\.\w|$)",
 REPEATED_GROUP = re.compile(r"\)\s*[*+?{]")
 BACK_REFERENCE = re.compile(r"\\[1-9]")
 QUANTIFIER = re.compile(r"\{(\d*)(?:,(\d*))?\}")
-# Brackets and commas of a select, outside of quoted names.
-MARK = re.compile(r'"[^"]*"|[(),]')
 GROUPING = re.compile(rb"\b(?:and|or)(?:=|%3d)?\(|match|like|%6d|%4d", re.IGNORECASE)
 
 
@@ -35,7 +36,7 @@ def check_cost(query: bytes, relation: str = "") -> None:
         not GROUPING.search(query)
         and b"%" not in query
         and b"(" not in query
-        and query.count(b",") < MOST_SELECTED
+        and _names_columns_once(query)
     ):
         return
     patterns = 0
@@ -56,6 +57,14 @@ def check_cost(query: bytes, relation: str = "") -> None:
         raise CostlyFilterError(f"There are more than {MOST_PATTERNS} patterns")
 
 
+def _names_columns_once(query: bytes) -> bool:
+    """Return whether the select, if there is one, is a short list of columns without aliases."""
+    _, found, rest = query.partition(b"select=")
+    names = re.split(rb"[&;]", rest, maxsplit=1)[0].split(b",")
+    once = len(set(names)) == len(names) < MOST_SELECTED and not any(b":" in one for one in names)
+    return not found or (once and b"select=" not in rest)
+
+
 def _check_depth(value: str) -> None:
     depth = 0
     for char in value:
@@ -68,23 +77,24 @@ def _check_select(select: str, relation: str) -> None:
     """Refuse a relation within itself, `relation(alias:relation!hint(…))`, and very much."""
     if select.count(",") >= MOST_SELECTED:
         raise CostlyFilterError(f"More than {MOST_SELECTED} columns are selected")
-    within, embedded, start = [relation], 0, 0
-    for mark in MARK.finditer(select):
-        if mark[0] == "(":
-            word = select[start : mark.start()].rpartition(":")[2]
-            named = word.partition("!")[0].strip(' ."')
-            embedded += 1
-            if embedded > MOST_EMBEDDED:
+    relations = 0
+    times: Counter[object] = Counter()
+    for path, word, opens in words(select):
+        if opens:
+            relations += 1
+            if relations > MOST_EMBEDDED:
                 raise CostlyFilterError(f"More than {MOST_EMBEDDED} relations are embedded")
-            if named in within:
+            named = embedded_relation(word).relation
+            if named in (relation, *(step.relation for step in path)):
                 raise CostlyFilterError(f"{named} is embedded within itself")
-            within.append(named)
-        elif mark[0] == ")":
-            within.pop()
-        if mark[0] in "(),":
-            start = mark.end()
-        if not within:
-            return  # PostgREST refuses the brackets
+            selected: object = named
+        else:
+            # Of `alias:column->>member::type`.
+            named = word.partition("::")[0].rpartition(":")[2].partition("->")[0].strip(' "')
+            selected = (path, named)
+        times[selected] += 1
+        if times[selected] > MOST_TIMES:
+            raise CostlyFilterError(f"{named} is selected more than {MOST_TIMES} times")
 
 
 def _check_regex(pattern: str) -> None:

@@ -31,6 +31,7 @@ from app.postgrest.response import (
     counted_rows,
     error_headers,
 )
+from app.postgrest.row_limit import check_rows, limit_rows
 from app.postgrest.servers import UpstreamServers, connect
 from app.request_state import RequestState, request_state
 from app.settings import Settings
@@ -72,6 +73,7 @@ class RestProxy:
             canceller = QueryCanceller(lambda: replica_url(settings.replica))
             self._replica_side = Side(connect(own, urls, token), canceller)
         self._send_seconds = settings.http.send_seconds
+        self._max_rows = settings.postgrest.max_rows
         self._metrics = metrics
         self._profiles = {**PROFILES, **{name.encode(): name for name in own.schemas}}
         self._in_flight = 0
@@ -178,6 +180,9 @@ class RestProxy:
         method, newest = scope["method"], None
         if state.caller is not None and state.caller.esco is not None:
             newest = newest_asked(method, target, headers)
+        rows = None
+        if method == "GET":
+            rows = limit_rows(scope["query_string"], headers, self._max_rows)
         started = time.perf_counter()
         try:
             with child_span("PostgREST", {"flows.query": headers["x-flows-query"]}) as parent:
@@ -215,6 +220,8 @@ class RestProxy:
                     pairs.append(allow_header(scope["path"], refusal.code))
                 await stream.answer(refusal.status, pairs, refusal.body)
             else:
+                if rows is not None:
+                    check_rows(pairs, rows)
                 state.rows = counted_rows(pairs)
                 _keep_cache_control(state, pairs)
                 await self._stream(stream, answer, pairs)

@@ -17,6 +17,7 @@ from app.errors import (
     SchemaError,
 )
 from app.postgrest.costly import check_cost
+from app.postgrest.row_limit import check_returned
 
 PREFIX = b"/rest/v1"
 ALLOWED_METHODS = frozenset({"GET", "HEAD", "POST", "PATCH", "PUT", "DELETE", "OPTIONS"})
@@ -36,6 +37,7 @@ PREFERENCE = re.compile(
     r"|handling=(strict|lenient)|timezone=[A-Za-z0-9_+/:.-]+|max-affected=-?[0-9]+"
     r"|tx=(commit|rollback)"
 )
+READS = frozenset({"GET", "HEAD", "OPTIONS"})
 LIMITED_WRITES = frozenset({"PATCH", "DELETE"})
 # PostgREST splits a query at both.
 SEPARATORS = re.compile(rb"[&;]")
@@ -77,7 +79,10 @@ def build_upstream_request(
     if query := scope["query_string"]:
         if BEYOND_ASCII.search(query):
             _require_utf8(query)
-        check_cost(query, unquote(target.rpartition("/")[2]))
+        relation = unquote(target.rpartition("/")[2])
+        check_cost(query, relation)
+        if scope["method"] not in READS:
+            check_returned(query, relation)
         if scope["method"] in LIMITED_WRITES:
             _require_no_limit(query)
         target += "?" + query.decode("latin-1")

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from uuid import UUID
 
 import pytest
+from starlette.types import Scope
 
 from app.db.principal import Principal
 from app.errors import TooManyRequests
@@ -19,6 +20,7 @@ from app.http.concurrency import (
 from app.request_state import RequestState
 from app.settings import LimitsSettings
 
+SMALL: Scope = {"headers": [], "query_string": b"select=name&limit=9"}
 W, H = (
     Principal("flows", UUID(int=number), "esco", "flc_1", frozenset(), "jti", 0, {})
     for number in (1, 2)
@@ -38,28 +40,28 @@ class Limits:
     def _refuse(self) -> None:
         self.refusals += 1
 
-    def of(self, caller: Principal) -> ConcurrencyLimit:
+    def of(self, caller: Principal, scope: Scope = SMALL) -> ConcurrencyLimit:
         """Return the limit of a new request."""
-        return self._limits.of(caller, RequestState("id"))
+        return self._limits.of(caller, RequestState("id"), scope)
 
     async def run(self, caller: Principal, number: int, seconds: float, answer: float = 0) -> None:
         """Run requests side by side for so long, after `answer` seconds with PostgREST's answer."""
         async with AsyncExitStack() as running:
             states = [RequestState("id") for _ in range(number)]
             for state in states:
-                await running.enter_async_context(self._limits.of(caller, state))
+                await running.enter_async_context(self._limits.of(caller, state, SMALL))
             self.now += answer
             for state in states:
                 if answer and state.on_answer:
                     state.on_answer()
             self.now += seconds
 
-    async def at_a_time(self, caller: Principal) -> int:
+    async def at_a_time(self, caller: Principal, scope: Scope = SMALL) -> int:
         """Return how many requests run at a time, that take no time."""
         async with AsyncExitStack() as running:
             for number in range(9):
                 try:
-                    await running.enter_async_context(self.of(caller))
+                    await running.enter_async_context(self.of(caller, scope))
                 except TooManyRequests:
                     return number
         raise AssertionError("there is no limit")
@@ -138,3 +140,22 @@ def test_50_who_waits_for_long_requests_keeps_nobody_from_short_ones(limits: Lim
         assert await limits.at_a_time(W) == 1
 
     asyncio.run(run())
+
+
+LARGE_BODY = [(b"content-length", b"1048577")]
+
+
+@pytest.mark.parametrize(
+    ("headers", "query", "most"),
+    [
+        ([], b"", 4), ([], b"select=name", 4), ([], b"id=in.(1,2)", 4),
+        ([(b"content-length", b"1048576")], b"", 4), (LARGE_BODY, b"", 1),
+        ([(b"transfer-encoding", b"chunked")], b"", 1), ([], b"select=*,escos(code)", 1),
+        ([], b"limit=1000&select=*%2Cescos%28code)", 1), ([], b"select=*,escos(code)&limit=99", 4),
+    ],
+)  # fmt: skip
+def test_52_what_needs_memory_runs_alone(
+    limits: Limits, headers: list[tuple[bytes, bytes]], query: bytes, most: int
+) -> None:
+    scope: Scope = {"headers": headers, "query_string": query}
+    assert asyncio.run(limits.at_a_time(W, scope)) == most

@@ -13,7 +13,7 @@ import pytest
 from tests.auth.test_clients import ask
 from tests.conftest import Stack, another_gateway, wait_until
 
-LARGE = "/rest/v1/register_interval_hh?select=*"
+LARGE = "/rest/v1/register_interval_hh?limit=50000"
 SMALL = "/rest/v1/escos?select=code"
 SITES = "/rest/v1/sites_new"
 RATE = 16 * 1024

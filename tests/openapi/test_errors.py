@@ -171,6 +171,7 @@ CASES: list[tuple[str, str, dict[str, str], bytes | None, str]] = [
     ("GET /rest/v1/sites_new", SITES, {"Accept": "application/vnd.pgrst.plan"}, None, "PGRST107"),
     ("GET /rest/v1/sites_new", SITES + "?name=x.y", {}, None, "PGRST100"),
     ("GET /rest/v1/sites_new", SITES + "?name=match.(a|b)*c", {}, None, "FLOWS422"),
+    ("GET /rest/v1/register_interval_hh", "/rest/v1/register_interval_hh", {}, None, "FLOWSROWS"),
     ("POST /rest/v1/sites_new", SITES, JSON_BODY, b'{"name":"x","capacity_kw":1e9}', "PT422"),
     ("GET /rest/v1/sites_new", SITES + "?nothing=eq.1", {}, None, "42703"),
     ("GET /rest/v1/sites_new", SITES + "?capacity_kw=like.1", {}, None, "42883"),

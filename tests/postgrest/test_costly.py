@@ -23,7 +23,10 @@ COSTLY = [
     b"select=escos(id,sites_new(id,escos(code)))", b"select=meter_registry(id)",
     b"select=" + b",".join([b"a%d:meter_csq(csq)" % n for n in range(31)]),
     b"select=%22,%22,escos(id,%22(%22,meter_registry(id))",
-    b"select=" + b",".join([b"a%d:name" % n for n in range(301)]), b"select=" + b"%2C" * 300,
+    b"select=" + b",".join([b"a%d" % n for n in range(301)]), b"select=" + b"%2C" * 300,
+    b"select=name,name,name,name", b"select=a:name,name,b:name,c:name->x",
+    b"select=" + b",".join([b"a%d:escos(id)" % n for n in range(4)]),
+    b"select=escos(a:name,b:name,c:name::text,name)", b"select=*,*,*,*",
 ]  # fmt: skip
 CHEAP = [
     b"notes=match.^MOVE-[0-9]{4}", b"name=ilike.*plot*", b"name=like(any).{*a*,*b*}",
@@ -31,7 +34,9 @@ CHEAP = [
     b"id=in.(" + b",".join([b"1"] * 400) + b")", b"select=id,name&order=name.asc",
     b"name=match.(one|two)", b"select=*,escos(*),meter_registers(*,circuits(*,sites_new(*)))",
     b"select=a:meter_csq(csq),b:meter_csq(csq)&meter_csq.limit=1", b"select=id)),escos((",
-    b"select=count(),escos(count())", b"select=" + b",".join([b"name"] * 300),
+    b"select=count(),escos(count())", b"select=" + b",".join([b"c%d" % n for n in range(300)]),
+    b"select=id,name,escos(id,name),a:sites_new(id,name),b:sites_new(id,name),name",
+    b"select=name,a:name,b:name->x",
     b"select=%22meter_registry(%22",
 ]  # fmt: skip
 

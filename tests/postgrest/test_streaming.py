@@ -19,7 +19,7 @@ BODY_MB = 50
 @pytest.fixture(scope="module")
 def large_stack() -> Iterator[Stack]:
     """A separate stack, with an additional register that brings it to a million half-hours."""
-    with running_stack(FLOWS_HTTP_BODY_SECONDS="60") as stack:
+    with running_stack(FLOWS_HTTP_BODY_SECONDS="60", FLOWS_POSTGREST_MAX_ROWS=str(ROWS)) as stack:
         with psycopg.connect(stack.contract["database_url"]) as connection:
             # Add half-hours before 2020 until the ESCO has a million rows.
             connection.execute(

@@ -1,0 +1,109 @@
+"""The most rows of an answer of `/rest/v1`, which PostgREST and PostgreSQL hold whole in memory.
+
+An answer cut to a number of rows would look complete, so one row more is asked for: if it comes,
+the request is refused. PostgREST intersects the Range that asks for them with `limit` and `offset`.
+"""
+
+import re
+from collections.abc import Mapping
+from urllib.parse import unquote_plus
+
+from app.errors import CostlyFilterError, TooManyRowsError
+from app.postgrest.select import embedded
+
+# Each row repeats what is embedded in it, which may be long texts. Supabase's default for all.
+MOST_EMBEDDING = 1_000
+# Series whose rows refer to a meter or a register, so that they can be embedded there.
+SERIES = frozenset({
+    "meter_3p_voltage", "meter_csq", "meter_event_log", "meter_health_history",
+    "meter_prepay_balance", "meter_voltage", "register_export", "register_export_missing",
+    "register_import", "register_import_missing", "register_interval_hh",
+    "register_interval_hh_missing",
+})  # fmt: skip
+PARAMETER_ENDS = re.compile("[&;]")
+# No longer numbers, beyond which PostgreSQL refuses an offset.
+ROW_RANGE = re.compile("([0-9]{1,18})-([0-9]*)")
+BEYOND = re.compile("[0-9]{19,}-[0-9]*")
+ROWS_SENT = re.compile(rb"([0-9]+)-([0-9]+)/")
+
+
+def limit_rows(query: bytes, headers: dict[str, str], most: int) -> int:
+    """Return the most rows that the answer to a GET may have; set a Range for them and one more.
+
+    CostlyFilterError for a series that is embedded without a limit.
+    """
+    parameters = _parameters(query)
+    select = parameters.get("select", "")
+    if "(" in select:
+        most = min(most, MOST_EMBEDDING, most // _rows_of_series(select, parameters))
+        if most == 0:
+            raise CostlyFilterError("More rows of series may be embedded than an answer may have")
+    offset, limit = _number(parameters, "offset") or 0, _number(parameters, "limit")
+    if "range" not in headers and limit is not None and limit <= most:
+        return most
+    first, last = offset, offset + most
+    if given := ROW_RANGE.fullmatch(headers.get("range", "")):
+        first = max(first, int(given[1]))
+        if given[2] and len(given[2]) <= 18:
+            last = min(first + most, int(given[2]))
+        else:
+            last = first + most
+    if first <= last and not BEYOND.fullmatch(headers.get("range", "")):
+        headers |= {"range-unit": "items", "range": f"{first}-{last}"}
+    return most
+
+
+def check_returned(query: bytes, relation: str) -> None:
+    """Refuse to embed anything in the rows that a write of a series returns, however many."""
+    if relation in SERIES and "(" in _parameters(query).get("select", ""):
+        raise CostlyFilterError("What a write of a series returns can embed nothing; read it again")
+
+
+def check_rows(headers: list[tuple[bytes, bytes]], most: int) -> None:
+    """Raise TooManyRowsError if the answer with these headers has more rows."""
+    for name, value in headers:
+        rows = ROWS_SENT.match(value) if name == b"content-range" else None
+        if rows and int(rows[2]) - int(rows[1]) >= most:
+            raise TooManyRowsError(most)
+
+
+def _parameters(query: bytes) -> dict[str, str]:
+    """Return the parameters of a query; of what comes twice, the most that it may mean."""
+    found: dict[str, str] = {}
+    for pair in PARAMETER_ENDS.split(query.decode("latin-1")):
+        name, _, value = pair.partition("=")
+        if "%" in pair or "+" in pair:
+            name, value = unquote_plus(name), unquote_plus(value)
+        if name in found and name.endswith("limit"):
+            value = max(found[name], value, key=lambda number: (len(number), number))
+        elif name in found and name == "offset":
+            value = "0"
+        elif name in found and name == "select":
+            value = f"{found[name]},{value}"
+        found[name] = value
+    return found
+
+
+def _number(parameters: Mapping[str, str], name: str) -> int | None:
+    text = parameters.get(name, "")
+    return int(text) if text.isdecimal() and len(text) <= 30 else None
+
+
+def _rows_of_series(select: str, parameters: Mapping[str, str]) -> int:
+    """Return the most rows of series that a selected row may hold, itself counted; at least 1."""
+    rows = 0
+    for path in embedded(select):
+        if path[-1].relation not in SERIES:
+            continue
+        names = [".".join(step.name for step in path[: depth + 1]) for depth in range(len(path))]
+        product = 1
+        for name in names:
+            limit = _number(parameters, f"{name}.limit")
+            if limit is None:
+                raise CostlyFilterError(
+                    f"{path[-1].relation} is a series: limit its rows, {names[-1]}.limit=48, and "
+                    "those of each relation that is embedded around it"
+                )
+            product *= limit
+        rows += product
+    return max(1, rows)

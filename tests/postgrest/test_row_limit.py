@@ -1,0 +1,134 @@
+"""An answer has a bounded number of rows, and is refused rather than cut (SECURITY 52)."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from app.errors import CostlyFilterError
+from app.postgrest.row_limit import MOST_EMBEDDING, check_returned, limit_rows
+from app.settings import PostgrestSettings
+from tests.conftest import Stack, process_of
+
+HH = "/rest/v1/register_interval_hh"
+MOST = PostgrestSettings.model_fields["max_rows"].default
+# The body of the most half-hours takes 12.5 MB, and PostgREST about three times as much for it. An
+# ESCO has six such requests at a time.
+MOST_MEMORY = 400 * 2**20
+
+RANGES = [
+    (b"", "", "0-100"), (b"select=id", "", "0-100"), (b"limit=100", "", ""),
+    (b"limit=101", "", "0-100"), (b"limit=5000&offset=7", "", "7-107"), (b"offset=7", "", "7-107"),
+    (b"", "0-24", "0-24"), (b"", "0-100", "0-100"), (b"", "0-101", "0-100"), (b"", "5-", "5-105"),
+    (b"offset=9", "5-20", "9-20"), (b"limit=3", "5-", "5-105"), (b"", "9-5", "9-5"),
+    (b"", "9" * 5000 + "-", "9" * 5000 + "-"), (b"", "0-" + "9" * 5000, "0-100"),
+    (b"", "items", "0-100"), (b"limit=1&limit=999", "", "0-100"),
+    (b"limit=1;limit=999", "", "0-100"),
+    (b"offset=" + b"9" * 20, "", f"{10**20 - 1}-{10**20 + 99}"),
+    (b"offset=0&offset=999", "", "0-100"), (b"offset=999&offset=0", "", "0-100"),
+    (b"", "9" * 20 + "-, 0-", "0-100"),
+    (b"limit=1&%6cimit=999", "", "0-100"), (b"limit=-1", "", "0-100"),
+    (b"limit=9&or=(limit.eq.999,id.eq.1)", "", ""), (b"%6fffset=7", "", "7-107"),
+]  # fmt: skip
+EMBEDDED = [
+    (b"select=*,meter_csq(csq)&meter_csq.limit=10", "0-10"),
+    (b"select=*,a:meter_csq(csq)&a.limit=7&limit=14", ""),
+    (b"select=*,a:meter_csq(csq)&a.limit=7&limit=15", "0-14"),
+    (b"select=*,meter_csq(csq),meter_voltage(*)&meter_csq.limit=10&meter_voltage.limit=40", "0-2"),
+    (b"select=meter_registry(serial,x:meter_csq(csq))&meter_registry.limit=5"
+     b"&meter_registry.x.limit=10", "0-2"),
+    (b"select=*,sites_new(name,circuits(name))", "0-100"), (b"select=%2A,escos%28code%29", "0-100"),
+]  # fmt: skip
+UNLIMITED = [
+    b"select=*,meter_csq(csq)", b"select=*,meter_csq(csq)&limit=1",
+    b"select=%2A,meter_csq%28csq%29", b"select=*,a:meter_csq(csq)&meter_csq.limit=1",
+    b"select=*,meter_csq!inner(csq)&meter_csq.limit=x",
+    b"select=meter_registry(serial,meter_csq(csq))&meter_registry.meter_csq.limit=10",
+    b"select=*,meter_csq(csq)&meter_csq.limit=101", b"select=meter_csq(csq)&select=id",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("query", "given", "asked"), RANGES)
+def test_52_one_row_more_than_an_answer_may_have_is_asked_for(
+    query: bytes, given: str, asked: str
+) -> None:
+    headers = {"range": given} if given else {}
+    assert limit_rows(query, headers, 100) == 100
+    assert headers.get("range", "") == asked
+
+
+@pytest.mark.parametrize(("query", "asked"), EMBEDDED)
+def test_52_rows_of_embedded_series_count(query: bytes, asked: str) -> None:
+    headers: dict[str, str] = {}
+    limit_rows(query, headers, 100)
+    assert headers.get("range", "") == asked
+
+
+@pytest.mark.parametrize("query", UNLIMITED)
+def test_52_a_series_is_embedded_with_a_limit_alone(query: bytes) -> None:
+    with pytest.raises(CostlyFilterError):
+        limit_rows(query, {}, 100)
+
+
+def test_52_what_a_write_of_a_series_returns_embeds_nothing() -> None:
+    query = b"timestamp=gte.2026-01-01&select=csq%2Cmeter_registry(serial)"
+    with pytest.raises(CostlyFilterError):
+        check_returned(query, "meter_csq")
+    check_returned(query, "meter_shadows")
+    check_returned(b"select=csq&or=(csq.eq.1,csq.eq.2)", "meter_csq")
+
+
+def test_52_an_answer_is_whole_or_refused(either: Stack) -> None:
+    with either.client("wlce") as client:
+        refused = client.get(HH)
+        assert (refused.status_code, refused.json()["code"]) == (422, "FLOWSROWS")
+        assert "content-range" not in refused.headers
+        assert "limit" in refused.json()["hint"]
+        assert client.get(f"{HH}?limit={MOST + 1}").status_code == 422
+        counted = client.get(f"{HH}?select=*,meter_registers(*)", headers={"Prefer": "count=exact"})
+        assert counted.status_code == 422
+        page = client.get(
+            HH, params={"limit": MOST, "order": "timestamp,register_id", "select": "kwh"}
+        )
+        assert (page.status_code, len(page.json())) == (200, MOST)
+        ranged = client.get(f"{HH}?select=kwh", headers={"Range": "10-12"})
+        assert (len(ranged.json()), ranged.headers["content-range"]) == (3, "10-12/*")
+        assert client.get(f"{HH}?limit={10 * MOST}&offset=107990").status_code == 200
+        assert client.get(
+            f"{HH}?limit={MOST_EMBEDDING}&select=kwh,meter_registers(element)"
+        ).is_success
+
+
+def test_52_a_body_has_a_bounded_number_of_values(stack: Stack) -> None:
+    """PostgREST needs some 300 bytes for each, and took 1.4 GB for one body of 57 MB."""
+    row = b'{"name":"x"}'
+    with stack.client("wlce", "write") as client:
+        answer = client.post("/rest/v1/sites_new", content=b"[" + b",".join([row] * 500_001) + b"]")
+        assert (answer.status_code, answer.json()["code"]) == (413, "body_too_large")
+        assert "500,000 values" in answer.json()["detail"]
+
+
+@pytest.mark.quiet
+def test_52_postgrest_holds_the_answers_of_an_esco_in_bounded_memory(stack: Stack) -> None:
+    process = process_of(stack.process.pid, "postgrest.conf")
+    before, peak = process.memory_info().rss, 0
+    ended = threading.Event()
+
+    def ask(target: str) -> list[int]:
+        with stack.client("wlce") as client:
+            return [client.get(target).status_code for _ in range(2)]
+
+    def watch() -> None:
+        nonlocal peak
+        while not ended.wait(0.02):
+            peak = max(peak, process.memory_info().rss)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    with ThreadPoolExecutor(10) as pool:
+        statuses = list(pool.map(ask, [f"{HH}?limit={MOST}", HH] * 5))
+    ended.set()
+    watcher.join()
+    assert {status for each in statuses for status in each} <= {200, 422, 429}
+    assert {200, 422} <= {status for each in statuses for status in each}
+    assert peak - before < MOST_MEMORY
