@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from psycopg.rows import DictRow
 
-from app.auth.clients import Actor, find_esco, record
+from app.auth.clients import Actor, check_room, find_esco, record
 from app.db.session import Connection
 from app.errors import NotFound, Unprocessable
 
@@ -39,8 +39,13 @@ async def create_app_client(
     name: str,
     origins: Sequence[str],
     esco_code: str | None = None,
+    *,
+    most: int,
 ) -> DictRow:
-    """Register an app with the origins of its pages, and return it."""
+    """Register an app with the origins of its pages, and return it.
+
+    NotFound if the ESCO does not exist, Conflict if it has `most` apps.
+    """
     name = name.strip()
     if not 1 <= len(name) <= 200:
         raise Unprocessable("name: 1 to 200 characters")
@@ -50,6 +55,8 @@ async def create_app_client(
     if not origins:
         raise Unprocessable("origins: name at least one")
     esco = (await find_esco(connection, esco_code))["id"] if esco_code else None
+    if esco is not None:
+        await check_room(connection, "app", esco, most)
     app = f"{APP_PREFIX}{secrets.token_hex(8)}"
     await connection.execute(
         "insert into gateway.app (id, name, origins, esco) values (%s, %s, %s, %s)",

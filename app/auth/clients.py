@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 import psycopg
 from argon2 import PasswordHasher
@@ -106,10 +106,25 @@ async def get_client(connection: Connection, actor: Actor, client_id: str) -> Di
     return client
 
 
+async def check_room(
+    connection: Connection, kind: Literal["client", "member", "app"], esco: uuid.UUID, most: int
+) -> None:
+    """Raise Conflict if an ESCO has `most` clients, members or apps; disabled ones count too."""
+    counted = psycopg.sql.SQL("select count(*) as made from gateway.{} where esco = %s")
+    cursor = await connection.execute(counted.format(psycopg.sql.Identifier(kind)), (esco,))
+    row = await cursor.fetchone()
+    if row and row["made"] >= most:
+        raise Conflict(
+            f"The ESCO has {most:,} {kind}s, which is the most that it may have, disabled ones "
+            "included; use one of them again, or ask the operator for more."
+        )
+
+
 async def create_client(
     connection: Connection,
     actor: Actor,
     *,
+    most: int,
     esco: uuid.UUID | None,
     name: str,
     role: str,
@@ -120,11 +135,13 @@ async def create_client(
 ) -> tuple[DictRow, str]:
     """Create a client; return it with its secret, which cannot be read again.
 
-    NotFound if the ESCO does not exist; Conflict if `client_id` is taken; Forbidden for scopes that
-    the actor lacks.
+    NotFound if the ESCO does not exist; Conflict if `client_id` is taken, or if the ESCO has `most`
+    clients; Forbidden for scopes that the actor lacks.
     """
     actor.check_may_give(scopes)
     name = _checked_name(name)
+    if esco is not None:
+        await check_room(connection, "client", esco, most)
     client_id = client_id or f"flc_{secrets.token_hex(8)}"
     try:
         await connection.execute(

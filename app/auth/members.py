@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 from psycopg.rows import DictRow
 
-from app.auth.clients import Actor, record
+from app.auth.clients import Actor, check_room, record
 from app.auth.issuers import Issuer, find_issuer
 from app.db.session import Connection
 from app.errors import Conflict, NotFound, Unprocessable
@@ -53,6 +53,7 @@ async def add_member(
     connection: Connection,
     actor: Actor,
     *,
+    most: int,
     issuer_url: str,
     esco: uuid.UUID | None,
     name: str,
@@ -64,7 +65,8 @@ async def add_member(
 
     The invitation is a code to hand over, which cannot be read again. Without an ESCO the person is
     support, which only an operator may add. NotFound for an issuer that is not trusted for the
-    ESCO, Conflict if the person is a member already, Forbidden for scopes that the actor lacks.
+    ESCO, Conflict if the person is a member already or the ESCO has `most`, Forbidden for scopes
+    that the actor lacks.
     """
     actor.check_may_give(scopes)
     if (subject is None) == (email is None):
@@ -79,6 +81,8 @@ async def add_member(
     issuer = await find_issuer(connection, issuer_url)
     if issuer is None or issuer.esco not in (None, esco):
         raise NotFound(f"There is no issuer {issuer_url}.")
+    if esco is not None:
+        await check_room(connection, "member", esco, most)
     code = INVITATION_PREFIX + secrets.token_urlsafe(32) if email else None
     member = f"flm_{secrets.token_hex(8)}"
     try:

@@ -40,6 +40,9 @@ LONGEST_DETAIL = 200  # characters of an unauthenticated caller's text that the 
 WRONG_CREDENTIALS = "The client id or secret is wrong."
 TOO_MANY_REQUESTS = "This client sends too many requests; wait before the next one."
 TOO_MANY_REFUSALS = "Too many refused requests; try again later."
+TOO_MANY_REVOCATIONS = (
+    "The ESCO has revoked 1,000 tokens within a day, which is the most; disable the client instead."
+)
 TOO_MANY_ATTEMPTS = "Too many wrong secrets; try again later."
 
 
@@ -340,10 +343,7 @@ async def revoke(request: Request, services: AuthServicesDep, form: Form) -> Res
         if found := _evaluate(services, form["token"], client):
             address = client_address(request, services.settings)
             actor = Actor(client.grant.client_id, address, client.grant.esco)
-            async with services.token_pool.connection() as connection:
-                await clients.revoke_token(
-                    connection, actor, found.token_id, found.expires_at, found.esco
-                )
+            await _revoke(services, actor, found)
     return Response(status_code=200, headers=TOKEN_RESPONSE_HEADERS)
 
 
@@ -360,10 +360,17 @@ async def _revoke_of_app(
         return
     if found.client_id == requester.client_id:
         actor = Actor(found.people[-1], requester.address, found.esco)
-        async with services.token_pool.connection() as connection:
-            await clients.revoke_token(
-                connection, actor, found.token_id, found.expires_at, found.esco
-            )
+        await _revoke(services, actor, found)
+
+
+async def _revoke(services: AuthServices, actor: Actor, found: Principal) -> None:
+    if found.esco is not None:
+        try:
+            await services.throttle.count_revocation(str(found.esco))
+        except Throttled as throttled:
+            raise OAuthError("slow_down", TOO_MANY_REVOCATIONS, 429, throttled.seconds) from None
+    async with services.token_pool.connection() as connection:
+        await clients.revoke_token(connection, actor, found.token_id, found.expires_at, found.esco)
 
 
 @router.post(

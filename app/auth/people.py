@@ -174,8 +174,9 @@ async def create_member(
             if own != [body.esco]:
                 raise NotFound(f"There is no ESCO {body.esco}.")
         row, code = await members.add_member(
-            connection, actor, issuer_url=body.issuer, esco=esco, name=body.name,
-            scopes=list[str](body.scopes), subject=body.subject, email=body.email,
+            connection, actor, most=services.settings.limits.identities, issuer_url=body.issuer,
+            esco=esco, name=body.name, scopes=list[str](body.scopes), subject=body.subject,
+            email=body.email,
         )  # fmt: skip
     return AddedMember(**row, invitation=code)
 
@@ -207,7 +208,10 @@ async def read_apps(services: AuthServicesDep, actor: Operator) -> list[App]:
 async def register_app(services: AuthServicesDep, actor: Operator, body: NewApp) -> App:
     """Register an app with the origins of its pages."""
     async with services.pool.connection() as connection:
-        row = await apps.create_app_client(connection, actor, body.name, body.origins, body.esco)
+        row = await apps.create_app_client(
+            connection, actor, body.name, body.origins, body.esco,
+            most=services.settings.limits.identities,
+        )  # fmt: skip
     return App(**row)
 
 

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address, ip_network
 
-from limits import RateLimitItem, RateLimitItemPerMinute, parse
+from limits import RateLimitItem, RateLimitItemPerDay, RateLimitItemPerMinute, parse
 from limits.aio.storage import MemoryStorage
 from limits.aio.strategies import MovingWindowRateLimiter
 
@@ -21,11 +21,15 @@ from app.turns import NoTurn, Turns
 PER_PAIR = RateLimitItemPerMinute(10)
 PER_ADDRESS = RateLimitItemPerMinute(30)
 PER_CLIENT = RateLimitItemPerMinute(100)
+# Each process reads all revocations of the tokens that live, for a day at most, every second.
+REVOCATIONS = RateLimitItemPerDay(1000)
 
 # Requests that are worked on at a time for each ESCO and address, and that may wait behind them; of
 # a client that has not been authenticated yet, for the client. Whoever floods waits for itself.
 AT_A_TIME = 2
 MOST_WAITING = 100
+# A turn lasts no less. A token takes a third of that of the thread that answers everybody else.
+LEAST_TURN_SECONDS = 0.009
 HASHED_AT_A_TIME = 2  # older secrets, which are checked by Argon2
 # Every refusal takes this long, whatever was checked for it.
 REFUSAL_SECONDS = 0.5
@@ -69,11 +73,17 @@ class Throttle:
         try:
             # The clients of an ESCO wait for one another: it may have any number of them.
             owner = self._owners.get(client_id, client_id)
-            async with self._turns.of(f"{owner} {attempt.address}"):
-                await self._check(attempt)
-                yield attempt
+            places = self._turns.of(f"{owner} {attempt.address}")
+            await places.__aenter__()
         except NoTurn:
             raise Flooded(1) from None
+        began = time.monotonic()
+        try:
+            await self._check(attempt)
+            yield attempt
+        finally:
+            rest = began + LEAST_TURN_SECONDS - time.monotonic()
+            asyncio.get_running_loop().call_later(max(0.0, rest), places.release)
 
     async def _check(self, attempt: "Attempt") -> None:
         # From where the client is known, no secret is looked at beyond its quota.
@@ -112,6 +122,12 @@ class Throttle:
         for item, key in self._counts(attempt):
             await self._limiter.hit(item, *key)
         await asyncio.sleep(attempt.started + REFUSAL_SECONDS - time.monotonic())
+
+    async def count_revocation(self, owner: str) -> None:
+        """Count a token that an ESCO revokes; Throttled if it has revoked too many within a day."""
+        if not await self._limiter.hit(REVOCATIONS, "revocations", owner):
+            window = await self._limiter.get_window_stats(REVOCATIONS, "revocations", owner)
+            raise Throttled(max(1, math.ceil(window.reset_time - time.time())))
 
     async def _flooded(self, attempt: "Attempt") -> Flooded:
         window = await self._limiter.get_window_stats(self._quota, "quota", attempt.client_id)

@@ -12,7 +12,7 @@ from app.auth.tokens import LIFETIME_SECONDS, tenant_role
 from app.cli.admin import run_as_admin
 from app.cli.output import Json, fail, show
 from app.db.session import Connection
-from app.settings import Settings
+from app.settings import LimitsSettings, Settings
 
 client = typer.Typer(help="Clients: machines that may request tokens.", no_args_is_help=True)
 
@@ -70,6 +70,7 @@ def client_create(
         made, secret = await clients.create_client(
             connection,
             COMMAND_LINE,
+            most=LimitsSettings().identities,
             esco=owner["id"] if owner else None,
             name=name,
             role=tenant_role(scopes) if owner else "grafanareader" if monitoring else "operator",

@@ -10,6 +10,7 @@ from app.auth.clients import COMMAND_LINE, find_esco
 from app.cli.admin import run_as_admin
 from app.cli.output import Json, fail, show
 from app.db.session import Connection
+from app.settings import LimitsSettings
 
 trusted = typer.Typer(help="OpenID providers at which people sign in.", no_args_is_help=True)
 member = typer.Typer(help="Members: people who act for an ESCO.", no_args_is_help=True)
@@ -117,8 +118,8 @@ def member_add(
     async def add(connection: Connection) -> dict[str, Any]:
         esco = (await find_esco(connection, esco_code))["id"] if esco_code else None
         row, code = await members.add_member(
-            connection, COMMAND_LINE, issuer_url=issuer_url, esco=esco, name=name, scopes=scopes,
-            subject=subject, email=email,
+            connection, COMMAND_LINE, most=LimitsSettings().identities, issuer_url=issuer_url,
+            esco=esco, name=name, scopes=scopes, subject=subject, email=email,
         )  # fmt: skip
         return row | {"invitation": code}
 
@@ -173,7 +174,11 @@ def app_create(
     as_json: Json = False,
 ) -> None:
     """Register an app, which has no secret; FLOWS_CORS_ORIGINS must name its origins as well."""
-    row = run_as_admin(lambda c: apps.create_app_client(c, COMMAND_LINE, name, origin, esco_code))
+    row = run_as_admin(
+        lambda c: apps.create_app_client(
+            c, COMMAND_LINE, name, origin, esco_code, most=LimitsSettings().identities
+        )
+    )
     show([row], APP_COLUMNS, as_json=as_json)
 
 

@@ -17,6 +17,7 @@ from app.db.maintain import follow
 from app.db.session import Connection
 from app.embedded.demo import RowProgress, load_demo
 from app.errors import NotFound
+from app.settings import LimitsSettings
 
 DEMO_TOKEN_SECONDS = 7 * 24 * 3600
 SCOPES = ["read", "write"]
@@ -83,7 +84,8 @@ async def _secret(
         return await clients.add_secret(connection, COMMAND_LINE, client_id, replace_oldest=True)
     except NotFound:
         _, secret = await clients.create_client(
-            connection, COMMAND_LINE, client_id=client_id, esco=esco["id"],
+            connection, COMMAND_LINE, most=LimitsSettings().identities,
+            client_id=client_id, esco=esco["id"],
             name=f"demo of {esco['code']}", role="flows", scopes=SCOPES,
             lifetime_seconds=LIFETIME_SECONDS,
         )  # fmt: skip

@@ -9,6 +9,7 @@ import jwt
 import psycopg
 import pytest
 
+from app.settings import LimitsSettings
 from tests.conftest import Stack, flows, wait_until
 
 Admin = psycopg.Connection[Any]
@@ -223,3 +224,51 @@ def test_guessing_is_throttled_for_the_guesser_only(
     assert answers[-1].json()["error"] == "invalid_client"
     other = stack.contract["escos"]["wlce"]
     assert ask(stack, other["client_id"], other["client_secret"]).status_code == 200
+
+
+def test_an_esco_has_a_bounded_number_of_clients_members_and_apps(
+    stack: Stack, admins: dict[str, httpx.Client]
+) -> None:
+    """Each process asks every second for all that are disabled (SECURITY 53)."""
+    most = LimitsSettings().identities
+    operator, issuer = admins["operator"], "https://bounded.example.org"
+    operator.post("/admin/issuers", json={"url": issuer, "audiences": ["x"]}).raise_for_status()
+    trusted = {"issuer": issuer, "scopes": ["read"]}
+    columns = {
+        "client": ("flc_", "role, lifetime_seconds, scopes", "'flows', 600, '{read}'"),
+        "member": ("flm_", "subject, scopes, issuer", "n, '{read}', (select id from issuer)"),
+        "app": ("fla_", "origins", "'{x}'"),
+    }
+    with psycopg.connect(stack.contract["database_url"], autocommit=True) as admin:
+        try:
+            for kind, (prefix, names, values) in columns.items():
+                admin.execute(
+                    "with issuer as (select id from gateway.issuer where url = %s)"
+                    f" insert into gateway.{kind} (id, name, disabled_at, esco, {names})"
+                    f" select '{prefix}' || lpad(n::text, 16, '0'), 'full', now(), e.id, {values}"
+                    " from generate_series(1, %s) as n, flows.escos as e where e.code = 'hmce'",
+                    (issuer, most),
+                )
+            asked = [
+                admins["hmce"].post("/admin/clients", json={"name": "x", "scopes": ["read"]}),
+                admins["hmce"].post("/admin/members", json={"name": "x", "subject": "x"} | trusted),
+                operator.post(
+                    "/admin/apps", json={"name": "x", "origins": ["https://x.org"], "esco": "hmce"}
+                ),
+            ]
+            for kind, answer in zip(columns, asked, strict=True):
+                assert (answer.status_code, answer.json()["code"]) == (409, "conflict"), answer.text
+                assert f"has {most:,} {kind}s" in answer.json()["detail"]
+            for words in (
+                ("client", "create", "x"),
+                ("member", "add", "x", "--issuer", issuer, "--subject", "x"),
+                ("app", "create", "x", "--origin", "https://x.org"),
+            ):
+                done = flows(stack, *words, "--esco", "hmce", check=False)
+                assert (done.returncode, f"has {most:,} " in done.stderr) == (1, True)
+            other = admins["wlce"].post("/admin/clients", json={"name": "x", "scopes": ["read"]})
+            assert other.status_code == 201
+        finally:
+            for kind in columns:
+                admin.execute(f"delete from gateway.{kind} where name = 'full'")
+            admin.execute("delete from gateway.issuer where url = %s", (issuer,))

@@ -10,7 +10,7 @@ import httpx
 import psycopg
 import pytest
 
-from app.auth.throttle import REFUSAL_SECONDS, Flooded, Throttle
+from app.auth.throttle import REFUSAL_SECONDS, REVOCATIONS, Flooded, Throttle, Throttled
 from app.settings import LimitsSettings
 from tests.auth.test_clients import RIGHTS, ask, make
 from tests.bench import generator
@@ -145,3 +145,16 @@ def test_57_refusals_take_the_same_time_whoever_is_named(own: Stack) -> None:
         shortest[name] = min(times)
     assert min(shortest.values()) >= REFUSAL_SECONDS
     assert max(shortest.values()) < REFUSAL_SECONDS + 0.3, shortest
+
+
+def test_53_an_esco_revokes_a_bounded_number_of_tokens() -> None:
+    async def revoke() -> None:
+        throttle = Throttle(LimitsSettings())
+        for _ in range(REVOCATIONS.amount):
+            await throttle.count_revocation("w")
+        with pytest.raises(Throttled) as refused:
+            await throttle.count_revocation("w")
+        assert 0 < refused.value.seconds <= 24 * 3600
+        await throttle.count_revocation("h")
+
+    asyncio.run(revoke())
