@@ -13,6 +13,9 @@ alter role authenticator set plan_cache_mode = 'force_custom_plan';
 -- keys are looked up rather than all rows of a time read.
 alter role authenticator set random_page_cost = 1.1;
 
+-- The gateway counts an ESCO's requests: each takes one core, not all that the planner finds free.
+alter role authenticator set max_parallel_workers_per_gather = 0;
+
 -- A session of SQL as one of these roles could keep these from others or leave them behind, whatever its rows are:
 -- temporary tables, which hide ours from statements that name no schema, large objects, locks by number, which follow
 -- mappings and migrations, and messages in the write-ahead log. The door makes the tables of an import before it becomes

@@ -161,12 +161,23 @@ def test_75_a_session_may_not_log_in_as_a_tenant(stack: Stack, admin: Admin) -> 
     assert logins.fetchall() == []
 
 
-def test_75_the_doors_logins_read_and_make_nothing(stack: Stack) -> None:
-    """As authenticator, whose password PostgREST has: no table of ours, and no temporary one."""
+def door_url(stack: Stack) -> str:
+    """Return the URL of authenticator, whose password PostgREST has."""
     passwords = json.loads((stack.home / "passwords.json").read_text())
     parts = urlsplit(stack.contract["database_url"])
     login = f"authenticator:{quote(passwords['authenticator'])}@"
-    url = str(urlunsplit(parts._replace(netloc=login)))
+    return str(urlunsplit(parts._replace(netloc=login)))
+
+
+def test_50_a_request_takes_one_core(stack: Stack) -> None:
+    """An ESCO's requests are counted: with parallel workers one took three processes."""
+    with psycopg.connect(door_url(stack)) as door:
+        assert door.execute("show max_parallel_workers_per_gather").fetchone() == ("0",)
+
+
+def test_75_the_doors_logins_read_and_make_nothing(stack: Stack) -> None:
+    """As authenticator: no table of ours, and no temporary one."""
+    url = door_url(stack)
     for statement in ("create temporary table t (a int)", "select lo_create(0)",
                       "select * from api.circuits", "select * from gateway.client",
                       "select pg_advisory_lock(1)", "set role tsdbadmin",
