@@ -59,11 +59,12 @@ class Result:
 
 
 def start(
-    *requests: Request, connections: int, seconds: float, pause: float = 0
+    *requests: Request, connections: int, seconds: float, pause: float = 0, niceness: int = 0
 ) -> subprocess.Popen[str]:
     """Start a run with `pause` seconds between a response and the next request; see `finish`.
 
-    The connections take the requests in turn, from the first again after the last.
+    The connections take the requests in turn, from the first again after the last. With `niceness`
+    the process lets others go first.
     """
     order = json.dumps(
         {
@@ -74,7 +75,7 @@ def start(
         }
     )
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.bench.generator"],
+        ["nice", "-n", str(niceness), sys.executable, "-m", "tests.bench.generator"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
