@@ -19,7 +19,7 @@ from tests.conftest import Stack, running_stack
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*(ROOT / "docs").rglob("*.md"), ROOT / "README.md"])
 RUN = ("bash", "python", "sql")
-SHOWN = ("ini", "javascript", "json", "markdown", "mermaid", "powerquery", "r", "text")
+SHOWN = ("ini", "javascript", "json", "markdown", "mermaid", "powerquery", "r", "text", "yaml")
 BLOCK = re.compile(
     r"^(?:<!-- not run: (?P<reason>.+?) -->\n)?```(?P<language>\w*)\n(?P<code>.*?)^```$",
     re.MULTILINE | re.DOTALL,
