@@ -29,7 +29,7 @@ def _forkserver() -> ForkServerContext:
     """Return the context of processes that are forked from one with all commands imported."""
     context = multiprocessing.get_context("forkserver")
     modules = {place.partition(":")[0] for place in COMMANDS.values()}
-    context.set_forkserver_preload([__name__, *sorted(modules), *LATE])
+    context.set_forkserver_preload(["__main__", __name__, *sorted(modules), *LATE])
     return context
 
 

@@ -18,13 +18,12 @@ from uuid import UUID
 
 import psycopg
 
-from app.db.migrate import migrate
 from app.ingest.options import read_options
 from app.ingest.pipeline import import_data
 from tests.bench.history import History
 from tests.bench.report import Report
 from tests.conftest import Stack
-from tests.sql.test_upgrade import databases
+from tests.databases import new_database
 
 HALF_HOURS = int(os.environ.get("FLOWS_BENCH_LAYOUTS", "200000"))
 # Files are read in blocks of four million characters, some 70,000 rows, so a smaller file than the
@@ -127,21 +126,21 @@ LAYOUTS: dict[str, tuple[Writer, dict[str, Any]]] = {
 
 def run(stack: Stack, report: Report) -> None:
     """Time each layout and a COPY of the same rows, and compare the memory of two sizes."""
-    with databases(stack) as make:
-        url = make()
-        migrate(url)
-        with psycopg.connect(url, autocommit=True) as admin:
-            history = History(admin, "layouts", 1, REGISTERS)
-            admin.execute("analyze")
-            registers = [history.id("register", n) for n in range(1, REGISTERS + 1)]
-            report.figure("half-hours of a file", 48.0 * DAYS * REGISTERS, "rows")
-            copied = min(_copy(admin, registers) for _ in range(2))
-            for name, (write, options) in LAYOUTS.items():
-                text = HEADERS[name] + _text(write, registers, DAYS) + ENDS.get(name, "")
-                seconds = min(_import(admin, text, options) for _ in range(2))
-                limit = ">= 0.5" if name == "rows" else None
-                report.ratio(f"{name}, of COPY into the same table", copied, seconds, limit=limit)
-            _memory(url, registers, report)
+    with (
+        new_database(stack.contract["database_url"], migrated=True) as url,
+        psycopg.connect(url, autocommit=True) as admin,
+    ):
+        history = History(admin, "layouts", 1, REGISTERS)
+        admin.execute("analyze")
+        registers = [history.id("register", n) for n in range(1, REGISTERS + 1)]
+        report.figure("half-hours of a file", 48.0 * DAYS * REGISTERS, "rows")
+        copied = min(_copy(admin, registers) for _ in range(2))
+        for name, (write, options) in LAYOUTS.items():
+            text = HEADERS[name] + _text(write, registers, DAYS) + ENDS.get(name, "")
+            seconds = min(_import(admin, text, options) for _ in range(2))
+            limit = ">= 0.5" if name == "rows" else None
+            report.ratio(f"{name}, of COPY into the same table", copied, seconds, limit=limit)
+        _memory(url, registers, report)
 
 
 def _text(write: Writer, registers: list[UUID], days: int) -> str:

@@ -14,7 +14,8 @@ import psycopg
 from tests.bench.history import History
 from tests.bench.report import Report
 from tests.conftest import Stack, wait_until
-from tests.sql.test_upgrade import ask, databases, make_baseline
+from tests.databases import new_database
+from tests.sql.test_upgrade import ask, make_baseline
 
 REGISTERS, ESCOS = 200, 20
 DAYS = int(os.environ.get("FLOWS_BENCH_UPGRADE", "1095"))
@@ -39,8 +40,7 @@ HAS_OWNER = """
 
 def run(stack: Stack, report: Report) -> None:
     """Upgrade a database of 0.1 twice as one would: once killed in the middle, then to the end."""
-    with databases(stack) as make:
-        url = make()
+    with new_database(stack.contract["database_url"]) as url:
         make_baseline(url, stack.contract["engine"])
         with psycopg.connect(url, autocommit=True) as admin:
             History(admin, "upgrade", ESCOS, REGISTERS).load(END - timedelta(days=DAYS), END)

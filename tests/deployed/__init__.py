@@ -3,11 +3,10 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from uuid import uuid4
 
 import psycopg
 
-from app.db.migrate import migrate
+from tests.databases import new_database
 
 FOLDER = Path(__file__).parent
 ESCO, NAMELESS_ESCO = (f"10000000-0000-4000-8000-00000000000{n}" for n in (1, 2))
@@ -31,15 +30,6 @@ def make_deployed(url: str, engine: str, *, rows: bool = True) -> None:
 @contextmanager
 def deployed_and_new(url: str, engine: str) -> Iterator[tuple[str, str]]:
     """Yield the URLs of a deployment's database and of a migrated one, dropped at the end."""
-    names = [f"{kind}_{uuid4().hex}" for kind in ("deployed", "new")]
-    with psycopg.connect(url, autocommit=True) as server:
-        try:
-            for name in names:
-                server.execute(f"create database {name}")
-            old, new = (url.replace("/flows?", f"/{name}?") for name in names)
-            make_deployed(old, engine)
-            migrate(new)
-            yield old, new
-        finally:
-            for name in names:
-                server.execute(f"drop database if exists {name} with (force)")
+    with new_database(url) as old, new_database(url, migrated=True) as new:
+        make_deployed(old, engine)
+        yield old, new

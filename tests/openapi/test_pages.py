@@ -3,6 +3,7 @@
 import re
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
@@ -44,9 +45,9 @@ def browser(playwright: Playwright) -> Iterator[Browser]:
     browser.close()
 
 
-@pytest.fixture
-def page(stack: Stack, browser: Browser) -> Iterator[Page]:
-    """A page with a fresh profile; checks at the end that no request went to another origin."""
+@contextmanager
+def watched_page(stack: Stack, browser: Browser) -> Iterator[Page]:
+    """Open a page with a fresh profile; check at the end that it asked no other origin."""
     page = browser.new_page(base_url=stack.contract["base_url"])
     page.set_default_timeout(PATIENCE_MS)
     expect.set_options(timeout=PATIENCE_MS)
@@ -62,6 +63,32 @@ def page(stack: Stack, browser: Browser) -> Iterator[Page]:
     assert asked
     assert away == []
     assert [error for error in errors if not re.search("status of (401|503)", error)] == []
+
+
+@pytest.fixture
+def page(stack: Stack, browser: Browser) -> Iterator[Page]:
+    """A page of its own."""
+    with watched_page(stack, browser) as page:
+        yield page
+
+
+@pytest.fixture(scope="module")
+def signed_in(stack: Stack, browser: Browser) -> Iterator[Page]:
+    """A page of /docs with a token of wlce; rendering it again would take ten seconds."""
+    with watched_page(stack, browser) as page:
+        page.goto("/docs")
+        authorize(page, stack)
+        # Operations that need the scope write are shown when a token has it.
+        expect(page.locator("#operations-imports-createImports")).to_be_visible()
+        yield page
+
+
+def unfold(page: Page, tag: str, operation: str) -> Locator:
+    """Open an operation that is listed on the page."""
+    opened = page.locator(f"#operations-{tag}-{operation}")
+    opened.locator(".opblock-summary-path").first.click()
+    expect(opened.locator("button.execute")).to_be_visible()
+    return opened
 
 
 def open_operation(page: Page, tag: str, operation: str) -> Locator:
@@ -142,18 +169,14 @@ def test_a_filter_typed_without_operator_finds_the_meter(stack: Stack, page: Pag
     assert (status, "WLCEPV01" in body, "hardware" in body) == (200, True, False)
 
 
-def test_the_example_of_an_import_works(stack: Stack, page: Page, tmp_path: Path) -> None:
-    page.goto("/docs")
-    authorize(page, stack)
-    # Operations that need the scope write are shown when a token has it.
-    posting = page.locator("#operations-imports-createImports")
-    posting.locator(".opblock-summary-path").click()
+def test_the_example_of_an_import_works(stack: Stack, signed_in: Page, tmp_path: Path) -> None:
+    posting = unfold(signed_in, "imports", "createImports")
     # The file is the one that the form describes.
     described = posting.locator("tr[data-property-name='file'] code, [data-name='file'] code")
     file = tmp_path / "readings.csv"
     file.write_text(described.first.inner_text())
     posting.locator("input[type=file]").set_input_files(file)
-    status, _, body = execute(page, posting, "/v1/imports")
+    status, _, body = execute(signed_in, posting, "/v1/imports")
     assert status == 202, body
     (number,) = re.findall(r'"id": "([0-9a-f-]{36})"', body)
     with stack.client("wlce") as client:
@@ -181,26 +204,24 @@ def test_a_wrong_secret_is_reported_and_can_be_retyped(stack: Stack, page: Page)
         expect(dialog.get_by_text(shown).first).to_be_visible()
 
 
-def test_a_day_of_energy_is_fetched(stack: Stack, page: Page) -> None:
-    energy = open_operation(page, "energy", "getEnergy")
-    authorize(page, stack)
-    for name, value in stack.period(2, 1, "UTC").items():
-        fill(energy, name, value)
-    status, _, body = execute(page, energy, "/v1/energy")
-    assert status == 200
-    assert '"import_kwh"' in body
-
-
-def test_execute_works_at_once(stack: Stack, page: Page) -> None:
+def test_execute_works_at_once_and_with_what_is_typed(stack: Stack, signed_in: Page) -> None:
     """The last whole week is filled in: from a Monday to the next, before today."""
-    energy = open_operation(page, "energy", "getEnergy")
-    authorize(page, stack)
-    status, url, body = execute(page, energy, "/v1/energy")
+    energy = unfold(signed_in, "energy", "getEnergy")
+    status, url, body = execute(signed_in, energy, "/v1/energy")
     assert status == 200, body
     asked = parse_qs(urlsplit(url).query)
     start, end = (datetime.fromisoformat(asked[f"period_{one}"][0]) for one in ("from", "to"))
     assert (start.weekday(), end - start) == (0, timedelta(days=7))
     assert timedelta(0) <= datetime.now(UTC) - end < timedelta(days=8)
+    day = stack.period(2, 1, "UTC")
+    for name, value in day.items():
+        fill(energy, name, value)
+    status, url, body = execute(signed_in, energy, "/v1/energy")
+    assert status == 200
+    assert {name: parse_qs(urlsplit(url).query)[name] for name in day} == {
+        name: [value] for name, value in day.items()
+    }
+    assert '"import_kwh"' in body
 
 
 TYPED = {
@@ -218,22 +239,22 @@ TYPED = {
 }
 
 
-def test_typed_filters_are_completed_and_never_sent_elsewhere(stack: Stack, page: Page) -> None:
-    page.goto("/docs")
+def test_typed_filters_are_completed_and_never_sent_elsewhere(
+    stack: Stack, signed_in: Page
+) -> None:
     origin = stack.contract["base_url"]
     for typed, sent in TYPED.items():
         query = typed.replace("+", "%2B")
-        url = page.evaluate(f"withOperators('http://elsewhere.test/rest/v1/x?{query}')")
+        url = signed_in.evaluate(f"withOperators('http://elsewhere.test/rest/v1/x?{query}')")
         assert url.startswith(f"{origin}/rest/v1/x?")
         wanted = parse_qs(sent.replace("+", "%2B"))
         assert parse_qs(urlsplit(url).query) == wanted
     for untouched in ("/v1/energy?circuit=1", "/rest/v1/rpc/f?name=x"):
-        assert page.evaluate(f"withOperators('{untouched}')") == origin + untouched
+        assert signed_in.evaluate(f"withOperators('{untouched}')") == origin + untouched
 
 
-def test_the_guide_stands_on_top(stack: Stack, page: Page) -> None:
-    page.goto("/docs")
-    guide = page.locator(".info")
+def test_the_guide_stands_on_top(stack: Stack, signed_in: Page) -> None:
+    guide = signed_in.locator(".info")
     for words in ("Get a token", "First call", "Filters", f"{stack.contract['base_url']}/rest/v1"):
         expect(guide).to_contain_text(words)
 

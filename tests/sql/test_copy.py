@@ -14,9 +14,9 @@ import psycopg
 import pytest
 
 from app.db.copy import CopyOptions, CopyRefused, copied_tables, copy_database, parse_kwh_as
-from app.db.migrate import migrate
 from tests.commands import run_command
 from tests.conftest import Stack
+from tests.databases import new_database
 from tests.deployed import (
     ESCO,
     HEAT,
@@ -44,14 +44,8 @@ ENERGY = (
 @pytest.fixture
 def empty(stack: Stack) -> Iterator[str]:
     """The URL of a second database on the stack's server, migrated and empty."""
-    with psycopg.connect(stack.contract["database_url"], autocommit=True) as server:
-        server.execute("create database flows_copy")
-        url = stack.contract["database_url"].replace("/flows?", "/flows_copy?")
-        try:
-            migrate(url)
-            yield url
-        finally:
-            server.execute("drop database flows_copy with (force)")
+    with new_database(stack.contract["database_url"], migrated=True) as url:
+        yield url
 
 
 @pytest.fixture(scope="module")

@@ -6,11 +6,10 @@ from typing import Any
 
 import psycopg
 import pytest
-from psycopg.conninfo import make_conninfo
 
-from app.db.migrate import migrate
 from tests.bench.history import History
 from tests.conftest import Stack
+from tests.databases import new_database
 
 Admin = psycopg.Connection[Any]
 REGISTERS = 4
@@ -39,16 +38,11 @@ UPSERT = (
 @pytest.fixture
 def unknown(stack: Stack) -> Iterator[tuple[Admin, History]]:
     """A new database that nobody analysed, with four registers and no half-hours."""
-    url = stack.contract["database_url"]
-    with psycopg.connect(url, autocommit=True) as server:
-        server.execute("create database flows_unknown")
-        try:
-            own = make_conninfo(url, dbname="flows_unknown")
-            migrate(own)
-            with psycopg.connect(own, autocommit=True) as connection:
-                yield connection, History(connection, "load", 1, REGISTERS)
-        finally:
-            server.execute("drop database flows_unknown with (force)")
+    with (
+        new_database(stack.contract["database_url"], migrated=True) as url,
+        psycopg.connect(url, autocommit=True) as connection,
+    ):
+        yield connection, History(connection, "load", 1, REGISTERS)
 
 
 def rows_read(admin: Admin, history: History, statement: str, days: int) -> float:

@@ -13,13 +13,12 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from decimal import Decimal
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import psycopg
 import pytest
@@ -33,6 +32,7 @@ from app.doctor.database import examine_schema
 from app.doctor.finding import Finding
 from app.embedded.programs import binaries
 from tests.conftest import Stack, flows, running_stack, wait_until
+from tests.databases import new_database
 from tests.sql.series import KEYS
 
 BASELINE = Path(__file__).parent / "baseline"
@@ -71,40 +71,17 @@ ENGINE_STATE = {
 }
 
 
-@contextmanager
-def databases(stack: Stack) -> Iterator[Callable[[], str]]:
-    """Yield a function that creates empty databases, which are dropped at the end."""
-    made: list[str] = []
-    admin_url = stack.contract["database_url"]
-
-    def make() -> str:
-        name = f"upgrade_{uuid4().hex}"
-        with psycopg.connect(admin_url, autocommit=True) as connection:
-            connection.execute(f"create database {name}")
-        made.append(name)
-        return str(admin_url).replace("/flows?", f"/{name}?")
-
-    try:
-        yield make
-    finally:
-        with psycopg.connect(admin_url, autocommit=True) as connection:
-            for name in made:
-                connection.execute(f"drop database {name} with (force)")
-
-
 @pytest.fixture
 def scratch(stack: Stack) -> Iterator[Callable[[], str]]:
     """A function that creates empty databases for the duration of a test."""
-    with databases(stack) as make:
-        yield make
+    with ExitStack() as made:
+        yield lambda: made.enter_context(new_database(stack.contract["database_url"]))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def migrated(stack: Stack) -> Iterator[str]:
-    """An up-to-date database for tests that do not change it."""
-    with databases(stack) as make:
-        url = make()
-        migrate(url)
+    """An up-to-date database."""
+    with new_database(stack.contract["database_url"], migrated=True) as url:
         yield url
 
 
@@ -413,9 +390,8 @@ def test_a_schema_of_somebody_else_is_refused(scratch: Callable[[], str]) -> Non
         migrate(url)
 
 
-def test_an_interrupted_upgrade_continues(scratch: Callable[[], str], sources: Path) -> None:
-    url = scratch()
-    migrate(url)
+def test_an_interrupted_upgrade_continues(migrated: str, sources: Path) -> None:
+    url = migrated
     (sources / "migrations" / f"{NEXT}_first.sql").write_text("create table flows.first ();")
     second = sources / "migrations" / f"{LATER}_second.sql"
     second.write_text("create table flows.second (); select pg_sleep(600);")
@@ -471,8 +447,8 @@ def test_an_edited_file_is_refused_by_name(migrated: str, sources: Path) -> None
     migrate(url)
 
 
-def test_a_file_that_comes_too_late_is_refused(scratch: Callable[[], str], sources: Path) -> None:
-    url = scratch()
+def test_a_file_that_comes_too_late_is_refused(migrated: str, sources: Path) -> None:
+    url = migrated
     folder = sources / "migrations"
     (folder / f"{LATER}_later.sql").write_text("select;")
     migrate(url, folder=sources)
@@ -483,10 +459,8 @@ def test_a_file_that_comes_too_late_is_refused(scratch: Callable[[], str], sourc
         migrate(url, folder=sources)
 
 
-def test_a_database_newer_than_the_program_is_refused(
-    scratch: Callable[[], str], sources: Path
-) -> None:
-    url = scratch()
+def test_a_database_newer_than_the_program_is_refused(migrated: str, sources: Path) -> None:
+    url = migrated
     (sources / "migrations" / f"{NEXT}_next.sql").write_text("select;")
     migrate(url, folder=sources)
     with pytest.raises(MigrationError, match=f"version {PROGRAM + 1}, this program has {PROGRAM}"):
@@ -561,11 +535,10 @@ def test_an_upgrade_waits_for_a_reader_and_nobody_waits_for_it(
 
 
 def test_an_upgrade_goes_on_when_another_session_changed_the_same_row_of_the_catalogue(
-    scratch: Callable[[], str], sources: Path
+    migrated: str, sources: Path
 ) -> None:
     """PostgreSQL has an internal error for it, “tuple concurrently updated”."""
-    url = scratch()
-    migrate(url)
+    url = migrated
     grant = "grant select on flows.circuits to flows_gateway"
     (sources / "migrations" / f"{NEXT}_grant.sql").write_text(grant)
     with psycopg.connect(url) as other, ThreadPoolExecutor(1) as pool:
@@ -753,10 +726,9 @@ ROW = """
 
 
 def test_adding_a_series_is_one_file_and_one_row(
-    scratch: Callable[[], str], sources: Path, engine: str
+    migrated: str, scratch: Callable[[], str], sources: Path, engine: str
 ) -> None:
-    url = scratch()
-    migrate(url)
+    url = migrated
     (sources / "migrations" / f"{NEXT}_meter_frequency.sql").write_text(FREQUENCY)
     series = sources / "objects" / "045_series.sql"
     anchor = "from (values\n"
@@ -801,10 +773,9 @@ def test_adding_a_series_is_one_file_and_one_row(
 
 
 def test_a_table_with_rows_is_not_made_a_series_over_them(
-    scratch: Callable[[], str], sources: Path, engine: str
+    migrated: str, sources: Path, engine: str
 ) -> None:
-    url = scratch()
-    migrate(url)
+    url = migrated
     filled = FREQUENCY.replace("reset role;", """
         insert into flows.regions (code, name) values ('x', 'X');
         insert into flows.escos (code, name) values ('x', 'X');
