@@ -14,8 +14,8 @@ from app.db.migrate import migrate
 def new_database(server: str, *, migrated: bool = False) -> Iterator[str]:
     """Yield the URL of an empty database, or of a migrated one; it is dropped at the end."""
     name = f"test_{uuid4().hex}"
-    # Copies of files take less time than WAL of all pages. TimescaleDB's workers must not be told of
-    # template1, to which they would connect.
+    # Copies of files take less time than WAL of all pages. A template that is named is connected to
+    # by TimescaleDB, and then cannot be copied if it is template1.
     source = f"template {_migrated(server)} strategy file_copy" if migrated else ""
     with psycopg.connect(server, autocommit=True) as admin:
         admin.execute(f"create database {name} {source}".encode())

@@ -21,6 +21,8 @@ from app.embedded.postgrest import install_package, npm_package
 from app.embedded.process import StackError
 from app.embedded.programs import give, system_user
 from tests.commands import run_command
+from tests.conftest import Stack
+from tests.demo_home import copy_demo_home
 
 DEADLINE_SECONDS = 60
 
@@ -58,8 +60,13 @@ def test_nothing_is_left_and_the_state_starts_again(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     home = tmp_path_factory.mktemp("stack") / "home"
-    for ending in (signal.SIGKILL, signal.SIGINT):
+    for ending, words in (
+        (signal.SIGKILL, ("create", "abce", "A Community")), (signal.SIGINT, ("list", "--json"))
+    ):  # fmt: skip
         process = start(home)
+        # Commands find the stack of their folder, and what was written before.
+        done = run_command(("esco", *words), os.environ | {"FLOWS_HOME": str(home)})
+        assert done.returncode == 0, done.stderr
         children = psutil.Process(process.pid).children(recursive=True)
         assert len(children) >= 6
         process.send_signal(ending)
@@ -71,6 +78,7 @@ def test_nothing_is_left_and_the_state_starts_again(
         while left := mine(home):
             assert time.monotonic() < deadline, left
             time.sleep(0.1)
+    assert [esco["code"] for esco in json.loads(done.stdout)] == ["abce"]
 
 
 @pytest.mark.stack
@@ -95,11 +103,12 @@ def test_nothing_is_left_of_a_start_whose_parent_was_killed(tmp_path: Path) -> N
 
 @pytest.mark.stack
 def test_a_demo_starts_again_with_the_same_rows_and_secrets(tmp_path: Path) -> None:
-    seen = []
+    home, seen = tmp_path / "home", []
+    copy_demo_home(home)
     for _ in range(2):
-        process = start(tmp_path, "--demo")
+        process = start(home, "--demo")
         try:
-            contract = json.loads((tmp_path / "demo.json").read_text())
+            contract = json.loads((home / "demo.json").read_text())
             esco = contract["escos"]["wlce"]
             answer = httpx.get(
                 f"{contract['rest_url']}/meter_csq?select=timestamp",
@@ -117,44 +126,21 @@ def test_a_demo_starts_again_with_the_same_rows_and_secrets(tmp_path: Path) -> N
         finally:
             process.terminate()
             process.communicate(timeout=DEADLINE_SECONDS)
-    (rows, mapped, _, first), (rows_again, mapped_again, secrets, again) = seen
+    (rows, mapped, secrets, first), (rows_again, mapped_again, secrets_again, again) = seen
     assert int(rows) > 1000
     assert rows_again == rows
     assert mapped_again == mapped == (45,)  # one for each register
-    assert secrets == (3,)  # one of each client, however often it starts
+    # Of each client one of the copied folder, which has no demo.json to tell it, and one more.
+    assert secrets_again == secrets == (6,)
     assert first["client_secret"] == again["client_secret"]
 
 
-@pytest.mark.stack
-def test_a_second_stack_in_the_same_folder_is_refused_in_one_line(tmp_path: Path) -> None:
-    process = start(tmp_path)
-    try:
-        second = subprocess.run(
-            [sys.executable, "-m", "app.cli", "up"],
-            env=os.environ | {"FLOWS_HOME": str(tmp_path), "FLOWS_PORT": "0"},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-    finally:
-        process.terminate()
-        process.communicate(timeout=DEADLINE_SECONDS)
+def test_a_second_stack_in_the_same_folder_is_refused_in_one_line(stack: Stack) -> None:
+    environment = os.environ | {"FLOWS_HOME": str(stack.home), "FLOWS_PORT": "0"}
+    second = run_command(("up",), environment)
     assert second.returncode == 1
     assert "already running" in second.stderr
     assert second.stderr.count("\n") == 1
-
-
-@pytest.mark.stack
-def test_commands_find_the_stack_of_their_folder(tmp_path: Path) -> None:
-    process = start(tmp_path)
-    try:
-        for words in (["create", "abce", "A Community"], ["list", "--json"]):
-            done = run_command(("esco", *words), os.environ | {"FLOWS_HOME": str(tmp_path)})
-            assert done.returncode == 0, done.stderr
-    finally:
-        process.terminate()
-        process.communicate(timeout=DEADLINE_SECONDS)
-    assert [esco["code"] for esco in json.loads(done.stdout)] == ["abce"]
 
 
 def test_an_unwritable_folder_is_named() -> None:

@@ -311,6 +311,7 @@ def test_one_gateway_is_replaced_while_no_request_fails(running: Deployment) -> 
                 counted += 1
                 if answer.status_code != 200:
                     failed.append(answer.status_code)
+                done.wait(0.01)
 
     threads = [threading.Thread(target=request) for _ in range(2)]
     for thread in threads:

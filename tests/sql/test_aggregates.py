@@ -73,12 +73,14 @@ def test_aggregates_equal_raw_sums(stack: Stack, admin: Admin) -> None:
     assert {level for level, *_ in differences(admin)} == set(LEVELS)
 
 
-def followed(stack: Stack, admin: Admin) -> list[tuple[Any, ...]]:
+def followed(
+    stack: Stack, admin: Admin, circuits: list[UUID] | None = None
+) -> list[tuple[Any, ...]]:
     """Commit, update the aggregates now instead of within a minute, and return differences."""
     admin.commit()
     with psycopg.connect(stack.contract["database_url"], autocommit=True) as follower:
         follower.execute("call flows.follow()")
-    return differences(admin)
+    return differences(admin, circuits)
 
 
 def test_aggregates_follow_changed_readings(stack: Stack, admin: Admin) -> None:
