@@ -46,13 +46,14 @@ TRANSPORTS["create_ssl_context"] = cache(TRANSPORTS["create_ssl_context"])
 # Files that take longest are begun first, so that no worker is left with one at the end. While
 # the first loads the demo for all, the others run the files without a stack.
 LONGEST_FILES = (
-    "backup/test_backup.py", "postgrest/test_faults.py", "auth/test_rotation.py",
-    "openapi/test_pages.py", "openapi/test_document.py", "auth/test_people.py",
-    "sql/test_upgrade.py", "sql/test_copy.py", "auth/test_attacks.py", "docs/test_examples.py",
-    "test_stack.py", "deploy/test_services.py", "auth/test_commands.py",
-    "openapi/test_generators.py", "auth/test_clients.py", "ingest/test_import.py",
-    "backup/test_servers.py", "sql/test_aggregates.py", "openapi/test_fuzz.py",
-    "postgrest/test_streaming.py", "energy/test_properties.py", "test_database_urls.py",
+    "backup/test_backup.py", "openapi/test_pages.py", "sql/test_upgrade.py",
+    "auth/test_rotation.py", "sql/test_copy.py", "postgrest/test_faults.py",
+    "openapi/test_document.py", "energy/test_properties.py", "deploy/test_services.py",
+    "auth/test_people.py", "docs/test_examples.py", "doctor/test_prove.py", "test_stack.py",
+    "auth/test_attacks.py", "imports/test_importer.py", "openapi/test_generators.py",
+    "openapi/test_fuzz.py", "postgrest/test_streaming.py", "ingest/test_import.py",
+    "backup/test_servers.py", "test_database_urls.py", "sql/test_owner.py",
+    "sql/test_tables.py", "sql/test_aggregates.py", "sql/test_concurrency.py",
 )  # fmt: skip
 # Short files with `quiet` tests come last, when such a test has little to wait for.
 QUIET_FILES = (
