@@ -2,11 +2,8 @@
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -15,9 +12,10 @@ import pytest
 
 from app.cli.admin import admin_url
 from app.settings import Settings
-from tests.commands import run_command
-from tests.conftest import STOP_SECONDS
+from tests.commands import PARENT, command, run_command
+from tests.conftest import STOP_SECONDS, wait_until
 from tests.deployed import ESCO, HEAT, METER, POWER, THREE_PHASE, make_deployed
+from tests.servers import enterable_folder
 
 MONTHS = """
     select date_trunc('month', h.timestamp, 'UTC')::date::text, sum(h.kwh)::float8
@@ -39,48 +37,45 @@ class Copied:
 
 
 @pytest.fixture(scope="module")
-def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Copied]:
+def own() -> Iterator[Copied]:
     """A stack without the demo, into which the deployment is copied as an operator does."""
-    home = tmp_path_factory.mktemp("copied") / "home"
-    env = os.environ | {"FLOWS_HOME": str(home), "FLOWS_PORT": "0"}
+    with enterable_folder() as folder:
+        env = os.environ | {"FLOWS_HOME": str(folder / "home"), "FLOWS_PORT": "0"}
 
-    def flows(*words: str) -> str:
-        done = run_command(words, env)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+        def flows(*words: str) -> str:
+            done = run_command(words, env)
+            assert done.returncode == 0, done.stderr
+            return done.stdout
 
-    process = subprocess.Popen(
-        [sys.executable, "-m", "app.cli", "up", "--parent", str(os.getpid())],
-        env=env, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    assert process.stdout is not None
-    try:
-        ready, base_url = process.stdout.readline().split()
-        assert ready == "ready"
-        new = admin_url(Settings(home=Path(home)))
-        old = new.replace("/flows?", "/deployed?")
-        assert old != new
-        with psycopg.connect(new, autocommit=True) as server:
-            server.execute("create database deployed")
-            [engine] = server.execute("select flows.engine()").fetchone() or [""]
-        make_deployed(old, engine)
-        flows("db", "copy", "--from", old)
-        made = json.loads(
-            flows("client", "create", "sync", "--esco", "olde", "--scope", "read",
-                  "--scope", "write", "--json")
-        )  # fmt: skip
-        [made] = made if isinstance(made, list) else [made]
-        token = httpx.post(
-            f"{base_url}/auth/token",
-            data={"grant_type": "client_credentials"},
-            auth=(made["id"], made["client_secret"]),
-        ).json()["access_token"]
-        headers = {"Authorization": f"Bearer {token}"}
-        with httpx.Client(base_url=base_url, headers=headers, timeout=30) as client:
-            yield Copied(old, new, client)
-    finally:
-        process.terminate()
-        process.communicate(timeout=STOP_SECONDS)
+        with command(("up", "--parent", PARENT), env) as process:
+            try:
+                wait_until(lambda: "try " in process.output or process.poll() is not None)
+                assert process.output.startswith("ready "), process.errors
+                base_url = process.output.split()[1]
+                new = admin_url(Settings(home=folder / "home"))
+                old = new.replace("/flows?", "/deployed?")
+                assert old != new
+                with psycopg.connect(new, autocommit=True) as server:
+                    server.execute("create database deployed")
+                    [engine] = server.execute("select flows.engine()").fetchone() or [""]
+                make_deployed(old, engine)
+                flows("db", "copy", "--from", old)
+                made = json.loads(
+                    flows("client", "create", "sync", "--esco", "olde", "--scope", "read",
+                          "--scope", "write", "--json")
+                )  # fmt: skip
+                [made] = made if isinstance(made, list) else [made]
+                token = httpx.post(
+                    f"{base_url}/auth/token",
+                    data={"grant_type": "client_credentials"},
+                    auth=(made["id"], made["client_secret"]),
+                ).json()["access_token"]
+                headers = {"Authorization": f"Bearer {token}"}
+                with httpx.Client(base_url=base_url, headers=headers, timeout=30) as client:
+                    yield Copied(old, new, client)
+            finally:
+                process.terminate()
+                process.wait(STOP_SECONDS)
 
 
 def ask(url: str, query: str, *values: object) -> list[tuple[Any, ...]]:
