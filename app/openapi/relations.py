@@ -236,14 +236,23 @@ def relations(swagger: dict[str, Any], facts: Facts) -> list[Relation]:
 
 
 def _embeddable(name: str, served: dict[str, Any]) -> list[str]:
-    """Return the relations linked to this one by exactly one foreign key, in either direction."""
+    """Return the relations linked to this one by exactly one foreign key, in either direction.
+
+    Series are left out, whose rows need a limit of their own where they are embedded.
+    """
     ties = [
         target if source == name else source
         for source, definition in served.items()
         for described in definition.get("properties", {}).values()
         if (target := columns.refers_to(described)) in served and name in (source, target)
     ]
-    return sorted(other for other in set(ties) if ties.count(other) == 1 and other != name)
+    return sorted(
+        other
+        for other in set(ties)
+        if ties.count(other) == 1
+        and other != name
+        and "timestamp" not in served[other].get("properties", {})
+    )
 
 
 def _ref(kind: str, name: str) -> dict[str, str]:

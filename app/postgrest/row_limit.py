@@ -89,11 +89,18 @@ def _number(parameters: Mapping[str, str], name: str) -> int | None:
     return int(text) if text.isdecimal() and len(text) <= 30 else None
 
 
+def _names_one(parameters: Mapping[str, str]) -> bool:
+    """Return whether the rows are one meter's, with no more of series than it has."""
+    return any(parameters.get(key, "").startswith("eq.") for key in ("meter_id", "register_id"))
+
+
 def _rows_of_series(select: str, parameters: Mapping[str, str]) -> int:
     """Return the most rows of series that a selected row may hold, itself counted; at least 1."""
     rows = 0
     for path in embedded(select):
         if path[-1].relation not in SERIES:
+            continue
+        if len(path) == 1 and _names_one(parameters):
             continue
         names = [".".join(step.name for step in path[: depth + 1]) for depth in range(len(path))]
         product = 1

@@ -203,7 +203,8 @@ def test_what_the_examples_name_exists_for_the_caller(stack: Stack, code: str) -
             query = {one["name"]: one["example"] for one in parameters if one["in"] == "query"}
             answer = client.get(path.format(**named), params=query)
             assert answer.status_code == 200, (path, answer.text)
-            assert answer.json()["rows"], path
+            # Nothing may need attention.
+            assert answer.json()["rows"] or path.endswith("/alerts"), path
             asked += 1
     assert asked >= 36
 

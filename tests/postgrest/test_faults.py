@@ -126,7 +126,7 @@ def test_an_answer_cut_upstream_is_a_broken_transfer(stack: Running) -> None:
     with stack.client("wlce") as client:
         # Compressed, all of it would be on its way before the cut.
         plain = {"Accept-Encoding": "identity"}
-        path = "/rest/v1/register_interval_hh"
+        path = "/rest/v1/register_interval_hh?limit=50000"
         with client.stream("GET", path, headers=plain) as answer:
             assert answer.status_code == 200
             pieces = answer.iter_raw()
