@@ -571,6 +571,49 @@ class IssuerSettings(Group):
         return value
 
 
+class DocsSettings(Group):
+    """`FLOWS_DOCS_*`: the OpenID provider at which people sign in to try requests on /docs."""
+
+    model_config = SettingsConfigDict(env_prefix="FLOWS_DOCS_")
+
+    issuer: str | None = Field(
+        None,
+        description="URL of a trusted issuer whose endpoints are on its own origin; with it set, "
+        "the other two are needed.",
+    )
+    client_id: str | None = Field(
+        None,
+        description="Id of a public client at the issuer, with the redirect URI /docs of the "
+        "gateway's URL.",
+    )
+    app: str | None = Field(
+        None, description="Id (fla_…) of an app with the gateway's URL as an origin."
+    )
+
+    @field_validator("issuer")
+    @classmethod
+    def check_issuer(cls, issuer: str | None) -> str | None:
+        """Refuse what a policy cannot name, as it allows the page to ask the issuer."""
+        if issuer and not re.fullmatch(r"https?://[A-Za-z0-9.\-\[\]:]+(/[^\s?#;,]*)?", issuer):
+            raise ValueError("is not a URL like https://login.example.org/realms/energy")
+        return issuer
+
+    @property
+    def origin(self) -> str:
+        """The origin of the issuer."""
+        parts = urlsplit(self.issuer or "")
+        return f"{parts.scheme}://{parts.netloc}"
+
+    @model_validator(mode="after")
+    def check_whole(self) -> "DocsSettings":
+        """Refuse some of the three without the others."""
+        if any((self.issuer, self.client_id, self.app)) and not all(
+            (self.issuer, self.client_id, self.app)
+        ):
+            raise ValueError("set FLOWS_DOCS_ISSUER, FLOWS_DOCS_CLIENT_ID and FLOWS_DOCS_APP")
+        return self
+
+
 class BackupSettings(Group):
     """`FLOWS_BACKUP_*`: location and age of backups and archived WAL."""
 
@@ -636,6 +679,11 @@ class Settings(Group):
         description="Access to /metrics: `token` (role grafanareader), `open` (everybody), `off`.",
     )
     access_log: bool = Field(True, description="Log a line of JSON for each request.")
+    demo_identity: Literal["on", "off"] = Field(
+        "on",
+        description="Whether `flows up --demo` runs an OpenID provider, at which the demo's people "
+        "sign in; it needs Node.js and npm.",
+    )
     drain_seconds: NonNegativeFloat = Field(
         0.0,
         description="Seconds after SIGTERM in which /ready answers 503 while requests are still "
@@ -648,6 +696,7 @@ class Settings(Group):
     keys: KeysSettings = Field(default_factory=KeysSettings)
     tokens: TokenSettings = Field(default_factory=TokenSettings)
     issuers: IssuerSettings = Field(default_factory=IssuerSettings)
+    docs: DocsSettings = Field(default_factory=DocsSettings)
     backup: BackupSettings = Field(default_factory=BackupSettings)
     http: HttpSettings = Field(default_factory=HttpSettings)
     limits: LimitsSettings = Field(default_factory=LimitsSettings)

@@ -33,6 +33,8 @@ from tests.demo_home import copy_demo_home
 from tests.sixteen import sixteen
 
 STOP_SECONDS = 60
+# Hardly any test needs the demo's OpenID provider.
+STACK_SETTINGS = {"FLOWS_PORT": "0", "FLOWS_DEMO_IDENTITY": "off"}
 PATIENCE_SECONDS = 120
 NPM_TOOLS = ("@redocly/cli@2.77.0", "openapi-typescript@7.13.0", "typescript@5.9.3")
 INSTALL_SECONDS = 240
@@ -143,7 +145,7 @@ def running_stack(**settings: str) -> Iterator[Stack]:
     with tempfile.TemporaryDirectory(prefix="flows-test-", dir="/tmp") as folder:
         home = Path(folder) / "home"
         copy_demo_home(home)
-        env = os.environ | {"FLOWS_HOME": str(home), "FLOWS_PORT": "0"} | settings
+        env = os.environ | STACK_SETTINGS | {"FLOWS_HOME": str(home)} | settings
         with command(("up", "--demo", "--parent", PARENT), env) as process:
             try:
                 wait_until(lambda: "\n" in process.output or process.poll() is not None)

@@ -103,7 +103,7 @@ def _make(template: Path) -> None:
             ours["FLOWS_POSTGRES_BIN"] = os.environ["FLOWS_POSTGRES_BIN"]
         process = subprocess.Popen(
             [sys.executable, "-m", "app.cli", "up", "--demo", "--parent", str(os.getpid())],
-            env=ours | {"FLOWS_HOME": str(home), "FLOWS_PORT": "0"},
+            env=ours | {"FLOWS_HOME": str(home), "FLOWS_PORT": "0", "FLOWS_DEMO_IDENTITY": "off"},
             stdout=subprocess.PIPE,
             text=True,
             cwd=ROOT,

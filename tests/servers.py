@@ -187,3 +187,10 @@ def run_flows(*words: str, **settings: str) -> subprocess.CompletedProcess[str]:
     if given := os.environ.get("FLOWS_POSTGRES_BIN"):
         inherited["FLOWS_POSTGRES_BIN"] = given
     return run_command(words, inherited | settings)
+
+
+def write_program(path: Path, script: str) -> None:
+    """Write a shell script that can be run, and the folder that it is in."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)

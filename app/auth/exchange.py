@@ -167,8 +167,12 @@ def choose_member(
     if not own:
         raise OAuthError("invalid_target" if "esco" in form else "invalid_request", NOT_A_MEMBER)
     if len(own) > 1:
-        codes = " ".join(row["esco_code"] for row in own)
-        raise OAuthError("invalid_request", f"Name one of the person's ESCOs as esco: {codes}.")
+        codes = [row["esco_code"] for row in own]
+        raise OAuthError(
+            "invalid_request",
+            f"Name one of the person's ESCOs as esco: {' '.join(codes)}.",
+            escos=codes,
+        )
     return Chosen(own[0], _narrowed(form, own[0]["scopes"], requester.scopes))
 
 

@@ -54,7 +54,7 @@ def respond_with_error(request: Request, error: Exception) -> JSONResponse:
         headers["WWW-Authenticate"] = 'Basic realm="flows"'
     if error.retry:
         headers["Retry-After"] = str(error.retry)
-    body = {"error": error.error, "error_description": str(error)}
+    body = {"error": error.error, "error_description": str(error)} | error.members
     return JSONResponse(body, status_code=error.status, headers=headers)
 
 

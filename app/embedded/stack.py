@@ -18,14 +18,20 @@ from app.auth.keyring import publish_keys
 from app.auth.keys import load_keys
 from app.db.maintain import maintain
 from app.db.migrate import migrate
-from app.embedded.demo_clients import load_and_follow, make_clients
+from app.embedded.demo_clients import load_and_follow, make_clients, read_contract
+from app.embedded.demo_people import CLIENT_ID, SERVER_CLIENT_ID, prepare_app, register_people
+from app.embedded.identity_provider import (
+    DEVELOPMENT_ORIGINS,
+    IdentityProvider,
+    gateway_variables,
+)
 from app.embedded.ports import free_port
 from app.embedded.postgres import EmbeddedPostgres
 from app.embedded.postgrest import Postgrest, find_postgrest
 from app.embedded.process import Child, StackError
 from app.embedded.programs import binaries
 from app.embedded.progress import rows, step
-from app.settings import PostgrestSettings
+from app.settings import PostgrestSettings, Settings
 
 MAINTENANCE_SECONDS = 3600
 DATABASE_URL_FILE = "FLOWS_DATABASE_URL_FILE"  # names another database than the stack's
@@ -73,12 +79,18 @@ class Stack:
         self.engine = ""
         self._postgrest: Postgrest | None = None
         self._gateway: Child | None = None
+        self._identity: IdentityProvider | None = None
 
-    def start(self, *, demo: bool) -> dict[str, Any]:
-        """Start everything; return the content of `demo.json` (`escos` only with the demo)."""
+    def start(self, *, demo: bool, settings: Settings) -> dict[str, Any]:
+        """Start everything; return the content of `demo.json`.
+
+        It has `escos` with the demo, and `identity` if people can sign in as well.
+        """
         # Before PostgreSQL is started, so that a missing program is known at once.
         binaries()
         executable = find_postgrest(self.home)
+        if demo and settings.demo_identity == "on":
+            self._identity = self._start_identity()
         with step("starting PostgreSQL"):
             self.database.start()
         passwords = self._passwords()
@@ -98,8 +110,12 @@ class Stack:
             port=free_port(),
             public_url=f"{self.base_url}/rest/v1",
         )
+        people: dict[str, Any] = {}
+        variables: dict[str, str] = {}
+        if self._identity:
+            people, variables = self._prepare_people(self._identity, settings)
         # Both start while the demo's data is loaded.
-        self._gateway = self._start_gateway(gateway_url)
+        self._gateway = self._start_gateway(gateway_url, variables)
         self._postgrest.start()
         escos = self._load_demo() if demo else {}
         with step("starting PostgREST"):
@@ -119,6 +135,11 @@ class Stack:
         }
         if demo:
             contract["escos"] = escos
+            if self._identity and self._identity.wait():
+                people["people"] = register_people(self.database.admin_url, self._identity.url)
+                contract["identity"] = people
+            elif self._identity:
+                _say(f"  nobody can sign in: {self._identity.fault}")
             written = self.home / "demo.json"
             partial = self.home / "demo.json.partial"
             partial.touch(mode=0o600)
@@ -155,6 +176,7 @@ class Stack:
         """Stop the running parts in reverse order, saying on standard error what is waited for."""
         parts = (
             ("the gateway, which finishes running requests", self._gateway),
+            ("the identity provider", self._identity),
             ("PostgREST", self._postgrest),
             ("PostgreSQL, which writes a checkpoint", self.database),
         )
@@ -206,7 +228,32 @@ class Stack:
         with step("creating clients and tokens"):
             return make_clients(self.database.admin_url, self.home, self.base_url)
 
-    def _start_gateway(self, gateway_url: str) -> Child:
+    def _start_identity(self) -> IdentityProvider:
+        earlier = read_contract(self.home).get("identity", {})
+        provider = IdentityProvider(
+            self.home,
+            earlier=earlier.get("issuer"),
+            server_secret=earlier.get("server_client_secret") or secrets.token_urlsafe(32),
+        )
+        provider.start()
+        return provider
+
+    def _prepare_people(
+        self, provider: IdentityProvider, settings: Settings
+    ) -> tuple[dict[str, Any], dict[str, str]]:
+        """Register the demo's app; return what demo.json says, and the gateway's variables."""
+        origins = settings.cors_origins or DEVELOPMENT_ORIGINS
+        app = prepare_app(self.database.admin_url, [self.base_url, *origins])
+        told = {
+            "issuer": provider.url,
+            "client_id": CLIENT_ID,
+            "app": app,
+            "server_client_id": SERVER_CLIENT_ID,
+            "server_client_secret": provider.server_secret,
+        }
+        return told, gateway_variables(settings, provider.url, app, origins)
+
+    def _start_gateway(self, gateway_url: str, variables: dict[str, str]) -> Child:
         assert self._postgrest is not None  # noqa: S101  (made by start)
         return Child(
             "the gateway",
@@ -221,6 +268,7 @@ class Stack:
                 "FLOWS_DATABASE_URL": gateway_url,
                 "FLOWS_POSTGREST_URL": self._postgrest.url,
             }
+            | variables
             | {name: os.environ.get(name, wide) for name, wide in WIDE_LIMITS.items()},
         )
 

@@ -27,6 +27,7 @@ class Frame:
     version: str
     own: dict[str, Any]
     secured: frozenset[tuple[str, str]]
+    sign_in: dict[str, Any] | None = None  # the security scheme of people, if they can sign in
 
 
 def build(
@@ -57,7 +58,7 @@ def build(
             "schemas": dict(sorted(schemas.items())),
             "parameters": parameters,
             "responses": responses.components(),
-            "securitySchemes": _security_schemes(frame.base_url),
+            "securitySchemes": _security_schemes(frame),
         },
     }
     return _without_unused(document)
@@ -91,14 +92,14 @@ def _tags(paths: dict[str, Any]) -> list[dict[str, str]]:
     return known + [{"name": tag} for tag in sorted(used - names.TAGS.keys())]
 
 
-def _security_schemes(base_url: str) -> dict[str, Any]:
-    return {
+def _security_schemes(frame: Frame) -> dict[str, Any]:
+    schemes: dict[str, Any] = {
         "oauth2": {
             "type": "oauth2",
             "description": "A client's id and secret, exchanged for a token when needed.",
             "flows": {
                 "clientCredentials": {
-                    "tokenUrl": f"{base_url}/auth/token",
+                    "tokenUrl": f"{frame.base_url}/auth/token",
                     "scopes": SCOPE_DESCRIPTIONS,
                 }
             },
@@ -110,6 +111,7 @@ def _security_schemes(base_url: str) -> dict[str, Any]:
             "description": "An access token that you already have.",
         },
     }
+    return schemes | ({"openIdConnect": frame.sign_in} if frame.sign_in else {})
 
 
 def _without_unused(document: dict[str, Any]) -> dict[str, Any]:

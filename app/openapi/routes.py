@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.dependencies.models import Dependant
@@ -19,7 +20,7 @@ from app.http.files import CompressedFiles
 from app.openapi import names, site
 from app.openapi.document import Frame
 from app.openapi.source import PUBLIC_ROLE, Documents
-from app.settings import Settings
+from app.settings import DocsSettings, Settings
 
 STATIC = Path(__file__).parent / "static"
 # Package and folder of the Swagger UI and ReDoc that fastapi-offline ships.
@@ -44,12 +45,14 @@ def install(app: FastAPI, settings: Settings) -> None:
     files = CompressedFiles(directory=STATIC, packages=[VENDOR])
     app.router.routes.append(Mount("/docs/assets", app=files))
     site.install(app, PAGE_HEADERS)
+    app.state.docs_headers = _docs_headers(settings.docs)
     app.state.documents = Documents(
         Frame(
             base_url=settings.base_url,
             version=app.version,
             own=app.openapi(),
             secured=frozenset(_secured(app)),
+            sign_in=_sign_in(settings.docs),
         )
     )
 
@@ -57,6 +60,28 @@ def install(app: FastAPI, settings: Settings) -> None:
 def name_operation(route: APIRoute) -> str:
     """Return the operation id of a route, such as `createToken`; its form is named after it."""
     return names.route_operation_id(min(route.methods or {"get"}).lower(), route.path_format)
+
+
+def _sign_in(docs: DocsSettings) -> dict[str, Any] | None:
+    """Return the security scheme of people, with what a page needs to get their tokens."""
+    if docs.issuer is None:
+        return None
+    return {
+        "type": "openIdConnect",
+        "openIdConnectUrl": f"{docs.issuer.rstrip('/')}/.well-known/openid-configuration",
+        "description": "The provider at which people sign in. Its ID token is exchanged at "
+        "`/auth/token` (RFC 8693) for the bearer token that requests need.",
+        "x-flows-client-id": docs.client_id,
+        "x-flows-app": docs.app,
+    }
+
+
+def _docs_headers(docs: DocsSettings) -> dict[str, str]:
+    """Return the headers of /docs, whose page may also ask the issuer."""
+    if docs.issuer is None:
+        return PAGE_HEADERS
+    policy = f"{PAGE_HEADERS['Content-Security-Policy']}; connect-src 'self' {docs.origin}"
+    return PAGE_HEADERS | {"Content-Security-Policy": policy}
 
 
 def _secured(app: FastAPI) -> Iterator[tuple[str, str]]:
@@ -123,9 +148,9 @@ async def _caller_if_any(request: Request, services: ServicesDep) -> Principal |
 
 
 @router.get("/docs")
-async def docs() -> FileResponse:
+async def docs(request: Request) -> FileResponse:
     """Serve Swagger UI, for trying requests."""
-    return FileResponse(STATIC / "docs.html", headers=PAGE_HEADERS)
+    return FileResponse(STATIC / "docs.html", headers=request.app.state.docs_headers)
 
 
 @router.get("/redoc")

@@ -1,7 +1,6 @@
 """`/docs` and `/redoc` in a real browser: they work, and send nothing to other origins."""
 
 import re
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -9,40 +8,19 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from playwright.sync_api import Browser, Locator, Page, Playwright, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, expect
 
+from tests.browser import execute, fill, open_operation, running_browser
 from tests.conftest import Stack, wait_until
 
-FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 PATIENCE_MS = 60_000  # rendering 150 operations can take that long on a busy machine
 
 
 @pytest.fixture(scope="module")
-def playwright() -> Iterator[Playwright]:
-    """Playwright with its own driver and the system's browser."""
-    with sync_playwright() as driver:
-        yield driver
-
-
-@pytest.fixture(scope="module")
-def browser(playwright: Playwright) -> Iterator[Browser]:
-    """Headless Chromium; skips if it is not installed."""
-    program = shutil.which("chromium") or shutil.which("chromium-browser")
-    program = program or shutil.which("google-chrome")
-    if program is None:
-        pytest.skip("no chromium is installed")
-    browser = playwright.chromium.launch(executable_path=program, args=FLAGS)
-    yield browser
-    browser.close()
+def browser() -> Iterator[Browser]:
+    """Headless Chromium."""
+    with running_browser() as running:
+        yield running
 
 
 @contextmanager
@@ -91,16 +69,6 @@ def unfold(page: Page, tag: str, operation: str) -> Locator:
     return opened
 
 
-def open_operation(page: Page, tag: str, operation: str) -> Locator:
-    """Open an operation by its deep link."""
-    page.goto(f"/docs#/{tag}/{operation}")
-    opened = page.locator(f"#operations-{tag}-{operation}")
-    expect(opened.locator("button.execute")).to_be_visible()
-    # Nothing may cover the operation's path.
-    opened.locator(".opblock-summary-path").first.click(trial=True)
-    return opened
-
-
 def authorize(page: Page, stack: Stack) -> None:
     """Get a token in the Authorize dialog with client id and secret."""
     client = stack.contract["escos"]["wlce"]
@@ -113,20 +81,6 @@ def authorize(page: Page, stack: Stack) -> None:
     assert answer.value.status == 200
     expect(dialog.get_by_text("Authorized").first).to_be_visible()
     dialog.locator(".close-modal").click()
-
-
-def execute(page: Page, operation: Locator, path: str) -> tuple[int, str, str]:
-    """Press Execute; return the status, the URL requested and the body shown."""
-    with page.expect_response(lambda answer: urlsplit(answer.url).path == path) as answer:
-        operation.locator("button.execute").click()
-    shown = operation.locator(".live-responses-table tr.response .response-col_description")
-    expect(shown.first).to_be_visible()
-    return answer.value.status, answer.value.url, shown.first.inner_text()
-
-
-def fill(operation: Locator, parameter: str, value: str) -> None:
-    """Type into a parameter's field."""
-    operation.locator(f"tr[data-param-name='{parameter}'] input").fill(value)
 
 
 def test_a_document_that_cannot_be_had_leaves_the_page_as_it_is(stack: Stack, page: Page) -> None:

@@ -18,8 +18,9 @@ import psycopg
 import pytest
 
 from app.embedded.stack import Stack
+from app.settings import Settings
+from tests.conftest import STACK_SETTINGS, another_gateway, answers, process_of, wait_until
 from tests.conftest import Stack as Running
-from tests.conftest import another_gateway, answers, process_of, wait_until
 from tests.demo_home import copy_demo_home
 from tests.servers import enterable_folder
 
@@ -93,13 +94,13 @@ class Parts:
 def parts() -> Iterator[Parts]:
     """A separate stack, whose parts tests may stop."""
     with pytest.MonkeyPatch.context() as environment, enterable_folder() as folder:
-        for name, value in SETTINGS.items():
+        for name, value in (SETTINGS | STACK_SETTINGS).items():
             environment.setenv(name, value)
         home = folder / "home"
         copy_demo_home(home)
         stack = Stack(home, host="127.0.0.1", port=0)
         try:
-            yield Parts(stack, stack.start(demo=True))
+            yield Parts(stack, stack.start(demo=True, settings=Settings()))
         finally:
             stack.stop()
 

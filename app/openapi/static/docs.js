@@ -9,6 +9,13 @@ function token() {
   return authorized.oauth2?.token?.access_token ?? authorized.bearer?.value;
 }
 
+// Swagger UI has the token of a person as one that was pasted.
+const signIn = new SignIn(document.getElementById("sign-in"), (token) => {
+  const schema = ui.specSelectors.specJson().getIn(["components", "securitySchemes", "bearer"]);
+  if (token) ui.authActions.authorize({ bearer: { name: "bearer", schema, value: token } });
+  else if (ui.authSelectors.authorized()?.has("bearer")) ui.authActions.logout(["bearer"]);
+});
+
 // Reloads the document after each change of authorization, because it depends on the token.
 const DocumentOfTheToken = () => ({
   statePlugins: {
@@ -27,8 +34,8 @@ const DocumentOfTheToken = () => ({
   },
 });
 
-// Offers checkboxes for parameters that are comma-separated lists, and sends them as one value.
-function withChoices(document) {
+// Returns the document as this page needs it. It offers checkboxes for parameters that are comma-separated lists, and sends them as one value.
+function adapted(document) {
   const operations = Object.values(document.paths).flatMap((item) => Object.values(item));
   for (const parameter of operations.flatMap((operation) => operation.parameters ?? [])) {
     if (!["select", "order", "on_conflict"].includes(parameter.name)) continue;
@@ -41,6 +48,10 @@ function withChoices(document) {
     delete parameter.schema.pattern;
     delete parameter.schema.items?.pattern;
   }
+  // Its tokens are no tokens of this API: the page exchanges them itself.
+  const schemes = document.components.securitySchemes;
+  signIn.offer(schemes.openIdConnect);
+  delete schemes.openIdConnect;
   return document;
 }
 
@@ -67,7 +78,7 @@ ui = SwaggerUIBundle({
   responseInterceptor: (response) => {
     if (new URL(response.url, location).pathname !== "/openapi.json") return response;
     if (response.ok) {
-      shown = response.text = JSON.stringify(withChoices(JSON.parse(response.text)));
+      shown = response.text = JSON.stringify(adapted(JSON.parse(response.text)));
     } else if (shown) {
       // Keep the page as it is, rather than empty, when the document of a token cannot be had.
       Object.assign(response, { ok: true, status: 200, text: shown });

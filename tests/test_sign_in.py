@@ -1,0 +1,282 @@
+"""People sign in, in a real browser and at a real OpenID provider."""
+
+import re
+import time
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import httpx
+import jwt
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, Request, expect
+
+from app.embedded.ports import free_port
+from tests.browser import execute, open_operation, running_browser
+from tests.conftest import Stack, running_stack, wait_until
+
+pytestmark = pytest.mark.stack
+
+PATIENCE_MS = 120_000  # a busy machine renders slowly
+EVIL = "https://evil.example"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Headless Chromium."""
+    with running_browser() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def page_port() -> int:
+    """The port of the single-page app, from which the gateway takes requests."""
+    return free_port()
+
+
+@pytest.fixture(scope="module")
+def site(browser: Browser, page_port: int) -> Iterator[Stack]:
+    """A demo with its OpenID provider; none is started without a browser."""
+    origin = f"http://127.0.0.1:{page_port}"
+    with running_stack(FLOWS_DEMO_IDENTITY="on", FLOWS_CORS_ORIGINS=origin) as running:
+        assert "identity" in running.contract, "the provider did not start"
+        yield running
+
+
+@pytest.fixture
+def context(site: Stack, browser: Browser) -> Iterator[BrowserContext]:
+    """A fresh profile; checks at the end that nobody else was asked."""
+    context = browser.new_context(base_url=site.contract["base_url"])
+    context.set_default_timeout(PATIENCE_MS)
+    expect.set_options(timeout=PATIENCE_MS)
+    asked: list[Request] = []
+    errors: list[str] = []
+    context.on("request", lambda request: asked.append(request))
+    context.on("weberror", lambda error: errors.append(str(error.error)))
+    # One tag is enough here: a page of 150 operations takes long to render.
+    context.route(
+        "**/openapi.json",
+        lambda route: route.continue_(url=f"{route.request.url}?tags=meters"),
+    )
+    yield context
+    context.close()
+    known = ("http://127.0.0.1:", "data:")
+    away = [request.url for request in asked if not request.url.startswith(known)]
+    assert (away, errors) == ([], [])
+
+
+def sign_in(page: Page, person: str) -> None:
+    """Press Sign in, and choose a person at the provider."""
+    page.get_by_role("button", name="Sign in", exact=True).click()
+    page.locator(f"button[value={person}]").click()
+
+
+def docs_of(context: BrowserContext, person: str) -> Page:
+    """Sign in on /docs, at an operation that is opened when the page is loaded."""
+    page = context.new_page()
+    page.goto("/docs#/meters/listMeterRegistry")
+    sign_in(page, person)
+    page.wait_for_url("**/docs#/meters/listMeterRegistry")
+    return page
+
+
+def exchanged(page: Page, esco: str) -> dict[str, Any]:
+    """Choose an ESCO on /docs; return the token's claims, and the token as `token`."""
+    choice = page.get_by_label("ESCO", exact=True)
+    expect(choice).to_be_visible()
+    with page.expect_response("**/auth/token") as answer:
+        choice.select_option(esco)
+    token = answer.value.json()["access_token"]
+    return jwt.decode(token, options={"verify_signature": False}) | {"token": token}
+
+
+def works(site: Stack, token: str) -> set[int]:
+    """Return the statuses of a token at both doors."""
+    headers = {"Authorization": f"Bearer {token}"}
+    return {
+        httpx.get(f"{site.contract[door]}/escos", headers=headers).status_code
+        for door in ("rest_url", "postgrest_url")
+    }
+
+
+def test_the_admin_signs_in_on_docs_and_tries_requests(
+    site: Stack, context: BrowserContext
+) -> None:
+    page = context.new_page()
+    page.goto("/docs#/meters/listMeterRegistry")
+    sign_in(page, "ann")
+    expect(page.locator("#sign-in output")).to_have_text("wlce")
+    assert page.url == f"{site.contract['base_url']}/docs#/meters/listMeterRegistry"
+    listing = open_operation(page, "meters", "listMeterRegistry")
+    status, _, body = execute(page, listing, "/rest/v1/meter_registry")
+    assert (status, '"WLCE0001"' in body, "HMCE" in body) == (200, True, False)
+    # The page shows what this token may do, which has the scope write.
+    expect(page.locator("#operations-meters-createMeterRegistry")).to_be_visible()
+
+
+def test_a_member_of_two_escos_chooses_and_signs_out(site: Stack, context: BrowserContext) -> None:
+    page = docs_of(context, "ben")
+    reading = exchanged(page, "wlce")
+    assert (reading["esco_code"], reading["scope"]) == ("wlce", "read")
+    assert works(site, reading["token"]) == {200}
+    writing = exchanged(page, "hmce")
+    assert (writing["esco_code"], writing["scope"]) == ("hmce", "read write")
+    # The token that another replaces is over.
+    wait_until(lambda: works(site, reading["token"]) == {401}, seconds=6)
+    listing = open_operation(page, "meters", "listMeterRegistry")
+    assert "HMCE0001" in execute(page, listing, "/rest/v1/meter_registry")[2]
+    with page.expect_response("**/auth/revoke") as answer:
+        page.get_by_role("button", name="Sign out").click()
+    assert answer.value.status == 200
+    wait_until(lambda: works(site, writing["token"]) == {401}, seconds=6)
+    assert execute(page, listing, "/rest/v1/meter_registry")[0] == 401
+    # The next one is asked who it is, although the provider knows the one before.
+    sign_in(page, "ann")
+    expect(page.locator("#sign-in output")).to_have_text("wlce")
+
+
+def test_no_token_is_in_a_url_a_log_or_a_store(site: Stack, context: BrowserContext) -> None:
+    sent: list[Request] = []
+    context.on("request", lambda request: sent.append(request))
+    page = docs_of(context, "ben")
+    token = exchanged(page, "wlce")["token"]
+    listing = open_operation(page, "meters", "listMeterRegistry")
+    assert execute(page, listing, "/rest/v1/meter_registry")[0] == 200
+    (form,) = (parse_qs(one.post_data or "") for one in sent if one.url.endswith("/auth/token")
+               and "esco=" in (one.post_data or ""))  # fmt: skip
+    (returned,) = (one.url for one in sent if "code=" in one.url)
+    secrets = [token, form["subject_token"][0], parse_qs(urlsplit(returned).query)["code"][0]]
+    kept = page.evaluate(
+        "JSON.stringify([{...localStorage}, {...sessionStorage}, document.cookie])"
+    )
+    logs = "".join(log.read_text() for log in (site.home / "logs").iterdir() if log.is_file())
+    assert "/auth/token" in logs
+    for secret in secrets:
+        urls = [one.url for one in sent if secret in one.url]
+        assert urls == ([returned] if secret == secrets[2] else [])
+        assert not [one.url for one in sent if secret in one.headers.get("referer", "")]
+        assert secret not in kept
+        assert secret not in logs
+    assert "code=" not in page.url
+
+
+@pytest.mark.parametrize("query", ["code=stolen&state=forged", "error=x&state=", "state=%22"])
+def test_a_sign_in_that_was_not_begun_here_is_refused(context: BrowserContext, query: str) -> None:
+    """A link of somebody else signs nobody in, as that somebody (login CSRF)."""
+    page = context.new_page()
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(f"/docs?{query}")
+    expect(page.locator("#sign-in")).to_contain_text("not begun here")
+    assert not [url for url in asked if "/token" in url]
+    # Nor does it in a tab that waits for another answer.
+    page.evaluate(
+        "sessionStorage.setItem('flows-sign-in', JSON.stringify({state: 'own', hash: '#x'}))"
+    )
+    page.goto(f"/docs?{query}&again")
+    expect(page.locator("#sign-in")).to_contain_text("not begun here")
+    assert not [url for url in asked if "/token" in url]
+
+
+@pytest.mark.parametrize(
+    "where", [EVIL, "//evil.example", "/\\evil.example", "javascript:alert(1)"]
+)
+def test_nothing_leads_away(site: Stack, context: BrowserContext, where: str) -> None:
+    """No parameter of a page, and nothing kept for the return, is a place to go to."""
+    base_url = site.contract["base_url"]
+    page = context.new_page()
+    page.goto("/docs")
+    page.evaluate(
+        "hash => sessionStorage.setItem('flows-sign-in', JSON.stringify({state: 'own', hash}))",
+        where,
+    )
+    page.goto(f"/docs?state=x&error=y&next={where}&return_to={where}&redirect_uri={where}")
+    expect(page.locator("#sign-in")).to_contain_text("not begun here")
+    assert urlsplit(page.url).netloc == urlsplit(base_url).netloc
+    for path in ("/", "/docs", "/redoc", "/docs/guide"):
+        for name in ("next", "url", "redirect_uri", "configUrl"):
+            answer = httpx.get(f"{base_url}{path}", params={name: where})
+            assert answer.headers.get("location", "/docs") in ("/docs", "/docs/guide/")
+    # The provider returns to the registered pages alone.
+    identity = site.contract["identity"]
+    asked = {
+        "client_id": identity["client_id"],
+        "redirect_uri": where,
+        "response_type": "code",
+        "scope": "openid",
+        "code_challenge": "x" * 43,
+        "code_challenge_method": "S256",
+    }
+    refused = httpx.get(f"{identity['issuer']}/auth", params=asked)
+    assert (refused.status_code, refused.headers.get("location")) == (400, None)
+
+
+def test_the_policy_of_docs_lets_it_ask_the_issuer_and_nobody_else(
+    site: Stack, context: BrowserContext
+) -> None:
+    issuer = site.contract["identity"]["issuer"]
+    policy = httpx.get(f"{site.contract['base_url']}/docs").headers["content-security-policy"]
+    parts = dict(part.strip().split(" ", 1) for part in policy.split(";"))
+    assert parts["default-src"] == "'self'"
+    assert parts["connect-src"] == f"'self' {issuer}"
+    assert "script-src" not in parts
+    assert "unsafe-eval" not in policy
+    assert parts["frame-ancestors"] == "'none'"
+    for path in ("/redoc", "/docs/guide/"):
+        headers = httpx.get(f"{site.contract['base_url']}{path}").headers
+        assert issuer not in headers.get("content-security-policy", "")
+    page = context.new_page()
+    page.goto("/docs")
+    tried = "url => fetch(url).then(() => 'asked', () => 'blocked')"
+    assert page.evaluate(tried, f"{issuer}/.well-known/openid-configuration") == "asked"
+    assert page.evaluate(tried, site.contract["postgrest_url"]) == "blocked"
+    # Script that finds its way into the page does not run.
+    page.evaluate(
+        "() => { const script = document.createElement('script');"
+        " script.textContent = 'window.ran = true'; document.body.append(script);"
+        " document.body.insertAdjacentHTML('beforeend', '<img src=x onerror=\"ran = true\">') }"
+    )
+    page.wait_for_load_state("networkidle")
+    assert page.evaluate("window.ran") is None
+
+
+@pytest.mark.parametrize("origin", [EVIL, "null", "http://127.0.0.1:5173.evil.example"])
+def test_no_other_origin_may_read_anything(site: Stack, page_port: int, origin: str) -> None:
+    base_url = site.contract["base_url"]
+    headers = {"Origin": origin, "Access-Control-Request-Method": "POST"}
+    form = {"client_id": site.contract["identity"]["app"], "token": "x"}
+    for path in ("/auth/token", "/auth/revoke", "/rest/v1/escos", "/v1/latest", "/docs",
+                 "/openapi.json", "/admin/members"):  # fmt: skip
+        for answer in (
+            httpx.options(base_url + path, headers=headers),
+            httpx.get(base_url + path, headers=headers),
+            httpx.post(base_url + path, headers=headers, data=form),
+        ):
+            assert "access-control-allow-origin" not in answer.headers
+    own = f"http://127.0.0.1:{page_port}"
+    allowed = httpx.get(f"{base_url}/openapi.json", headers={"Origin": own})
+    assert allowed.headers["access-control-allow-origin"] == own
+    assert "access-control-allow-credentials" not in allowed.headers
+
+
+def test_the_document_names_the_provider(site: Stack) -> None:
+    identity = site.contract["identity"]
+    document = httpx.get(f"{site.contract['base_url']}/openapi.json").json()
+    scheme = document["components"]["securitySchemes"]["openIdConnect"]
+    assert scheme["type"] == "openIdConnect"
+    assert httpx.get(scheme["openIdConnectUrl"]).json()["issuer"] == identity["issuer"]
+    assert (scheme["x-flows-client-id"], scheme["x-flows-app"]) == (
+        identity["client_id"], identity["app"],
+    )  # fmt: skip
+
+
+def test_a_provider_that_is_gone_is_told(site: Stack, context: BrowserContext) -> None:
+    page = context.new_page()
+    # Answered by the browser: the provider has no such fault to show.
+    page.route(f"{site.contract['identity']['issuer']}/**", lambda route: route.abort())
+    page.goto("/docs")
+    begun = time.monotonic()
+    page.get_by_role("button", name="Sign in", exact=True).click()
+    expect(page.locator("#sign-in")).to_contain_text("cannot be reached")
+    assert re.search("Sign in", page.locator("#sign-in button").inner_text())
+    assert time.monotonic() - begun < PATIENCE_MS / 1000
