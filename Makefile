@@ -43,6 +43,7 @@ lint: $(READY) ## ruff, mypy, the layers of app/, sqlfluff
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
+	$(VENV)/bin/mypy examples/backend-for-frontend/server.py
 	$(VENV)/bin/lint-imports --no-logo
 	$(VENV)/bin/sqlfluff lint sql
 

@@ -1,8 +1,18 @@
-"""People sign in, in a real browser and at a real OpenID provider."""
+"""People sign in, in a real browser and at a real OpenID provider: on /docs and in the examples."""
 
+import fcntl
+import hashlib
+import os
 import re
+import shutil
+import subprocess
+import sys
+import threading
 import time
 from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -12,12 +22,14 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, Request, expect
 
 from app.embedded.ports import free_port
+from app.embedded.postgrest import NPM_OPTIONS
 from tests.browser import execute, open_operation, running_browser
-from tests.conftest import Stack, running_stack, wait_until
+from tests.conftest import Stack, answers, running_stack, wait_until
 
 pytestmark = pytest.mark.stack
 
 PATIENCE_MS = 120_000  # a busy machine renders slowly
+EXAMPLES = Path(__file__).parents[1] / "examples"
 EVIL = "https://evil.example"
 
 
@@ -41,6 +53,85 @@ def site(browser: Browser, page_port: int) -> Iterator[Stack]:
     with running_stack(FLOWS_DEMO_IDENTITY="on", FLOWS_CORS_ORIGINS=origin) as running:
         assert "identity" in running.contract, "the provider did not start"
         yield running
+
+
+@pytest.fixture(scope="module")
+def single_page(
+    site: Stack,
+    page_port: int,
+    pytestconfig: pytest.Config,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[str]:
+    """The URL of the single-page app, built for the demo as `npm run build` does."""
+    source = tmp_path_factory.mktemp("page") / "page"
+    without = shutil.ignore_patterns("node_modules", "dist")
+    shutil.copytree(EXAMPLES / "single-page-app", source, ignore=without)
+    installed = installed_packages(source, pytestconfig.cache.mkdir("npm"))
+    (source / "node_modules").symlink_to(installed / "node_modules")
+    environment = os.environ | {"FLOWS_DEMO": str(site.home / "demo.json")}
+    built = subprocess.run(
+        ["npm", "run", "build"],
+        cwd=source, env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert built.returncode == 0, built.stdout + built.stderr
+    handler = partial(QuietHandler, directory=str(source / "dist"))
+    with ThreadingHTTPServer(("127.0.0.1", page_port), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        yield f"http://127.0.0.1:{page_port}/"
+        server.shutdown()
+        thread.join()
+
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    """Serves files without a word."""
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        """Log nothing."""
+
+
+def installed_packages(source: Path, cache: Path) -> Path:
+    """Return a folder with the locked packages of `source`, installed once for all runs."""
+    lock = (source / "package-lock.json").read_bytes()
+    folder = cache / f"page-{hashlib.sha256(lock).hexdigest()[:16]}"
+    with folder.with_suffix(".lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        if not folder.is_dir():
+            unfinished = folder.with_suffix(".partial")
+            shutil.rmtree(unfinished, ignore_errors=True)
+            unfinished.mkdir()
+            for name in ("package.json", "package-lock.json", ".npmrc"):
+                shutil.copy(source / name, unfinished)
+            subprocess.run(["npm", "ci", *NPM_OPTIONS], cwd=unfinished, check=True)
+            unfinished.rename(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def backend(site: Stack) -> Iterator[str]:
+    """The URL of the backend for frontends, which is Water Lilies' own."""
+    identity, client = site.contract["identity"], site.contract["escos"]["wlce"]
+    url = f"http://127.0.0.1:{free_port()}"
+    settings = {
+        "BFF_FLOWS_URL": site.contract["base_url"],
+        "BFF_FLOWS_CLIENT_ID": client["client_id"],
+        "BFF_FLOWS_CLIENT_SECRET": client["client_secret"],
+        "BFF_ISSUER": identity["issuer"],
+        "BFF_CLIENT_ID": identity["server_client_id"],
+        "BFF_CLIENT_SECRET": identity["server_client_secret"],
+        "BFF_PUBLIC_URL": url,
+    }
+    with subprocess.Popen(
+        [sys.executable, "-m", "uvicorn", "--factory", "server:app", "--log-level", "warning",
+         "--port", url.rpartition(":")[2]],
+        cwd=EXAMPLES / "backend-for-frontend", env=os.environ | settings,
+    ) as process:  # fmt: skip
+        try:
+            wait_until(lambda: process.poll() is not None or answers(f"{url}/me", 401))
+            assert process.poll() is None
+            yield url
+        finally:
+            process.terminate()
 
 
 @pytest.fixture
@@ -280,3 +371,139 @@ def test_a_provider_that_is_gone_is_told(site: Stack, context: BrowserContext) -
     expect(page.locator("#sign-in")).to_contain_text("cannot be reached")
     assert re.search("Sign in", page.locator("#sign-in button").inner_text())
     assert time.monotonic() - begun < PATIENCE_MS / 1000
+
+
+def shot(page: Page, name: str) -> None:
+    """Keep a screenshot in the folder FLOWS_SCREENSHOTS, if it is set."""
+    if folder := os.environ.get("FLOWS_SCREENSHOTS"):
+        page.screenshot(path=Path(folder) / f"{name}.png", full_page=True, timeout=20_000)
+
+
+def test_the_single_page_app_shows_energy_balances_and_circuits(
+    site: Stack, context: BrowserContext, single_page: str
+) -> None:
+    sent: list[Request] = []
+    context.on("request", lambda request: sent.append(request))
+    page = context.new_page()
+    page.goto(single_page)
+    with page.expect_response("**/auth/token") as answer:
+        sign_in(page, "ann")
+    token = answer.value.json()["access_token"]
+    with site.client("wlce") as client:
+        circuits = client.get("/rest/v1/circuits", params={"select": "name"}).json()
+        meters = client.get("/v1/latest").json()["rows"]
+    expect(page.locator("tbody tr")).to_have_count(len(circuits))
+    with_balance = [row for row in meters if row["balance"] is not None]
+    expect(page.locator(".card")).to_have_count(len(with_balance))
+    # The month before is whole.
+    with page.expect_response("**/v1/energy?*"):
+        page.get_by_label("Month before").click()
+    expect(page.locator("rect.bar title").first).to_contain_text("kWh taken")
+    expect(page.locator("figcaption")).to_contain_text("solar")
+    expect(page.locator("rect.bar").nth(28 * 3 - 1)).to_be_attached()
+    shot(page, "page")
+    assert page.url == single_page
+    kept = page.evaluate(
+        "JSON.stringify([{...localStorage}, {...sessionStorage}, document.cookie])"
+    )
+    assert token not in kept
+    assert "id_token" not in kept
+    assert not [one.url for one in sent if token in one.url]
+    page.get_by_role("button", name="Sign out").click()
+    shot(page, "provider-sign-out")
+    page.locator("button[name=logout]").click()
+    page.wait_for_url(f"{single_page}*")
+    expect(page.get_by_role("button", name="Sign in")).to_be_visible()
+    shot(page, "page-welcome")
+    wait_until(lambda: works(site, token) == {401}, seconds=6)
+
+
+def test_a_member_of_two_escos_chooses_in_the_single_page_app(
+    context: BrowserContext, single_page: str
+) -> None:
+    page = context.new_page()
+    page.goto(single_page)
+    sign_in(page, "ben")
+    expect(page.get_by_text("belong to several communities")).to_be_visible()
+    for esco, serial in (("hmce", "HMCE0001"), ("wlce", "WLCE0001")):
+        page.get_by_label("ESCO", exact=True).select_option(esco)
+        expect(page.locator(".card small").first).to_have_text(serial)
+
+
+@pytest.mark.parametrize("query", ["code=stolen&state=forged", "error=x&state=forged"])
+def test_the_single_page_app_takes_no_sign_in_that_it_did_not_begin(
+    context: BrowserContext, single_page: str, query: str
+) -> None:
+    page = context.new_page()
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(f"{single_page}?{query}&redirect_uri={EVIL}")
+    expect(page.locator("output")).to_contain_text("No matching state")
+    assert page.url == single_page
+    assert not [url for url in asked if "/token" in url]
+
+
+def test_the_backend_keeps_tokens_and_gives_a_cookie(context: BrowserContext, backend: str) -> None:
+    page = context.new_page()
+    received: list[str] = []
+    page.on("response", lambda answer: received.append(str(answer.all_headers())))
+    page.goto(backend)
+    page.get_by_role("link", name="Sign in").click()
+    before = cookie_of(context, backend)
+    page.locator("button[value=ann]").click()
+    expect(page.locator("tr")).to_have_count(13)
+    shot(page, "backend")
+    cookie = cookie_of(context, backend)
+    assert cookie["value"] != before["value"]
+    assert (cookie["httpOnly"], cookie["sameSite"]) == (True, "Lax")
+    assert page.evaluate("document.cookie") == ""
+    assert page.url == f"{backend}/"
+    assert "eyJ" not in page.evaluate("fetch('/me').then((answer) => answer.text())")
+    with httpx.Client(base_url=backend, cookies={"session": cookie["value"]}) as http:
+        assert http.get("/api/v1/latest").status_code == 200
+        for path in ("/api/admin/members", "/api/v1/../admin/members", "/api/v1/%2e%2e/admin",
+                     "/api/https://evil.example", "/api//evil.example"):  # fmt: skip
+            assert http.get(path).status_code == 404
+        csrf = http.get("/me").json()["csrf"]
+        # A request that another site has the browser send ends no session.
+        for headers in ({}, {"X-CSRF-Token": "x"}, {"X-CSRF-Token": csrf, "Origin": EVIL}):
+            assert http.post("/logout", headers=headers).status_code == 403
+        assert http.get("/me").status_code == 200
+        page.get_by_role("button", name="Sign out").click()
+        expect(page.get_by_role("link", name="Sign in")).to_be_visible()
+        assert http.get("/me").status_code == 401
+        assert http.get("/api/v1/latest").status_code == 401
+        # The cookie of a sign-in that is over opens nothing either.
+        http.cookies.set("session", before["value"])
+        assert http.get("/me").status_code == 401
+    assert "eyJ" not in "".join(received)
+
+
+def cookie_of(context: BrowserContext, url: str) -> dict[str, Any]:
+    """Return the backend's cookie."""
+    (cookie,) = (dict(one) for one in context.cookies(url) if one["name"] == "session")
+    return cookie
+
+
+def test_the_backend_signs_in_those_who_began_it_and_leads_nowhere_else(
+    site: Stack, backend: str
+) -> None:
+    issuer = site.contract["identity"]["issuer"]
+    with httpx.Client(base_url=backend) as http:
+        forged = http.get("/callback", params={"code": "stolen", "state": "forged"})
+        assert forged.status_code == 400
+        begun = http.get("/login", params={"next": EVIL, "redirect_uri": EVIL})
+        assert begun.status_code == 303
+        location = begun.headers["location"]
+        assert location.startswith(f"{issuer}/auth?")
+        asked = parse_qs(urlsplit(location).query)
+        assert (asked["redirect_uri"], asked["code_challenge_method"]) == (
+            [f"{backend}/callback"], ["S256"],
+        )  # fmt: skip
+        forged = http.get("/callback", params={"code": "stolen", "state": "forged"})
+        assert forged.status_code == 400
+        # The sign-in that was begun is over with that.
+        again = http.get("/callback", params={"code": "stolen", "state": asked["state"][0]})
+        assert again.status_code == 400
+        policy = http.get("/").headers["content-security-policy"]
+        assert "unsafe" not in policy

@@ -14,6 +14,7 @@ from app.auth.issuers import add_issuer, list_issuers, remove_issuer
 from app.auth.members import add_member
 from app.db.session import Connection
 from app.errors import Conflict
+from app.settings import LimitsSettings
 
 APP_NAME = "Pages of the demo"
 CLIENT_ID = "flows-demo"  # of pages in browsers, at the provider
@@ -63,7 +64,9 @@ async def _prepare_app(admin_url: str, origins: Sequence[str]) -> str:
             if app["origins"] == list(origins):
                 return str(app["id"])
             await set_app_disabled(connection, COMMAND_LINE, app["id"], disabled=True)
-        made = await create_app_client(connection, COMMAND_LINE, APP_NAME, origins)
+        made = await create_app_client(
+            connection, COMMAND_LINE, APP_NAME, origins, most=LimitsSettings().identities
+        )
     return str(made["id"])
 
 
@@ -84,6 +87,7 @@ async def _register_people(admin_url: str, issuer: str) -> None:
                 with suppress(Conflict):
                     async with connection.transaction():
                         await add_member(
-                            connection, COMMAND_LINE, issuer_url=issuer, esco=esco["id"],
-                            name=name, scopes=scopes, subject=subject,
+                            connection, COMMAND_LINE, most=LimitsSettings().identities,
+                            issuer_url=issuer, esco=esco["id"], name=name, scopes=scopes,
+                            subject=subject,
                         )  # fmt: skip
