@@ -131,7 +131,7 @@ class Grown:
         return False
 
     def kill(self, name: str) -> None:
-        """Kill a part, and return when it is gone."""
+        """Kill a part, and return when it is gone; its guard may still wait for its children."""
         guard = next(
             process
             for process in psutil.Process().children()
@@ -139,7 +139,7 @@ class Grown:
         )
         (killed,) = guard.children()
         killed.kill()
-        wait_until(lambda: not self.children[name].running)
+        killed.wait(START_SECONDS)
 
     def stop_all(self) -> None:
         """Stop every part."""

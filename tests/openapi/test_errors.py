@@ -306,7 +306,7 @@ def test_a_query_that_takes_too_long_is_told_as_described(
                 )
                 check(described, "GET /rest/v1/sites_new", answer, "57014")
         finally:
-            admin.execute("alter role flows reset statement_timeout")
+            admin.execute("alter role flows set statement_timeout = '30s'")
             admin.execute("notify pgrst, 'reload config'")
 
 
