@@ -142,15 +142,19 @@ def test_reads_go_on_without_the_replica_through_pgbouncer(
         pytest.skip("pgbouncer is not installed")
     wait_until(lambda: usable(client))
     own.kill("replica")
+    told: list[str] = []
 
     def ask(number: int) -> int:
         path = DOORS[number % 2] if number % 3 else "/v1/latest"
-        return client.get(path).status_code
+        answer = client.get(path)
+        if answer.status_code != 200:
+            told.append(f"{path}: {answer.elapsed.total_seconds():.1f} s, {answer.text}")
+        return answer.status_code
 
     try:
         # More at a time than PgBouncer has connections, so that transactions change servers.
         with ThreadPoolExecutor(12) as threads:
-            assert set(threads.map(ask, range(60))) == {200}
+            assert set(threads.map(ask, range(60))) == {200}, told
         with own.admin() as admin:
             ((pooled,),) = admin.execute(
                 "select count(*) from pg_stat_activity where usename = 'flows_gateway'"

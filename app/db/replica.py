@@ -22,6 +22,8 @@ logger = logging.getLogger(__name__)
 
 POSITION_SECONDS = 0.5
 POSITION_PATIENCE_SECONDS = 2.0
+# A connection is waited for so long before the primary is asked.
+CONNECTION_SECONDS = 0.5
 # Notes of the primary that are kept: those of four minutes.
 MOST_NOTES = 500
 
@@ -55,7 +57,7 @@ class Replica:
         self._primary_url = direct_url(settings.database)
         self._url = replica_url(settings.replica)
         self._most = settings.replica.max_lag_seconds
-        self.pool: Pool = create_pool(settings.database, url=self._url)
+        self.pool: Pool = create_pool(settings.database, url=self._url, patience=CONNECTION_SECONDS)
         self._lag = Lag()
         self._connections: dict[str, psycopg.AsyncConnection] = {}
         self._was_usable = False
@@ -100,8 +102,16 @@ class Replica:
         replayed = await self._ask(self._url, REPLAYED)
         if replayed is None:  # gone, or promoted: then it is no replica of this primary
             self._lag.current_at = float("-inf")
-        else:
+        elif self.usable or await self._connects():
             self._lag.replayed(replayed)
+
+    async def _connects(self) -> bool:
+        """Return whether the pool has a live connection, not those of before alone."""
+        try:
+            async with self.pool.connection():
+                return True
+        except psycopg.OperationalError:
+            return False
 
     async def _ask(self, url: str, query: str) -> int | None:
         """Return a position, or None if the server does not answer or has none."""

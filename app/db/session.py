@@ -72,13 +72,18 @@ def replica_url(settings: ReplicaSettings) -> str:
 
 
 def create_pool(
-    settings: DatabaseSettings, most: int | None = None, url: str | None = None
+    settings: DatabaseSettings,
+    most: int | None = None,
+    url: str | None = None,
+    patience: float | None = None,
 ) -> Pool:
     """Return a pool, not yet open, whose connections log in as the gateway's own role.
 
-    `most` is the greatest number of connections, by default that of the settings, as is `url`.
+    `most` is the greatest number of connections, by default that of the settings, as are `url` and
+    `patience`, the seconds that a caller waits for one.
     """
     most = most or settings.pool_max
+    patience = patience or settings.pool_timeout
     return Pool(
         url or database_url(settings),
         # Another URL leads past a PgBouncer.
@@ -93,7 +98,7 @@ def create_pool(
         },
         min_size=min(settings.pool_min, most),
         max_size=most,
-        timeout=settings.pool_timeout,
+        timeout=patience,
         open=False,
     )
 
@@ -135,13 +140,13 @@ async def caller_session(
 
 
 def asking_session(
-    pool: Pool, caller: Principal, queries: Sequence[Query], seconds: float | None = None
+    pool: Pool, caller: Principal, queries: Sequence[Query]
 ) -> AbstractAsyncContextManager[tuple[Connection, list[QueryRows]]]:
     """Yield the connection of a `caller_session`, and the rows of first queries.
 
     They are sent with the beginning of the transaction. PoolTimeout as of `caller_session`.
     """
-    return _session(pool, caller, ONE_SNAPSHOT, queries, seconds)
+    return _session(pool, caller, ONE_SNAPSHOT, queries)
 
 
 @asynccontextmanager

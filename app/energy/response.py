@@ -41,8 +41,6 @@ if TYPE_CHECKING:
 
 # Part of every ETag. Increase it when the same data are written differently.
 REPRESENTATION = 4
-# A connection to the replica is waited for so long before the primary is asked.
-REPLICA_SECONDS = 0.5
 # Rows written at a time: few milliseconds, in which no other request is served.
 SLICE = 2000
 
@@ -154,7 +152,7 @@ class ReportResponse(Response):
         replica = services.replica
         if replica and replica.usable:
             try:
-                await self._send_from(replica.pool, stream, REPLICA_SECONDS)
+                await self._send_from(replica.pool, stream)
                 return
             except (psycopg.OperationalError, psycopg.InterfaceError) as error:
                 if stream.started or isinstance(error, psycopg.errors.QueryCanceled):
@@ -164,12 +162,10 @@ class ReportResponse(Response):
                     replica.leave_out(error)
         await self._send_from(services.pool, stream)
 
-    async def _send_from(
-        self, pool: Pool, stream: ResponseStream, seconds: float | None = None
-    ) -> None:
+    async def _send_from(self, pool: Pool, stream: ResponseStream) -> None:
         request = self._request
         queries = [_state(request), *self._report.early_queries()]
-        async with asking_session(pool, request.caller, queries, seconds) as (connection, rows):
+        async with asking_session(pool, request.caller, queries) as (connection, rows):
             version = _version(rows[0], EarlyRows(queries[1:], rows[1:]))
             report = await self._report.render(request, connection, version)
             async with aclosing(_body(request, report)) as body:
