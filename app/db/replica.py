@@ -106,7 +106,7 @@ class Replica:
             self._lag.replayed(replayed)
 
     async def _connects(self) -> bool:
-        """Return whether the pool has a live connection, not those of before alone."""
+        """Return whether the pool can connect; after a restart it may wait before it tries."""
         try:
             async with self.pool.connection():
                 return True
