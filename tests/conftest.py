@@ -183,17 +183,13 @@ def another_gateway(stack: Stack, **settings: str) -> Iterator[Stack]:
 
 def process_of(pid: int, name: str, home: Path | None = None) -> psutil.Process:
     """Return the working process below `pid`, not its guard, whose child it is."""
-
-    def named(process: psutil.Process) -> bool:
-        return name in " ".join(process.cmdline())
-
     for process in psutil.Process(pid).children(recursive=True):
         # Backends of PostgreSQL may end meanwhile.
         with suppress(psutil.NoSuchProcess):
-            guards = any(map(named, process.children()))
+            words = process.cmdline()
             if (
-                named(process)
-                and not guards
+                name in " ".join(words)
+                and "app.embedded.guard" not in words
                 and (home is None or process.environ().get("FLOWS_HOME") == str(home))
             ):
                 return process
