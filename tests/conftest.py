@@ -154,6 +154,9 @@ def running_stack(**settings: str) -> Iterator[Stack]:
                 program = Path(settings.get("FLOWS_POSTGREST_BIN") or find_postgrest(home))
                 contract = json.loads((home / "demo.json").read_text())
                 yield Stack(home, contract, process, program, issuer=contract["base_url"])
+            except Exception as error:
+                error.add_note(f"the stack's exit code is {process.poll()}: {process.errors}")
+                raise
             finally:
                 process.terminate()
                 process.wait(STOP_SECONDS)
