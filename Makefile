@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 WORKERS ?= 3
 XDIST := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: help setup demo check test fuzz lint bench scale-demo docs clients
+.PHONY: help setup demo check test fuzz chaos lint bench scale-demo docs clients
 .DEFAULT_GOAL := setup
 
 help: ## this list
@@ -38,6 +38,11 @@ test: $(READY) ## every test, in WORKERS processes (3); the 20 slowest are named
 fuzz: export FLOWS_FUZZ_SECONDS ?= 600
 fuzz: $(READY) ## schemathesis over the document, for FLOWS_FUZZ_SECONDS (600)
 	$(VENV)/bin/pytest tests/openapi/test_fuzz.py
+
+# The killing of `make test`, which takes seconds there, for FLOWS_CHAOS_SECONDS.
+chaos: export FLOWS_CHAOS_SECONDS ?= 300
+chaos: $(READY) ## kill -9 of every process of a deployment, for FLOWS_CHAOS_SECONDS (300)
+	$(VENV)/bin/pytest tests/deploy/test_services.py -k killed
 
 lint: $(READY) ## ruff, mypy, the layers of app/, sqlfluff
 	$(VENV)/bin/ruff format --check .

