@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ from app.backup.folder import BackupFolder
 from app.db.schema import program_version
 from app.embedded.ports import free_port
 from app.embedded.process import Child
+from app.embedded.programs import system_user
 from tests.conftest import answers, wait_until
 from tests.deploy.chaos import Chaos, figures, working_process
 from tests.deploy.compose import ROOT
@@ -264,6 +266,63 @@ def test_a_postgrest_that_hangs_leaves_the_rest_of_the_gateway_well(
             process.resume()
         wait_until(lambda: client.get("/rest/v1/escos").status_code == 200)
         wait_until(lambda: client.get("/ready").status_code == 200)
+
+
+@contextmanager
+def small_disk(folder: Path, size: str) -> Iterator[Path]:
+    """Mount a file system of a size in `folder`; skips where this is not allowed."""
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size},mode=777", "tmpfs", str(folder)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("no file system can be mounted here: this takes root")
+    if user := system_user():
+        shutil.chown(folder, user, user)
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_full_disk_refuses_writes_and_loses_nothing(running: Deployment) -> None:
+    headers = running.headers()
+    acknowledged: list[str] = []
+    gateway = httpx.Client(base_url=running.url(GATEWAYS[0], ""), headers=headers, timeout=30)
+
+    def write() -> httpx.Response:
+        codes = [f"full-{len(acknowledged) + number}" for number in range(100)]
+        rows = [{"esco": esco["id"], "name": "full" * 50, "code": code} for code in codes]
+        answer = gateway.post("/rest/v1/sites_new", json=rows)
+        if answer.status_code == 201:
+            acknowledged.extend(codes)
+        return answer
+
+    with gateway, running.admin() as admin, small_disk(running.folder / "small", "1m") as disk:
+        (esco,) = gateway.get("/rest/v1/escos?select=id").json()
+
+        def kept() -> set[str]:
+            found = admin.execute("select code from flows.sites_new where name like 'full%'")
+            return {code for (code,) in found}
+
+        admin.execute(f"create tablespace small location '{disk}'")
+        admin.execute("alter table flows.sites_new set tablespace small")
+        try:
+            refused = wait_until(lambda: (a := write()).status_code != 201 and a)
+            for _ in range(3):
+                assert refused.status_code == 503, refused.text
+                assert int(refused.headers["retry-after"]) >= 1
+                read = gateway.get("/rest/v1/sites_new?select=code&name=like.full*&limit=1")
+                assert len(read.json()) == 1
+                assert kept() == set(acknowledged)
+                assert gateway.get(f"/v1/energy?{PERIOD}").status_code == 200
+                refused = write()
+            grow = ["mount", "-o", "remount,size=8m", str(disk)]
+            subprocess.run(grow, check=True)
+            assert write().status_code == 201
+            assert kept() == set(acknowledged)
+        finally:
+            admin.execute("delete from flows.sites_new where name like 'full%'")
+            admin.execute("alter table flows.sites_new set tablespace pg_default")
+            admin.execute("drop tablespace small")
 
 
 @pytest.fixture(scope="module")
