@@ -78,7 +78,7 @@ class RateLimiter:
             states = [await self._hit("client", caller.subject)]
             if caller.tenant:
                 states.append(await self._hit("esco", caller.tenant))
-        except (StorageError, TimeoutError) as error:
+        except (StorageError, OSError) as error:  # of OSError: too slow, or cut while it answered
             # Pause: asking an unavailable store for each request would slow all of them down.
             self._paused_until = time.monotonic() + STORE_PAUSE_SECONDS
             self._metrics.limiter_errors.inc()

