@@ -11,14 +11,12 @@ from app.errors import NotAcceptable
 
 MEDIA_TYPES: dict[FormatName, str] = {
     "json": "application/json",
-    "columns": "application/json",
     "csv": "text/csv",
     "ndjson": "application/x-ndjson",
     "parquet": "application/vnd.apache.parquet",
     "arrow": "application/vnd.apache.arrow.stream",
+    "columns": "application/vnd.flows.columns+json",
 }
-# `columns` has JSON's media type, so `format` alone asks for it.
-NEGOTIATED: tuple[FormatName, ...] = ("json", "csv", "ndjson", "parquet", "arrow")
 # The most rows of a response that is held in memory as a whole; the others are streamed.
 MOST: dict[FormatName, int] = {
     "json": MOST_ROWS, "columns": MOST_ROWS, "parquet": MOST_PARQUET_ROWS,
@@ -96,11 +94,10 @@ def negotiate(request: Request, asked: FormatName | None) -> Format:
             (ranges[r] for r in (media, media.split("/")[0] + "/*", "*/*") if r in ranges), 0.0
         )
         for name, media in MEDIA_TYPES.items()
-        if name in NEGOTIATED
     }
     best = max(qualities, key=qualities.__getitem__)  # the first wins a tie
     if not qualities[best]:
-        raise NotAcceptable(f"Served are {', '.join(MEDIA_TYPES[name] for name in NEGOTIATED)}.")
+        raise NotAcceptable(f"Served are {', '.join(MEDIA_TYPES.values())}.")
     return Format(best)
 
 

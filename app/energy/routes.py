@@ -14,7 +14,7 @@ from starlette.responses import Response
 from app.energy import context as contexts
 from app.energy import cursors
 from app.energy.context import ContextDep, RequestContext
-from app.energy.formats import MEDIA_TYPES, NEGOTIATED
+from app.energy.formats import MEDIA_TYPES
 from app.energy.intervals import Granularity, Intervals, split
 from app.energy.models import (
     Alerts,
@@ -56,14 +56,16 @@ from app.energy.reports.profile import ProfileReport
 from app.energy.reports.things import ThingsReport
 from app.energy.response import ReportResponse
 
+TEXT = {"type": "string"}
+COLUMNS = {"$ref": "#/components/schemas/Columns"}
 MOMENT = {"type": "string", "format": "date-time"}
 HEADERS = {
-    "ETag": ("Moves with the data, the mapping and what is asked.", {"type": "string"}),
+    "ETag": ("Moves with the data, the mapping and what is asked.", TEXT),
     "Data-As-Of": ("Changes up to then are in: `data_as_of`.", MOMENT),
-    "Next-Changes": ("`next_changes`: send it as `changes` next time.", {"type": "string"}),
+    "Next-Changes": ("`next_changes`: send it as `changes` next time.", TEXT),
     "Available-From": ("Start of the first half-hour that there is: `available_from`.", MOMENT),
     "Available-To": ("End of the last half-hour that there is: `available_to`.", MOMENT),
-    "Link": ("The next page, rel=next, where there is one (RFC 8288).", {"type": "string"}),
+    "Link": ("The next page, rel=next, where there is one (RFC 8288).", TEXT),
 }
 RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {
@@ -73,9 +75,9 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
             for name, (said, schema) in HEADERS.items()
         },
         "content": {
-            media: {"schema": {"type": "string"}}
+            media: {"schema": COLUMNS if name == "columns" else TEXT}
             for name, media in MEDIA_TYPES.items()
-            if name in NEGOTIATED and name != "json"
+            if name != "json"
         },
     },
     304: {"description": "Nothing changed since the answer whose ETag is in If-None-Match."},

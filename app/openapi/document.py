@@ -38,7 +38,8 @@ def build(
     paths = own.paths(frame.own, frame.secured, scopes)
     paths |= {f"{REST_PATH}/{relation.name}": relation.path_item() for relation in exposed}
     paths |= {REST_PATH + path: item for path, item in functions(swagger, facts).items()}
-    schemas = own.schemas(frame.own) | {"Token": own.TOKEN} | responses.SCHEMAS
+    schemas = own.schemas(frame.own) | responses.SCHEMAS
+    schemas |= {"Token": own.TOKEN, "Columns": own.COLUMNS}
     parameters = {"limit": filters.LIMIT_PARAMETER, "offset": filters.OFFSET_PARAMETER}
     for relation in exposed:
         schemas |= relation.schemas()

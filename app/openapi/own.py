@@ -29,6 +29,17 @@ TOKEN = {
     },
     "required": ["access_token", "token_type", "expires_in", "scope"],
 }  # fmt: skip
+ARRAYS = {"type": "object", "additionalProperties": {"type": "array", "items": {}}}
+COLUMNS = {
+    "type": "object",
+    "description": "The members of the JSON, with arrays instead of `rows`: `intervals` and "
+    "`groups` for energy and balances, `columns` for others.",
+    "properties": {
+        "intervals": ARRAYS,
+        "groups": {"type": "array", "items": {"type": "object"}},
+        "columns": ARRAYS,
+    },
+}
 INTROSPECTED = {
     "type": "object",
     "description": "The state of a token (RFC 7662 §2.2); for an invalid token only `active`.",

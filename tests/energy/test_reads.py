@@ -22,6 +22,7 @@ READS = [*WINDOWED, "latest"]
 
 
 MEDIA = {"arrow": "arrow.stream", "parquet": "parquet"}
+COLUMNS = "application/vnd.flows.columns+json"
 
 
 def iso(value: Any) -> Any:
@@ -85,7 +86,10 @@ def test_every_form_has_the_same_rows(stack: Stack, read: str) -> None:
         assert json.loads(json.dumps(parse(io.BytesIO(typed.content)).to_dicts(), default=iso)) == [
             {name: iso(value) for name, value in row.items()} for row in rows
         ]
-    columns = get(stack, read, format="columns").json()
+    asked = get(stack, read, format="columns")
+    assert asked.headers["content-type"] == COLUMNS
+    columns = asked.json()
+    assert columns == get(stack, read, headers={"Accept": COLUMNS}).json()
     if "columns" in columns:
         named = columns["columns"]
         assert [
