@@ -1,6 +1,7 @@
 """Fixtures: one real stack for the whole run, independent of any running demo."""
 
 import fcntl
+import hashlib
 import json
 import os
 import re
@@ -36,7 +37,11 @@ STOP_SECONDS = 60
 # Hardly any test needs the demo's OpenID provider.
 STACK_SETTINGS = {"FLOWS_PORT": "0", "FLOWS_DEMO_IDENTITY": "off"}
 PATIENCE_SECONDS = 120
-NPM_TOOLS = ("@redocly/cli@2.77.0", "openapi-typescript@7.13.0", "typescript@5.9.3")
+NPM_TOOLS = (
+    "@redocly/cli@2.77.0", "@stoplight/spectral-cli@6.16.3", "@apidevtools/swagger-parser@13.0.0",
+    "openapi-typescript@7.13.0", "@hey-api/openapi-ts@0.95.0", "orval@7.13.2", "typescript@5.9.3",
+    "openid-client@6.9.0",
+)  # fmt: skip
 INSTALL_SECONDS = 240
 MIDNIGHT = clock_time()
 # A busy machine takes an example's time several times over: that is no finding.
@@ -263,7 +268,8 @@ def npm_tools(pytestconfig: pytest.Config) -> Path:
     npm = shutil.which("npm")
     if npm is None:
         pytest.skip("npm is not installed")
-    folder = pytestconfig.cache.mkdir("npm") / "-".join(NPM_TOOLS).replace("/", "-")
+    digest = hashlib.sha256(" ".join(NPM_TOOLS).encode()).hexdigest()
+    folder = pytestconfig.cache.mkdir("npm") / digest[:16]
     with folder.with_name(f"{folder.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if folder.is_dir():

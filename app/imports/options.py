@@ -77,6 +77,10 @@ def request_schema() -> dict[str, Any]:
         if isinstance(node, dict):
             if "$ref" in node:
                 return resolved(definitions[node["$ref"].rpartition("/")[2]])
+            if "prefixItems" in node:  # of one kind, which more programs understand as items
+                kind, *_ = node["prefixItems"]
+                node = {key: of for key, of in node.items() if key != "prefixItems"}
+                node["items"] = kind
             return {
                 key: in_json(value) if key == "description" else resolved(value)
                 for key, value in node.items()

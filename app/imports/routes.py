@@ -30,6 +30,7 @@ EXAMPLE = {
     "label": "end",
     "dry_run": True,
 }
+EXAMPLE_FILE = "time,use,made\n2026-11-20 00:30,0.1,0\n2026-11-20 01:00,0.2,0.05\n"
 BODY: dict[str, Any] = {
     "required": True,
     "content": {
@@ -43,16 +44,14 @@ BODY: dict[str, Any] = {
                         "format": "binary",
                         "description": "A text of separated columns with a header, a workbook"
                         " (xlsx, xls), NEM12, NEM13 or Green Button, also in gzip or zip. The"
-                        " example's options read a file like this:\n\n"
-                        "```\ntime,use,made\n2026-11-20 00:30,0.1,0\n"
-                        "2026-11-20 01:00,0.2,0.05\n```",
+                        f" example's options read a file like this:\n\n```\n{EXAMPLE_FILE}```",
                     },
                     # Swagger UI fills its form from this, not from the example below.
                     "options": request_schema() | {"examples": [EXAMPLE]},
                 },
             },
             "encoding": {"options": {"contentType": "application/json"}},
-            "example": {"options": EXAMPLE},
+            "example": {"file": EXAMPLE_FILE, "options": EXAMPLE},
         }
     },
 }

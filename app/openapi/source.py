@@ -28,6 +28,7 @@ from app.http.compression import BEST
 from app.openapi.document import Frame, build, only_tags
 from app.openapi.facts import Facts, parse
 from app.openapi.samples import Samples, read_samples, with_samples
+from app.openapi.sharing import with_shared_parts
 
 logger = logging.getLogger(__name__)
 
@@ -105,7 +106,7 @@ class Documents:
     async def get_sampled(
         self, services: Services, document: Document, caller: Principal | None
     ) -> Document:
-        """Return the document with samples of what exists for the caller."""
+        """Return the document as it is sent, with samples of what exists for the caller."""
         owner = caller.esco if caller else None
         until, samples = self._samples.get(owner, (float("-inf"), None))
         if samples is None or time.monotonic() >= until:
@@ -114,7 +115,9 @@ class Documents:
             self._samples[owner] = (time.monotonic() + SAMPLES_SECONDS, samples)
             if len(self._samples) > SAMPLES_KEPT:
                 del self._samples[next(iter(self._samples))]
-        return await self._derive(document, samples, lambda content: with_samples(content, samples))
+        return await self._derive(
+            document, samples, lambda content: with_shared_parts(with_samples(content, samples))
+        )
 
     async def _derive(
         self,

@@ -166,3 +166,40 @@ def test_a_token_for_another_service_is_refused(
     assert answer.status_code == status, answer.text
     if status == 400:
         assert answer.json()["error"] == "invalid_target"
+
+
+DISCOVER = """
+import * as oauth from "openid-client";
+const { BASE, ID, SECRET } = process.env;
+const server = await oauth.discovery(new URL(BASE), ID, SECRET, undefined, {
+  algorithm: "oauth2",
+  execute: [oauth.allowInsecureRequests],  // a proxy adds TLS in production
+});
+const token = await oauth.clientCredentialsGrant(server, { scope: "read" });
+const { active } = await oauth.tokenIntrospection(server, token.access_token);
+await oauth.tokenRevocation(server, token.access_token);
+const after = await oauth.tokenIntrospection(server, token.access_token);
+console.log(server.serverMetadata().issuer === BASE, token.token_type, active, after.active);
+const wrong = await oauth.clientCredentialsGrant(server, { resource: "https://other.example" })
+  .catch((refused) => refused.error);
+console.log(wrong);
+"""
+
+
+def test_a_strict_client_discovers_the_server_and_uses_its_endpoints(
+    stack: Stack, npm_tools: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "node_modules").symlink_to(npm_tools / "node_modules")
+    (tmp_path / "discover.mjs").write_text(DISCOVER)
+    client = stack.contract["escos"]["wlce"]
+    environment = os.environ | {
+        "BASE": stack.contract["base_url"],
+        "ID": client["client_id"],
+        "SECRET": client["client_secret"],
+    }
+    ran = subprocess.run(
+        ["node", "discover.mjs"],
+        cwd=tmp_path, env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert ran.stderr == ""
+    assert ran.stdout.splitlines() == ["true bearer true false", "invalid_target"]

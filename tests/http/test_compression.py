@@ -182,5 +182,4 @@ def test_every_door_answers_in_every_coding(
 def test_the_document_is_small(stack: Stack, kind: str) -> None:
     with stack.client("wlce", kind) as caller:
         sizes = {coding: len(get(caller, "/openapi.json", coding).content) for coding in CODINGS}
-    assert max(sizes["br"], sizes["zstd"]) < 60_000, sizes
-    assert sizes["gzip"] < 66_000, sizes
+    assert max(sizes.values()) < 60_000, sizes

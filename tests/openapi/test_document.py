@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -27,6 +28,23 @@ Document = dict[str, Any]
 Fetch = Callable[..., Document]
 
 
+def parameters(document: Document, operation: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the parameters of an operation, those that it shares with others as well."""
+    shared = document["components"]["parameters"]
+    return [
+        shared[parameter["$ref"].rpartition("/")[2]] if "$ref" in parameter else parameter
+        for parameter in operation.get("parameters", ())
+    ]
+
+
+def response(document: Document, operation: dict[str, Any], status: str) -> dict[str, Any]:
+    """Return a response of an operation, also one that it shares with others."""
+    found: dict[str, Any] = operation["responses"][status]
+    name = found.get("$ref", "").rpartition("/")[2]
+    shared: dict[str, Any] = document["components"]["responses"]
+    return shared[name] if name else found
+
+
 def operations(document: Document) -> Iterator[tuple[str, str, dict[str, Any]]]:
     """Yield (path, method, operation)."""
     for path, item in document["paths"].items():
@@ -41,18 +59,53 @@ def test_the_document_is_valid_openapi_3_1(document: Fetch, esco: str | None, ki
     assert [error.message for error in OpenAPIV31SpecValidator(found).iter_errors()] == []
 
 
-def test_a_second_validator_finds_it_valid(
-    document: Fetch, npm_tools: Path, saved: Callable[[Document], Path]
+PARSE = """
+import SwaggerParser from "@apidevtools/swagger-parser";
+const found = await SwaggerParser.validate(process.argv[2]);
+console.log(Object.keys(found.paths).length);
+"""
+
+
+def lint(*command: Any, cwd: Path) -> str:
+    """Run a linter that must find no error; return what it printed."""
+    linted = subprocess.run(
+        [str(word) for word in command], capture_output=True, text=True, check=False, cwd=cwd
+    )
+    assert linted.returncode == 0, linted.stdout + linted.stderr
+    return linted.stdout + linted.stderr
+
+
+def test_linters_find_no_error(
+    document: Fetch, npm_tools: Path, saved: Callable[[Document], Path], tmp_path: Path
 ) -> None:
-    for found in (document(), document("wlce", "write")):
-        linted = subprocess.run(
-            [npm_tools / "node_modules/.bin/redocly", "lint", "--extends=spec", saved(found)],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert linted.returncode == 0, linted.stdout + linted.stderr
-        assert "valid" in linted.stderr
+    (tmp_path / ".spectral.yaml").write_text('extends: ["spectral:oas"]')
+    (tmp_path / "parse.mjs").write_text(PARSE)
+    (tmp_path / "node_modules").symlink_to(npm_tools / "node_modules")
+    tools = npm_tools / "node_modules/.bin"
+    public, whole = map(saved, (document(), document("wlce", "write")))
+    for found in (public, whole):
+        assert "valid" in lint(tools / "redocly", "lint", "--extends=spec", found, cwd=tmp_path)
+        paths = json.loads(found.read_text())["paths"]
+        assert int(lint("node", "parse.mjs", found, cwd=tmp_path)) == len(paths)
+    told = lint(tools / "spectral", "lint", "--display-only-failures", whole, cwd=tmp_path)
+    assert "No results with a severity of 'error' found" in told
+
+
+def test_nothing_is_said_twice(document: Fetch) -> None:
+    found = document("wlce", "write")
+    said = Counter(
+        json.dumps(part, sort_keys=True)
+        for _, _, operation in operations(found)
+        for part in [*operation.get("parameters", ()), *operation["responses"].values()]
+        if "$ref" not in part
+    )
+    assert [text for text, times in said.items() if times > 1] == []
+    for name, parameter in found["components"]["parameters"].items():
+        assert parameter["schema"].get("description") != parameter.get("description", ""), name
+    schemes = found["components"]["securitySchemes"]
+    assert [scheme for scheme in schemes.values() if scheme["type"] == "http"] == [
+        schemes["bearer"]
+    ]
 
 
 def test_operations_read_well_and_none_lacks_errors(document: Fetch) -> None:
@@ -61,7 +114,7 @@ def test_operations_read_well_and_none_lacks_errors(document: Fetch) -> None:
     assert len(identities) == len(set(identities))
     assert {"listMeterRegistry", "createMeterRegistry", "getMetersForCli"} <= {*identities}
     assert {"getEnergy", "createToken", "revokeToken"} <= {*identities}
-    energy = [one["name"] for one in found["paths"]["/v1/energy"]["get"]["parameters"]]
+    energy = [one["name"] for one in parameters(found, found["paths"]["/v1/energy"]["get"])]
     assert {*energy[:2]} == {"period_from", "period_to"}, "what is required stands first"
     tags = {tag["name"] for tag in found["tags"]}
     for path, method, operation in operations(found):
@@ -74,9 +127,11 @@ def test_operations_read_well_and_none_lacks_errors(document: Fetch) -> None:
 
 def test_without_a_token_it_shows_what_a_read_client_may_do(document: Fetch) -> None:
     public, read, write = document(), document("wlce", "read"), document("wlce", "write")
-    for _, _, operation in [*operations(public), *operations(read)]:
-        for parameter in operation.get("parameters", ()):
-            parameter.pop("example", None)  # of what exists for the caller
+    for found in (public, read):
+        for _, _, operation in operations(found):
+            operation["parameters"] = parameters(found, operation)
+            for parameter in operation["parameters"]:
+                parameter.pop("example", None)  # of what exists for the caller
     assert public["paths"] == read["paths"]
     assert public["paths"].keys() <= write["paths"].keys()
     for path, method, _ in operations(public):
@@ -162,7 +217,7 @@ def test_every_answer_fits_its_schema(either: Stack) -> None:
         for path, method, operation in operations(found):
             if not path.startswith("/rest/v1/") or "/rpc/" in path or method != "get":
                 continue
-            content = operation["responses"]["200"]["content"]["application/json"]
+            content = response(found, operation, "200")["content"]["application/json"]
             schema = content["schema"] | {"components": found["components"]}
             # Without `select` a row is complete.
             schema = schema | {"items": content["schema"]["items"]["anyOf"][0]}
@@ -197,10 +252,10 @@ def test_what_the_examples_name_exists_for_the_caller(stack: Stack, code: str) -
         for path, method, operation in operations(found):
             if not path.startswith("/v1/") or method != "get" or path.startswith("/v1/imports"):
                 continue
-            parameters = [one for one in operation["parameters"] if "example" in one]
-            named = {one["name"]: one["example"] for one in parameters if one["in"] == "path"}
+            told = [one for one in parameters(found, operation) if "example" in one]
+            named = {one["name"]: one["example"] for one in told if one["in"] == "path"}
             assert len(named) == path.count("{"), path
-            query = {one["name"]: one["example"] for one in parameters if one["in"] == "query"}
+            query = {one["name"]: one["example"] for one in told if one["in"] == "query"}
             answer = client.get(path.format(**named), params=query)
             assert answer.status_code == 200, (path, answer.text)
             # Nothing may need attention.
@@ -226,9 +281,10 @@ def test_without_a_caller_the_examples_are_of_the_last_week(stack: Stack) -> Non
         "2026-11-16T00:00:00Z", "2026-11-23T00:00:00Z"
     )
     with stack.client(None) as client:
-        item = client.get("/openapi.json").json()["paths"]["/v1/circuits/{id}/energy"]["get"]
-    examples = {one["name"]: one.get("example") for one in item["parameters"]}
-    start, end = (datetime.fromisoformat(examples[f"period_{one}"]) for one in ("from", "to"))
+        found = client.get("/openapi.json").json()
+    energy = found["paths"]["/v1/circuits/{id}/energy"]["get"]
+    examples = {one["name"]: one.get("example") for one in parameters(found, energy)}
+    start, end = (datetime.fromisoformat(str(examples[f"period_{one}"])) for one in ("from", "to"))
     assert (start.weekday(), end - start) == (0, timedelta(days=7))
     assert examples["id"] is None
 
@@ -282,7 +338,9 @@ def test_55_documents_of_some_tags_are_made_one_at_a_time(monkeypatch: pytest.Mo
     "path", ["/.well-known/jwks.json", "/.well-known/oauth-authorization-server"]
 )
 def test_the_keys_and_the_metadata_have_a_schema(stack: Stack, document: Fetch, path: str) -> None:
-    content = document()["paths"][path]["get"]["responses"]["200"]["content"]["application/json"]
+    found = document()
+    answered = response(found, found["paths"][path]["get"], "200")
+    content = answered["content"]["application/json"]
     with stack.client(None) as client:
         answer = client.get(path).json()
     Draft202012Validator(content["schema"]).validate(answer)
@@ -292,15 +350,10 @@ def test_the_keys_and_the_metadata_have_a_schema(stack: Stack, document: Fetch, 
 def test_every_choice_and_every_example_of_a_filter_works(either: Stack) -> None:
     with either.client("wlce") as client:
         found = client.get("/openapi.json").json()
-        shared = found["components"]["parameters"]
         for path, item in found["paths"].items():
             if not path.startswith("/rest/v1/") or "/rpc/" in path:
                 continue
-            parameters = [
-                shared[parameter["$ref"].rpartition("/")[2]] if "$ref" in parameter else parameter
-                for parameter in item["get"]["parameters"]
-            ]
-            by_name = {parameter["name"]: parameter for parameter in parameters}
+            by_name = {one["name"]: one for one in parameters(found, item["get"])}
             trials = {
                 name: examples(by_name[name])
                 for name in by_name.keys() - {"select", "order", "limit", "offset", "Prefer"}

@@ -37,14 +37,15 @@ const DocumentOfTheToken = () => ({
 // Returns the document as this page needs it. It offers checkboxes for parameters that are comma-separated lists, and sends them as one value.
 function adapted(document) {
   const operations = Object.values(document.paths).flatMap((item) => Object.values(item));
-  for (const parameter of operations.flatMap((operation) => operation.parameters ?? [])) {
+  const shared = Object.values(document.components.parameters ?? {});
+  for (const parameter of [...shared, ...operations.flatMap((operation) => operation.parameters ?? [])]) {
     if (!["select", "order", "on_conflict"].includes(parameter.name)) continue;
     parameter.schema = { type: "array", items: { type: "string", enum: parameter.schema.examples } };
     parameter.style = "form";
     parameter.explode = false;
   }
   // A value may be typed without an operator here, as `withOperators` adds `eq.` to it.
-  for (const parameter of Object.values(document.components.parameters ?? {})) {
+  for (const parameter of shared) {
     delete parameter.schema.pattern;
     delete parameter.schema.items?.pattern;
   }
