@@ -7,7 +7,7 @@ import orjson
 
 Part = dict[str, Any]
 # A part of an operation: the list or object that holds it, its place there, and its name.
-Place = tuple[Any, int | str, str]
+SharedSpot = tuple[Any, int | str, str]
 
 
 def with_shared_parts(document: dict[str, Any]) -> dict[str, Any]:
@@ -16,8 +16,8 @@ def with_shared_parts(document: dict[str, Any]) -> dict[str, Any]:
     These components are named after the first operation that has them: `getEnergy.timezone`.
     """
     document = orjson.loads(orjson.dumps(document))
-    parameters: list[Place] = []
-    responses: list[Place] = []
+    parameters: list[SharedSpot] = []
+    responses: list[SharedSpot] = []
     for item in document["paths"].values():
         for operation in item.values():
             name = operation["operationId"]
@@ -33,7 +33,7 @@ def with_shared_parts(document: dict[str, Any]) -> dict[str, Any]:
     return document
 
 
-def _share(kind: str, places: list[Place]) -> dict[str, Part]:
+def _share(kind: str, places: list[SharedSpot]) -> dict[str, Part]:
     """Replace the parts that are found repeatedly by references; return these parts by name."""
     texts = [orjson.dumps(holder[key], option=orjson.OPT_SORT_KEYS) for holder, key, _ in places]
     counts = Counter(texts)
