@@ -90,7 +90,8 @@ def answer_headers(answer: UpstreamConnection, prefix: bytes) -> list[tuple[byte
         if name in RETURNED_HEADERS or name in SQL_HEADERS:
             pairs.append((name, value))
         elif name in (b"location", b"content-location"):
-            pairs.append((name, prefix + value if value.startswith(b"/") else value))
+            path = value.startswith(b"/") and not value.startswith(b"//")  # two slashes name a host
+            pairs.append((name, prefix + value if path else value))
         elif name == b"content-profile":
             pairs.append((name, b"flows"))
         elif name == b"cache-control":

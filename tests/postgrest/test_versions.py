@@ -297,6 +297,19 @@ def test_headers_of_16_and_safe_ones_of_sql_pass_and_no_others() -> None:
     assert error_headers([], "a\r\nset-cookie: x") == []
 
 
+@pytest.mark.parametrize("name", ["location", "content_location"])
+def test_a_path_is_put_under_rest_and_a_url_of_elsewhere_is_not(name: str) -> None:
+    header = name.replace("_", "-").encode()
+    for sent_value, passed in (
+        ("/sites_new?id=eq.1", b"/rest/v1/sites_new?id=eq.1"),
+        ("https://elsewhere.example/x", b"https://elsewhere.example/x"),
+        ("//elsewhere.example/x", b"//elsewhere.example/x"),
+    ):
+        assert answer_headers(sent(201, None, **{name: sent_value}), b"/rest/v1") == [
+            (header, passed)
+        ]
+
+
 @pytest.fixture(scope="module")
 def adorned(stack: Stack) -> Iterator[None]:
     """A function of schema api that sets headers, as an operator may add one."""
