@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 import httpx
 import psutil
@@ -15,13 +15,15 @@ import psycopg
 import pytest
 
 from app.auth.tokens import Grant
-from app.http.protocol import KEPT_DESCRIPTORS
+from app.http.protocol import HALF_CLOSED_SECONDS, KEPT_DESCRIPTORS
 from tests.conftest import Stack, another_gateway, wait_until
 
 REST, READS, LIVE, ADMIN, TOKEN = (
     "/rest/v1/escos?select=code", "/v1/latest", "/live", "/admin/clients", "/auth/token",
 )  # fmt: skip
 TARGETS = (REST, READS, LIVE, ADMIN, TOKEN)
+ROWS_STREAM = "/rest/v1/register_interval_hh?limit=50000&order=register_id,timestamp"
+ENERGY_STREAM = "/v1/energy?granularity=PT30M&group_by=register&format=csv&"
 FORM = "Content-Type: application/x-www-form-urlencoded"
 MEGABYTE = 2**20
 # The systems at both ends hold up to 36 MB that a busy gateway has not read yet.
@@ -57,6 +59,14 @@ def lines(stack: Stack, *given: str, target: str = REST, method: str = "GET",
     if token:
         head.append(f"Authorization: Bearer {stack.contract['escos']['wlce']['write_token']}")
     return "\r\n".join([*head, *given, "", ""]).encode("latin-1")
+
+
+def pieces(chunked: bytes) -> Iterator[bytes]:
+    """Yield the chunks of a body (RFC 9112 §7.1)."""
+    while chunked:
+        size, _, rest = chunked.partition(b"\r\n")
+        yield rest[: int(size, 16)]
+        chunked = rest[int(size, 16) + 2 :]
 
 
 def exchange(stack: Stack, raw: bytes) -> tuple[int, bytes, bool]:
@@ -360,6 +370,34 @@ def test_77_every_pipelined_request_is_answered_first(own: Stack) -> None:
         bare.shutdown(socket.SHUT_WR)
         with bare.makefile("rb") as answer:
             assert answer.read().count(b"HTTP/1.1 200") == 3
+
+
+@pytest.mark.parametrize("target", [ROWS_STREAM, ENERGY_STREAM])
+@pytest.mark.parametrize("version", ["HTTP/1.1", "HTTP/1.0"])
+def test_77_a_client_that_finishes_sending_during_a_stream_gets_the_rest(
+    own: Stack, target: str, version: str
+) -> None:
+    target += "" if target == ROWS_STREAM else urlencode(own.period(30, 1))
+    with own.client("wlce") as client:
+        whole = client.get(target).content
+    url = urlsplit(own.contract["base_url"])
+    with socket.socket() as bare:
+        bare.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # most of it is still to come
+        bare.settimeout(20)
+        bare.connect((url.hostname, url.port))
+        bare.sendall(lines(own, "Accept-Encoding: identity", target=target, version=version))
+        begun = bare.recv(1)
+        bare.shutdown(socket.SHUT_WR)
+        time.sleep(HALF_CLOSED_SECONDS + 0.2)  # the gateway tries by then if somebody is there
+        with bare.makefile("rb") as answer:
+            received = begun + answer.read()
+    head, _, body = received.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200")
+    if b"transfer-encoding: chunked" in head.lower():
+        assert body.endswith(b"\r\n0\r\n\r\n")
+        body = b"".join(pieces(body))
+    assert len(whole) > MEGABYTE
+    assert body == whole
 
 
 def test_77_a_body_that_will_never_be_complete_is_no_request(own: Stack) -> None:
