@@ -13,6 +13,11 @@ from playwright.sync_api import Browser, Locator, Page, expect
 from tests.browser import execute, fill, open_operation, running_browser
 from tests.conftest import Stack, wait_until
 
+# Texts of which ReDoc shows a part, with an ellipsis or a scrollbar.
+CUT_TEXTS = """() => [...document.querySelectorAll("#redoc .api-content *")]
+    .filter((one) => one.offsetWidth && one.scrollWidth > one.clientWidth + 1)
+    .filter((one) => getComputedStyle(one).overflowX !== "visible")
+    .map((one) => one.textContent.slice(0, 80))"""
 PATIENCE_MS = 60_000  # rendering 150 operations can take that long on a busy machine
 
 
@@ -218,6 +223,7 @@ def test_the_reading_view_shows_the_same_document(page: Page) -> None:
     shown = page.locator("#redoc .api-content")
     for words in ("Get a token", "List meter registry", "/rest/v1/meter_registry"):
         expect(shown).to_contain_text(words)
+    assert page.evaluate(CUT_TEXTS) == []
 
 
 @pytest.mark.parametrize("path", ["/docs", "/redoc"])

@@ -22,7 +22,7 @@ Redoc.init(
     pathInMiddlePanel: true,
     theme: {
       colors: { primary: { main: "#0b6e6e" } },
-      typography: { ...text, headings: text },
+      typography: { ...text, headings: text, code: { wrap: true } },
     },
   },
   document.getElementById("redoc"),
