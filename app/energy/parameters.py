@@ -21,6 +21,7 @@ from pydantic import (
     Field,
     model_validator,
 )
+from pydantic.config import JsonDict
 
 from app.energy.groups import Dimension
 from app.energy.intervals import Granularity
@@ -77,6 +78,8 @@ DATE_ALONE = re.compile(r"\d{4}-\d\d-\d\d")
 OFFSET = re.compile(r"\d[T ]\d.*(Z|[+-]\d\d:?\d\d)$", re.IGNORECASE)
 SPACE = re.compile(r"T.* \d\d:?\d\d$", re.IGNORECASE)
 Moment = Annotated[AwareDatetime, BeforeValidator(_moment), AfterValidator(_in_calendar)]
+# For generators of requests; those who read these values say better why one is none.
+BASE64URL: JsonDict = {"pattern": "^[A-Za-z0-9_-]*$"}
 Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
 Ids = Annotated[list[UUID], BeforeValidator(_by_comma)]
 Names = Annotated[list[Name], BeforeValidator(_by_comma)]
@@ -241,6 +244,7 @@ class EnergyQuery(Window):
     changes: str | None = Field(
         None,
         max_length=20_000,
+        json_schema_extra=BASE64URL,
         description="`next_changes` of an earlier response, of its first page: return only "
         "intervals in which figures changed since. None is missed, however late its transaction "
         "ends. They are complete, with every group, so replace those you have.",
@@ -258,6 +262,7 @@ class EnergyQuery(Window):
     cursor: str | None = Field(
         None,
         max_length=2000,
+        json_schema_extra=BASE64URL,
         description="`next` of the previous response (for CSV, NDJSON and Arrow, in its Link "
         "header); the other parameters must stay the same.",
     )

@@ -264,6 +264,18 @@ def test_what_the_examples_name_exists_for_the_caller(stack: Stack, code: str) -
     assert asked >= 36
 
 
+def test_the_values_that_lead_on_fit_their_schemas(stack: Stack) -> None:
+    with stack.client("wlce") as client:
+        found = client.get("/openapi.json").json()
+        page = client.get("/v1/energy", params=stack.period(3, 1) | {"limit": 1}).json()
+    by_name = {one["name"]: one for one in parameters(found, found["paths"]["/v1/energy"]["get"])}
+    for name, value in (("cursor", page["next"]), ("changes", page["next_changes"])):
+        validator = Draft202012Validator(by_name[name]["schema"])
+        assert validator.is_valid(value), name
+        # Encoded in a URL, these would be longer than any that is read.
+        assert not validator.is_valid("\U000d3eec" * 20), name
+
+
 @pytest.mark.parametrize("code", ["wlce", "hmce"])
 def test_the_example_of_an_import_names_a_register_of_the_caller(stack: Stack, code: str) -> None:
     with stack.client(code, "write") as client:
