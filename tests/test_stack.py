@@ -42,6 +42,16 @@ def start(home: Path, *options: str, **environment: str) -> subprocess.Popen[str
     return process
 
 
+def read_errors(process: subprocess.Popen[str], words: str) -> str:
+    """Return what a stack writes on standard error up to the line with these words."""
+    assert process.stderr is not None
+    lines: list[str] = []
+    while not lines or words not in lines[-1]:
+        lines.append(process.stderr.readline())
+        assert lines[-1], "".join(lines)
+    return "".join(lines)
+
+
 def mine(home: Path) -> list[int]:
     """Return the processes that have this stack's folder in their command or environment."""
     found = []
@@ -105,16 +115,21 @@ def test_nothing_is_left_of_a_start_whose_parent_was_killed(tmp_path: Path) -> N
 
 @pytest.mark.stack
 def test_a_demo_starts_again_with_the_same_rows_and_secrets(tmp_path: Path) -> None:
-    """At the second start npm brings nothing: the demo does without its OpenID provider."""
+    """At the second start npm brings nothing: the demo does without its OpenID provider.
+
+    On plain PostgreSQL the upkeep, too, fails then: the demo goes on without.
+    """
     tools = tmp_path / "tools"
     write_program(tools / "npm", "echo 'npm error network is unreachable' >&2; exit 1")
     broken = {"FLOWS_DEMO_IDENTITY": "on", "PATH": f"{tools}:{os.environ['PATH']}"}
-    home, seen = tmp_path / "home", []
+    home, seen, told = tmp_path / "home", [], ""
     copy_demo_home(home)
     for environment in ({}, broken):
         process = start(home, "--demo", **environment)
         try:
             contract = json.loads((home / "demo.json").read_text())
+            if environment and contract["engine"] == "postgres":
+                told = read_errors(process, "the upkeep failed and is tried again in a minute")
             assert "identity" not in contract
             esco = contract["escos"]["wlce"]
             answer = httpx.get(
@@ -128,13 +143,15 @@ def test_a_demo_starts_again_with_the_same_rows_and_secrets(tmp_path: Path) -> N
                     "update flows.circuit_register set start_time = start_time - interval '30 min'"
                 )
                 mapped = admin.execute("select count(*) from flows.circuit_register").fetchone()
+                if contract["engine"] == "postgres":  # a date that there is not
+                    admin.execute("update flows.retention set keep = '1000000 years'")
             rows = answer.headers["content-range"].partition("/")[2]
             seen.append((rows, mapped, secrets, esco))
         finally:
             process.terminate()
             _, stderr = process.communicate(timeout=DEADLINE_SECONDS)
-    told = [line for line in stderr.splitlines() if "nobody can sign in" in line]
-    assert told == [
+    lines = [line for line in (told + stderr).splitlines() if "nobody can sign in" in line]
+    assert lines == [
         "  nobody can sign in: npm could not install oidc-provider: network is unreachable"
     ]
     (rows, mapped, secrets, first), (rows_again, mapped_again, secrets_again, again) = seen

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import httpx
+import psycopg
 
 from app.auth.keyring import publish_keys
 from app.auth.keys import load_keys
@@ -33,7 +34,8 @@ from app.embedded.programs import binaries
 from app.embedded.progress import rows, step
 from app.settings import PostgrestSettings, Settings
 
-MAINTENANCE_SECONDS = 3600
+UPKEEP_SECONDS = 3600.0
+UPKEEP_AGAIN_SECONDS = 60.0
 DATABASE_URL_FILE = "FLOWS_DATABASE_URL_FILE"  # names another database than the stack's
 # The few callers on one machine measure and test, where the limits for production would interfere.
 WIDE_LIMITS = {
@@ -157,12 +159,11 @@ class Stack:
 
         for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(name, stop)
-        maintained = 0.0
+        upkeep_at = 0.0
         while not stopping:
             time.sleep(0.2)
-            if time.monotonic() - maintained > MAINTENANCE_SECONDS:
-                maintain(self.database.admin_url)
-                maintained = time.monotonic()
+            if time.monotonic() >= upkeep_at:
+                upkeep_at = time.monotonic() + self._upkeep()
             if not self.database.running:
                 raise StackError(f"PostgreSQL stopped (log: {self.database.log})")
             if self._gateway and not self._gateway.running:
@@ -171,6 +172,18 @@ class Stack:
             if self._postgrest and not self._postgrest.running:
                 self._postgrest.start()
                 self._postgrest.wait()
+
+    def _upkeep(self) -> float:
+        """Run the upkeep; return the seconds until the next, which is soon if it failed.
+
+        A migration that runs meanwhile may end it, which must not end the stack.
+        """
+        try:
+            maintain(self.database.admin_url)
+        except psycopg.Error as error:
+            _say(f"  the upkeep failed and is tried again in a minute: {str(error).strip()}")
+            return UPKEEP_AGAIN_SECONDS
+        return UPKEEP_SECONDS
 
     def stop(self) -> None:
         """Stop the running parts in reverse order, saying on standard error what is waited for."""

@@ -60,6 +60,27 @@ def test_old_rows_go_and_half_hours_stay(stack: Stack, admin: Admin, engine: str
     admin.commit()
 
 
+def test_upkeep_waits_for_no_long_read(stack: Stack, admin: Admin, engine: str) -> None:
+    """It would need the partition for itself, and others would wait behind it."""
+    if engine == "timescale":
+        pytest.skip("TimescaleDB's policies drop chunks")
+    upkeep = "select task from flows.maintain() where task like '%meter_event_log%'"
+    with psycopg.connect(stack.contract["database_url"], autocommit=True) as owner:
+        owner.execute(
+            'insert into flows.meter_event_log (meter_id, "timestamp", event_type)'
+            " select min(id::text)::uuid, '2004-02-03Z', 77 from flows.meter_registry"
+        )
+        admin.execute("select count(*) from flows.meter_event_log")
+        tasks = [task for (task,) in owner.execute(upkeep)]
+        assert tasks == [
+            "removed old rows of meter_event_log",
+            "left meter_event_log to the next run, as it is in use",
+        ]
+        admin.rollback()
+        tasks = [task for (task,) in owner.execute(upkeep)]
+        assert tasks == ["emptied meter_event_log_2004"]
+
+
 def test_retention_is_a_setting(stack: Stack, admin: Admin, engine: str) -> None:
     if engine == "postgres":
         pytest.skip("flows.maintain() reads the settings; the test above runs it")

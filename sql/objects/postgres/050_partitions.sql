@@ -1,16 +1,20 @@
 set local role flows_owner;
 
 create or replace function flows.add_partition(series text, year integer) returns void
-language plpgsql set search_path = '' set client_min_messages = 'warning'
+language plpgsql set search_path = ''
 as $$
 begin
+    -- To grant again what is granted would change the catalogue while a migration may.
+    if to_regclass(format('flows.%I', series || '_' || year)) is not null then
+        return;
+    end if;
     execute format(
-        'create table if not exists flows.%I partition of flows.%I for values from (%L) to (%L)',
+        'create table flows.%I partition of flows.%I for values from (%L) to (%L)',
         series || '_' || year, series, year || '-01-01 00:00Z', (year + 1) || '-01-01 00:00Z'
     );
     execute format('grant select on flows.%I to grafanareader', series || '_' || year);
 end $$;
-comment on function flows.add_partition(text, integer) is 'Creates the partition of one year.';
+comment on function flows.add_partition(text, integer) is 'Creates the partition of one year, unless there is one.';
 
 -- Replaces an empty table by a range-partitioned one with the same name, columns, constraints and indexes.
 create or replace function flows.make_time_series(series text) returns void
