@@ -36,7 +36,7 @@ CHECKS = (
 def fuzzed_stack() -> Iterator[Stack]:
     """A separate stack, because writes to it remain."""
     # A machine that stands still for seconds keeps requests waiting: that is no finding.
-    with running_stack(FLOWS_DATABASE_POOL_TIMEOUT="60") as running:
+    with running_stack(FLOWS_DATABASE_POOL_TIMEOUT="40") as running:
         yield running
 
 
@@ -75,7 +75,8 @@ def fuzz(stack: Stack, esco: str, kind: str, folder: Path) -> subprocess.Popen[s
             *("--checks", ",".join(CHECKS), "--max-time", str(SECONDS)),
             *("--phases", "examples,coverage,fuzzing", "--suppress-health-check", "all"),
             *("--continue-on-failure", "--generation-database", "none", "--no-color"),
-            *("--warnings", "off", "--request-timeout", "30"),
+            # Longer than anything in the gateway may last, so that it can say what did.
+            *("--warnings", "off", "--request-timeout", "50"),
         ],
         cwd=folder,
         env=os.environ
@@ -93,9 +94,11 @@ def test_no_answer_breaks_the_contract(fuzzed_stack: Stack, tmp_path: Path) -> N
     runs = {caller: fuzz(fuzzed_stack, *caller, tmp_path) for caller in CALLERS}
     said = {caller: run.communicate(timeout=SECONDS + 120)[0] for caller, run in runs.items()}
     failed = {caller: said[caller] for caller, run in runs.items() if run.returncode}
-    log = (fuzzed_stack.home / "logs" / "gateway.log").read_text().splitlines()
-    errors = [line for line in log if '"error"' in line or SLOW.search(line)]
-    assert not failed, "\n\n".join([*(f"{own}:\n{text}" for own, text in failed.items()), *errors])
+    logs = fuzzed_stack.home / "logs"
+    gateway = (logs / "gateway.log").read_text().splitlines()
+    told = [line for line in gateway if '"error"' in line or SLOW.search(line)]
+    told += (logs / "postgres.log").read_text().splitlines()[-40:]
+    assert not failed, "\n\n".join([*(f"{own}:\n{text}" for own, text in failed.items()), *told])
     for caller, text in said.items():
         assert "generated" in text, (caller, text)
     assert rows_of(fuzzed_stack, BYSTANDER) == before
