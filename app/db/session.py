@@ -99,6 +99,10 @@ def create_pool(
         min_size=min(settings.pool_min, most),
         max_size=most,
         timeout=patience,
+        # An attempt to connect is repeated as long as a caller waits, and the next caller begins
+        # anew. The pool's own five minutes let its pauses grow to as much: a server that is back
+        # after one minute would be missed for another.
+        reconnect_timeout=patience,
         open=False,
     )
 
