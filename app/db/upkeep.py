@@ -63,6 +63,16 @@ EXPIRED = {
     "usage of days more than 25 months ago": "delete from gateway.usage"
     " where day < now() - interval '25 months'",
 }
+# What TimescaleDB's policies drop once a day.
+OLD_CHUNKS = """
+    select 'dropped chunks of ' || r.series, count(*)
+    from flows.retention as r
+    cross join lateral public.drop_chunks(
+        format('flows.%I', flows.stored_name(r.series))::regclass, older_than => now() - r.keep
+    )
+    where r.keep is not null
+    group by 1 order by 1
+"""
 SIZES = """
     with recursive tree (oid, root) as (
         select c.oid, c.oid from pg_class as c
@@ -137,6 +147,8 @@ def prune_rows(admin_url: str) -> list[tuple[str, int]]:
     done = maintain(admin_url)
     with psycopg.connect(admin_url) as connection:
         connection.execute("set role flows_owner")
+        if connection.execute("select flows.engine()").fetchone() == ("timescale",):
+            done += connection.execute(OLD_CHUNKS).fetchall()
         for task, statement in EXPIRED.items():
             done.append((task, connection.execute(statement.encode()).rowcount))
     return done
