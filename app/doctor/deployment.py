@@ -109,22 +109,37 @@ def examine_tls(settings: Settings) -> Iterator[Finding]:
 
 
 def examine_pools(url: str, settings: Settings, gateways: int) -> Iterator[Finding]:
-    """Yield a fault if gateways and PostgREST may open more connections than the server allows."""
-    with psycopg.connect(url, connect_timeout=5) as admin:
-        row = admin.execute(
-            "select current_setting('max_connections')::int,"
-            " current_setting('superuser_reserved_connections')::int"
-        ).fetchone()
-    most, reserved = row or (0, 0)
-    database = settings.database
+    """Yield servers that allow fewer connections than gateways and PostgRESTs may open there."""
+    database, replica = settings.database, settings.replica.database_url
+    processes = gateways * settings.workers
     each = (
         database.pool_max + database.token_pool_max + settings.imports.running + OTHER_CONNECTIONS
     )
-    wanted = gateways * settings.workers * each + POSTGREST_POOL
+    if replica:
+        each += 1  # follows how far the primary is
+    wanted = processes * each + POSTGREST_POOL * len(settings.postgrest.urls)
+    yield from _too_many_connections("the primary" if replica else "the server", url, wanted)
+    if replica:
+        wanted = processes * (database.pool_max + 1)  # and one that follows how far it has replayed
+        wanted += POSTGREST_POOL * len(settings.replica.urls)
+        yield from _too_many_connections("the replica", replica.get_secret_value(), wanted)
+
+
+def _too_many_connections(server: str, url: str, wanted: int) -> Iterator[Finding]:
+    try:
+        with psycopg.connect(url, connect_timeout=5) as connection:
+            row = connection.execute(
+                "select current_setting('max_connections')::int,"
+                " current_setting('superuser_reserved_connections')::int"
+            ).fetchone()
+    except psycopg.OperationalError as error:
+        yield new_fault("pools", f"{server}: {str(error).strip()}", "see its log")
+        return
+    most, reserved = row or (0, 0)
     if wanted > most - reserved:
         yield new_fault(
             "pools",
-            f"{gateways} gateways and PostgREST may open {wanted} connections, "
+            f"gateways and PostgREST may open {wanted} connections to {server}, "
             f"max_connections = {most} leaves {most - reserved}",
             "lower FLOWS_DATABASE_POOL_MAX, or raise max_connections",
         )
@@ -190,19 +205,20 @@ def examine_backups(url: str, settings: Settings) -> Iterator[Finding]:
         )
 
 
-def examine_postgrest(url: str) -> Iterator[Finding]:
-    """Yield a PostgREST that is too old; the gateway's /ready tells one that does not answer."""
-    try:
-        server = httpx.head(url, timeout=5).headers.get("server", "")
-    except httpx.HTTPError:
-        return
-    found = re.match(r"postgrest/(\d+)", server)
-    if found and int(found[1]) < OLDEST_POSTGREST:
-        yield new_fault(
-            "versions",
-            f"PostgREST {found[1]} is too old",
-            f"upgrade it to PostgREST {OLDEST_POSTGREST} or newer",
-        )
+def examine_postgrests(settings: Settings) -> Iterator[Finding]:
+    """Yield PostgRESTs that are too old; the gateway's /ready tells those that do not answer."""
+    for url in (*settings.postgrest.urls, *settings.replica.urls):
+        try:
+            server = httpx.head(url, timeout=5).headers.get("server", "")
+        except httpx.HTTPError:
+            continue
+        found = re.match(r"postgrest/(\d+)", server)
+        if found and int(found[1]) < OLDEST_POSTGREST:
+            yield new_fault(
+                "versions",
+                f"PostgREST {found[1]} at {url} is too old",
+                f"upgrade it to PostgREST {OLDEST_POSTGREST} or newer",
+            )
 
 
 def examine_data_disk(url: str) -> Iterator[Finding]:

@@ -19,7 +19,7 @@ def examine_deployment(
         lambda: deployment.examine_secrets(settings),
         lambda: deployment.examine_tls(settings),
         lambda: deployment.examine_services(gateway),
-        lambda: deployment.examine_postgrest(settings.postgrest.url),
+        lambda: deployment.examine_postgrests(settings),
         lambda: deployment.examine_disks(settings),
     )
     found = [finding for step in steps for finding in step()]

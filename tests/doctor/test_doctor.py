@@ -9,30 +9,30 @@ from typing import Any
 import psycopg
 import pytest
 from psycopg.rows import dict_row
+from pydantic import SecretStr
 
 from app.backup.folder import Backup, BackupFolder
 from app.db.migrate import migrate
 from app.doctor import database, deployment
 from app.doctor.database import examine_schema
 from app.doctor.finding import Finding
-from app.settings import BackupSettings, DatabaseSettings, Settings
+from app.settings import (
+    BackupSettings,
+    DatabaseSettings,
+    PostgrestSettings,
+    ReplicaSettings,
+    Settings,
+)
 from tests.conftest import Stack, flows
 
 Admin = psycopg.Connection[dict[str, Any]]
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _maintained(stack: Stack, engine: str) -> None:
+def _maintained(stack: Stack) -> None:
     """Do what jobs do daily and each minute, as other tests wrote old and new rows."""
     flows(stack, "db", "prune")
     flows(stack, "db", "refresh")
-    if engine == "timescale":
-        with psycopg.connect(stack.contract["database_url"], autocommit=True) as admin:
-            for (job,) in admin.execute(
-                "select job_id from timescaledb_information.jobs"
-                " where proc_name = 'policy_retention'"
-            ).fetchall():
-                admin.execute("call public.run_job(%s)", (job,))
 
 
 @pytest.fixture
@@ -227,8 +227,24 @@ def test_more_connections_than_the_server_allows_are_found(stack: Stack) -> None
     settings = Settings(database=DatabaseSettings(pool_max=90))
     assert list(deployment.examine_pools(url, settings, gateways=1)) == []
     (finding,) = deployment.examine_pools(url, settings, gateways=2)
-    assert "max_connections = 200 leaves 197" in finding.text
+    assert "to the server, max_connections = 200 leaves 197" in finding.text
     assert "FLOWS_DATABASE_POOL_MAX" in finding.mend
+
+
+def test_connections_to_a_replica_are_counted_there(stack: Stack) -> None:
+    url = stack.contract["database_url"]
+    replica = ReplicaSettings(
+        database_url=SecretStr(url), postgrest_url="http://rest-1:3000,http://rest-2:3000"
+    )
+    settings = Settings(database=DatabaseSettings(pool_max=90), replica=replica)
+    assert list(deployment.examine_pools(url, settings, gateways=1)) == []
+    primary, standby = deployment.examine_pools(url, settings, gateways=2)
+    assert "connections to the primary" in primary.text
+    assert "may open 202 connections to the replica" in standby.text
+    gone = replica.model_copy(update={"database_url": SecretStr("postgresql://127.0.0.1:1/flows")})
+    settings = settings.model_copy(update={"replica": gone})
+    (finding,) = deployment.examine_pools(url, settings, gateways=1)
+    assert finding.text.startswith("the replica: ")
 
 
 def test_old_backups_and_failed_drills_are_found(stack: Stack, tmp_path: Path) -> None:
@@ -269,9 +285,11 @@ def test_secrets_disks_and_postgrest_are_looked_at(
     with_data = deployment.examine_data_disk(stack.contract["database_url"])
     assert [one.check for one in with_data] == ["disk"]
     monkeypatch.setattr(deployment, "OLDEST_POSTGREST", 99)
-    (old,) = deployment.examine_postgrest(stack.contract["postgrest_url"])
-    assert (old.check, "too old" in old.text) == ("versions", True)
-    assert list(deployment.examine_postgrest("http://127.0.0.1:1")) == []
+    urls = f"http://127.0.0.1:1,{stack.contract['postgrest_url']}"
+    settings = Settings(postgrest=PostgrestSettings(url=urls))
+    (old,) = deployment.examine_postgrests(settings)
+    assert old.check == "versions"
+    assert f"at {stack.contract['postgrest_url']} is too old" in old.text
 
 
 def test_clients_without_tls_and_a_gateway_that_is_gone_are_found() -> None:
