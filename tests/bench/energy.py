@@ -15,9 +15,9 @@ from typing import Any
 import httpx
 import psycopg
 
-from app.auth.keys import load_keys
-from app.auth.tokens import Grant, issue
+from app.auth.tokens import Grant
 from app.db.isolation import become
+from app.monitoring.database import FRESH_SECONDS
 from tests.bench.history import History
 from tests.bench.report import Report
 from tests.conftest import Stack
@@ -102,7 +102,7 @@ def run(stack: Stack, report: Report) -> None:
     with psycopg.connect(stack.contract["database_url"], autocommit=True) as admin:
         history = History(admin, "energy", ESCOS, ESCOS * CIRCUITS)
         grant = Grant("flc_bench", "public_backend", history.id("esco", 1), "energy1", ("read",))
-        token = issue(load_keys(stack.home / "keys")[-1], stack.contract["base_url"], grant)
+        token = stack.issue(grant)
         # As it is, for PostgREST beside it compresses nothing.
         headers = {"Authorization": f"Bearer {token}", "Accept-Encoding": "identity"}
         with httpx.Client(headers=headers, timeout=120) as client:
@@ -188,6 +188,7 @@ def _report(
     _over_a_line(stack, client, circuits[0], report)
     _others(stack, client, history, circuits, report)
     _small(stack, client, circuits[0], report)
+    _scrapes(stack, report)
     with admin.transaction():
         become(admin, "public_backend", str(history.id("esco", 1)))
         assert len(admin.execute(RAW_DAYS, asked).fetchall()) == len(days().json()["rows"])
@@ -332,6 +333,23 @@ def _small(stack: Stack, client: httpx.Client, circuit: Any, report: Report) -> 
         "a circuit's week of days: p99 beside two downloads / quiet",
         statistics.quantiles(beside, n=100)[98], quiet, limit="<= 3",
     )  # fmt: skip
+
+
+def _scrapes(stack: Stack, report: Report) -> None:
+    """Measure /metrics through a time in which the database is measured anew."""
+    token = stack.issue(Grant("flc_bench", "grafanareader", None, None, ("read",)))
+
+    def scrape() -> None:
+        answer = client.get(f"{stack.contract['base_url']}/metrics")
+        assert "flows_database_bytes" in answer.text, answer.text[:200]
+
+    times, ends = [], time.monotonic() + 1.2 * FRESH_SECONDS
+    with httpx.Client(headers={"Authorization": f"Bearer {token}"}) as client:
+        while time.monotonic() < ends:
+            times.append(_seconds(scrape))
+            time.sleep(0.5)
+    report.figure("a scrape of /metrics", statistics.median(times) * 1000, "ms", limit="<= 50")
+    report.figure("the longest scrape of /metrics", max(times) * 1000, "ms")
 
 
 def _rate(client: httpx.Client, work: Callable[[httpx.Client], object], many: int = 16) -> float:
