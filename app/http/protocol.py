@@ -6,6 +6,7 @@ change.
 
 import asyncio
 import fcntl
+import http
 import resource
 import socket
 import struct
@@ -18,7 +19,7 @@ from typing import Any, ClassVar, cast
 import orjson
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from app.errors import PROBLEM_JSON, BadRequest
+from app.errors import PROBLEM_JSON, BadRequest, HeadersTooLarge, Problem, UrlTooLong
 from app.http.problems import problem_details
 from app.monitoring import logs
 from app.request_state import new_request_id
@@ -32,6 +33,10 @@ LEFTOVER_BYTES = 64 * 2**10
 # something is sent to it. This is the time to the first try, and between tries.
 HALF_CLOSED_SECONDS = 1.0
 INTERIM = b"HTTP/1.1 102 Processing\r\n\r\n"
+# A client that is refused while it sends is read from so long, or so far: were the connection
+# closed at once, the kernel would reset it, and the client would lose the answer.
+LINGER_SECONDS = 5.0
+LINGER_BYTES = 8 * 2**20
 # Descriptors that are kept for files and for connections to PostgREST and the database.
 KEPT_DESCRIPTORS = 256
 
@@ -47,17 +52,18 @@ class Frames:
 class GuardedProtocol(HttpToolsProtocol):
     """A protocol that limits what the parser itself does not.
 
-    The parser would collect a head of any size, and wait for it forever; a complete head that is
-    too large is answered in app/http/request_limits.py. It would take trailers for headers, and
-    read the extensions of chunks without end. Connections would be held until no descriptor is
-    left; the one that has waited longest for a request makes room for a new one.
+    The parser would collect a head of any size, and wait for it forever; it is refused once it is
+    too large, as app/http/request_limits.py refuses a complete one. It would take trailers for
+    headers, and read the extensions of chunks without end. Connections would be held until no
+    descriptor is left; the one that has waited longest for a request makes room for a new one.
 
     The state of a request's scope gets `abort`, the `target` as it was sent, and the `frames` of
     the body.
     """
 
     logs_requests: ClassVar[bool]
-    max_head_bytes: ClassVar[int]
+    max_url_bytes: ClassVar[int]
+    max_header_bytes: ClassVar[int]
     head_seconds: ClassVar[float]
     min_bytes_per_second: ClassVar[int]
     rate_seconds: ClassVar[float]
@@ -68,11 +74,13 @@ class GuardedProtocol(HttpToolsProtocol):
     _in_body = False
     _leftover_bytes = 0
     _half_closed = False
+    _refusal: Problem | None = None  # then nothing is parsed any more
     _head_timer: asyncio.TimerHandle | None = None
     _gone_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
         """Start the timer for the first head; put `abort` into the state of requests' scopes."""
+        self.url = b""
         self._gathering = GatheringTransport(transport, self.loop)
         super().connection_made(cast(asyncio.Transport, self._gathering))
         self.idle[self] = None
@@ -97,10 +105,17 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse the data, and count the bytes of an incomplete head, of frames and of leftovers."""
+        if self._refusal:
+            self._leftover_bytes += len(data)
+            if self._leftover_bytes > LINGER_BYTES:
+                self.transport.abort()
+            return
         began_in_body, body = self._in_body, self._frames.body
         if began_in_body:
             self._frames.count += len(data)
         super().data_received(data)
+        if self._refusal:
+            return
         if self._in_body and began_in_body:
             if self.cycle.response_complete:
                 self._leftover_bytes += len(data)
@@ -114,8 +129,8 @@ class GuardedProtocol(HttpToolsProtocol):
         if not self._in_head:
             return
         self._head_bytes += len(data)
-        if self._head_bytes > self.max_head_bytes:
-            self.transport.abort()
+        if self._head_bytes > self.max_url_bytes + self.max_header_bytes:
+            self._refuse_head()
         elif self._head_timer is None:
             self._start_head_timer()
 
@@ -178,26 +193,56 @@ class GuardedProtocol(HttpToolsProtocol):
         self._delivery.finish()
         if is_last and not self.transport.is_closing():
             self.idle[self] = None
+            if self._refusal:
+                self._unset_keepalive_if_required()
+                self._answer_refused(self._refusal)
         if is_last and self._half_closed:
             self.transport.close()
         elif self._in_body and self._head_timer is None:
             self._start_head_timer()  # for the rest of the body, which nobody reads
 
     def send_400_response(self, msg: str) -> None:
-        """Answer what is no HTTP, as the application answers errors, and close the connection."""
-        if self.cycle and self.cycle.response_started and not self.cycle.response_complete:
-            self.transport.close()  # two responses would be mixed
-            return
+        """Answer what is no HTTP."""
+        self._refuse(BadRequest(msg))
+
+    def _refuse_head(self) -> None:
+        """Answer a head that is too large before it is complete."""
+        if len(self.url) > self.max_url_bytes:
+            self._refuse(UrlTooLong(f"At most {self.max_url_bytes} bytes are accepted."))
+        else:
+            self._refuse(HeadersTooLarge(f"At most {self.max_header_bytes} bytes are accepted."))
+
+    def _refuse(self, problem: Problem) -> None:
+        """Answer the request, or the next one after those that run, and end the connection."""
+        self._refusal, self._leftover_bytes = problem, 0
+        self._cancel_head_timer()
+        runs = self.cycle is not None and not self.cycle.response_complete
+        if not runs:
+            self._answer_refused(problem)
+        elif self._in_body:  # of the request that runs
+            if self.cycle.response_started:
+                self.transport.close()  # two responses would be mixed
+                return
+            self._answer_refused(problem)
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+
+    def _answer_refused(self, problem: Problem) -> None:
+        """Answer as the application answers errors; read on for a while, then close."""
         request_id = new_request_id()
-        body = orjson.dumps(problem_details(BadRequest(msg), request_id))
+        body = orjson.dumps(problem_details(problem, request_id))
+        status = http.HTTPStatus(problem.status)
         lines = (
-            "HTTP/1.1 400 Bad Request", f"content-type: {PROBLEM_JSON}",
+            f"HTTP/1.1 {status.value} {status.phrase}", f"content-type: {PROBLEM_JSON}",
             f"content-length: {len(body)}", f"x-request-id: {request_id}", "connection: close",
         )  # fmt: skip
         self.transport.write("\r\n".join((*lines, "", "")).encode() + body)
-        self.transport.close()
+        self._gathering.end()
+        self.idle[self] = None
+        self.flow.resume_reading()
+        self._head_timer = self.loop.call_later(LINGER_SECONDS, self.transport.abort)
         if self.logs_requests:
-            logs.write_request(request_id, BadRequest.status, 0.0)
+            logs.write_request(request_id, problem.status, 0.0)
 
     def pause_writing(self) -> None:
         """Measure how fast the client takes what was sent."""
@@ -223,7 +268,8 @@ def guarded_protocol(settings: HttpSettings, *, writes_log: bool = False) -> typ
 
     class ConfiguredProtocol(GuardedProtocol):
         logs_requests = writes_log
-        max_head_bytes = settings.max_header_bytes + settings.max_url_bytes
+        max_url_bytes = settings.max_url_bytes
+        max_header_bytes = settings.max_header_bytes
         head_seconds = settings.head_seconds
         min_bytes_per_second = settings.min_bytes_per_second
         rate_seconds = settings.rate_seconds
@@ -328,6 +374,12 @@ class GatheringTransport:
         """Write the collected data, then close."""
         self._flush()
         self._transport.close()
+
+    def end(self) -> None:
+        """Write the collected data, then close the connection for writing alone."""
+        self._flush()
+        if not self._transport.is_closing():
+            self._transport.write_eof()
 
     def _flush(self) -> None:
         held, self._held = self._held, []

@@ -1,6 +1,7 @@
 """Malformed, oversized and unauthenticated requests are refused by name, on raw sockets."""
 
 import http.client
+import json
 import re
 import socket
 import threading
@@ -15,7 +16,12 @@ import psycopg
 import pytest
 
 from app.auth.tokens import Grant
-from app.http.protocol import HALF_CLOSED_SECONDS, KEPT_DESCRIPTORS
+from app.http.protocol import (
+    HALF_CLOSED_SECONDS,
+    KEPT_DESCRIPTORS,
+    LINGER_BYTES,
+    LINGER_SECONDS,
+)
 from tests.conftest import Stack, another_gateway, wait_until
 
 REST, READS, LIVE, ADMIN, TOKEN = (
@@ -212,6 +218,56 @@ def test_55_a_body_that_goes_on_after_its_answer_ends_the_connection(own: Stack)
     flood.join()
     flood.bare.close()
     assert flood.sent < BEYOND_BUFFERS
+
+
+# ── heads of any size ──
+
+
+def answer_to_all(stack: Stack, raw: bytes) -> tuple[bytes, float]:
+    """Send raw bytes as a client that reads only then; return the answer and its seconds.
+
+    ConnectionError if the gateway resets the connection before all of it is read.
+    """
+    with connection(stack) as bare:
+        began = time.monotonic()
+        bare.sendall(raw)
+        with bare.makefile("rb") as file:
+            return file.read(), time.monotonic() - began
+
+
+@pytest.mark.parametrize("size", [20_000, 50_000, 300_000, 5_000_000])
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_url_of_any_size_is_answered(own: Stack, target: str, size: int) -> None:
+    long = f"{target}{'&' if '?' in target else '?'}{'x' * size}"
+    received, seconds = answer_to_all(own, lines(own, target=long))
+    check_refusal(received, 414, "url_too_long")
+    assert seconds < LINGER_SECONDS
+
+
+@pytest.mark.parametrize("size", [40_000, 50_000, 300_000, 5_000_000])
+@pytest.mark.parametrize("count", [1, 1000])
+def test_headers_of_any_size_are_answered(own: Stack, count: int, size: int) -> None:
+    headers = [f"X-Long-{number}: {'x' * (size // count)}" for number in range(count)]
+    received, seconds = answer_to_all(own, lines(own, *headers))
+    check_refusal(received, 431, "headers_too_large")
+    assert seconds < LINGER_SECONDS
+
+
+def check_refusal(received: bytes, status: int, code: str) -> None:
+    """Check that an answer is one problem of this status and code, and closes the connection."""
+    head, _, body = received.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 %d " % status)
+    assert b"connection: close" in head.lower().splitlines()
+    assert b"content-type: application/problem+json" in head.lower().splitlines()
+    told = json.loads(body)
+    assert (told["status"], told["code"]) == (status, code)
+    assert f"x-request-id: {told['request_id']}".encode() in head.lower().splitlines()
+
+
+def test_a_head_without_end_is_cut_off(own: Stack) -> None:
+    endless = b"GET /live HTTP/1.1\r\nX: " + b"x" * (LINGER_BYTES + BEYOND_BUFFERS)
+    with connection(own) as bare, pytest.raises(ConnectionError):
+        bare.sendall(endless)
 
 
 # ── 63, 64, 73, 74, 76: what HTTP forbids ──

@@ -13,7 +13,12 @@ from uvicorn.protocols.http import flow_control, httptools_impl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from app.http.protocol import GATHER_BELOW_BYTES, GatheringTransport, guarded_protocol
+from app.http.protocol import (
+    GATHER_BELOW_BYTES,
+    LINGER_BYTES,
+    GatheringTransport,
+    guarded_protocol,
+)
 from app.settings import HttpSettings
 
 HEAD = b"GET /live HTTP/1.1\r\nHost: gateway\r\n\r\n"
@@ -49,8 +54,9 @@ def test_the_methods_that_are_overridden_are_called_as_before(method: str, signa
 
 
 def test_no_name_of_ours_is_one_of_uvicorns() -> None:
-    ours = {"logs_requests", "max_head_bytes", "head_seconds", "min_bytes_per_second",
-            "rate_seconds",
+    ours = {"logs_requests", "max_url_bytes", "max_header_bytes", "head_seconds",
+            "min_bytes_per_second", "rate_seconds", "_refusal", "_refuse", "_refuse_head",
+            "_answer_refused",
             "_head_bytes", "_in_head", "_in_body", "_leftover_bytes", "_half_closed", "_frames",
             "_head_timer", "_gone_timer", "_gathering", "_delivery", "_try_client",
             "_start_head_timer", "_cancel_head_timer"}  # fmt: skip
@@ -99,6 +105,12 @@ class Wire(asyncio.Transport):
 
     def is_closing(self) -> bool:
         return bool(self.calls) and self.calls[-1][0] in ("close", "abort")
+
+    def write_eof(self) -> None:
+        self.calls.append(("eof", b""))
+
+    def resume_reading(self) -> None:
+        self.calls.append(("read", b""))
 
     def close(self) -> None:
         self.calls.append(("close", b""))
@@ -170,18 +182,66 @@ def test_a_head_that_takes_too_long_is_aborted(received: list[bytes]) -> None:
     assert asyncio.run(run()) == "abort"
 
 
-def test_a_head_that_grows_without_end_is_aborted_and_one_after_another_is_not() -> None:
-    async def run(*received: bytes) -> list[str]:
+def test_a_head_that_grows_is_refused_and_read_for_a_while_and_one_after_another_is_not() -> None:
+    async def run(*received: bytes) -> list[tuple[str, bytes]]:
         protocol, wire = connected(limits=LIMITS.model_copy(update={"head_seconds": 60.0}))
         for data in received:
             protocol.data_received(data)
             await asyncio.sleep(0.01)
-        calls = [call for call, _ in wire.calls]
+        calls = [*wire.calls]
         protocol.connection_lost(None)
         return calls
 
-    assert asyncio.run(run(b"GET / HTTP/1.1\r\nX: ", *[b"x" * 50] * 5))[0] == "abort"
-    assert asyncio.run(run(*[HEAD] * 10)) == ["write"] * 10
+    growing = [b"GET / HTTP/1.1\r\nX: ", *[b"x" * 50] * 5]
+    (call, sent), *rest = asyncio.run(run(*growing))
+    assert call == "write"
+    assert sent.startswith(b"HTTP/1.1 431 ")
+    assert rest == [("eof", b"")]
+    ended = asyncio.run(run(*growing, b"x" * LINGER_BYTES))
+    assert [call for call, _ in ended] == ["write", "eof", "abort"]
+    assert [call for call, _ in asyncio.run(run(*[HEAD] * 10))] == ["write"] * 10
+
+
+def test_a_client_that_goes_on_after_a_refusal_is_read_from_for_a_limited_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("app.http.protocol.LINGER_SECONDS", 0.02)
+
+    async def run() -> list[str]:
+        protocol, wire = connected()
+        protocol.data_received(b"no HTTP\r\n\r\n")
+        for _ in range(10):
+            await asyncio.sleep(0.01)
+            protocol.data_received(b"x")
+        return [call for call, _ in wire.calls]
+
+    assert asyncio.run(run()) == ["write", "eof", "abort"]
+
+
+def test_a_refusal_waits_for_the_answers_before_it() -> None:
+    proceed: list[asyncio.Event] = []
+
+    async def wait(scope: Any, receive: Any, send: Any) -> None:
+        proceed.append(asyncio.Event())
+        await proceed[-1].wait()
+        await answer(scope, receive, send)
+
+    async def run() -> list[tuple[str, bytes]]:
+        protocol, wire = connected(wait)
+        protocol.data_received(HEAD + b"GET / HTTP/1.1\r\nX: " + b"x" * 300)
+        await asyncio.sleep(0)
+        assert wire.calls == []
+        proceed[0].set()
+        await asyncio.sleep(0.01)
+        calls = [*wire.calls]
+        protocol.connection_lost(None)
+        return calls
+
+    (_, sent), *rest = asyncio.run(run())
+    first, second = sent.split(b"HTTP/1.1 ")[1:]
+    assert first.startswith(b"200 ")
+    assert second.startswith(b"431 ")
+    assert rest == [("eof", b"")]
 
 
 def test_a_long_write_and_a_close_send_what_was_held_first() -> None:
