@@ -9,11 +9,13 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query
 from fastapi.routing import APIRoute
+from pydantic import BaseModel
 from starlette.responses import Response
 
 from app.energy import context as contexts
 from app.energy import cursors
 from app.energy.context import ContextDep, RequestContext
+from app.energy.examples import answers
 from app.energy.formats import MEDIA_TYPES
 from app.energy.intervals import Granularity, Intervals, split
 from app.energy.models import (
@@ -82,10 +84,20 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
     },
     304: {"description": "Nothing changed since the answer whose ETag is in If-None-Match."},
 }
+
+
+def _answers(body: type[BaseModel]) -> dict[str, Any]:
+    """Return what a route with this body is described by, with examples."""
+    told, shown = RESPONSES[200], answers(body)
+    content = {media: of | shown.get(media, {}) for media, of in told["content"].items()}
+    content["application/json"] = shown["application/json"]
+    return {"response_model": body, "responses": {200: told | {"content": content}}}
+
+
 reads = APIRouter(tags=["energy"], responses=RESPONSES)
 
 
-@reads.get("/energy", summary="Energy per group and interval", response_model=Energy)
+@reads.get("/energy", summary="Energy per group and interval", **_answers(Energy))
 @remembering
 async def energy(context: ContextDep, query: Annotated[EnergyQuery, Query()]) -> Response:
     """Sum the half-hours of the caller's circuits, in kWh; import and export stay separate."""
@@ -102,7 +114,7 @@ async def energy(context: ContextDep, query: Annotated[EnergyQuery, Query()]) ->
     return ReportResponse(request, EnergyReport(query, scope, by, parts, after, limit))
 
 
-@reads.get("/balance", summary="Generation, consumption and the grid", response_model=Balance)
+@reads.get("/balance", summary="Generation, consumption and the grid", **_answers(Balance))
 @remembering
 async def balance(context: ContextDep, query: Annotated[BalanceQuery, Query()]) -> Response:
     """Compare generation with consumption: energy used locally, and energy from and to the grid.
@@ -121,7 +133,7 @@ async def balance(context: ContextDep, query: Annotated[BalanceQuery, Query()]) 
     return ReportResponse(request, BalanceReport(query, scope, unique(query.group_by), parts))
 
 
-@reads.get("/profile", summary="The average day", response_model=Profile)
+@reads.get("/profile", summary="The average day", **_answers(Profile))
 @remembering
 async def profile(context: ContextDep, query: Annotated[ProfileQuery, Query()]) -> Response:
     """Return mean and quantiles of a group's kWh for each half-hour of the local day.
@@ -134,7 +146,7 @@ async def profile(context: ContextDep, query: Annotated[ProfileQuery, Query()]) 
     return ReportResponse(request, ProfileReport(query, scope, unique(query.group_by), parts))
 
 
-@reads.get("/peak", summary="The highest half-hours", response_model=Peak)
+@reads.get("/peak", summary="The highest half-hours", **_answers(Peak))
 @remembering
 async def peak(context: ContextDep, query: Annotated[PeakQuery, Query()]) -> Response:
     """Rank a group's half-hours by mean power in kW (twice their kWh); the earlier wins a tie.
@@ -148,7 +160,7 @@ async def peak(context: ContextDep, query: Annotated[PeakQuery, Query()]) -> Res
     return ReportResponse(request, PeakReport(query, scope, unique(query.group_by), parts))
 
 
-@reads.get("/completeness", summary="Missing half-hours per register", response_model=Completeness)
+@reads.get("/completeness", summary="Missing half-hours per register", **_answers(Completeness))
 @remembering
 async def completeness(context: ContextDep, query: Annotated[ScanQuery, Query()]) -> Response:
     """List the gaps in the half-hours of each register while it is mapped to a circuit.
@@ -160,7 +172,7 @@ async def completeness(context: ContextDep, query: Annotated[ScanQuery, Query()]
     return ReportResponse(request, CompletenessReport(query, scope, BY, parts))
 
 
-@reads.get("/latest", summary="Last reading and balance of each meter", response_model=Latest)
+@reads.get("/latest", summary="Last reading and balance of each meter", **_answers(Latest))
 @remembering
 async def latest(context: ContextDep, query: Annotated[LatestQuery, Query()]) -> Response:
     """Return each meter's newest half-hour, its counters, and its prepayment balance in pounds."""
@@ -169,7 +181,7 @@ async def latest(context: ContextDep, query: Annotated[LatestQuery, Query()]) ->
     return ReportResponse(request, LatestReport(zone, scope))
 
 
-@reads.get("/alerts", summary="Meters and registers that need attention", response_model=Alerts)
+@reads.get("/alerts", summary="Meters and registers that need attention", **_answers(Alerts))
 @remembering
 async def alerts(context: ContextDep, query: Annotated[AlertsQuery, Query()]) -> Response:
     """List low balances, silent meters, wrong clocks, missing readings and stuck registers.
@@ -186,35 +198,35 @@ async def alerts(context: ContextDep, query: Annotated[AlertsQuery, Query()]) ->
 lists = APIRouter(prefix="/v1", tags=["energy"], responses=RESPONSES)
 
 
-@lists.get("/circuits", summary="The circuits", response_model=CircuitList)
+@lists.get("/circuits", summary="The circuits", **_answers(CircuitList))
 @remembering
 async def circuits(context: ContextDep, query: Annotated[Presented, Query()]) -> Response:
     """List circuits with their sites, and the time for which they have half-hours."""
     return _list(context, "circuits", query)
 
 
-@lists.get("/meters", summary="The meters", response_model=MeterList)
+@lists.get("/meters", summary="The meters", **_answers(MeterList))
 @remembering
 async def meters(context: ContextDep, query: Annotated[Presented, Query()]) -> Response:
     """List meters with their sites and properties, and the time for which they have half-hours."""
     return _list(context, "meters", query)
 
 
-@lists.get("/properties", summary="The properties", response_model=PropertyList)
+@lists.get("/properties", summary="The properties", **_answers(PropertyList))
 @remembering
 async def properties(context: ContextDep, query: Annotated[Presented, Query()]) -> Response:
     """List properties with their sites."""
     return _list(context, "properties", query)
 
 
-@lists.get("/sites", summary="The sites", response_model=SiteList)
+@lists.get("/sites", summary="The sites", **_answers(SiteList))
 @remembering
 async def sites(context: ContextDep, query: Annotated[Presented, Query()]) -> Response:
     """List sites."""
     return _list(context, "sites", query)
 
 
-@lists.get("/escos", summary="The ESCOs", response_model=EscoList)
+@lists.get("/escos", summary="The ESCOs", **_answers(EscoList))
 @remembering
 async def escos(context: ContextDep, query: Annotated[Presented, Query()]) -> Response:
     """List the ESCOs that the token sees: a tenant's own."""

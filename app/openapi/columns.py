@@ -14,8 +14,10 @@ FOREIGN_KEY = re.compile(r"<fk table='(?P<table>[^']+)' column='(?P<column>[^']+
 NOTE = re.compile(r"\s*Note:\n.*", re.DOTALL)
 
 
-def value_schema(name: str, swagger: dict[str, Any], facts: ColumnFacts) -> JsonSchema:
-    """Return the schema of the column's values, null excluded."""
+def value_schema(
+    relation: str, name: str, swagger: dict[str, Any], facts: ColumnFacts
+) -> JsonSchema:
+    """Return the schema of the column's values, null excluded, with an example."""
     schema = json_schema(facts.type)
     if allowed := swagger.get("enum"):
         schema["enum"] = allowed
@@ -26,21 +28,25 @@ def value_schema(name: str, swagger: dict[str, Any], facts: ColumnFacts) -> Json
         if opposite:
             schema.pop(opposite, None)
         schema[keyword] = limit
-    return schema
+    return schema | {"examples": [examples.value(name, schema, relation)]}
 
 
 def property_schema(
-    name: str, swagger: dict[str, Any], facts: ColumnFacts, *, read_only: bool = False
+    relation: str,
+    name: str,
+    swagger: dict[str, Any],
+    facts: ColumnFacts,
+    *,
+    read_only: bool = False,
 ) -> JsonSchema:
-    """Return the column as a property of a row."""
-    value = value_schema(name, swagger, facts)
-    example = examples.value(name, value)
+    """Return the column of a relation as a property of a row."""
+    value = value_schema(relation, name, swagger, facts)
     schema = value if facts.not_null else nullable(value)
     if text := description(swagger):
         schema["description"] = text
     if read_only:
         schema["readOnly"] = True
-    return schema | {"examples": [example]}
+    return schema
 
 
 def meaning(swagger: dict[str, Any]) -> str:
@@ -83,6 +89,7 @@ def row_schemas(name: str, swagger: dict[str, Any], facts: RelationFacts) -> dic
     }
     read = {
         column: property_schema(
+            name,
             column,
             described,
             fact,
@@ -96,7 +103,7 @@ def row_schemas(name: str, swagger: dict[str, Any], facts: RelationFacts) -> dic
         "Selection": _object(f"The columns of `{name}` that `select` names.", read, []),
     }
     written = {
-        column: property_schema(column, described, fact)
+        column: property_schema(name, column, described, fact)
         for column, (described, fact) in columns.items()
     }
     if facts.insert:

@@ -87,12 +87,18 @@ def _argument(name: str, swagger: dict[str, Any], kind: str) -> JsonSchema:
     return schema | {"examples": [examples.value(name, schema)]}
 
 
+def _shown(name: str, kind: str) -> JsonSchema:
+    """Return the schema of a value of a result, which may be null, with an example."""
+    schema = json_schema(kind)
+    return nullable(schema) | {"examples": [examples.value(name, schema)]}
+
+
 def _result(facts: FunctionFacts, relations: set[str]) -> JsonSchema:
     if facts.relation and facts.relation in relations:
         row: JsonSchema = {"$ref": f"#/components/schemas/{names.pascal(facts.relation)}"}
     elif facts.columns:
-        columns = {column: nullable(json_schema(kind)) for column, kind in facts.columns.items()}
+        columns = {column: _shown(column, kind) for column, kind in facts.columns.items()}
         row = {"type": "object", "properties": columns, "required": list(columns)}
     else:
-        row = nullable(json_schema(facts.type))
+        row = _shown("", facts.type)
     return {"type": "array", "items": row} if facts.returns_set else row

@@ -4,7 +4,7 @@ from collections.abc import Set as AbstractSet
 from copy import deepcopy
 from typing import Any
 
-from app.openapi import responses
+from app.openapi import examples, responses
 
 OPERATION_KEYS = frozenset({"get", "put", "post", "patch", "delete", "head", "options"})
 # The value of this member is the scope a token must have to see the operation in its document.
@@ -72,7 +72,7 @@ METADATA = {
     "type": "object",
     "description": "The authorization server's metadata (RFC 8414 §2).",
     "properties": {
-        "issuer": {"type": "string", "format": "uri"},
+        "issuer": {"type": "string", "format": "uri", "examples": ["https://gateway.example.org"]},
         "token_endpoint": {"type": "string", "format": "uri"},
         "jwks_uri": {"type": "string", "format": "uri"},
         "response_types_supported": {"type": "array", "items": {"type": "string"}},
@@ -102,11 +102,12 @@ def paths(
     `secured` holds (method, path) of the operations that need a token.
     """
     items: dict[str, Any] = {}
+    known = schemas(described) | {"Token": TOKEN}
     for path, item in deepcopy(described["paths"]).items():
         if path.startswith(HIDDEN):
             continue
         operations = {
-            method: _operation(method, path, operation, (method, path) in secured)
+            method: _shown(_operation(method, path, operation, (method, path) in secured), known)
             for method, operation in item.items()
             if method in OPERATION_KEYS and _scope(path, operation) in {"", *scopes}
         }
@@ -147,6 +148,30 @@ def _operation(method: str, path: str, operation: dict[str, Any], secured: bool)
     problems = responses.error_responses(path, body=body, token=secured)
     operation["responses"] = dict(sorted((problems | answers).items()))
     return operation
+
+
+def _shown(operation: dict[str, Any], known: dict[str, Any]) -> dict[str, Any]:
+    """Return an operation with examples of its parameters, its body and its answers."""
+    for parameter in operation.get("parameters", ()):
+        schema = parameter["schema"]
+        if "default" not in schema and not schema.keys() & {"examples", "enum"}:
+            schema["examples"] = [examples.whole(schema, known, parameter["name"])]
+    for content in operation.get("requestBody", {}).get("content", {}).values():
+        if not content.keys() & {"example", "examples"}:
+            content["example"] = _part(content["schema"], known)
+    for status, answer in operation["responses"].items():
+        told = answer.get("content", {}).get(responses.JSON, {}) if status.startswith("2") else {}
+        if told and not told.keys() & {"example", "examples"}:
+            told["example"] = examples.whole(told["schema"], known)
+    return operation
+
+
+def _part(schema: dict[str, Any], known: dict[str, Any]) -> Any:
+    """Return an example of a body, of the first member alone where none is required."""
+    schema = known.get(str(schema.get("$ref", "")).rpartition("/")[2], schema)
+    body = examples.whole(schema, known)
+    needed = "required" in schema or not isinstance(body, dict)
+    return body if needed else dict([*body.items()][:1])
 
 
 def _scope(path: str, operation: dict[str, Any]) -> str:

@@ -8,9 +8,12 @@ from app.openapi.types import JsonSchema
 
 OBJECT = "application/vnd.pgrst.object+json"
 CSV = "text/csv"
+CSV_COLUMNS = 3  # of an example
 READ_ERRORS = ("400", "401", "403", "404", "406", "416", "422", "500", "504")
 WRITE_ERRORS = ("400", "401", "403", "404", "406", "409", "422", "500", "504")
 
+# The same for both, so that they are one component.
+ROWS = "The rows; 206 if they were counted and there are more."
 CONTENT_RANGE = {
     "Content-Range": {
         "description": "Range of the rows returned, and their total number (`*` unless counted).",
@@ -49,7 +52,7 @@ class Relation:
             described = self.swagger["properties"][column]
             found[f"{self.title}.{column}"] = filters.filter_parameter(
                 column,
-                columns.value_schema(column, described, facts),
+                columns.value_schema(self.name, column, described, facts),
                 not_null=facts.not_null,
                 meaning=columns.meaning(described),
             )
@@ -87,16 +90,8 @@ class Relation:
         if about := str(self.swagger.get("description", "")).strip():
             operation["description"] = about
         answers = {
-            "200": {
-                "description": "The rows.",
-                "headers": CONTENT_RANGE,
-                "content": self._rows(),
-            },
-            "206": {
-                "description": "A part of the rows, if they were counted.",
-                "headers": CONTENT_RANGE,
-                "content": self._rows(),
-            },
+            "200": {"description": ROWS, "headers": CONTENT_RANGE, "content": self._rows()},
+            "206": {"description": ROWS, "headers": CONTENT_RANGE, "content": self._rows()},
         }
         return operation | {
             "parameters": parameters,
@@ -194,8 +189,24 @@ class Relation:
         return {
             responses.JSON: {"schema": {"type": "array", "items": self._row()}},
             OBJECT: {"schema": self._row()},
-            CSV: {"schema": {"type": "string"}},
+            CSV: {"schema": {"type": "string"}, "example": self._csv()},
         }
+
+    def _csv(self) -> str:
+        """Return a header and a row of the first columns, as `select` asks for them."""
+        row = {
+            column: examples.value(
+                column,
+                columns.value_schema(
+                    self.name,
+                    column,
+                    self.swagger["properties"][column],
+                    self.facts.columns[column],
+                ),
+            )
+            for column in self.columns[:CSV_COLUMNS]
+        }
+        return f"{','.join(row)}\n{','.join(map(str, row.values()))}\n"
 
     def _changed(self) -> dict[str, Any]:
         return {responses.JSON: {"schema": {"type": "array", "items": self._row()}}}
@@ -217,7 +228,7 @@ class Relation:
             needed = facts.not_null and not facts.has_default
             told = column in examples.BY_NAME and not columns.is_key(swagger)
             if (told if update else needed or told) and (facts.update if update else facts.insert):
-                schema = columns.value_schema(column, swagger, facts)
+                schema = columns.value_schema(self.name, column, swagger, facts)
                 example[column] = examples.value(column, schema)
         return example
 

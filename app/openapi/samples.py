@@ -1,14 +1,17 @@
 """Values that exist for a caller, as examples of parameters: a request works at once."""
 
 import logging
+import re
 from copy import deepcopy
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import orjson
 import psycopg
 from psycopg_pool import PoolTimeout
 
+from app import example_ids
 from app.db.principal import Principal
 from app.db.session import Pool, caller_session
 
@@ -17,6 +20,8 @@ logger = logging.getLogger(__name__)
 ONE_DAY = timedelta(days=1)
 # A busy pool must not delay a document that is readable without examples.
 SAMPLES_WAIT_SECONDS = 0.2
+# Serials that may stand in filters and patterns as they are.
+SERIAL = re.compile("[A-Za-z0-9]+")
 # Path of /v1 → the sample of its parameter.
 IDENTIFIED = {
     "circuits": "circuit",
@@ -41,7 +46,8 @@ EXISTING = """
             where head.meter = meter.id order by 1 limit 1
         ) as property,
         (select site.code from api.sites_new as site where site.id = meter.site) as site,
-        (select own.code from api.escos as own where own.id = meter.esco) as esco
+        (select own.code from api.escos as own where own.id = meter.esco) as esco,
+        meter.id::text as meter_id, meter.site::text as site_id, meter.esco::text as esco_id
     from api.circuit_register as mapping
     cross join lateral (
         select latest."timestamp" from api.register_interval_hh_latest as latest
@@ -72,6 +78,9 @@ class Samples:
     site: str | None = None
     esco: str | None = None
     register: str | None = None
+    meter_id: str | None = None
+    site_id: str | None = None
+    esco_id: str | None = None
 
 
 def last_week(now: datetime) -> Samples:
@@ -98,7 +107,8 @@ async def read_samples(pool: Pool, caller: Principal | None) -> Samples:
 
 
 def with_samples(document: dict[str, Any], samples: Samples) -> dict[str, Any]:
-    """Return a document whose periods, paths of /v1 and imports have the samples as examples."""
+    """Return a document with the samples as examples of periods, names in paths and ids."""
+    document = _with_ids(document, samples)
     period = {"period_from": samples.period_from, "period_to": samples.period_to}
     paths = {}
     for path, item in document["paths"].items():
@@ -110,6 +120,24 @@ def with_samples(document: dict[str, Any], samples: Samples) -> dict[str, Any]:
     if samples.register is not None and "post" in (item := paths.get("/v1/imports", {})):
         paths["/v1/imports"] = item | {"post": _import_into(item["post"], samples.register)}
     return document | {"paths": paths}
+
+
+def _with_ids(document: dict[str, Any], samples: Samples) -> dict[str, Any]:
+    """Return a document with the caller's ids in place of those that stand for them."""
+    text = orjson.dumps(document).decode()
+    for stand_in, own in (
+        (example_ids.CIRCUIT, samples.circuit),
+        (example_ids.REGISTER, samples.register),
+        (example_ids.METER, samples.meter_id),
+        (example_ids.PROPERTY, samples.property),
+        (example_ids.SITE, samples.site_id),
+        (example_ids.ESCO, samples.esco_id),
+        (example_ids.SERIAL, samples.meter if SERIAL.fullmatch(samples.meter or "") else None),
+    ):
+        if own is not None:
+            text = text.replace(stand_in, own)
+    found: dict[str, Any] = orjson.loads(text)
+    return found
 
 
 def _operation_with(operation: dict[str, Any], known: dict[str, str | None]) -> dict[str, Any]:

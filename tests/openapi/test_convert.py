@@ -69,7 +69,7 @@ def test_keys_and_comments_become_sentences() -> None:
         "description": "The meter.\n\nNote:\nThis is a Foreign Key to `meter_registry.id`."
         "<fk table='meter_registry' column='id'/>",
     }
-    schema = columns.property_schema("meter", described, FACTS)
+    schema = columns.property_schema("circuits", "meter", described, FACTS)
     assert schema["format"] == "uuid"
     assert schema["description"] == "The meter. Refers to `meter_registry.id`."
     assert columns.refers_to(described) == "meter_registry"

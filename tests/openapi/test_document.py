@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+from uuid import UUID
 
 import httpx
 import psutil
@@ -19,10 +20,15 @@ import pytest
 from jsonschema_rs import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
+from app import example_ids
+from app.auth.tokens import Grant
 from app.openapi import source
 from app.openapi.samples import Samples, last_week
 from app.openapi.source import Documents
 from tests.conftest import Stack, wait_until
+
+ID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+OWN = re.compile(f"{ID.pattern}|EML2137580826|WLCE[0-9A-Z]+")
 
 Document = dict[str, Any]
 Fetch = Callable[..., Document]
@@ -132,6 +138,8 @@ def test_without_a_token_it_shows_what_a_read_client_may_do(document: Fetch) -> 
             operation["parameters"] = parameters(found, operation)
             for parameter in operation["parameters"]:
                 parameter.pop("example", None)  # of what exists for the caller
+                parameter["schema"].pop("examples", None)
+    public, read = (json.loads(OWN.sub("", json.dumps(one))) for one in (public, read))
     assert public["paths"] == read["paths"]
     assert public["paths"].keys() <= write["paths"].keys()
     for path, method, _ in operations(public):
@@ -239,9 +247,103 @@ def test_the_document_is_the_same_to_the_byte_on_12_and_16(
             text = client.get("/openapi.json").text.replace(url, "http://gateway")
         assert ('"int64"' in swagger) == (each is stack_of_16), "the sources differ"
         # The examples are of rows as they were up to a minute ago, while another test ran.
-        texts.append(re.sub('"example":"[^"]*"', '"example":""', text))
+        texts.append(ID.sub("", re.sub('"example":"[^"]*"', '"example":""', text)))
     assert texts[0] == texts[1]
     assert '"format":"int64"' in texts[0]
+
+
+# Formats whose bodies no text of a document can show.
+BINARY = "application/vnd.apache."
+
+
+def shown(schema: dict[str, Any], components: dict[str, Any]) -> Any:
+    """Return the example that a page shows for a schema; LookupError where it would invent one."""
+    if "$ref" in schema:
+        _, _, kind, name = schema["$ref"].split("/")
+        return shown(components[kind][name], components)
+    for told in ("examples", "enum"):
+        if schema.get(told):
+            return schema[told][0]
+    for told in ("const", "default"):
+        if schema.get(told) is not None:
+            return schema[told]
+    for some in ("anyOf", "oneOf"):
+        if some in schema:
+            return shown(schema[some][0], components)
+    if schema.get("type") == "array":
+        return [shown(schema["items"], components)]
+    if "properties" in schema:
+        return {name: shown(of, components) for name, of in schema["properties"].items()}
+    raise LookupError(schema)
+
+
+def described(document: Document) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield every parameter, body and answer of success, each with what it is."""
+    for path, method, operation in operations(document):
+        for parameter in parameters(document, operation):
+            yield f"{method} {path}: {parameter['name']}", parameter
+        contents = {"body": operation.get("requestBody", {})}
+        contents |= {
+            status: response(document, operation, status)
+            for status in operation["responses"]
+            if status.startswith("2")
+        }
+        for name, of in contents.items():
+            for media, content in of.get("content", {}).items():
+                if not media.startswith(BINARY):
+                    yield f"{method} {path}: {name} as {media}", content
+
+
+@pytest.mark.parametrize(
+    ("role", "scopes"),
+    [("flows", ("read",)), ("flows", ("read", "write", "admin")), ("operator", ("admin",))],
+)
+def test_every_parameter_body_and_answer_has_an_example_that_fits(
+    stack: Stack, role: str, scopes: tuple[str, ...]
+) -> None:
+    esco = UUID(stack.contract["escos"]["wlce"]["id"]) if role == "flows" else None
+    token = stack.issue(Grant("flc_examples", role, esco, "wlce" if esco else None, scopes))
+    with stack.client(None) as client:
+        answer = client.get("/openapi.json", headers={"Authorization": f"Bearer {token}"})
+        found = answer.json()
+    components = found["components"]
+    missing, wrong, seen = [], [], 0
+    for what, part in described(found):
+        try:
+            told = [one["value"] for one in part.get("examples", {}).values()]
+            told += [part["example"]] if "example" in part else []
+            told = told or [shown(part["schema"], components)]
+        except LookupError as error:
+            missing.append((what, str(error)))
+            continue
+        validator = Draft202012Validator(part["schema"] | {"components": components})
+        wrong += [(what, one) for one in told if not validator.is_valid(one)]
+        seen += 1
+    assert missing == []
+    assert wrong == []
+    assert seen > 30
+    assert (example_ids.CIRCUIT in answer.text) == (role == "operator"), "who has no circuits"
+
+
+@pytest.mark.parametrize("code", ["wlce", "hmce"])
+def test_ids_in_examples_are_the_callers(stack: Stack, code: str) -> None:
+    with stack.client(code) as client:
+        found = client.get("/openapi.json").json()
+        energy = response(found, found["paths"]["/v1/energy"]["get"], "200")["content"]
+        (row,) = energy["application/json"]["example"]["rows"]
+        assert row["circuit"] in energy["text/csv"]["example"]
+        assert client.get(f"/rest/v1/circuits?id=eq.{row['circuit']}").json()
+        for relation, column in (
+            ("meter_registry", "id"), ("meter_registry", "serial"), ("circuits", "id"),
+            ("circuit_register", "register"), ("register_interval_hh", "register_id"),
+            ("properties", "id"), ("sites_new", "id"), ("escos", "id"),
+        ):  # fmt: skip
+            path = f"/rest/v1/{relation}"
+            by_name = {one["name"]: one for one in parameters(found, found["paths"][path]["get"])}
+            first = examples(by_name[column])[0]
+            assert first.startswith("eq.")
+            answer = client.get(path, params={column: first, "limit": 1})
+            assert answer.json(), (path, column, first)
 
 
 @pytest.mark.parametrize("code", ["wlce", "hmce"])
