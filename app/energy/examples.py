@@ -12,7 +12,7 @@ from app.energy.parameters import FormatName
 from app.energy.writers import INTERVAL
 
 # Member of an answer → value; those of one answer fit together.
-FIGURES: dict[str, Any] = {
+SHOWN: dict[str, Any] = {
     "timezone": "Europe/London",
     "period_from": "2026-11-01T00:00:00Z",
     "period_to": "2026-11-02T00:00:00Z",
@@ -25,22 +25,22 @@ FIGURES: dict[str, Any] = {
     "next": "WyIyMDI2LTExLTAxIl0",
     "next_changes": "WyIyMDI2LTExLTAyIl0",
     # Keys and names.
-    "circuit": example_ids.CIRCUIT,
+    "circuit": example_ids.CIRCUIT_ID,
     "circuit_name": "Plot 7, power",
     "circuit_type": "power",
-    "register": example_ids.REGISTER,
-    "meter": example_ids.SERIAL,
-    "meter_id": example_ids.METER,
+    "register": example_ids.REGISTER_ID,
+    "meter": example_ids.METER_SERIAL,
+    "meter_id": example_ids.METER_ID,
     "meter_name": "Plot 7",
     "name": "Plot 7",
-    "property": example_ids.PROPERTY,
+    "property": example_ids.PROPERTY_ID,
     "property_plot": "7",
     "properties": "7",
-    "site": example_ids.SITE,
+    "site": example_ids.SITE_ID,
     "site_code": "lily-lane",
     "site_name": "Lily Lane",
     "esco": "wlce",
-    "esco_id": example_ids.ESCO,
+    "esco_id": example_ids.ESCO_ID,
     "esco_name": "Water Lilies Community Energy",
     # Intervals and what is known of them.
     "interval_start": "2026-11-01T00:00:00+00:00",
@@ -140,7 +140,7 @@ def _example(model: type[BaseModel]) -> dict[str, Any]:
         name = field.alias or field_name
         if field.is_required() or name == "circuit":
             inner = next((one for one in get_args(field.annotation) if _is_model(one)), None)
-            found[name] = [_example(inner)] if inner else FIGURES[name]
+            found[name] = [_example(inner)] if inner else SHOWN[name]
     return found
 
 

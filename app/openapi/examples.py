@@ -6,7 +6,7 @@ from app import example_ids
 
 BY_NAME: dict[str, Any] = {
     # Columns of /rest/v1.
-    "serial": example_ids.SERIAL,
+    "serial": example_ids.METER_SERIAL,
     "name": "Plot 7",
     "code": "wlce",
     "plot": "7",
@@ -47,7 +47,7 @@ BY_NAME: dict[str, Any] = {
     "changes": "WyIyMDI2LTExLTAyIl0",
     "cursor": "WyIyMDI2LTExLTAxIl0",
     "limit": 1000,
-    "meter": example_ids.SERIAL,
+    "meter": example_ids.METER_SERIAL,
     "feeder": "Feeder 2",
     "site": "lily-lane",
     "code_or_id": "lily-lane",
@@ -97,17 +97,18 @@ BY_NAME: dict[str, Any] = {
 UUID = "3f0f5a1e-7c2b-4d0e-9a53-5b7d3c1e8f20"
 # Name of a column with ids → what it refers to.
 REFERS = {
-    "circuit": example_ids.CIRCUIT, "circuit_id": example_ids.CIRCUIT,
-    "register": example_ids.REGISTER, "register_id": example_ids.REGISTER,
-    "meter": example_ids.METER, "meter_id": example_ids.METER,
-    "property": example_ids.PROPERTY, "property_id": example_ids.PROPERTY,
-    "site": example_ids.SITE, "site_id": example_ids.SITE,
-    "esco": example_ids.ESCO, "esco_id": example_ids.ESCO,
+    "circuit": example_ids.CIRCUIT_ID, "circuit_id": example_ids.CIRCUIT_ID,
+    "register": example_ids.REGISTER_ID, "register_id": example_ids.REGISTER_ID,
+    "meter": example_ids.METER_ID, "meter_id": example_ids.METER_ID,
+    "property": example_ids.PROPERTY_ID, "property_id": example_ids.PROPERTY_ID,
+    "site": example_ids.SITE_ID, "site_id": example_ids.SITE_ID,
+    "esco": example_ids.ESCO_ID, "esco_id": example_ids.ESCO_ID,
 }  # fmt: skip
 # Relation → what its column `id` is.
 IDENTIFIES = {
-    "circuits": example_ids.CIRCUIT, "meter_registry": example_ids.METER,
-    "properties": example_ids.PROPERTY, "sites_new": example_ids.SITE, "escos": example_ids.ESCO,
+    "circuits": example_ids.CIRCUIT_ID, "meter_registry": example_ids.METER_ID,
+    "properties": example_ids.PROPERTY_ID, "sites_new": example_ids.SITE_ID,
+    "escos": example_ids.ESCO_ID,
 }  # fmt: skip
 BY_FORMAT: dict[str, Any] = {
     "uuid": UUID,

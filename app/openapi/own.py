@@ -1,11 +1,12 @@
 """The gateway's own routes as FastAPI describes them, completed with facts it does not know."""
 
 from collections.abc import Set as AbstractSet
-from copy import deepcopy
 from typing import Any
 
 from app.openapi import examples, responses
 
+# Types of values; titles of objects and of choices name what generators make of them.
+VALUES = frozenset({"string", "integer", "number", "boolean", "array"})
 OPERATION_KEYS = frozenset({"get", "put", "post", "patch", "delete", "head", "options"})
 # The value of this member is the scope a token must have to see the operation in its document.
 SCOPE_MARK = "x-flows-scope"
@@ -103,7 +104,7 @@ def paths(
     """
     items: dict[str, Any] = {}
     known = schemas(described) | {"Token": TOKEN}
-    for path, item in deepcopy(described["paths"]).items():
+    for path, item in _untitled(described["paths"]).items():
         if path.startswith(HIDDEN):
             continue
         operations = {
@@ -120,7 +121,17 @@ def schemas(described: dict[str, Any]) -> dict[str, Any]:
     """Return the component schemas of the gateway's routes, without FastAPI's validation errors."""
     unused = ("HTTPValidationError", "ValidationError")
     found = described.get("components", {}).get("schemas", {})
-    return {name: deepcopy(found[name]) for name in found if name not in unused}
+    return {name: _untitled(found[name]) for name in found if name not in unused}
+
+
+def _untitled(node: Any) -> Any:
+    """Return a copy without the titles of values, with which Pydantic says their names again."""
+    if isinstance(node, list):
+        return [_untitled(one) for one in node]
+    if not isinstance(node, dict):
+        return node
+    named = node.get("type") in VALUES and "enum" not in node
+    return {name: _untitled(of) for name, of in node.items() if not (named and name == "title")}
 
 
 def _operation(method: str, path: str, operation: dict[str, Any], secured: bool) -> dict[str, Any]:

@@ -13,7 +13,7 @@ READ_ERRORS = ("400", "401", "403", "404", "406", "416", "422", "500", "504")
 WRITE_ERRORS = ("400", "401", "403", "404", "406", "409", "422", "500", "504")
 
 # The same for both, so that they are one component.
-ROWS = "The rows; 206 if they were counted and there are more."
+ROWS_TOLD = "The rows; 206 if they were counted and there are more."
 CONTENT_RANGE = {
     "Content-Range": {
         "description": "Range of the rows returned, and their total number (`*` unless counted).",
@@ -90,8 +90,8 @@ class Relation:
         if about := str(self.swagger.get("description", "")).strip():
             operation["description"] = about
         answers = {
-            "200": {"description": ROWS, "headers": CONTENT_RANGE, "content": self._rows()},
-            "206": {"description": ROWS, "headers": CONTENT_RANGE, "content": self._rows()},
+            "200": {"description": ROWS_TOLD, "headers": CONTENT_RANGE, "content": self._rows()},
+            "206": {"description": ROWS_TOLD, "headers": CONTENT_RANGE, "content": self._rows()},
         }
         return operation | {
             "parameters": parameters,

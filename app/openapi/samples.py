@@ -21,7 +21,7 @@ ONE_DAY = timedelta(days=1)
 # A busy pool must not delay a document that is readable without examples.
 SAMPLES_WAIT_SECONDS = 0.2
 # Serials that may stand in filters and patterns as they are.
-SERIAL = re.compile("[A-Za-z0-9]+")
+PLAIN_SERIAL = re.compile("[A-Za-z0-9]+")
 # Path of /v1 → the sample of its parameter.
 IDENTIFIED = {
     "circuits": "circuit",
@@ -126,13 +126,16 @@ def _with_ids(document: dict[str, Any], samples: Samples) -> dict[str, Any]:
     """Return a document with the caller's ids in place of those that stand for them."""
     text = orjson.dumps(document).decode()
     for stand_in, own in (
-        (example_ids.CIRCUIT, samples.circuit),
-        (example_ids.REGISTER, samples.register),
-        (example_ids.METER, samples.meter_id),
-        (example_ids.PROPERTY, samples.property),
-        (example_ids.SITE, samples.site_id),
-        (example_ids.ESCO, samples.esco_id),
-        (example_ids.SERIAL, samples.meter if SERIAL.fullmatch(samples.meter or "") else None),
+        (example_ids.CIRCUIT_ID, samples.circuit),
+        (example_ids.REGISTER_ID, samples.register),
+        (example_ids.METER_ID, samples.meter_id),
+        (example_ids.PROPERTY_ID, samples.property),
+        (example_ids.SITE_ID, samples.site_id),
+        (example_ids.ESCO_ID, samples.esco_id),
+        (
+            example_ids.METER_SERIAL,
+            samples.meter if PLAIN_SERIAL.fullmatch(samples.meter or "") else None,
+        ),
     ):
         if own is not None:
             text = text.replace(stand_in, own)

@@ -55,6 +55,8 @@ OUTAGES = {"PGRST003", "PGRST300", ""}
 # signal for an abandoned query came too late. Nothing was done, and the request can be repeated.
 CANCELLED = "canceling statement due to user request"
 
+# The code of a status that has a single one, for a HEAD whose answer does not tell it.
+CODES = {416: "PGRST103"}
 # Corrected statuses: PostgREST answers 500 for a view that cannot be written and for a query that
 # takes too long, and 400 for a row that a view's check option refuses, which is a row of another
 # ESCO.
@@ -146,7 +148,7 @@ async def cleaned_error(answer: UpstreamConnection, query: bytes = b"") -> Clean
         code = str(error["code"])
     except (orjson.JSONDecodeError, TypeError, KeyError):
         # Responses to HEAD and OPTIONS have no body; since 16 a header names the error.
-        code = _named_code(answer.headers)
+        code = _named_code(answer.headers) or CODES.get(answer.status, "")
         if answer.status >= 500 and code not in STATUSES:
             _raise_if_repeatable(answer.status, code or None)
             raise Unavailable("PostgREST cannot serve right now.") from None

@@ -322,7 +322,7 @@ def test_every_parameter_body_and_answer_has_an_example_that_fits(
     assert missing == []
     assert wrong == []
     assert seen > 30
-    assert (example_ids.CIRCUIT in answer.text) == (role == "operator"), "who has no circuits"
+    assert (example_ids.CIRCUIT_ID in answer.text) == (role == "operator"), "who has no circuits"
 
 
 @pytest.mark.parametrize("code", ["wlce", "hmce"])

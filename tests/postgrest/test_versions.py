@@ -101,7 +101,8 @@ def test_a_preference_passes_as_it_is_written_or_is_named(
     either: Stack, client: httpx.Client
 ) -> None:
     target = f"{SITES}?name=eq.limited&select=created_at&limit=1"
-    for zone, offset, since in (("Asia/Kolkata", "+05:30", 12), ("05:30", "+05:30", 16)):
+    # An offset is one of POSIX, west of Greenwich.
+    for zone, offset, since in (("Asia/Kolkata", "+05:30", 12), ("05:00", "-05:00", 16)):
         answer = client.get(target, headers={"Prefer": f"handling=strict, timezone={zone}"})
         if knows(either, since):
             assert answer.json()[0]["created_at"].endswith(offset)
@@ -148,7 +149,8 @@ def test_an_error_names_its_code_and_no_inner_schema(
     assert not re.search(r"\bapi\b", told), told
     head = client.head(f"/rest/v1/{target}", headers=headers)
     assert (head.status_code, head.content) == (answer.status_code, b"")
-    if knows(either, 16):
+    # 416 has a single code, so that the gateway can tell it on every version.
+    if knows(either, 16) or head.status_code == 416:
         assert head.headers["proxy-status"] == answer.headers["proxy-status"]
 
 
