@@ -1,5 +1,6 @@
 """The converter's parts, tested by table without a server: types, constraints, filters, names."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,11 @@ from pydantic import SecretStr
 from app.main import create_app
 from app.openapi import columns, filters, names
 from app.openapi.checks import keywords
-from app.openapi.facts import ColumnFacts, RelationFacts
+from app.openapi.document import Frame, build
+from app.openapi.facts import ColumnFacts, RelationFacts, parse
 from app.openapi.types import RANGE_PATTERN, json_schema, nullable
 from app.settings import DatabaseSettings, Settings
+from tests import sixteen
 
 
 @pytest.mark.parametrize(
@@ -161,3 +164,75 @@ def test_every_operation_has_a_name_of_its_own(tmp_path: Path) -> None:
     identities = [one["operationId"] for item in own["paths"].values() for one in item.values()]
     assert len(identities) == len({*identities})
     assert {"getAdminClients", "getAdminClient", "createToken", "getEnergy"} <= {*identities}
+
+
+RECORDED = Path(__file__).parent / "recorded"
+
+
+def recorded(name: str) -> dict[str, Any]:
+    """Return what was recorded of a stack: PostgREST's Swagger, or `gateway.describe_api()`."""
+    found: dict[str, Any] = json.loads((RECORDED / f"{name}.json").read_text())
+    return found
+
+
+def recorded_document(version: int) -> dict[str, Any]:
+    """Return the document of the recorded database on a version of PostgREST."""
+    frame = Frame("http://gateway", "0", {"paths": {}}, frozenset())
+    facts = parse(recorded("catalogue"))
+    return build(frame, recorded(f"swagger-{version}"), facts, {"read", "write"})
+
+
+def test_the_document_of_12_and_16_differs_only_in_what_16_knows() -> None:
+    old, new = recorded_document(12), recorded_document(16)
+    # 12 takes a primary key for nothing else, so that it does not tell what this one refers to.
+    refers = "Part of the primary key. Refers to `meter_registry.id`."
+    shown = json.dumps(new)
+    assert shown.count(refers) > json.dumps(old).count(refers)
+    for relation, other in (
+        ("meter_shadows", "meter_registry"),
+        ("meter_registry", "meter_shadows"),
+    ):
+        choices = parameter_of(new, f"/rest/v1/{relation}", "select")["schema"]["examples"]
+        choices.remove(f"{other}(*)")
+    told = "Part of the primary key."
+    assert json.dumps(new).replace(refers, told) == json.dumps(old).replace(refers, told)
+
+
+def parameter_of(document: dict[str, Any], path: str, name: str) -> dict[str, Any]:
+    """Return a parameter of the read of a relation."""
+    found = document["paths"][path]["get"]["parameters"]
+    return next(one for one in found if one.get("name") == name)
+
+
+@pytest.mark.parametrize("version", [12, 16])
+def test_integers_are_integers_whatever_the_swagger_calls_them(version: int) -> None:
+    facts = recorded("catalogue")["relations"]
+    schemas = recorded_document(version)["components"]["schemas"]
+    seen = 0
+    for relation, described in facts.items():
+        properties = schemas[names.pascal(relation)]["properties"]
+        for column, of in described["types"].items():
+            if of in ("smallint", "integer", "bigint"):
+                kind = properties[column]["type"]
+                assert "integer" in (kind if isinstance(kind, list) else [kind]), (relation, column)
+                seen += 1
+    assert seen >= 6
+
+
+def test_the_double_of_16_calls_types_what_16_calls_them() -> None:
+    told = json.loads(sixteen.swagger((RECORDED / "swagger-12.json").read_bytes()))
+    real = recorded("swagger-16")
+    for each in (told, real):
+        del each["definitions"]["meter_shadows"]["properties"]["id"]["description"]
+    assert told["definitions"] == real["definitions"]
+    for path in real["paths"]:
+        assert parameters_of(told, path) == parameters_of(real, path)
+
+
+def parameters_of(swagger: dict[str, Any], path: str) -> Any:
+    """Return the arguments that a function has in a Swagger."""
+    return [
+        one
+        for one in swagger["paths"][path].get("post", {}).get("parameters", ())
+        if one.get("in") == "body"
+    ]
