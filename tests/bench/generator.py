@@ -6,7 +6,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from itertools import cycle
 from typing import Any
@@ -97,6 +97,23 @@ def finish(process: subprocess.Popen[str]) -> Result:
 def measure(*requests: Request, connections: int, seconds: float, pause: float = 0) -> Result:
     """Start a run, wait for its end and return its result."""
     return finish(start(*requests, connections=connections, seconds=seconds, pause=pause))
+
+
+def alternate(
+    requests: Mapping[str, Request],
+    *,
+    connections: int,
+    seconds: float,
+    rounds: int = 5,
+    pause: float = 0,
+) -> dict[str, list[Result]]:
+    """Measure requests in turn, several times, so that other load affects all alike."""
+    results: dict[str, list[Result]] = {name: [] for name in requests}
+    for _ in range(rounds):
+        for name, request in requests.items():
+            result = measure(request, connections=connections, seconds=seconds, pause=pause)
+            results[name].append(result.require(200, 201))
+    return results
 
 
 class _Connection(asyncio.Protocol):

@@ -19,7 +19,6 @@ from tests.bench.generator import Request, Result
 from tests.bench.report import Report
 from tests.conftest import Stack, answers, wait_until
 
-ROUNDS = 5
 SECONDS = 2.0
 NGINX = """
 daemon off; worker_processes 1; pid {folder}/pid; error_log {folder}/error.log;
@@ -56,7 +55,8 @@ def run(stack: Stack, report: Report) -> None:
         for connections in (1, 16):
             for kind, build in kinds.items():
                 requests = {door: build(url) for door, url in doors.items()}
-                _compare(report, f"{kind}, {connections}", _alternate(requests, connections))
+                measured = generator.alternate(requests, connections=connections, seconds=SECONDS)
+                _compare(report, f"{kind}, {connections}", measured)
     _compress(stack, report, read)
     with stack.client("wlce", "write") as client:
         client.delete("/rest/v1/sites_new", params={"name": "eq.bench"}).raise_for_status()
@@ -68,7 +68,7 @@ def _compress(stack: Stack, report: Report, read: dict[str, str]) -> None:
     body = httpx.get(url, headers=read | {"Accept-Encoding": "identity"}).content
     requests = {"plain": Request(url, read)}
     requests |= {coding: Request(url, read | {"Accept-Encoding": coding}) for coding in ENCODERS}
-    results = _alternate(requests, 16)
+    results = generator.alternate(requests, connections=16, seconds=SECONDS)
     for coding, encoder in ENCODERS.items():
         costs = []
         for _ in range(50):
@@ -87,16 +87,6 @@ def _compress(stack: Stack, report: Report, read: dict[str, str]) -> None:
             "×",
             limit=">= 0.7",
         )
-
-
-def _alternate(requests: dict[str, Request], connections: int) -> dict[str, list[Result]]:
-    """Measure the targets in turn, several times, so that other load affects all alike."""
-    results: dict[str, list[Result]] = {door: [] for door in requests}
-    for _ in range(ROUNDS):
-        for door, request in requests.items():
-            result = generator.measure(request, connections=connections, seconds=SECONDS)
-            results[door].append(result.require(200, 201))
-    return results
 
 
 def _compare(report: Report, name: str, results: dict[str, list[Result]]) -> None:
