@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from psycopg.rows import DictRow
 
 from app.auth.clients import Actor, check_room, find_esco, record
+from app.db.batch import fetch_rows
 from app.db.session import Connection
 from app.errors import NotFound, Unprocessable
 
@@ -27,10 +28,12 @@ async def list_apps(connection: Connection) -> list[DictRow]:
 
 async def find_app(connection: Connection, app: str) -> DictRow | None:
     """Return an app that can be used, or None."""
-    cursor = await connection.execute(
-        f"{APP} where a.id = %s and a.disabled_at is null and e.disabled_at is null", (app,)
+    rows = await fetch_rows(
+        connection,
+        f"{APP} where a.id = %(id)s and a.disabled_at is null and e.disabled_at is null",
+        id=app,
     )
-    return await cursor.fetchone()
+    return rows[0] if rows else None
 
 
 async def create_app_client(

@@ -21,6 +21,7 @@ from argon2.exceptions import InvalidHashError, VerificationError
 from psycopg.rows import DictRow
 
 from app.auth.tokens import Grant
+from app.db.batch import fetch_rows
 from app.db.session import Connection
 from app.errors import Conflict, Forbidden, NotFound, Unprocessable
 
@@ -341,16 +342,24 @@ def _verify_hash(known: str, secret: str) -> bool:
         return False
 
 
-async def record_token(connection: Connection, actor: Actor, token_id: str, scopes: str) -> None:
-    """Record that the acting client gets a token, and the time in `last_used_at`."""
-    # Requests of the same client at the same time need not wait for each other's commits.
-    await connection.execute(
-        "with used as (update gateway.client set last_used_at = now() where id ="
-        " (select c.id from gateway.client as c where c.id = %(actor)s for update skip locked))"
+async def record_token(
+    connection: Connection,
+    actor: Actor,
+    kind: Literal["client", "member"],
+    action: str,
+    token_id: str,
+    detail: str,
+) -> None:
+    """Record that the acting client or member gets a token, and the time in `last_used_at`."""
+    # Requests of the same one at the same time need not wait for each other's commits.
+    await fetch_rows(
+        connection,
+        f"with used as (update gateway.{kind} set last_used_at = now() where id ="  # noqa: S608
+        f" (select o.id from gateway.{kind} as o where o.id = %(actor)s for update skip locked))"
         " insert into gateway.audit (actor, action, esco, subject, detail, address, outcome)"
-        " values (%(actor)s, 'token.issue', %(esco)s, %(token)s, %(scopes)s, %(address)s, 'done')",
-        {"actor": actor.name, "esco": actor.esco, "token": token_id, "scopes": scopes,
-         "address": actor.address},
+        " values (%(actor)s, %(action)s, %(esco)s, %(token)s, %(detail)s, %(address)s, 'done')",
+        actor=actor.name, action=action, esco=actor.esco, token=token_id, detail=detail,
+        address=actor.address,
     )  # fmt: skip
 
 

@@ -7,10 +7,10 @@ from typing import Any
 import jwt
 from psycopg.rows import DictRow
 
-from app.auth.clients import Actor, record
+from app.auth.clients import Actor, record, record_token
 from app.auth.identity import IssuerUnavailableError, SubjectTokenError
 from app.auth.issuers import Issuer, find_issuer
-from app.auth.members import accept_invitation, find_memberships, find_usable_member, note_use
+from app.auth.members import accept_invitation, find_memberships, find_usable_member
 from app.auth.refusals import OAuthError
 from app.auth.services import AuthServices
 from app.auth.tokens import Grant, issue, tenant_role
@@ -131,8 +131,7 @@ async def _issued(
         told = f"{' '.join(chosen.scopes)}; {requester.client_id}"
         if chosen.acting:
             told += f"; for {member['id']}"
-        await note_use(connection, actor.name)
-        await record(connection, actor, "token.exchange", subject=token_id, detail=told)
+        await record_token(connection, actor, "member", "token.exchange", token_id, told)
     grant = Grant(
         requester.client_id, tenant_role(chosen.scopes), member["esco"], member["esco_code"],
         chosen.scopes, member["id"], chosen.acting,

@@ -44,12 +44,28 @@ class IssuerUnavailableError(Exception):
 
 @dataclass(slots=True)
 class IssuerKeys:
-    """The keys of an issuer, and when they were fetched; times are monotonic, in seconds."""
+    """The keys of an issuer, and when they were fetched; times are monotonic, in seconds.
+
+    `loaded` are those that tokens were signed with, as loading one takes as long as verifying.
+    """
 
     fetched_at: float = float("-inf")
     tried_at: float = float("-inf")
     keys: list[dict[str, Any]] = field(default_factory=list)
+    loaded: dict[tuple[str, str], tuple[Any, str]] = field(default_factory=dict)
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    def replace(self, keys: list[dict[str, Any]]) -> None:
+        """Take keys that were fetched now in place of those before."""
+        self.keys, self.loaded, self.fetched_at = keys, {}, time.monotonic()
+
+    def choose(self, header: dict[str, Any]) -> tuple[Any, str] | None:
+        """Return what `choose_key` returns."""
+        named = str(header.get("kid")), str(header.get("alg"))
+        found = self.loaded.get(named) or choose_key(self.keys, header)
+        if found is not None:
+            self.loaded[named] = found
+        return found
 
 
 class IdentityVerifier:
@@ -111,11 +127,11 @@ class IdentityVerifier:
         now = time.monotonic()
         if now - known.fetched_at > KEYS_FRESH_SECONDS:
             await self._refresh(issuer, known)
-        found = choose_key(known.keys, header)
+        found = known.choose(header)
         if found is None:
             # The issuer may have begun to sign with a new key.
             await self._refresh(issuer, known)
-            found = choose_key(known.keys, header)
+            found = known.choose(header)
         if time.monotonic() - known.fetched_at > KEYS_KEPT_SECONDS:
             raise IssuerUnavailableError
         if found is None:
@@ -128,8 +144,7 @@ class IdentityVerifier:
             if time.monotonic() - known.tried_at < REFETCH_SECONDS:
                 return
             try:
-                known.keys = await self._fetch(issuer)
-                known.fetched_at = time.monotonic()
+                known.replace(await self._fetch(issuer))
             except FetchError as error:
                 logger.warning("the keys of the issuer %s are not renewed: %s", issuer.url, error)
             finally:

@@ -10,6 +10,7 @@ from psycopg.rows import DictRow
 from psycopg.types.json import Jsonb
 
 from app.auth.clients import Actor, find_esco, record
+from app.db.batch import fetch_rows
 from app.db.session import Connection
 from app.errors import Conflict, NotFound, Unprocessable
 
@@ -47,10 +48,10 @@ async def list_issuers(connection: Connection, actor: Actor) -> list[DictRow]:
 
 async def find_issuer(connection: Connection, url: str) -> Issuer | None:
     """Return the trusted issuer with exactly this URL."""
-    cursor = await connection.execute(f"{ISSUER} and i.url = %s", (url,))
-    row = await cursor.fetchone()
-    if row is None:
+    rows = await fetch_rows(connection, f"{ISSUER} and i.url = %(url)s", url=url)
+    if not rows:
         return None
+    (row,) = rows
     return Issuer(row["id"], row["url"], tuple(row["audiences"]), row["esco"], row["claims"],
                   row["jwks_uri"], row["secret_name"])  # fmt: skip
 

@@ -11,6 +11,7 @@ from psycopg.rows import DictRow
 
 from app.auth.clients import Actor, check_room, record
 from app.auth.issuers import Issuer, find_issuer
+from app.db.batch import fetch_rows
 from app.db.session import Connection
 from app.errors import Conflict, NotFound, Unprocessable
 
@@ -177,12 +178,13 @@ async def accept_invitation(
 
 async def find_memberships(connection: Connection, issuer: Issuer, subject: str) -> list[DictRow]:
     """Return the memberships of a person that can be used, ordered by the ESCO's code."""
-    cursor = await connection.execute(
-        f"{MEMBER} where m.issuer = %s and m.subject = %s and {USABLE}"
+    return await fetch_rows(
+        connection,
+        f"{MEMBER} where m.issuer = %(issuer)s and m.subject = %(subject)s and {USABLE}"
         " and (i.esco is null or i.esco = m.esco) order by e.code",
-        (issuer.id, subject),
+        issuer=issuer.id,
+        subject=subject,
     )
-    return await cursor.fetchall()
 
 
 async def find_usable_member(connection: Connection, member: str) -> DictRow | None:
@@ -192,12 +194,3 @@ async def find_usable_member(connection: Connection, member: str) -> DictRow | N
         (member,),
     )
     return await cursor.fetchone()
-
-
-async def note_use(connection: Connection, member: str) -> None:
-    """Note the time of a member's latest token, unless another request does so right now."""
-    await connection.execute(
-        "update gateway.member set last_used_at = now() where id ="
-        " (select m.id from gateway.member as m where m.id = %s for update skip locked)",
-        (member,),
-    )

@@ -272,7 +272,9 @@ async def issue_token(request: Request, services: AuthServicesDep, form: Form) -
         allowed = set(asked) <= set(grant.scopes)
         async with services.token_pool.connection() as connection:
             if allowed:
-                await clients.record_token(connection, actor, token_id, " ".join(asked))
+                await clients.record_token(
+                    connection, actor, "client", "token.issue", token_id, " ".join(asked)
+                )
             else:
                 await clients.record(
                     connection, actor, "token.issue",

@@ -124,6 +124,17 @@ async def run_batch(connection: AsyncConnection[Any], queries: Sequence[Query]) 
         return await _run(connection, queries)
 
 
+async def fetch_rows(
+    connection: AsyncConnection[Any], sql: str, **parameters: Any
+) -> list[dict[str, Any]]:
+    """Return the rows of one statement, in one round trip also if it is a transaction of its own.
+
+    Psycopg takes two more, to begin and to end that transaction.
+    """
+    (rows,) = await run_batch(connection, [Query(sql, parameters)])
+    return rows.dicts()
+
+
 async def _run(connection: AsyncConnection[Any], queries: Sequence[Query]) -> list[QueryRows]:
     async with connection.lock:
         pgconn = connection.pgconn
