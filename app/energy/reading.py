@@ -22,7 +22,7 @@ Schema = Mapping[str, pl.DataType | type[pl.DataType]]
 Read = Callable[[], Awaitable[pl.DataFrame]]
 T = TypeVar("T")
 # Rows that take less time than a thread does to begin, and bytes of a row, about.
-FEW, BYTES = 1000, 30
+FEW, BYTES = 2500, 30
 # Rows that PostgreSQL sends as one: a connection keeps the memory of its largest for good.
 PART = 2000
 COMMIT = Query("commit")

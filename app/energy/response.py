@@ -41,8 +41,6 @@ if TYPE_CHECKING:
 
 # Part of every ETag. Increase it when the same data are written differently.
 REPRESENTATION = 4
-# Rows written at a time: few milliseconds, in which no other request is served.
-SLICE = 2000
 
 STATE = (
     "select version, as_of, remapping, cluster, seen, flows.has_derived()"
@@ -241,8 +239,8 @@ async def _body(request: ReportRequest, report: RenderedReport) -> AsyncGenerato
     async with aclosing(report.frames) as frames:
         async for frame in frames:
             state.rows += frame.height
-            for start in range(0, max(frame.height, 1), SLICE):
-                part = frame.slice(start, SLICE)
+            for start in range(0, max(frame.height, 1), writing.ROWS):
+                part = frame.slice(start, writing.ROWS)
                 yield before + await computed(part.height, partial(writing.add, part))
                 before = b""
     yield writing.end(await _last_members(request, report))

@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.cli.serve import RETURNED_BYTES
 from app.energy.formats import Format
 from app.energy.frames import COUNTS, Clock, Grid, at_instants, key_columns
 from app.energy.groups import Groups, Mapping, gather
@@ -162,6 +163,19 @@ def test_every_format_has_the_same_rows() -> None:
             lambda at: at.isoformat(), return_dtype=pl.String
         )
         assert typed.with_columns(texts).to_dicts() == expected
+
+
+@pytest.mark.parametrize("form", ["json", "ndjson", "csv", "arrow"])
+def test_a_piece_of_a_body_needs_no_memory_of_the_system(form: FormatName) -> None:
+    """Rows with names, as wide as they mostly are."""
+    parts, of = split("PT30M", LONDON, START, END), groups(12, START)
+    found: Found = {n: (n / 7, 1, 1) for n in range(12 * len(parts))}
+    rows = grid_of(of, form).rows(frame_of(found, found), parts, Page(0, 12 * len(parts)))
+    names = [f"{name}_name" for name in ("circuit", "site", "property", "meter")]
+    named = rows.with_columns(pl.lit("Number 12, Mill Street").alias(name) for name in names)
+    writing = writer(Format(form), ("circuit",))
+    assert named.height >= writing.ROWS
+    assert len(writing.add(named.head(writing.ROWS))) < RETURNED_BYTES
 
 
 def test_columns_name_each_interval_and_group_once() -> None:
