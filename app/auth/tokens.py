@@ -20,13 +20,15 @@ LIFETIME_SECONDS = 3600
 CLOCK_SECONDS = 30  # greatest difference of the clocks of issuer and verifier
 CACHED_TOKENS = 10_000
 TENANT_ROLES = frozenset({"flows", "public_backend"})
+RESIDENT = "resident"
+OWNED_ROLES = TENANT_ROLES | {RESIDENT}  # their tokens name an ESCO
 OPERATOR = "operator"
 NAMES = ("jti", "client_id", "role")  # claims that must be non-empty text
 # No ESCO has this id: a token for it can read the schema but no rows.
 NO_ESCO = uuid.UUID(int=0)
 OWN_CLIENT = "flows-gateway"
 OWN_SECONDS = 60
-ROLES = TENANT_ROLES | {"grafanareader", OPERATOR}
+ROLES = OWNED_ROLES | {"grafanareader", OPERATOR}
 
 
 def tenant_role(scopes: Collection[str]) -> str:
@@ -84,7 +86,7 @@ def issue(
 
 def issue_own(key: SigningKey, issuer: str, role: str) -> str:
     """Return a short-lived token with which the gateway itself asks PostgREST; it reads no rows."""
-    esco = NO_ESCO if role in TENANT_ROLES else None
+    esco = NO_ESCO if role in OWNED_ROLES else None
     grant = Grant(OWN_CLIENT, role, esco, None, ("read", "write"))
     return issue(key, issuer, grant, seconds=OWN_SECONDS)
 
@@ -172,7 +174,7 @@ class TokenVerifier:
             raise Forbidden("The token's role has no access here.")
         return Principal(
             role=role,
-            esco=_esco(claims) if role in TENANT_ROLES else None,
+            esco=_esco(claims) if role in OWNED_ROLES else None,
             esco_code=claims.get("esco_code"),
             client_id=claims["client_id"],
             scopes=frozenset(str(claims.get("scope", "")).split()),

@@ -16,8 +16,8 @@ OBJECTS = """
     ),
     caller as (
         select oid, rolname::text as name from pg_roles
-        where rolname in ('flows', 'public_backend', 'grafanareader', 'tsdbadmin', 'flows_gateway',
-            'authenticator')
+        where rolname in ('flows', 'public_backend', 'resident', 'grafanareader', 'tsdbadmin',
+            'flows_gateway', 'authenticator')
         union all select 0, 'public'
     ),
     granted as (

@@ -27,8 +27,8 @@ FAULTS = {
             as text,
             format('alter role %I nosuperuser nobypassrls', rolname) as mend
         from pg_roles where (rolsuper or rolbypassrls) and rolname in
-            ('flows', 'public_backend', 'grafanareader', 'flows_gateway', 'authenticator',
-            'flows_owner')
+            ('flows', 'public_backend', 'resident', 'grafanareader', 'flows_gateway',
+            'authenticator', 'flows_owner')
     """,
     "indexes": """
         select format('the index %s is not valid: no query uses it', indexrelid::regclass) as text,
@@ -70,7 +70,7 @@ WARNINGS = {
                 else format('revoke %I from %I', tenant.rolname, login.rolname) end
                 || '; a partner reads and writes with a client of its ESCO' as mend
         from pg_roles as login join pg_roles as tenant
-            on tenant.rolname in ('flows', 'public_backend')
+            on tenant.rolname in ('flows', 'public_backend', 'resident')
             and pg_has_role(login.oid, tenant.oid, 'member')
         where login.rolcanlogin and not login.rolsuper
             and login.rolname not in ('authenticator', 'flows_gateway')

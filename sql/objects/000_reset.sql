@@ -20,7 +20,7 @@ lock table gateway.revoked_token in access exclusive mode;
 do $$
 declare
     schemas constant regnamespace[] := array['flows', 'api', 'gateway']::regnamespace[];
-    callers constant text := 'public, flows, public_backend, grafanareader, tsdbadmin, flows_gateway, authenticator';
+    callers constant text := 'public, flows, public_backend, resident, grafanareader, tsdbadmin, flows_gateway, authenticator';
     -- A continuous aggregate is a view to PostgreSQL, and keeps data.
     aggregates text[] := '{}';
     found record;
@@ -99,7 +99,7 @@ begin
         execute format('revoke all on routine %s from %s', found.routine, callers);
     end loop;
     revoke all on schema flows, api, gateway
-    from public, flows, public_backend, grafanareader, tsdbadmin, flows_gateway, authenticator;
+    from public, flows, public_backend, resident, grafanareader, tsdbadmin, flows_gateway, authenticator;
 end $$;
 
 reset role;

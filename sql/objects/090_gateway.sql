@@ -107,7 +107,7 @@ begin
         raise sqlstate 'PT401' using message = 'The token is not for this service';
     end if;
     if claims ->> 'role' <> 'grafanareader' then
-        if claims ->> 'role' not in ('flows', 'public_backend')
+        if claims ->> 'role' not in ('flows', 'public_backend', 'resident')
             or not coalesce(claims ->> 'esco' ~ uuid_form, false) then
             raise sqlstate 'PT403' using message = 'The token names no ESCO';
         end if;
@@ -129,9 +129,21 @@ begin
                     select from gateway.member as m
                     where m.id in (claims ->> 'sub', claims -> 'act' ->> 'sub') and m.disabled_at is not null
                 )
+                -- Who became a resident no longer reads as one of the ESCO's staff.
+                or exists (
+                    select from gateway.member as m
+                    where m.id = claims ->> 'sub' and m.resident and claims ->> 'role' <> 'resident'
+                )
                 or exists (
                     select from gateway.app as a
                     where a.id = claims ->> 'client_id' and a.disabled_at is not null
+                )
+                -- A resident is somebody, or nobody whose rows could be seen.
+                or (
+                    claims ->> 'role' = 'resident' and not exists (
+                        select from gateway.member as m
+                        where m.id = claims ->> 'sub' and m.resident and m.esco = tenant::uuid
+                    )
                 )
             )
         )
@@ -144,9 +156,12 @@ begin
         perform set_config('statement_timeout', '30s', true);
     end if;
     perform set_config('app.current_esco', tenant, true);
+    if claims ->> 'role' = 'resident' then
+        perform set_config('app.current_member', coalesce(claims ->> 'sub', ''), true);
+    end if;
 end $$;
-comment on function gateway.authorize() is 'Refuses revoked tokens and sets the caller''s ESCO.';
-grant execute on function gateway.authorize() to flows, public_backend, grafanareader;
+comment on function gateway.authorize() is 'Refuses revoked tokens and sets the caller''s ESCO, and who a resident is.';
+grant execute on function gateway.authorize() to flows, public_backend, resident, grafanareader;
 
 -- PostgREST keeps running a query whose client has disconnected, so the gateway cancels it. Two things
 -- keep this from cancelling anything else: the owner may signal only sessions of the login

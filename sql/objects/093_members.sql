@@ -24,6 +24,16 @@ comment on column gateway.member.invited_until is 'Time until which the invitati
 comment on column gateway.member.created_at is 'Time at which it was added, UTC.';
 comment on column gateway.member.last_used_at is 'Time at which it last got a token, UTC.';
 comment on column gateway.member.disabled_at is 'Time at which it was disabled, UTC.';
+comment on column gateway.member.resident
+is 'True for a resident, who reads what belongs to its own homes alone.';
+comment on table gateway.residence is 'Homes of residents, each for the time that the person lives there.';
+comment on column gateway.residence.member is 'The resident.';
+comment on column gateway.residence.property is 'The property.';
+comment on column gateway.residence.esco is 'ESCO of both.';
+comment on column gateway.residence.start_time is 'Time at which the person moved in, inclusive, UTC.';
+comment on column gateway.residence.end_time
+is 'Time at which the person moved out, exclusive, UTC; empty while the person lives there.';
+comment on column gateway.residence.created_at is 'Time at which it was added, UTC.';
 comment on table gateway.app is 'Public clients: apps in browsers, which have no secret and exchange tokens of people.';
 comment on column gateway.app.id is 'Client id.';
 comment on column gateway.app.name is 'Name of the app, for people.';
@@ -36,7 +46,10 @@ create trigger changes_are_announced after update of disabled_at on gateway.memb
 for each statement execute function gateway.announce();
 create trigger changes_are_announced after update of disabled_at on gateway.app
 for each statement execute function gateway.announce();
+create trigger changes_are_announced after insert or update or delete on gateway.residence
+for each statement execute function gateway.announce();
 
 grant select, insert, update on gateway.issuer, gateway.member, gateway.app to flows_gateway;
+grant select, insert, update, delete on gateway.residence to flows_gateway;
 
 reset role;

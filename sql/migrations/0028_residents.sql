@@ -1,0 +1,41 @@
+-- Residents: people who read what belongs to their own home, for the time that they live there.
+
+-- Roles are the cluster's: another database of it may have brought this one.
+do $$
+begin
+    if not exists (select from pg_catalog.pg_roles where rolname = 'resident') then
+        create role resident nologin;
+    end if;
+end $$;
+
+set local role flows_owner;
+
+alter table gateway.member add column resident boolean not null default false;
+alter table gateway.member add constraint member_resident_reads
+check (not resident or (scopes = array['read'] and esco is not null));
+alter table gateway.member add constraint member_owner unique (id, esco);
+
+-- Both keys have the ESCO: nobody lives in a property of another one. Residents come and go, so a person may have
+-- lived in a home twice, but not twice at one time. (Ranges of one number, as equality in a GiST index of other types
+-- needs an extension.)
+create table gateway.residence (
+    member text not null,
+    property uuid not null,
+    esco uuid not null,
+    start_time timestamptz not null,
+    end_time timestamptz check (end_time > start_time),
+    created_at timestamptz not null default now(),
+    primary key (member, property, start_time),
+    constraint residence_member_owner_fkey
+    foreign key (member, esco) references gateway.member (id, esco) on delete cascade,
+    constraint residence_property_owner_fkey
+    foreign key (property, esco) references flows.properties (id, esco) on delete cascade,
+    constraint residence_once_at_a_time exclude using gist (
+        int8range(hashtextextended(member, 0), hashtextextended(member, 0), '[]') with =,
+        int8range(uuid_hash_extended(property, 0), uuid_hash_extended(property, 0), '[]') with =,
+        tstzrange(start_time, end_time) with &&
+    )
+);
+create index on gateway.residence (property);
+
+reset role;
