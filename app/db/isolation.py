@@ -12,6 +12,8 @@ from psycopg import sql
 from psycopg.rows import tuple_row
 
 CALLER_ROLES = ("flows", "public_backend")
+# It reads what belongs to the homes of one person.
+RESIDENT_ROLE = "resident"
 # Everybody reads the same rows of these.
 SHARED_RELATIONS = frozenset(("regions", "meter_metrics", "meter_event_log_type"))
 # A view's check option is tested after the key: a caller who uses the key of another's row learns
@@ -70,11 +72,14 @@ def exposed_relations(connection: psycopg.Connection[Any]) -> Iterator[ExposedRe
         yield ExposedRelation(name, [row[0] for row in columns], [row[0] for row in key])
 
 
-def become(connection: psycopg.Connection[Any], role: str, esco: str | None) -> None:
-    """Take a caller's role and ESCO for the rest of the transaction."""
+def become(
+    connection: psycopg.Connection[Any], role: str, esco: str | None, member: str | None = None
+) -> None:
+    """Take a caller's role and ESCO, and a resident's person, for the rest of the transaction."""
     connection.execute(
-        "select set_config('role', 'none', true), set_config('app.current_esco', %s, true)",
-        (esco or "",),
+        "select set_config('role', 'none', true), set_config('app.current_esco', %s, true),"
+        " set_config('app.current_member', %s, true)",
+        (esco or "", member or ""),
     )
     connection.execute("select set_config('role', %s, true)", (role,))
 

@@ -38,4 +38,15 @@ create table gateway.residence (
 );
 create index on gateway.residence (property);
 
+-- All that a resident reads by: ids, and beside them the times in which they are the resident's (a place in one array
+-- belongs to the same place in the other). No time is before since or from until on; all are the whole time between
+-- them where is_one_stay is true.
+create type flows.home as (
+    since timestamptz, until timestamptz, is_one_stay boolean,
+    esco uuid, sites uuid array, properties uuid array, heads uuid array,
+    meters uuid array, meter_times tstzmultirange array, present_meters uuid array,
+    registers uuid array, register_times tstzmultirange array,
+    circuits uuid array, circuit_times tstzmultirange array, summed_times tstzmultirange array
+);
+
 reset role;

@@ -35,6 +35,6 @@ comment on function flows.is_planned_for_every_esco()
 is 'flows.sees_every_esco(), for views and policies alone: asked when a query is planned.';
 
 grant execute on function flows.current_esco(), flows.sees_every_esco(), flows.is_planned_for_every_esco()
-to flows, public_backend, grafanareader, tsdbadmin;
+to flows, public_backend, resident, grafanareader, tsdbadmin;
 
 reset role;

@@ -124,4 +124,18 @@ language sql immutable parallel safe set search_path = ''
 return replace(series, 'circuit_interval_', 'circuit_sums_');
 comment on function flows.stored_name(text) is 'Name of the relation of schema flows that stores a series.';
 
+create or replace function flows.unit_of(series text, out unit interval, out zone text)
+language sql immutable parallel safe set search_path = ''
+begin atomic
+    select
+        case
+            when series in ('register_interval_hh', 'circuit_interval_hh') then interval '30 minutes'
+            when series like 'circuit\_interval\_daily%' then interval '1 day'
+            when series = 'circuit_interval_monthly' then interval '1 month'
+        end,
+        case when series like '%\_london' then 'Europe/London' else 'UTC' end;
+end;
+comment on function flows.unit_of(text)
+is 'Length of a series'' intervals, and the zone of its days; no length of what has a moment.';
+
 reset role;

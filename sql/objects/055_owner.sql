@@ -179,14 +179,20 @@ grant execute on function flows.stamp_owner(), flows.stamp_register_series(), fl
 to flows, tsdbadmin;
 
 -- A relation without row level security (TimescaleDB has none beside the columnstore) is shown by a view that
--- reads as its owner, and shows what is the caller's, without the column that says so, and what is unused.
-create or replace procedure flows.show_as_owned(relation text, writable boolean default false)
+-- reads as its owner, and shows what is the caller's, without the column that says so, and what is unused. Of that,
+-- residents see the rows that fulfil a condition: by default that of a series of this name (flows.own_rows).
+drop procedure if exists flows.show_as_owned(text, boolean);
+create or replace procedure flows.show_as_owned(
+    relation text, writable boolean default false, residents text default null
+)
 language plpgsql set search_path = ''
 as $$
 begin
     execute format(
         'create view api.%1$I with (security_barrier = true) as select %2$s from flows.%1$I '
         'where case when flows.is_planned_for_every_esco() then true '
+        'when flows.is_planned_for_a_resident() then %4$s '
+        'and esco is not distinct from (select own.id from flows.escos as own where own.id = flows.current_esco()) '
         'else esco = (select own.id from flows.escos as own where own.id = flows.current_esco()) end%3$s',
         relation,
         (
@@ -194,15 +200,22 @@ begin
             where a.attrelid = format('flows.%I', relation)::regclass and a.attnum > 0 and not a.attisdropped
                 and a.attname not in ('esco', 'narrow_csq')
         ),
-        case when writable then ' with check option' else '' end
+        case when writable then ' with check option' else '' end,
+        coalesce(
+            residents,
+            (
+                select flows.own_rows(s.key, quote_ident(s.label), u.unit, u.zone)
+                from flows.series() as s cross join lateral flows.unit_of(s.name) as u where s.name = relation
+            )
+        )
     );
-    execute format('grant select on api.%I to flows, public_backend, grafanareader, tsdbadmin', relation);
+    execute format('grant select on api.%I to flows, public_backend, resident, grafanareader, tsdbadmin', relation);
     if writable then
         execute format('grant insert, update, delete on api.%I to flows', relation);
         execute format('grant select, insert, update, delete on flows.%I to tsdbadmin', relation);
     end if;
 end $$;
-comment on procedure flows.show_as_owned (text, boolean)
+comment on procedure flows.show_as_owned (text, boolean, text)
 is 'Makes the view of api that shows a caller''s rows of a relation.';
 
 reset role;

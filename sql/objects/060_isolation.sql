@@ -45,6 +45,52 @@ begin
     end loop;
 end $$;
 
+-- A resident's rows are those of its homes, of which there are few. What has no policy here has no row for residents.
+-- A mapping is told of whole where it was the resident's for a time. Of the state of a meter only the present is kept:
+-- it is for who lives there now.
+do $$
+declare
+    own record;
+begin
+    for own in
+        select * from (values
+            ('escos', 'id = (select (flows.own_home()).esco)'),
+            ('sites_new', 'id = any((select (flows.own_home()).sites)::uuid[])'),
+            ('properties', 'id = any((select (flows.own_home()).properties)::uuid[])'),
+            ('service_head_registry', 'id = any((select (flows.own_home()).heads)::uuid[])'),
+            ('meter_registry', 'id = any((select (flows.own_home()).meters)::uuid[])'),
+            ('meter_shadows', 'id = any((select (flows.own_home()).present_meters)::uuid[])'),
+            ('meter_registers', 'register_id = any((select (flows.own_home()).registers)::uuid[])'),
+            ('circuits', 'id = any((select (flows.own_home()).circuits)::uuid[])'),
+            (
+                'properties_service_head',
+                'property = any((select (flows.own_home()).properties)::uuid[]) '
+                'and service_head = any((select (flows.own_home()).heads)::uuid[])'
+            ),
+            (
+                'service_head_meter',
+                'meter = any((select (flows.own_home()).meters)::uuid[]) '
+                'and service_head = any((select (flows.own_home()).heads)::uuid[])'
+            ),
+            (
+                'circuit_register',
+                'register = any((select (flows.own_home()).registers)::uuid[]) '
+                'and circuit = any((select (flows.own_home()).circuits)::uuid[]) '
+                'and tstzrange(start_time, end_time) && ('
+                '((select (flows.own_home()).register_times))'
+                '[array_position((select (flows.own_home()).registers), register)] '
+                '* ((select (flows.own_home()).circuit_times))'
+                '[array_position((select (flows.own_home()).circuits), circuit)])'
+            )
+        ) as o (relation, condition)
+    loop
+        execute format(
+            'create policy "a resident reads what is its own" on flows.%I for select to resident using (%s)',
+            own.relation, own.condition
+        );
+    end loop;
+end $$;
+
 -- A meter names its site by a column that deployments have without a key, and that may name a site that is not
 -- there: no key can say this, and what is there stays as long as it is not changed.
 create or replace function flows.check_site() returns trigger

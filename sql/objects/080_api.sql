@@ -29,6 +29,9 @@ begin
         execute format(
             'grant select on api.%1$I, flows.%1$I to flows, public_backend, grafanareader, tsdbadmin', exposed
         );
+        if exposed not in ('regions', 'feeder_registry', 'meter_tophat_registry', 'meter_metrics', 'ev_chargers') then
+            execute format('grant select on api.%1$I, flows.%1$I to resident', exposed);
+        end if;
         execute format('grant insert, update, delete on flows.%1$I to tsdbadmin', exposed);
         if exposed not in ('regions', 'escos', 'meter_shadows', 'meter_metrics', 'meter_event_log_type') then
             execute format('grant insert, update, delete on api.%1$I, flows.%1$I to flows', exposed);
@@ -53,7 +56,7 @@ begin atomic
     select * from api.escos where id = flows.current_esco();
 end;
 comment on function api.current_esco() is 'The ESCO of the token.';
-grant execute on function api.current_esco() to flows, public_backend;
+grant execute on function api.current_esco() to flows, public_backend, resident;
 
 create or replace function api.derive_interval_hh(
     register_id uuid, period_from timestamptz, period_to timestamptz, max_gap interval default '2 hours'

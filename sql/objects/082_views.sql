@@ -4,7 +4,7 @@ create or replace function flows.amount(tariff jsonb, key text) returns numeric
 language sql immutable set search_path = ''
 return case when tariff ->> key ~ '^-?[0-9]{1,12}(\.[0-9]{1,12})?$' then (tariff ->> key)::numeric end;
 comment on function flows.amount(jsonb, text) is 'A number from a tariff; empty if it has none.';
-grant execute on function flows.amount(jsonb, text) to flows, public_backend, grafanareader, tsdbadmin;
+grant execute on function flows.amount(jsonb, text) to flows, public_backend, resident, grafanareader, tsdbadmin;
 
 create or replace function flows.moment(tariff jsonb, key text) returns timestamp
 language sql stable set search_path = '' set timezone = 'UTC'
@@ -13,7 +13,7 @@ return case
         then (tariff ->> key)::timestamptz at time zone 'UTC'
 end;
 comment on function flows.moment(jsonb, text) is 'A time of a tariff, in UTC; empty if it has none.';
-grant execute on function flows.moment(jsonb, text) to flows, public_backend, grafanareader, tsdbadmin;
+grant execute on function flows.moment(jsonb, text) to flows, public_backend, resident, grafanareader, tsdbadmin;
 
 -- Three-phase meters have no tariffs of their own: deployments leave them out.
 create view flows.meter_shadows_tariffs with (security_invoker = true) as
@@ -89,7 +89,31 @@ cross join lateral (
     limit 1
 ) as newest;
 comment on view flows.register_interval_hh_latest is 'The newest half-hour of each register with half-hours.';
-call flows.show_as_owned('register_interval_hh_latest');
+call flows.show_as_owned(
+    'register_interval_hh_latest',
+    residents => flows.own_rows('register_id', '"timestamp"', interval '30 minutes', 'UTC')
+);
+
+create or replace function flows.find_extent_in(
+    register uuid, period tstzrange, out available_from timestamptz, out available_to timestamptz
+)
+language plpgsql stable set search_path = ''
+as $$
+begin
+    available_from := (
+        select r."timestamp" from flows.register_interval_hh as r
+        where r.register_id = register
+            and r."timestamp" >= lower(period) and r."timestamp" < coalesce(upper(period), 'infinity')
+        order by r."timestamp" limit 1
+    );
+    available_to := (
+        select r."timestamp" + interval '30 minutes' from flows.register_interval_hh as r
+        where r.register_id = register
+            and r."timestamp" >= lower(period) and r."timestamp" < coalesce(upper(period), 'infinity')
+        order by r."timestamp" desc limit 1
+    );
+end $$;
+comment on function flows.find_extent_in(uuid, tstzrange) is 'First and last half-hour of a register in a period.';
 
 -- A definer function sees every ESCO, so whose register it is must be asked in so many words.
 create or replace function flows.find_extent(
@@ -102,23 +126,41 @@ begin
         select from flows.meter_registers as its
         where its.register_id = register and its.esco = any(flows.callers_escos())
     ) then
-        available_from := (
-            select r."timestamp" from flows.register_interval_hh as r
-            where r.register_id = register
-                and r."timestamp" >= lower(period) and r."timestamp" < coalesce(upper(period), 'infinity')
-            order by r."timestamp" limit 1
-        );
-        available_to := (
-            select r."timestamp" + interval '30 minutes' from flows.register_interval_hh as r
-            where r.register_id = register
-                and r."timestamp" >= lower(period) and r."timestamp" < coalesce(upper(period), 'infinity')
-            order by r."timestamp" desc limit 1
-        );
+        select e.* into available_from, available_to from flows.find_extent_in(register, period) as e;
     end if;
 end $$;
 comment on function flows.find_extent(uuid, tstzrange)
 is 'First and last half-hour of one of the caller''s registers in a period.';
 grant execute on function flows.find_extent(uuid, tstzrange) to flows, public_backend, grafanareader, tsdbadmin;
+
+create or replace function flows.find_own_extent(
+    circuit uuid, register uuid, period tstzrange, out available_from timestamptz, out available_to timestamptz
+)
+language plpgsql stable security definer set search_path = ''
+as $$
+declare
+    own constant flows.home := flows.own_home();
+    times constant tstzmultirange := tstzmultirange(period)
+        * own.register_times[array_position(own.registers, register)]
+        * own.circuit_times[array_position(own.circuits, circuit)];
+    first timestamptz;
+    stop timestamptz;
+    extent record;
+begin
+    for first, stop in
+        -- The last half-hour ends with the stay.
+        select lower(t.span), upper(t.span) - interval '30 minutes' + interval '1 microsecond'
+        from unnest(times) as t (span) order by 1
+    loop
+        continue when stop <= first;
+        extent := flows.find_extent_in(register, tstzrange(first, stop));
+        available_from := coalesce(available_from, extent.available_from);
+        available_to := coalesce(extent.available_to, available_to);
+    end loop;
+end $$;
+comment on function flows.find_own_extent(uuid, uuid, tstzrange)
+is 'First and last half-hour of a register of the calling resident''s while it is mapped to a circuit in a period.';
+grant execute on function flows.find_own_extent(uuid, uuid, tstzrange) to resident;
 
 -- The extent of a register's half-hours while it is mapped to a circuit. It is looked up only where the
 -- mapping cuts the register's own extent, by a function: sub-selects would be planned over every chunk.
@@ -126,10 +168,16 @@ create view flows.circuit_register_extent as
 select
     mapping.esco, mapping.circuit, mapping.register, mapping.start_time,
     case
+        when flows.is_planned_for_a_resident() then (
+            flows.find_own_extent(mapping.circuit, mapping.register, tstzrange(mapping.start_time, mapping.end_time))
+        ).available_from
         when known.available_from >= mapping.start_time then known.available_from
         else (flows.find_extent(mapping.register, tstzrange(mapping.start_time, mapping.end_time))).available_from
     end as available_from,
     case
+        when flows.is_planned_for_a_resident() then (
+            flows.find_own_extent(mapping.circuit, mapping.register, tstzrange(mapping.start_time, mapping.end_time))
+        ).available_to
         when known.available_to <= mapping.end_time or mapping.end_time is null then known.available_to
         else (flows.find_extent(mapping.register, tstzrange(mapping.start_time, mapping.end_time))).available_to
     end as available_to
@@ -148,7 +196,11 @@ comment on column flows.circuit_register_extent.available_from
 is 'Start of the first half-hour, UTC; empty where there is none.';
 comment on column flows.circuit_register_extent.available_to
 is 'End of the last half-hour, UTC; empty if there is none.';
-call flows.show_as_owned('circuit_register_extent');
+call flows.show_as_owned(
+    'circuit_register_extent',
+    residents => 'circuit = any((select (flows.own_home()).circuits)::uuid[]) '
+    'and register = any((select (flows.own_home()).registers)::uuid[]) and available_from is not null'
+);
 
 create view flows.meter_csq_latest as
 select meter.esco, meter.id as meter_id, newest."timestamp", newest.csq
@@ -160,7 +212,7 @@ cross join lateral (
     limit 1
 ) as newest;
 comment on view flows.meter_csq_latest is 'The newest signal quality of each meter that has sent any.';
-call flows.show_as_owned('meter_csq_latest');
+call flows.show_as_owned('meter_csq_latest', residents => flows.own_rows('meter_id', '"timestamp"', null, 'UTC'));
 
 -- A meter was last online when it last told its signal or was last found healthy.
 create view flows.meters_offline_all with (security_invoker = true) as
@@ -202,7 +254,8 @@ begin
             'create view api.%1$I with (security_invoker = true) as select * from flows.%1$I', exposed
         );
         execute format(
-            'grant select on api.%1$I, flows.%1$I to flows, public_backend, grafanareader, tsdbadmin', exposed
+            'grant select on api.%1$I, flows.%1$I to flows, public_backend, resident, grafanareader, tsdbadmin',
+            exposed
         );
     end loop;
 end $$;

@@ -33,7 +33,10 @@ comment on column flows.register_interval_hh_missing.register_id is 'The registe
 comment on column flows.register_interval_hh_missing."date" is 'The day, UTC.';
 comment on column flows.register_interval_hh_missing.record_count is 'Half-hours that are there.';
 comment on column flows.register_interval_hh_missing.missing_count is 'Half-hours that are missing.';
-call flows.show_as_owned('register_interval_hh_missing');
+call flows.show_as_owned(
+    'register_interval_hh_missing',
+    residents => flows.own_rows('register_id', '("date"::timestamp at time zone ''UTC'')', interval '1 day', 'UTC')
+);
 
 comment on column flows.register_interval_hh_missing.expected_count is 'Half-hours of a day.';
 comment on column flows.register_interval_hh_missing.actual_count is 'Half-hours that are there, as record_count.';
@@ -80,7 +83,10 @@ begin
                 comment on column flows.register_%1$s_missing.missing_count is 'Reads that are missing.';
             $comments$, direction
         );
-        call flows.show_as_owned(format('register_%s_missing', direction));
+        call flows.show_as_owned(
+            format('register_%s_missing', direction),
+            residents => flows.own_rows('register_id', '("date"::timestamp at time zone ''UTC'')', interval '1 day', 'UTC')
+        );
     end loop;
 end $$;
 

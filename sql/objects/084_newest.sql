@@ -87,9 +87,54 @@ begin
                 select string_agg(format('t.%I', a.attname), ', ' order by a.attnum)
                 from pg_catalog.pg_attribute as a
                 where a.attrelid = format('api.%I', s.name)::regclass and a.attnum > 0
-            ) as columns
-        from flows.series() as s
+            ) as columns,
+            u.unit, u.zone
+        from flows.series() as s cross join lateral flows.unit_of(s.name) as u
     loop
+        -- A resident has few keys: the newest rows of each of its stays there.
+        execute format(
+            $create$
+            create or replace function api.newest_own_%1$s(rows integer, with_ties boolean) returns setof api.%1$I
+            language plpgsql stable security definer set search_path = ''
+            as $function$
+            declare
+                owner constant uuid := flows.current_esco();
+                own constant flows.home := flows.own_home();
+            begin
+                if with_ties then
+                    return query %7$s order by t.%2$I desc fetch first (newest_own_%1$s.rows) rows with ties;
+                else
+                    return query %7$s order by t.%2$I desc limit newest_own_%1$s.rows;
+                end if;
+            end $function$
+            $create$,
+            series.name, series.label, series.columns, null, null, null,
+            format(
+                $query$
+                select %3$s
+                from unnest(own.%5$s, own.%6$s) as k (id, times)
+                cross join lateral unnest(k.times) as stay
+                cross join lateral (
+                    select * from flows.%1$I as its
+                    where its.%4$I = k.id and its.esco is not distinct from owner
+                        and its.%2$I >= coalesce(lower(stay), '-infinity') and its.%2$I < %7$s
+                    order by its.%2$I desc fetch first (newest_own_%1$s.rows) rows with ties
+                ) as t
+                $query$,
+                series.name, series.label, series.columns, series.key,
+                case series.key when 'register_id' then 'registers' when 'meter_id' then 'meters' else 'circuits' end,
+                case series.key
+                    when 'register_id' then 'register_times' when 'meter_id' then 'meter_times' else 'summed_times'
+                end,
+                flows.last_label('coalesce(upper(stay), ''infinity'')', series.unit, series.zone)
+            )
+        );
+        execute format(
+            'comment on function api.newest_own_%s(integer, boolean) is %L', series.name,
+            'A resident''s newest rows of ' || series.name || '; with ties, all of those at the time of the last.'
+        );
+        execute format('grant execute on function api.newest_own_%s(integer, boolean) to resident', series.name);
+
         execute format(
             $create$
             create or replace function api.newest_%1$s(rows integer, with_ties boolean) returns setof api.%1$I

@@ -235,7 +235,7 @@ begin atomic
     where n.nspname = any(schemas) and p.prosecdef
         and p.prorettype not in ('trigger'::regtype, 'event_trigger'::regtype)
         and exists (
-            select from unnest(array['flows', 'public_backend']) as caller (role)
+            select from unnest(array['flows', 'public_backend', 'resident']) as caller (role)
             where pg_catalog.has_function_privilege(caller.role, p.oid, 'execute')
         )
     order by 1, 2;

@@ -125,7 +125,7 @@ as $$
 $$;
 comment on function gateway.describe_api()
 is 'Rights of the current role in schema api, and properties of the views'' columns in their base tables.';
-grant execute on function gateway.describe_api() to flows, public_backend, grafanareader;
+grant execute on function gateway.describe_api() to flows, public_backend, resident, grafanareader;
 
 reset role;
 

@@ -27,7 +27,7 @@ UNITLESS = [
 ]  # fmt: skip
 
 # The roles of callers, and those whose rights every role inherits.
-CALLERS = "array['public', 'flows', 'public_backend', 'grafanareader', 'authenticator']"
+CALLERS = "array['public', 'flows', 'public_backend', 'resident', 'grafanareader', 'authenticator']"
 OURS = "array['flows', 'api', 'gateway']::regnamespace[]"
 GRANTED = f"""
     exists (
@@ -84,7 +84,10 @@ RULES = {
                     join pg_class as read on read.oid = d.refobjid
                     where rule.ev_class = c.oid and not (
                         read.relnamespace = 'flows'::regnamespace
-                        and (read.relname = any(%(series)s) or read.relname = 'escos')
+                        and (
+                            read.relname = any(%(series)s) or read.relname = 'escos'
+                            or read.relkind = 'c'
+                        )
                     )
                 )
             )
@@ -121,13 +124,15 @@ RULES = {
             pg_get_viewdef(c.oid) ~ 'is_planned_for_every_esco'
             or (n.nspname = 'api' and 'security_barrier=true' = any(c.reloptions))
         ) and pg_get_viewdef(c.oid) !~ 'is_planned_for_every_esco\\(\\) THEN true\\s+'
+            '(WHEN flows.is_planned_for_a_resident\\(\\) THEN .*flows.own_home\\(\\).*\\s+)?'
             'ELSE \\(?esco = \\( SELECT own.id\\s+FROM flows.escos own'
     """,
     "only views and policies ask what a plan is made for": f"""
         select p.oid::regprocedure::text from pg_proc as p
         where p.pronamespace = any({OURS}) and p.proname not in (
-            'is_planned_for_every_esco', 'show_as_owned'
-        ) and pg_get_functiondef(p.oid) ~ 'is_planned_for_every_esco' and p.prokind <> 'a'
+            'is_planned_for_every_esco', 'is_planned_for_a_resident', 'show_as_owned'
+        ) and pg_get_functiondef(p.oid) ~ 'is_planned_for_(every_esco|a_resident)'
+            and p.prokind <> 'a'
     """,
     "no function is executable by everybody": f"""
         select p.oid::regprocedure::text from pg_proc as p

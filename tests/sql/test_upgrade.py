@@ -228,7 +228,9 @@ def test_a_signal_widens_under_a_gateway_that_reads_and_writes(
     expected: list[tuple[int | None]] = [(None,), *((n,) for n in range(1, 2001))]
     with psycopg.connect(url, autocommit=True) as connection:
         run = connection.execute
-        run("drop function api.newest_meter_csq")  # of a later day
+        # Of a later day.
+        run("drop function api.newest_meter_csq, api.newest_own_meter_csq")
+        run("drop owned by resident")
         before = dump(url)
 
         def signals(schema: str) -> list[tuple[Any, ...]]:

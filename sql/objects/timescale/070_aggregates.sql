@@ -14,7 +14,7 @@ create or replace aggregate flows.union_of(uuid[]) (
 comment on aggregate flows.union_of(uuid[]) is 'The union of sets.';
 -- Callers need the right to execute them, because the real-time part of an aggregate runs as the caller.
 grant execute on function flows.joined_sets(uuid[], uuid[]), flows.union_of(uuid[])
-to flows, public_backend, grafanareader, tsdbadmin;
+to flows, public_backend, resident, grafanareader, tsdbadmin;
 
 create or replace function flows.follow_readings(registers uuid[], spans tstzrange[]) returns void
 language sql set search_path = ''

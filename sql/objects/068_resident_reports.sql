@@ -1,0 +1,139 @@
+set local role flows_owner;
+
+-- The reports of /v1 sum the registers of a circuit while they are mapped to it; for a resident, while it lives there
+-- as well. A half-hour that it was there for a part of is none.
+create view flows.own_mappings with (security_invoker = true) as
+select
+    mapping.circuit, mapping.register, lower(own.span) as start_time,
+    case
+        when upper(own.span) = mapping.end_time then mapping.end_time
+        else date_bin('30 minutes', upper(own.span), '2000-01-01 00:00Z')
+    end as end_time
+from flows.circuit_register as mapping
+cross join lateral unnest(
+    tstzmultirange(tstzrange(mapping.start_time, mapping.end_time))
+    * ((select (flows.own_home()).register_times))[
+        array_position((select (flows.own_home()).registers), mapping.register)
+    ]
+    * ((select (flows.own_home()).circuit_times))[array_position((select (flows.own_home()).circuits), mapping.circuit)]
+) as own (span);
+comment on view flows.own_mappings is 'Mappings of a resident''s registers to circuits, each for a time of its stay.';
+comment on column flows.own_mappings.circuit is 'The circuit.';
+comment on column flows.own_mappings.register is 'The register.';
+comment on column flows.own_mappings.start_time is 'Start of the time, inclusive, UTC.';
+comment on column flows.own_mappings.end_time is 'End of the time, exclusive, UTC; empty while it has none.';
+grant select on flows.own_mappings to resident;
+
+create or replace function flows.own_derived_registers() returns uuid[]
+language sql stable security definer set search_path = ''
+return array(
+    select d.register_id from flows.derived_register as d
+    where d.register_id = any((select (flows.own_home()).registers)::uuid[])
+);
+comment on function flows.own_derived_registers()
+is 'Registers of the calling resident''s that have derived half-hours.';
+
+-- A change names its registers where they are few. Of others a resident is told the times alone, week by week, to look
+-- there for half-hours of its own that are as new.
+create or replace function flows.own_changes_behind(
+    out remapping boolean, out spans tstzrange[], out moments timestamptz[]
+)
+language sql stable security definer set search_path = ''
+begin atomic
+    with behind as materialized (
+        select c.kind, c.period, c.changed_at, c.touched_registers, c.touched_circuits from flows.change as c
+        where c.followed_at is null and coalesce(c.esco = flows.current_esco(), true)
+    ), weeks as (
+        select range_merge(range_agg(b.period)) as span,
+            -- A row is as old as its transaction.
+            min(b.changed_at) - interval '1 minute' as changed_at
+        from behind as b
+        where b.kind = 'reading' and coalesce(b.touched_registers && (select (flows.own_home()).registers), true)
+        group by date_trunc('week', lower(b.period), 'UTC')
+    )
+    select
+        (
+            select count(*) > 0 from behind as b
+            where b.kind = 'mapping' and coalesce(b.touched_circuits && (select (flows.own_home()).circuits), true)
+        ),
+        array(select w.span from weeks as w order by w.span),
+        array(select w.changed_at from weeks as w order by w.span);
+end;
+comment on function flows.own_changes_behind()
+is 'True if mappings of a resident''s are not followed yet; times and moments of changed half-hours that are not.';
+
+-- The version of a period's data as a resident sees them: it moves with its own rows and links and with nothing else,
+-- and is asked as the caller. Half-hours are counted by the sums of their days, those of other days themselves.
+create or replace function flows.own_data_state(
+    period tstzrange, out version text, out as_of timestamptz, out remapping boolean, out cluster text, out seen text,
+    out has_derived boolean
+)
+language plpgsql stable set search_path = '' set plan_cache_mode = 'force_generic_plan'
+as $$
+declare
+    own constant flows.home := flows.own_home();
+    first constant timestamptz := date_trunc('day', coalesce(lower(period), '-infinity'), 'UTC');
+    stop constant timestamptz := coalesce(upper(period), 'infinity');
+    behind constant record := flows.own_changes_behind();
+    days text;
+    days_at timestamptz;
+    edges text;
+    edges_at timestamptz;
+    waiting text;
+    waiting_at timestamptz;
+    newest text;
+    newest_at timestamptz;
+    settings text;
+begin
+    select concat_ws(' ', count(*), sum(d.register_intervals), max(d.updated_at)), max(d.updated_at) into days, days_at
+    from api.circuit_interval_daily as d where d.day >= first and d.day < stop;
+    select concat_ws(' ', count(*), sum(h.register_intervals), max(h.updated_at)), max(h.updated_at) into edges, edges_at
+    from (
+        select distinct date_trunc('day', bound.at, 'UTC') as day
+        from unnest(own.summed_times) as times
+        cross join lateral unnest(times) as span
+        cross join lateral (values (lower(span)), (upper(span))) as bound (at)
+        where isfinite(bound.at)
+    ) as edge
+    inner join api.circuit_interval_hh as h
+        on h."timestamp" >= edge.day and h."timestamp" < edge.day + interval '1 day'
+    where edge.day >= first and edge.day < stop;
+    if behind.spans <> '{}' then
+        select nullif(concat_ws(' ', nullif(count(*), 0), max(r.updated_at)), ''), max(r.updated_at)
+        into waiting, waiting_at
+        from unnest(behind.spans, behind.moments) as c (span, changed_at)
+        inner join api.register_interval_hh as r
+            on r."timestamp" >= lower(c.span) and r."timestamp" < upper(c.span) and r.updated_at >= c.changed_at
+        where r."timestamp" <@ period;
+    end if;
+    if upper_inf(period) then
+        select concat_ws(' ', count(*), max(n."timestamp"), max(n.updated_at)), max(n.updated_at) into newest, newest_at
+        from api.register_interval_hh_latest as n;
+    end if;
+    select concat_ws(
+        ' ',
+        (select string_agg(m::text, ' ' order by m::text) from flows.own_mappings as m),
+        (select string_agg(concat_ws(' ', c.id, c.name, c.type, c.site), ' ' order by c.id) from api.circuits as c),
+        (
+            select string_agg(concat_ws(' ', r.register_id, r.meter_id), ' ' order by r.register_id)
+            from api.meter_registers as r
+        ),
+        (
+            select string_agg(concat_ws(' ', m.id, m.serial, m.name, m.site), ' ' order by m.id)
+            from api.meter_registry as m
+        ),
+        (select string_agg(concat_ws(' ', p.id, p.plot, p.site), ' ' order by p.id) from api.properties as p),
+        (select string_agg(concat_ws(' ', s.id, s.code, s.name), ' ' order by s.id) from api.sites_new as s),
+        (select string_agg(concat_ws(' ', e.code, e.name), ' ') from api.escos as e)
+    ) into settings;
+    version := md5(concat_ws('|', own, settings, days, edges, waiting, newest));
+    as_of := greatest(days_at, edges_at, waiting_at, newest_at);
+    remapping := behind.remapping;
+    has_derived := flows.own_derived_registers() <> '{}';
+end $$;
+comment on function flows.own_data_state(tstzrange)
+is 'Version and latest change of a resident''s data in a period; remapping while aggregates lag behind a mapping.';
+grant execute on function
+flows.own_derived_registers(), flows.own_changes_behind(), flows.own_data_state(tstzrange) to resident;
+
+reset role;
