@@ -46,14 +46,18 @@ SERIES_TIME = "date_bin('30 minutes', now() - interval '2 hours', '2000-01-01Z')
 class Canary:
     """An ESCO of the proof; `code` is also the name of its site, feeder and meter.
 
-    `ids` are those of all its rows.
+    `ids` are those of all its rows, `home` those that a resident of its first home may see. The
+    members `resident` and `former` live there, or did until before anything was measured.
     """
 
     id: UUID
     code: str
     ids: frozenset[str]
+    home: frozenset[str]
     circuit: str
     property: str
+    resident: str
+    former: str
 
 
 @contextmanager
@@ -101,35 +105,52 @@ def _emptied(admin: CanaryAdmin, table: str, escos: list[UUID]) -> bool:
 
 
 def _make(admin: CanaryAdmin, code: str) -> Canary:
-    ids = {name: uuid4() for name in (
-        "esco", "site", "property", "feeder", "head", "meter", "register", "circuit", "tophat",
-        "charger",
-    )}  # fmt: skip
+    of_all = {name: uuid4() for name in ("esco", "site", "feeder")}
+    esco = of_all["esco"]
+    _insert(admin, "flows.escos", id=esco, code=code, name=CANARY_NAME)
+    _insert(admin, "flows.sites_new", id=of_all["site"], esco=esco, name=code, code=code)
+    _insert(admin, "flows.feeder_registry", id=of_all["feeder"], esco=esco, name=code)
+    home, neighbour = (_make_home(admin, name, of_all) for name in (code, f"{code}-next-door"))
+    tophat, charger = uuid4(), uuid4()
+    _insert(admin, "flows.meter_tophat_registry", id=tophat, meter=home["meter"])
+    _insert(admin, "flows.ev_chargers", id=charger, esco=esco, serial="CANARY00", pin="0000")
+    resident, former = _make_residents(admin, code, esco, home["property"])
+    shared = {str(value) for value in (*of_all.values(), *home.values())}
+    others = {str(value) for value in (*neighbour.values(), tophat, charger)}
+    return Canary(
+        esco, code, frozenset(shared | others), frozenset(shared), str(home["circuit"]),
+        str(home["property"]), resident, former,
+    )  # fmt: skip
 
-    def insert(table: str, **row: object) -> None:
-        admin.execute(
-            sql.SQL("insert into flows.{} ({}) values ({})").format(
-                sql.Identifier(table),
-                sql.SQL(", ").join(map(sql.Identifier, row)),
-                sql.SQL(", ").join(sql.Placeholder() * len(row)),
-            ),
-            list(row.values()),
-        )
 
-    insert("escos", id=ids["esco"], code=code, name=CANARY_NAME)
-    insert("sites_new", id=ids["site"], esco=ids["esco"], name=code, code=code)
-    insert("properties", id=ids["property"], plot=code, site=ids["site"])
-    insert("feeder_registry", id=ids["feeder"], esco=ids["esco"], name=code)
-    insert("service_head_registry", id=ids["head"], feeder=ids["feeder"], name=code)
-    insert("meter_registry", id=ids["meter"], serial=code, name=code, esco=ids["esco"],
-           site=ids["site"])  # fmt: skip
-    insert("meter_registers", register_id=ids["register"], meter_id=ids["meter"], element="A",
-           nature="power")  # fmt: skip
-    insert("circuits", id=ids["circuit"], type="power", name=code, site=ids["site"])
-    insert("service_head_meter", service_head=ids["head"], meter=ids["meter"])
-    insert("properties_service_head", property=ids["property"], service_head=ids["head"])
-    insert("meter_tophat_registry", id=ids["tophat"], meter=ids["meter"])
-    insert("ev_chargers", id=ids["charger"], esco=ids["esco"], serial="CANARY00", pin="0000")
+def _insert(admin: CanaryAdmin, table: str, **row: object) -> None:
+    admin.execute(
+        sql.SQL("insert into {} ({}) values ({})").format(
+            sql.Identifier(*table.split(".")),
+            sql.SQL(", ").join(map(sql.Identifier, row)),
+            sql.SQL(", ").join(sql.Placeholder() * len(row)),
+        ),
+        list(row.values()),
+    )
+
+
+def _make_home(admin: CanaryAdmin, name: str, of_all: dict[str, UUID]) -> dict[str, UUID]:
+    """Make a home with all that supplies it, and a row of each series; return the ids."""
+    ids = {
+        thing: uuid4() for thing in ("property", "head", "meter", "register", "circuit")
+    }  # fmt: skip
+    site = of_all["site"]
+    _insert(admin, "flows.properties", id=ids["property"], plot=name, site=site)
+    _insert(admin, "flows.service_head_registry", id=ids["head"], feeder=of_all["feeder"],
+            name=name)  # fmt: skip
+    _insert(admin, "flows.meter_registry", id=ids["meter"], serial=name, name=name,
+            esco=of_all["esco"], site=site)  # fmt: skip
+    _insert(admin, "flows.meter_registers", register_id=ids["register"], meter_id=ids["meter"],
+            element="A", nature="power")  # fmt: skip
+    _insert(admin, "flows.circuits", id=ids["circuit"], type="power", name=name, site=site)
+    _insert(admin, "flows.service_head_meter", service_head=ids["head"], meter=ids["meter"])
+    _insert(admin, "flows.properties_service_head", property=ids["property"],
+            service_head=ids["head"])  # fmt: skip
     admin.execute(
         "insert into flows.circuit_register (circuit, register, start_time)"
         " values (%s, %s, now() - interval '1 day')",
@@ -149,8 +170,25 @@ def _make(admin: CanaryAdmin, code: str) -> Canary:
             ),
             [ids["meter" if series["key"] == "meter_id" else "register"], *values.values()],
         )
-    named = frozenset(map(str, ids.values()))
-    return Canary(ids["esco"], code, named, str(ids["circuit"]), str(ids["property"]))
+    return ids
+
+
+def _make_residents(admin: CanaryAdmin, code: str, esco: UUID, house: UUID) -> tuple[str, str]:
+    """Make a resident and a former one; return their ids. They go with their ESCO."""
+    issuer, members = uuid4(), (f"flm_{uuid4().hex[:16]}", f"flm_{uuid4().hex[:16]}")
+    _insert(admin, "gateway.issuer", id=issuer, url=f"https://{code}.invalid", audiences=[code],
+            esco=esco)  # fmt: skip
+    for member, end in zip(members, (None, "now() - interval '3 hours'"), strict=True):
+        _insert(admin, "gateway.member", id=member, issuer=issuer, subject=member, esco=esco,
+                name=CANARY_NAME, scopes=["read"], resident=True)  # fmt: skip
+        admin.execute(
+            sql.SQL(
+                "insert into gateway.residence (member, property, esco, start_time, end_time)"
+                " values (%s, %s, %s, now() - interval '1 year', {})"
+            ).format(sql.SQL(end or "null")),
+            (member, house, esco),
+        )
+    return members
 
 
 def rows_of(admin: CanaryAdmin, table: str, canary: Canary) -> list[dict[str, Any]]:

@@ -24,6 +24,7 @@ from app.auth.keys import load_keys
 from app.auth.tokens import NO_ESCO, Grant, issue
 from app.db.isolation import (
     CALLER_ROLES,
+    RESIDENT_ROLE,
     SHARED_RELATIONS,
     ExposedRelation,
     become,
@@ -90,11 +91,14 @@ def prove_isolation(url: str, settings: Settings, issuer: str, gateway: str | No
             with psycopg.connect(session) as connection:
                 _try_reads(connection, proof, own)
                 _try_writes(connection, admin, proof, own, other)
+                _try_resident(connection, admin, proof, own, other)
             try:
                 with httpx.Client(base_url=gateway, timeout=QUOTA_SECONDS) as client:
                     listed = list(exposed_relations(admin))
                     _try_door(Door(client, tokens.of(own)), admin, proof, listed, own, other)
                     _try_aggregates(Door(client, tokens.of(own)), proof, own, other)
+                    resident = Door(client, tokens.of_resident(own))
+                    _try_doors_as_resident(resident, admin, proof, listed, own)
                     _try_without_token(client, proof, listed)
             except httpx.HTTPError as error:
                 proof.findings.append(
@@ -130,10 +134,22 @@ class Tokens:
         grant = Grant("flows-prove", "flows", canary.id, canary.code, ("read", "write"))
         return issue(self._key, self._issuer, grant, seconds=TOKEN_SECONDS)
 
+    def of_resident(self, canary: Canary) -> str:
+        """Return a token of the canary's resident."""
+        grant = Grant(
+            "flows-prove", RESIDENT_ROLE, canary.id, canary.code, ("read",), canary.resident
+        )
+        return issue(self._key, self._issuer, grant, seconds=TOKEN_SECONDS)
+
 
 def _foreign(text: str, own: Canary) -> bool:
     """Return True if a text names an id that is not the canary's."""
     return not own.ids.issuperset(UUID_TEXT.findall(text))
+
+
+def _outside(text: str, own: Canary) -> bool:
+    """Return True if a text names an id that is not of the resident's home."""
+    return not own.home.issuperset(UUID_TEXT.findall(text))
 
 
 def _try_reads(connection: psycopg.Connection[Any], proof: Proof, own: Canary) -> None:
@@ -197,6 +213,57 @@ def _try_writes(
                         relation.name,
                         f"{role} in the database writes rows of another ESCO ({verb})",
                     )
+
+
+def _try_resident(
+    connection: psycopg.Connection[Any],
+    admin: CanaryAdmin,
+    proof: Proof,
+    own: Canary,
+    other: Canary,
+) -> None:
+    """Read every relation in the database as residents, whose neighbour is of the same ESCO."""
+    nobodys = [(own.id, None), (own.id, other.resident), (other.id, own.resident), (None, None)]
+    for relation in exposed_relations(admin):
+        if relation.name in SHARED_RELATIONS:
+            continue
+        where = f"{RESIDENT_ROLE} in the database"
+        for verb in ("insert", "update", "delete"):
+            proof.expect(
+                not may(admin, RESIDENT_ROLE, relation, verb),
+                relation.name,
+                f"{where} may {verb}",
+            )
+        if not may(admin, RESIDENT_ROLE, relation, "select"):
+            continue
+        with connection.transaction(force_rollback=True):
+            become(connection, RESIDENT_ROLE, str(own.id), own.resident)
+            seen = _rows(connection, relation)
+            proof.expect(
+                not any(_outside(row, own) for row in seen),
+                relation.name,
+                f"{where} reads rows of a neighbour",
+            )
+            proof.expect(
+                bool(seen) or not relation.key,
+                relation.name,
+                f"{where} does not read its own row, so nothing is proven",
+            )
+            become(connection, RESIDENT_ROLE, str(own.id), own.former)
+            former = _rows(connection, relation)
+            measured = "timestamp" in relation.columns or relation.name == "meter_shadows"
+            proof.expect(
+                not any(_outside(row, own) for row in former) and not (measured and former),
+                relation.name,
+                f"{where} reads rows of who lives there now",
+            )
+            for esco, member in nobodys:
+                become(connection, RESIDENT_ROLE, str(esco or ""), member)
+                proof.expect(
+                    not _rows(connection, relation),
+                    relation.name,
+                    f"{where} reads rows though it lives nowhere",
+                )
 
 
 def _first(admin: CanaryAdmin, relation: ExposedRelation, canary: Canary) -> dict[str, Any]:
@@ -332,12 +399,57 @@ def _try_door(
             )
 
 
+def _try_doors_as_resident(
+    door: Door, admin: CanaryAdmin, proof: Proof, listed: list[ExposedRelation], own: Canary
+) -> None:
+    """Read everything through both doors as a resident, and write its own rows."""
+    for relation in listed:
+        if relation.name in SHARED_RELATIONS:
+            continue
+        path = f"/rest/v1/{relation.name}"
+        answer = door.ask("GET", path, params={"limit": MOST_SEEN})
+        granted = may(admin, RESIDENT_ROLE, relation, "select")
+        proof.expect(
+            answer.status_code == (200 if granted else 403) and not _outside(answer.text, own),
+            relation.name,
+            f"GET {path} shows a resident rows of a neighbour, or answers {answer.status_code}",
+        )
+        if not relation.key:
+            continue
+        mine = _first(admin, relation, own)
+        which = {column: f"eq.{mine[column]}" for column in relation.key}
+        tries: list[tuple[str, dict[str, Any]]] = [
+            ("PATCH", {"params": which, "json": {relation.key[0]: mine[relation.key[0]]}}),
+            ("POST", {"json": _fresh(relation, mine)}),
+            ("DELETE", {"params": which}),
+        ]
+        for method, request in tries:
+            proof.expect(
+                door.ask(method, path, **request).status_code in (401, 403, 404, 405),
+                relation.name,
+                f"{method} {path} is not refused to a resident",
+            )
+    for path in (*LIST_PATHS, *REPORT_PATHS):
+        asked = {} if path in (*LIST_PATHS, "latest", "alerts") else _last_day()
+        answer = door.ask("GET", f"/v1/{path}", params=asked)
+        proof.expect(
+            answer.status_code == 200
+            and not _outside(answer.text, own)
+            and "next-door" not in answer.text,
+            f"/v1/{path}",
+            f"GET /v1/{path} shows a resident more than its home, or answers {answer.status_code}",
+        )
+
+
+def _last_day() -> dict[str, str]:
+    """Return the parameters of the day until now."""
+    now = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
+    return {"period_from": (now - timedelta(days=1)).isoformat(), "period_to": now.isoformat()}
+
+
 def _try_aggregates(door: Door, proof: Proof, own: Canary, other: Canary) -> None:
     """Ask every list and report of /v1, also for what is the other canary's."""
-    now = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
-    period = {
-        "period_from": (now - timedelta(days=1)).isoformat(), "period_to": now.isoformat(),
-    }  # fmt: skip
+    period = _last_day()
     for kind in LIST_PATHS:
         answer = door.ask("GET", f"/v1/{kind}")
         proof.expect(
