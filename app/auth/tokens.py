@@ -11,7 +11,7 @@ import jwt
 
 from app.auth.keyring import NOTHING_KNOWN, AuthState
 from app.auth.keys import ALGORITHM, SigningKey
-from app.db.principal import Principal
+from app.db.principal import RESIDENT, Principal
 from app.errors import Forbidden, Unauthorized, Unavailable
 
 AUDIENCE = "flows"
@@ -20,7 +20,6 @@ LIFETIME_SECONDS = 3600
 CLOCK_SECONDS = 30  # greatest difference of the clocks of issuer and verifier
 CACHED_TOKENS = 10_000
 TENANT_ROLES = frozenset({"flows", "public_backend"})
-RESIDENT = "resident"
 OWNED_ROLES = TENANT_ROLES | {RESIDENT}  # their tokens name an ESCO
 OPERATOR = "operator"
 NAMES = ("jti", "client_id", "role")  # claims that must be non-empty text

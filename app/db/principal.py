@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
+RESIDENT = "resident"
+
 
 @dataclass(frozen=True, slots=True)
 class Principal:
@@ -11,6 +13,7 @@ class Principal:
 
     `tenant` is the ESCO as text, empty for callers without one. `subject` is the person, or the
     client where it acts for itself; `people` are client, person, and whoever acts for the person.
+    `crowd` are those who share quotas and places with the caller: its ESCO, or all residents of it.
     """
 
     role: str
@@ -24,10 +27,13 @@ class Principal:
     tenant: str = field(init=False)
     subject: str = field(init=False)
     people: tuple[str, ...] = field(init=False)
+    crowd: str = field(init=False)
 
     def __post_init__(self) -> None:
         """Derive once whatever every request needs."""
         object.__setattr__(self, "tenant", str(self.esco or ""))
+        residents = f"{self.tenant} residents"
+        object.__setattr__(self, "crowd", residents if self.role == RESIDENT else self.tenant)
         subject = str(self.claims.get("sub") or self.client_id)
         act = self.claims.get("act")
         acting = (str(act.get("sub")),) if isinstance(act, dict) else ()

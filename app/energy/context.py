@@ -9,13 +9,15 @@ from fastapi import Depends, Path, Request
 
 from app.app_state import Services, ServicesDep
 from app.auth.deps import Caller
-from app.db.principal import Principal
+from app.db.principal import RESIDENT, Principal
 from app.energy.files import file_cache
 from app.energy.formats import Format, file_name, negotiate
+from app.energy.groups import OF_RESIDENT
 from app.energy.intervals import Instant
 from app.energy.parameters import Filters, Name, Presented, Window, refuse
 from app.energy.response import ReportRequest, fingerprint
 from app.energy.scope import Selection
+from app.errors import Forbidden
 from app.request_state import request_state
 
 
@@ -69,7 +71,11 @@ class RequestContext:
 
     def scope(self, query: Filters) -> Selection:
         """Return the filters of path and query together."""
-        return Selection(self.path, query, tenant=self.caller.esco is not None)
+        if self.caller.role != RESIDENT:
+            return Selection(self.path, query, tenant=self.caller.esco is not None)
+        if query.feeder or "feeder" in getattr(query, "group_by", ()):
+            raise Forbidden("feeder: the network is not shown to residents.")
+        return Selection(self.path, query, sources=OF_RESIDENT)
 
     def report_request(
         self,

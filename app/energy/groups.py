@@ -72,6 +72,24 @@ class MembershipRun:
 
 
 @dataclass(frozen=True, slots=True)
+class Sources:
+    """The relations that reports read beside figures, by kind of caller, as SQL.
+
+    `mappings` are circuits, registers and the time for which they belong together.
+    `derived_registers` are those that have derived half-hours. Where mappings are `cut`, those of a
+    time in which a caller sees only a part, no interval across such a cut is shown.
+    """
+
+    mappings: str
+    derived_registers: str
+    cut: bool
+
+
+OF_TENANT = Sources("api.circuit_register", "flows.derived_registers()", cut=False)
+OF_RESIDENT = Sources("flows.own_mappings", "flows.own_derived_registers()", cut=True)
+
+
+@dataclass(frozen=True, slots=True)
 class Groups:
     """The groups of a report in the order of their keys, and the registers that each one sums.
 
@@ -89,6 +107,7 @@ class Groups:
     everything: bool = False
     measured: bool = False
     derived: bool = False
+    sources: Sources = OF_TENANT
     _spans_of: dict[int, list[Span]] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
@@ -100,6 +119,13 @@ class Groups:
         assert self.circuits is not None  # noqa: S101  (only used when summing circuits)
         several = self.everything or any("," in circuits for circuits, _ in self.circuits)
         return not several and len({group for _, group in self.circuits}) == len(self.circuits)
+
+    @property
+    def cuts(self) -> list[Instant]:
+        """The times at which what the caller sees begins or ends, if it sees mappings in part."""
+        if not self.sources.cut:
+            return []
+        return sorted({at for span in self.spans for at in (span.first, span.last)})
 
     def of(self, group: int) -> list[Span]:
         """Return the spans of one group."""

@@ -315,14 +315,15 @@ def of_registers(groups: Groups) -> str:
 
 
 # Registers that never had any are not read.
-DERIVED = " and r.derived and r.register_id = any((select flows.derived_registers())::uuid[])"
+DERIVED = " and r.derived and r.register_id = any((select {})::uuid[])"
 
 
 def derived_half_hours(groups: Groups, intervals: Intervals) -> Statement:
     """Build the SQL of the half-hours of groups of which a reading was derived: start, g."""
+    derived = DERIVED.format(groups.sources.derived_registers)
     if groups.circuits is None:
         return Statement(
-            f'select distinct r."timestamp" as start, s.g {of_registers(groups)}{DERIVED}',
+            f'select distinct r."timestamp" as start, s.g {of_registers(groups)}{derived}',
             spans(groups, intervals.first, intervals.last),
         )
     members = f"inner join {MEMBERS} as m (circuit, g) on mapping.circuit = m.circuit"
@@ -330,7 +331,8 @@ def derived_half_hours(groups: Groups, intervals: Intervals) -> Statement:
         read_sql("derived_of_circuits").format(
             group="0" if groups.everything else "m.g",
             members="" if groups.everything else members,
-            derived=DERIVED,
+            mappings=groups.sources.mappings,
+            derived=derived,
         ),
         _members(groups)
         | {"derived_from": moment(intervals.first), "derived_to": moment(intervals.last)},

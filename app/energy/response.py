@@ -21,7 +21,7 @@ from starlette.types import Receive, Scope, Send
 
 from app.app_state import Services
 from app.db.batch import EarlyRows, Query, QueryRows
-from app.db.principal import Principal
+from app.db.principal import RESIDENT, Principal
 from app.db.session import Connection, Pool, asking_session
 from app.energy.changes import SeenChanges
 from app.energy.files import FileCache
@@ -46,6 +46,11 @@ STATE = (
     "select version, as_of, remapping, cluster, seen, flows.has_derived()"
     " from flows.data_state(tstzrange(%(first)s, %(last)s), %(dimensions)s::text[])"
 )
+# A resident's moves with what it sees alone.
+STATE_OF_RESIDENT = (
+    "select version, as_of, remapping, null, null, has_derived"
+    " from flows.own_data_state(tstzrange(%(first)s, %(last)s))"
+)
 NOTHING = Available(None, None)
 
 
@@ -55,14 +60,14 @@ class DataVersion:
 
     Changes up to `as_of` are included; `seen` names their transactions, as a token. While
     `remapping` is true, the stored aggregates still reflect circuit mappings that have changed
-    since. `has_derived` is true if any half-hour that the caller sees may be derived. `early` are
-    the rows of the report's early queries, in the same snapshot.
+    since. A resident has no `seen`. `has_derived` is true if any half-hour that the caller sees may
+    be derived. `early` are the rows of the report's early queries, in the same snapshot.
     """
 
     version: str
     as_of: datetime | None
     remapping: bool
-    seen: SeenChanges
+    seen: SeenChanges | None
     has_derived: bool = False
     early: EarlyRows = field(default_factory=EarlyRows)
 
@@ -264,7 +269,8 @@ def _headers(
     ]  # fmt: skip
     tag = hashlib.sha256(orjson.dumps(known, default=str)).hexdigest()
     headers = {"ETag": f'"{tag[:32]}"'}
-    headers["Next-Changes"] = version.seen.token
+    if version.seen:
+        headers["Next-Changes"] = version.seen.token
     for name, at in (
         ("Data-As-Of", version.as_of),
         ("Available-From", available.first),
@@ -296,9 +302,12 @@ def period(query: Window, version: DataVersion, available: Available) -> dict[st
 
 def _state(request: ReportRequest) -> Query:
     first, last = (at if at is None else moment(at) for at in (request.first, request.last))
+    if request.caller.role == RESIDENT:
+        return Query(STATE_OF_RESIDENT, {"first": first, "last": last})
     return Query(STATE, {"first": first, "last": last, "dimensions": request.dimensions})
 
 
 def _version(rows: QueryRows, early: EarlyRows) -> DataVersion:
     ((version, as_of, remapping, cluster, seen, derived),) = rows.tuples()
-    return DataVersion(version, as_of, remapping, SeenChanges(cluster, seen), derived, early)
+    changes = SeenChanges(cluster, seen) if seen else None
+    return DataVersion(version, as_of, remapping, changes, derived, early)

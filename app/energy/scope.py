@@ -9,7 +9,17 @@ from uuid import UUID
 
 from app.db.batch import EarlyRows, Query
 from app.db.session import Connection
-from app.energy.groups import Dimension, Groups, Key, Mapping, assemble, gather, register_groups
+from app.energy.groups import (
+    OF_TENANT,
+    Dimension,
+    Groups,
+    Key,
+    Mapping,
+    Sources,
+    assemble,
+    gather,
+    register_groups,
+)
 from app.energy.intervals import HALF_HOUR, Instant, moment
 from app.energy.parameters import Filters
 from app.energy.sql_files import read_sql
@@ -62,7 +72,7 @@ BESIDE = (
     ),
 )
 MAPPED = """
-    api.circuit_register as mapping
+    {mappings} as mapping
     inner join api.meter_registers as register on mapping.register = register.register_id
     {beside}"""
 # Where a filter selects registers, all registers of their circuits are needed: only if all are
@@ -79,10 +89,7 @@ TOGETHER = read_sql("groups_of_circuits")
 APART = "min(circuit::text) = max(circuit::text)"
 # All circuits are in the group, and not named; null if there is a mapping of a register that is not
 # the caller's any more.
-ALL = (
-    "case when (select count(*) from mapped) = (select count(*) from api.circuit_register)"
-    " then '' end"
-)
+ALL = "case when (select count(*) from mapped) = (select count(*) from {source}) then '' end"
 EVERY_CIRCUIT = {"apart": APART, "circuits": "''", "together": ALL, "alone": ALL}
 AVAILABLE = read_sql("available")
 EVER_AVAILABLE = (
@@ -122,12 +129,13 @@ NARROWING = {"circuit", "meter", "property"}
 class Selection:
     """The filters of a request: the path's own and the query's; both must hold.
 
-    `tenant` is true if the caller sees one ESCO alone.
+    `tenant` is true if the caller sees one ESCO alone. `sources` are what it reads.
     """
 
     path: dict[str, list[str]]
     query: Filters
     tenant: bool = True
+    sources: Sources = OF_TENANT
 
     @property
     def narrow(self) -> bool:
@@ -247,7 +255,13 @@ def group_queries(
     if types := scope.query.circuit_type:
         parameters["types"] = list(types)
     names = tuple(name for name, _ in found)
-    sql = _group_sql(names, tuple(by), typed=bool(types), tenant=scope.tenant)
+    sql = _group_sql(
+        names,
+        tuple(by),
+        typed=bool(types),
+        tenant=scope.tenant,
+        source=scope.sources.mappings,
+    )
     groups = sql.groups if stored else sql.groups[-1:]
     return GroupQueries(
         [Query(query, parameters, keep=scope.narrow) for query in groups],
@@ -269,9 +283,17 @@ class GroupSql:
 
 @lru_cache(500)
 def _group_sql(
-    filters: tuple[str, ...], by: tuple[Dimension, ...], *, typed: bool, tenant: bool
+    filters: tuple[str, ...],
+    by: tuple[Dimension, ...],
+    *,
+    typed: bool,
+    tenant: bool,
+    source: str,
 ) -> GroupSql:
-    """Build the SQL for filters by these names, and for types of circuits if `typed`."""
+    """Build the SQL for filters by these names, and for types of circuits if `typed`.
+
+    `source` is the relation of the mappings.
+    """
     wanted, selected = [], []
     for number, name in enumerate(filters):
         condition = f"{{}} = any(%(ids_{number})s)"
@@ -287,8 +309,9 @@ def _group_sql(
     if tenant:
         asked.discard("esco")
         columns = COLUMNS | {"esco": OWN_ESCO}
+    beside = "".join(join for names, join in BESIDE if names & asked)
     parts = {
-        "mapped": MAPPED.format(beside="".join(join for names, join in BESIDE if names & asked)),
+        "mapped": MAPPED.format(mappings=source, beside=beside),
         "selected": " and ".join(selected) or "true",
     }
     if selected:
@@ -309,12 +332,17 @@ def _group_sql(
     ways = [_named(by)]
     if tenant and not wanted and by == ("esco",):
         ways = [EVERY_CIRCUIT, *ways]
-    queries = [TOGETHER.format(**circuits, **shape) for circuits in ways]
+    queries = [
+        TOGETHER.format(**{k: text.format(source=source) for k, text in way.items()}, **shape)
+        for way in ways
+    ]
     apart = bool(selected) or not BY_CIRCUIT.issuperset(by)
     if apart:
         queries = [EACH.format(**shape)]
     queries.append(OF_SELECTED.format(**shape))
-    extent = AVAILABLE.format(**parts) if wanted else EVER_AVAILABLE
+    # An extent is told of a mapping, whichever part of it is the caller's.
+    whole = parts | {"mapped": MAPPED.format(mappings=OF_TENANT.mappings, beside=beside)}
+    extent = AVAILABLE.format(**whole) if wanted else EVER_AVAILABLE
     return GroupSql(queries, extent, ways, apart)
 
 

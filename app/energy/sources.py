@@ -1,6 +1,8 @@
 """Choice of the stored aggregates to sum for a period; nothing here queries the database."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 from zoneinfo import ZoneInfo
 
 from app.energy.intervals import Granularity, Instant, Intervals, calendar
@@ -38,8 +40,10 @@ class SourceRange:
     last: Instant
 
 
-def choose(granularity: Granularity, zone: ZoneInfo, intervals: Intervals) -> list[SourceRange]:
-    """Cover the period with the coarsest stored units that fit into its intervals.
+def choose(
+    granularity: Granularity, zone: ZoneInfo, intervals: Intervals, cuts: Iterable[Instant] = ()
+) -> list[SourceRange]:
+    """Cover the period with the coarsest stored units that fit into its intervals, between cuts.
 
     Stored days serve any zone whose days begin, in this period, when London's (or UTC's) do. Other
     zones, and days cut by the period, are summed from half-hours.
@@ -55,7 +59,9 @@ def choose(granularity: Granularity, zone: ZoneInfo, intervals: Intervals) -> li
             if days == _bounds("P1D", source.zone, intervals):
                 levels.append((source, days))
                 break
-    return _cover(levels, intervals.first, intervals.last)
+    first, last = intervals.first, intervals.last
+    edges = sorted({first, last, *(cut for cut in cuts if first < cut < last)})
+    return [part for start, end in pairwise(edges) for part in _cover(levels, start, end)]
 
 
 def _bounds(granularity: Granularity, zone: ZoneInfo, intervals: Intervals) -> list[Instant]:

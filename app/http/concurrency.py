@@ -122,8 +122,8 @@ class ConcurrencyLimits:
         self._running: dict[str, RunningTime] = {}
 
     def of(self, caller: Principal, state: RequestState, scope: Scope) -> ConcurrencyLimit:
-        """Return the limit of the caller's ESCO; callers without one have their own."""
-        key = caller.tenant or caller.client_id
+        """Return the limit of the caller's ESCO, or its residents; others have their own."""
+        key = caller.crowd or caller.client_id
         running = self._running.get(key)
         if running is None:
             if len(self._running) >= MOST_REMEMBERED:

@@ -76,8 +76,8 @@ class RateLimiter:
             return (self._policy,)
         try:
             states = [await self._hit("client", caller.subject)]
-            if caller.tenant:
-                states.append(await self._hit("esco", caller.tenant))
+            if caller.crowd:
+                states.append(await self._hit("esco", caller.crowd))
         except (StorageError, OSError) as error:  # of OSError: too slow, or cut while it answered
             # Pause: asking an unavailable store for each request would slow all of them down.
             self._paused_until = time.monotonic() + STORE_PAUSE_SECONDS

@@ -12,7 +12,7 @@ from starlette.datastructures import UploadFile
 
 from app.app_state import ServicesDep
 from app.auth.deps import Caller
-from app.db.principal import Principal
+from app.db.principal import RESIDENT, Principal
 from app.errors import BadRequest, Forbidden, NotFound, TooLarge
 from app.imports.importer import Importer, ImportRun
 from app.imports.models import Import
@@ -138,6 +138,8 @@ async def get_import(
     import_id: Annotated[UUID, Path(alias="id", description="The import.")],
 ) -> Import:
     """Return the state of an import of the caller's ESCO; imports are kept for thirty days."""
+    if caller.role == RESIDENT:
+        raise Forbidden("Imports are not shown to residents.")
     row = await read_import(services.pool, caller, import_id)
     if row is None:
         raise NotFound("There is no such import.")

@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
-from uuid import UUID
 
 import httpx
 import orjson
@@ -22,7 +21,7 @@ from psycopg_pool import PoolTimeout
 
 from app.app_state import Services
 from app.auth.tokens import OPERATOR, issue_own
-from app.db.principal import Principal
+from app.db.principal import RESIDENT, Principal
 from app.errors import Unavailable
 from app.http.compression import BEST
 from app.openapi.document import Frame, build, only_tags
@@ -81,8 +80,8 @@ class Documents:
         # The documents made of another one, by its ETag and how they differ; the oldest first.
         self._derived: dict[tuple[str, frozenset[str] | Samples], Document] = {}
         self._deriving = asyncio.Lock()
-        # By ESCO, with the time until which they are kept; the oldest first.
-        self._samples: dict[UUID | None, tuple[float, Samples]] = {}
+        # By ESCO or resident, with the time until which they are kept; the oldest first.
+        self._samples: dict[str, tuple[float, Samples]] = {}
 
     async def get(self, services: Services, role: str, scopes: frozenset[str]) -> Document:
         """Return the document; Unavailable if there is none yet and it cannot be built now.
@@ -107,7 +106,9 @@ class Documents:
         self, services: Services, document: Document, caller: Principal | None
     ) -> Document:
         """Return the document as it is sent, with samples of what exists for the caller."""
-        owner = caller.esco if caller else None
+        owner = ""
+        if caller:
+            owner = caller.subject if caller.role == RESIDENT else caller.tenant
         until, samples = self._samples.get(owner, (float("-inf"), None))
         if samples is None or time.monotonic() >= until:
             samples = await read_samples(services.pool, caller)

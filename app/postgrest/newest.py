@@ -33,7 +33,9 @@ class Newest:
         )
 
 
-def newest_asked(method: str, target: str, headers: dict[str, str]) -> Newest | None:
+def newest_asked(
+    method: str, target: str, headers: dict[str, str], *, resident: bool = False
+) -> Newest | None:
     """Return how the newest rows are found that a request asks for; None for any other request."""
     path, _, query = target.partition("?")
     if method not in ("GET", "HEAD") or ".desc" not in query or "limit=" not in query:
@@ -61,4 +63,5 @@ def newest_asked(method: str, target: str, headers: dict[str, str]) -> Newest | 
         return None
     # Any of the rows of one time will do, unless there is an order among them or another page.
     ties = "true" if others or asked.get("offset", "0") != "0" else "false"
-    return Newest(f"/rpc/newest_{path[1:]}?rows={rows}&with_ties={ties}&{query}", target)
+    found = f"newest_own_{path[1:]}" if resident else f"newest_{path[1:]}"
+    return Newest(f"/rpc/{found}?rows={rows}&with_ties={ties}&{query}", target)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from starlette.types import Receive, Scope, Send
 
+from app.db.principal import RESIDENT
 from app.db.replica import Replica
 from app.db.session import direct_url, replica_url
 from app.errors import Problem, RestError, Unavailable, UpstreamTimeout
@@ -179,7 +180,7 @@ class RestProxy:
         """Send a request to a side and its answer to the client."""
         method, newest = scope["method"], None
         if state.caller is not None and state.caller.esco is not None:
-            newest = newest_asked(method, target, headers)
+            newest = newest_asked(method, target, headers, resident=state.caller.role == RESIDENT)
         rows = None
         if method == "GET":
             rows = limit_rows(scope["query_string"], headers, self._max_rows)

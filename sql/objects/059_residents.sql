@@ -137,8 +137,8 @@ grant execute on function flows.is_planned_for_a_resident()
 to flows, public_backend, resident, grafanareader, tsdbadmin;
 grant execute on function flows.own_home() to resident;
 
--- What a resident reads of a series or an aggregate are rows of its own registers, meters or circuits, of intervals
--- that lie wholly within its time there; a day of which it was there half would tell of others. The text of the end of
+-- Of a series or an aggregate a resident reads rows of its own registers, meters or circuits, of intervals that lie
+-- wholly within its time there; a day of which it was there half would tell of others. The text of the end of
 -- what may begin, by the end of a time:
 create or replace function flows.last_label(until text, unit interval, zone text) returns text
 language sql immutable set search_path = ''

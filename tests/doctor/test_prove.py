@@ -132,11 +132,10 @@ BROKEN_FOR_RESIDENTS = {
     "ev_chargers":  # a right to read
         "grant select on api.ev_chargers, flows.ev_chargers to resident;"
         "create policy oops on flows.ev_chargers for select to resident using (true)",
-    "meter_voltage":  # a series without the time of the stay
+    "meter_voltage":  # a series of the whole ESCO
         "create or replace view api.meter_voltage with (security_barrier) as"
         ' select meter_id, "timestamp", voltage, created_at from flows.meter_voltage'
-        " where meter_id = any((flows.own_home()).meters) or current_user <> 'resident'"
-        " and esco = flows.current_esco()",
+        " where esco = flows.current_esco()",
 }  # fmt: skip
 
 

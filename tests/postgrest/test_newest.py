@@ -105,10 +105,11 @@ def test_a_function_has_the_rows_of_its_caller_alone(
             " and proname like 'newest\\_%' order by 1"
         )
     ]
-    assert {f"newest_{name}" for name in KEYS} == set(names)
+    of_residents = {f"newest_own_{name}" for name in KEYS}
+    assert {f"newest_{name}" for name in KEYS} | of_residents == set(names)
     for code in ("wlce", "hmce"):
         become(admin, "public_backend", stack.contract["escos"][code]["id"])
-        for name in names:
+        for name in set(names) - of_residents:
             series = name.removeprefix("newest_")
             ((own,),) = admin.execute(f"select count(*) from api.{series}".encode()).fetchall()
             for ties in (True, False):

@@ -23,7 +23,7 @@ from tests.homes import TODAY, Resident, add_resident, add_residents, home_of, m
 from tests.sql.series import KEYS
 
 Admin = psycopg.Connection[Any]
-# What a resident has no use for: the network, the fleet, the operator's own lists.
+# A resident has no use for these: the network, the fleet, the operator's own lists.
 NOT_GRANTED = {
     "regions",
     "feeder_registry",

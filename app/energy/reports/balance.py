@@ -128,7 +128,7 @@ class BalanceReport(IntervalReport):
             parameters = hours.parameters | row_index_parameters(groups, part)
             return Statement(read_sql("balance").format(sums=sums), parameters)
         hours = half_hours(groups, part)
-        ranges = choose(asked.granularity, asked.zone(), part)
+        ranges = choose(asked.granularity, asked.zone(), part, groups.cuts)
         reported = energy(groups, part, asked.granularity, ranges, page)
         sums = read_sql("balance_of_intervals").format(
             row_index=at, half_hours=hours.sql, reported=reported.sql

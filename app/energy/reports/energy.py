@@ -12,14 +12,19 @@ from app.energy import cursors, scope, sources
 from app.energy.changes import SeenChanges
 from app.energy.cursors import Position
 from app.energy.formats import Format
-from app.energy.groups import Groups
+from app.energy.groups import OF_RESIDENT, Groups
 from app.energy.intervals import HALF_HOUR, Intervals, half_hour_from, moment
 from app.energy.parameters import EnergyQuery
 from app.energy.query import Page, Statement, energy
 from app.energy.reading import Schema
 from app.energy.reports.grouped import IntervalReport, Rows, is_few
 from app.energy.response import DataVersion, RenderedReport, ReportRequest
+from app.errors import Forbidden
 
+RESIDENTS_KEEP_NO_COPY = (
+    "changes, updated_since: ask for the whole period; only programs of an ESCO, which keep a copy"
+    " of its figures, can ask for what has changed."
+)
 # If more parts of a period than this have changed, return one part that covers them all.
 MOST_RUNS = 20
 CHANGED = (
@@ -43,6 +48,8 @@ class EnergyReport(IntervalReport):
         self, request: ReportRequest, connection: Connection, version: DataVersion
     ) -> RenderedReport:
         """Find the groups and return the rows."""
+        if self.scope.sources is OF_RESIDENT and (self.query.changes or self.query.updated_since):
+            raise Forbidden(RESIDENTS_KEEP_NO_COPY)
         groups, available = await self.groups(connection, version)
         runs = [(0, len(self.intervals))]
         if (self.query.changes or self.query.updated_since) and len(self.intervals):
@@ -57,7 +64,7 @@ class EnergyReport(IntervalReport):
             following = cursors.write(position, request.fingerprint, request.services.keys)
 
         async def last_members() -> dict[str, Any]:
-            return {"next": following, "next_changes": version.seen.token}
+            return {"next": following, "next_changes": version.seen and version.seen.token}
 
         return RenderedReport(
             self._frames(connection, groups, request.format, pages),
@@ -81,7 +88,7 @@ class EnergyReport(IntervalReport):
     def statement(self, groups: Groups, part: Intervals, page: Page) -> Statement:
         """Return the SQL of the energy of a page."""
         asked = self.query
-        ranges = sources.choose(asked.granularity, asked.zone(), part)
+        ranges = sources.choose(asked.granularity, asked.zone(), part, groups.cuts)
         return energy(groups, part, asked.granularity, ranges, page)
 
     def _pages(self, groups: Groups, runs: list[Rows]) -> tuple[list[Rows], bool]:
@@ -116,7 +123,7 @@ class EnergyReport(IntervalReport):
         intervals, seen = self.intervals, None
         if self.query.changes is not None:
             seen = SeenChanges.read(self.query.changes)
-            if seen.cluster != version.seen.cluster:
+            if version.seen is None or seen.cluster != version.seen.cluster:
                 return [(0, len(intervals))]
         period = moment(intervals.first), moment(intervals.last)
         cursor = await connection.execute(

@@ -74,7 +74,8 @@ class Grouped(Report):
             connection, self.scope, self.by, first, last, version.early, stored=stored
         )
         derived = version.has_derived and not measured
-        return replace(groups, measured=measured, derived=derived), available
+        sources = self.scope.sources
+        return replace(groups, measured=measured, derived=derived, sources=sources), available
 
     def early_queries(self) -> list[Query]:
         """Return the queries for the groups, as if no aggregate lagged behind the mapping."""
@@ -85,7 +86,7 @@ class Grouped(Report):
         """Return the coverage of each group over the whole period, by the group's number."""
         first, last = self.intervals.first, self.intervals.last
         whole = Intervals([first, last], first, last)
-        ranges = choose("P1Y", self.query.zone(), whole)
+        ranges = choose("P1Y", self.query.zone(), whole, groups.cuts)
         asked = energy(groups, whole, "P1Y", ranges, Page(0, len(groups)))
         asked = with_derived(asked, groups, whole)
         derived = "derived_intervals" if groups.derived else "0"

@@ -1,6 +1,6 @@
 -- The half-hours of groups of which a reading was derived; registers that never had any are not read.
 select distinct r."timestamp" as start, {group} as g
-from api.circuit_register as mapping
+from {mappings} as mapping
 {members}
 inner join api.register_interval_hh as r
     on mapping.register = r.register_id and r."timestamp" >= mapping.start_time
