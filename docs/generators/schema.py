@@ -25,12 +25,13 @@ key, *required* a column that an insert must give, → the relation that a colum
 |---|---|---|
 | `public_backend` | tokens with scope `read` | its ESCO's |
 | `flows` | tokens with scope `write` too | its ESCO's |
+| `resident` | tokens of residents | those of its homes |
 | `grafanareader` | monitoring | every ESCO's |
 
 Administrators work in SQL as `tsdbadmin`, on the tables of `flows`: every row, every verb.
 
 """
-ROLES = ("public_backend", "flows", "grafanareader")
+ROLES = ("public_backend", "flows", "resident", "grafanareader")
 UNIT = re.compile(r", (kWh|kW|pounds per kWh|pounds a day|pounds|V|A|s|days)\b")
 SERIES_KEYS = {
     "register_id": "meter_registers",
