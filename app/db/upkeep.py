@@ -63,7 +63,7 @@ EXPIRED = {
     "usage of days more than 25 months ago": "delete from gateway.usage"
     " where day < now() - interval '25 months'",
 }
-# What TimescaleDB's policies drop once a day.
+# Chunks that TimescaleDB's policies drop once a day.
 OLD_CHUNKS = """
     select 'dropped chunks of ' || r.series, count(*)
     from flows.retention as r
