@@ -74,7 +74,7 @@ declare
     own constant flows.home := flows.own_home();
     first constant timestamptz := date_trunc('day', coalesce(lower(period), '-infinity'), 'UTC');
     stop constant timestamptz := coalesce(upper(period), 'infinity');
-    behind constant record := flows.own_changes_behind();
+    behind record;
     days text;
     days_at timestamptz;
     edges text;
@@ -85,19 +85,30 @@ declare
     newest_at timestamptz;
     settings text;
 begin
-    select concat_ws(' ', count(*), sum(d.register_intervals), max(d.updated_at)), max(d.updated_at) into days, days_at
-    from api.circuit_interval_daily as d where d.day >= first and d.day < stop;
-    select concat_ws(' ', count(*), sum(h.register_intervals), max(h.updated_at)), max(h.updated_at) into edges, edges_at
-    from (
-        select distinct date_trunc('day', bound.at, 'UTC') as day
-        from unnest(own.summed_times) as times
-        cross join lateral unnest(times) as span
-        cross join lateral (values (lower(span)), (upper(span))) as bound (at)
-        where isfinite(bound.at)
-    ) as edge
-    inner join api.circuit_interval_hh as h
-        on h."timestamp" >= edge.day and h."timestamp" < edge.day + interval '1 day'
-    where edge.day >= first and edge.day < stop;
+    -- Lists and alerts have no period: their content is their version.
+    if isempty(period) then
+        version := '';
+        remapping := false;
+        has_derived := false;
+        return;
+    end if;
+    behind := flows.own_changes_behind();
+    -- The latest of all times is the newest half-hour's.
+    if not (lower_inf(period) and upper_inf(period)) then
+        select concat_ws(' ', count(*), sum(d.register_intervals), max(d.updated_at)), max(d.updated_at) into days, days_at
+        from api.circuit_interval_daily as d where d.day >= first and d.day < stop;
+        select concat_ws(' ', count(*), sum(h.register_intervals), max(h.updated_at)), max(h.updated_at) into edges, edges_at
+        from (
+            select distinct date_trunc('day', bound.at, 'UTC') as day
+            from unnest(own.summed_times) as times
+            cross join lateral unnest(times) as span
+            cross join lateral (values (lower(span)), (upper(span))) as bound (at)
+            where isfinite(bound.at)
+        ) as edge
+        inner join api.circuit_interval_hh as h
+            on h."timestamp" >= edge.day and h."timestamp" < edge.day + interval '1 day'
+        where edge.day >= first and edge.day < stop;
+    end if;
     if behind.spans <> '{}' then
         select nullif(concat_ws(' ', nullif(count(*), 0), max(r.updated_at)), ''), max(r.updated_at)
         into waiting, waiting_at

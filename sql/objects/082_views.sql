@@ -134,33 +134,39 @@ is 'First and last half-hour of one of the caller''s registers in a period.';
 grant execute on function flows.find_extent(uuid, tstzrange) to flows, public_backend, grafanareader, tsdbadmin;
 
 create or replace function flows.find_own_extent(
-    circuit uuid, register uuid, period tstzrange, out available_from timestamptz, out available_to timestamptz
+    mapping flows.circuit_register, known tstzrange, out available_from timestamptz, out available_to timestamptz
 )
-language plpgsql stable security definer set search_path = ''
+language plpgsql stable security definer set search_path = '' set plan_cache_mode = force_generic_plan
 as $$
 declare
     own constant flows.home := flows.own_home();
-    times constant tstzmultirange := tstzmultirange(period)
-        * own.register_times[array_position(own.registers, register)]
-        * own.circuit_times[array_position(own.circuits, circuit)];
+    times constant tstzmultirange := tstzmultirange(tstzrange(mapping.start_time, mapping.end_time))
+        * own.register_times[array_position(own.registers, mapping.register)]
+        * own.circuit_times[array_position(own.circuits, mapping.circuit)];
     first timestamptz;
     stop timestamptz;
     extent record;
 begin
+    -- Who has lived there all the time needs no look at the half-hours.
+    if times @> known then
+        available_from := lower(known);
+        available_to := upper(known);
+        return;
+    end if;
     for first, stop in
         -- The last half-hour ends with the stay.
         select lower(t.span), upper(t.span) - interval '30 minutes' + interval '1 microsecond'
         from unnest(times) as t (span) order by 1
     loop
         continue when stop <= first;
-        extent := flows.find_extent_in(register, tstzrange(first, stop));
+        extent := flows.find_extent_in(mapping.register, tstzrange(first, stop));
         available_from := coalesce(available_from, extent.available_from);
         available_to := coalesce(extent.available_to, available_to);
     end loop;
 end $$;
-comment on function flows.find_own_extent(uuid, uuid, tstzrange)
-is 'First and last half-hour of a register of the calling resident''s while it is mapped to a circuit in a period.';
-grant execute on function flows.find_own_extent(uuid, uuid, tstzrange) to resident;
+comment on function flows.find_own_extent(flows.circuit_register, tstzrange)
+is 'First and last half-hour of a register of the calling resident''s while it is mapped to a circuit, of those known.';
+grant execute on function flows.find_own_extent(flows.circuit_register, tstzrange) to resident;
 
 -- The extent of a register's half-hours while it is mapped to a circuit. It is looked up only where the
 -- mapping cuts the register's own extent, by a function: sub-selects would be planned over every chunk.
@@ -169,14 +175,14 @@ select
     mapping.esco, mapping.circuit, mapping.register, mapping.start_time,
     case
         when flows.is_planned_for_a_resident() then (
-            flows.find_own_extent(mapping.circuit, mapping.register, tstzrange(mapping.start_time, mapping.end_time))
+            flows.find_own_extent(mapping, tstzrange(known.available_from, known.available_to))
         ).available_from
         when known.available_from >= mapping.start_time then known.available_from
         else (flows.find_extent(mapping.register, tstzrange(mapping.start_time, mapping.end_time))).available_from
     end as available_from,
     case
         when flows.is_planned_for_a_resident() then (
-            flows.find_own_extent(mapping.circuit, mapping.register, tstzrange(mapping.start_time, mapping.end_time))
+            flows.find_own_extent(mapping, tstzrange(known.available_from, known.available_to))
         ).available_to
         when known.available_to <= mapping.end_time or mapping.end_time is null then known.available_to
         else (flows.find_extent(mapping.register, tstzrange(mapping.start_time, mapping.end_time))).available_to

@@ -91,11 +91,13 @@ begin
             u.unit, u.zone
         from flows.series() as s cross join lateral flows.unit_of(s.name) as u
     loop
-        -- A resident has few keys: the newest rows of each of its stays there.
+        -- A resident has few keys: the newest rows of each of its stays there, from the end of an index. (Of a stay
+        -- that is not known when it is planned few rows are expected, which would be read and sorted.)
         execute format(
             $create$
             create or replace function api.newest_own_%1$s(rows integer, with_ties boolean) returns setof api.%1$I
-            language plpgsql stable security definer set search_path = ''
+            language plpgsql stable security definer
+            set search_path = '' set plan_cache_mode = force_generic_plan set enable_sort = off
             as $function$
             declare
                 owner constant uuid := flows.current_esco();

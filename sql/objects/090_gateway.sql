@@ -98,6 +98,9 @@ declare
     reads boolean := coalesce(current_setting('request.method', true), '') <> 'POST'
         or coalesce(current_setting('request.path', true) like '/rpc/%', false)
         or coalesce(headers ->> 'prefer' ~ 'return *= *representation', false);
+    is_resident boolean := coalesce(claims ->> 'role' = 'resident', false);
+    known integer;
+    refused integer;
 begin
     -- The gateway's name for the request, kept until the transaction ends, for gateway.cancel_queries.
     if query ~ '^[0-9a-f]{32}$' then
@@ -122,33 +125,24 @@ begin
             select from gateway.client as c where c.id = claims ->> 'client_id'
             and (c.disabled_at is not null or c.expires_at <= now())
         )
-        -- A person's token: the person, whoever acts for the person, and the app.
-        or (
-            claims ->> 'sub' <> claims ->> 'client_id' and (
-                exists (
-                    select from gateway.member as m
-                    where m.id in (claims ->> 'sub', claims -> 'act' ->> 'sub') and m.disabled_at is not null
-                )
-                -- Who became a resident no longer reads as one of the ESCO's staff.
-                or exists (
-                    select from gateway.member as m
-                    where m.id = claims ->> 'sub' and m.resident and claims ->> 'role' <> 'resident'
-                )
-                or exists (
-                    select from gateway.app as a
-                    where a.id = claims ->> 'client_id' and a.disabled_at is not null
-                )
-                -- A resident is somebody, or nobody whose rows could be seen.
-                or (
-                    claims ->> 'role' = 'resident' and not exists (
-                        select from gateway.member as m
-                        where m.id = claims ->> 'sub' and m.resident and m.esco = tenant::uuid
-                    )
-                )
-            )
-        )
         or (tenant <> '' and exists (select from gateway.disabled_esco as d where d.esco = tenant::uuid)) then
         raise sqlstate 'PT401' using message = 'The token is no longer valid';
+    end if;
+    -- A person's token: the person, whoever acts for the person, and the app. Who became a resident no longer reads as
+    -- one of the ESCO's staff, and a resident is somebody.
+    if claims ->> 'sub' <> claims ->> 'client_id' then
+        select
+            count(*) filter (where m.disabled_at is not null or m.id = claims ->> 'sub' and (
+                m.resident <> is_resident or is_resident and m.esco <> tenant::uuid
+            )),
+            count(*) filter (where m.id = claims ->> 'sub')
+        into refused, known
+        from gateway.member as m where m.id in (claims ->> 'sub', claims -> 'act' ->> 'sub');
+        if refused > 0 or is_resident and known = 0 or exists (
+            select from gateway.app as a where a.id = claims ->> 'client_id' and a.disabled_at is not null
+        ) then
+            raise sqlstate 'PT401' using message = 'The token is no longer valid';
+        end if;
     end if;
     -- A role may change its own settings in SQL, also to no limit at all: that would be every tenant's.
     if tenant <> '' and current_setting('flows.importing', true) is distinct from 'on'
@@ -156,7 +150,7 @@ begin
         perform set_config('statement_timeout', '30s', true);
     end if;
     perform set_config('app.current_esco', tenant, true);
-    if claims ->> 'role' = 'resident' then
+    if is_resident then
         perform set_config('app.current_member', coalesce(claims ->> 'sub', ''), true);
     end if;
 end $$;

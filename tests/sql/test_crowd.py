@@ -6,8 +6,10 @@ from typing import Any
 import psycopg
 import pytest
 
-from app.db.isolation import SHARED_RELATIONS, become, exposed
+from app.db.isolation import RESIDENT_ROLE, SHARED_RELATIONS, become, exposed
 from tests.conftest import Stack
+from tests.homes import add_residents
+from tests.sql.series import TIME_SERIES
 from tests.sql.test_plans import nodes
 
 Admin = psycopg.Connection[Any]
@@ -176,6 +178,27 @@ def test_79_no_relation_looks_at_a_row_of_another(stack: Stack, crowd: Admin) ->
             become(crowd, role, stack.contract["escos"]["wlce"]["id"])
             if found := foreign_rows(crowd, f"select * from api.{relation}", owned):
                 offences[relation] = found
+    become(crowd, "none", None)
+    assert offences == {}
+
+
+def test_no_series_looks_at_a_row_of_a_residents_neighbour(crowd: Admin) -> None:
+    """Neither of one ESCO nor of who lived in the home before or after."""
+    residents = add_residents(crowd)
+    owned, offences = owners(crowd), {}
+    for series in sorted(TIME_SERIES):
+        for name in ("settled", "former"):
+            become(crowd, RESIDENT_ROLE, residents[name].esco, residents[name].member)
+            ((found,),) = crowd.execute(
+                f"explain (analyze, format json) select * from api.{series}".encode()
+            ).fetchall()
+            removed = {
+                node["Relation Name"]: node["Rows Removed by Filter"]
+                for node in nodes(found[0]["Plan"])
+                if node.get("Relation Name") in owned and node.get("Rows Removed by Filter")
+            }
+            if removed:
+                offences[series, name] = removed
     become(crowd, "none", None)
     assert offences == {}
 

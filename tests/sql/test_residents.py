@@ -35,7 +35,7 @@ NOT_GRANTED = {
 AROUND = [TODAY - timedelta(days=days) for days in (60, 40, 30, 21, 0)]
 FUNCTIONS = {
     "api.current_esco()", "flows.amount(jsonb,text)", "flows.current_esco()",
-    "flows.find_own_extent(uuid,uuid,tstzrange)", "flows.is_planned_for_a_resident()",
+    "flows.find_own_extent(flows.circuit_register,tstzrange)", "flows.is_planned_for_a_resident()",
     "flows.is_planned_for_every_esco()", "flows.moment(jsonb,text)", "flows.own_home()",
     "flows.own_changes_behind()", "flows.own_data_state(tstzrange)",
     "flows.own_derived_registers()", "flows.sees_every_esco()", "gateway.authorize()",
