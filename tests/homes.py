@@ -4,9 +4,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 from zoneinfo import ZoneInfo
 
 import psycopg
+
+from app.auth.tokens import Grant
+from app.db.principal import RESIDENT
+from tests.conftest import Stack
 
 Admin = psycopg.Connection[Any]
 Stay = tuple[datetime, datetime | None]
@@ -71,6 +76,13 @@ class Resident:
     def has_now(self, key: str) -> bool:
         """Return whether the resident lives there now."""
         return self.had(key, datetime.now(UTC))
+
+
+def token_of(stack: Stack, resident: Resident) -> str:
+    """Return a token as an app gets it for a resident of Water Lilies."""
+    esco = UUID(resident.esco)
+    grant = Grant("fla_00000000000000aa", RESIDENT, esco, "wlce", ("read",), resident.member)
+    return stack.issue(grant)
 
 
 def home_of(admin: Admin, plot: str, esco: str = "wlce") -> Home:

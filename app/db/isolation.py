@@ -75,10 +75,13 @@ def exposed_relations(connection: psycopg.Connection[Any]) -> Iterator[ExposedRe
 def become(
     connection: psycopg.Connection[Any], role: str, esco: str | None, member: str | None = None
 ) -> None:
-    """Take a caller's role and ESCO, and a resident's person, for the rest of the transaction."""
+    """Take a caller's role and ESCO, and a resident's person, for the rest of the transaction.
+
+    What is a resident's own is found anew, as the transaction itself may have changed it.
+    """
     connection.execute(
         "select set_config('role', 'none', true), set_config('app.current_esco', %s, true),"
-        " set_config('app.current_member', %s, true)",
+        " set_config('app.current_member', %s, true), set_config('app.home_of', '', true)",
         (esco or "", member or ""),
     )
     connection.execute("select set_config('role', %s, true)", (role,))

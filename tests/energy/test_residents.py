@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -10,9 +9,8 @@ import httpx
 import psycopg
 import pytest
 
-from app.auth.tokens import Grant
 from tests.conftest import Stack
-from tests.homes import TODAY, Home, Resident, add_residents, home_of
+from tests.homes import TODAY, Home, Resident, add_residents, home_of, token_of
 
 Bodies = dict[str, Any]
 REPORTS = ("energy", "balance", "profile", "peak", "completeness")
@@ -47,11 +45,9 @@ def clients(stack: Stack, residents: dict[str, Resident]) -> Iterator[dict[str, 
 
 
 def client_of(stack: Stack, resident: Resident) -> httpx.Client:
-    grant = Grant("fla_00000000000000aa", "resident", None, "wlce", ("read",), resident.member)
-    token = stack.issue(replace(grant, esco=resident.esco))  # type: ignore[arg-type]
     return httpx.Client(
         base_url=stack.contract["base_url"],
-        headers={"Authorization": f"Bearer {token}"},
+        headers={"Authorization": f"Bearer {token_of(stack, resident)}"},
         timeout=30,
     )
 

@@ -378,6 +378,26 @@ def test_a_home_and_a_member_can_be_deleted(admin: Admin, residents: dict[str, R
     assert admin.execute(left, (settled,)).fetchone() == (0,)
 
 
+def test_a_meter_that_moves_to_another_esco_leaves_the_resident_its_history(
+    stack: Stack, admin: Admin, residents: dict[str, Resident]
+) -> None:
+    settled, (home, _) = residents["settled"], residents["settled"].stays[0]
+    counted = "select register_id, count(*) from api.register_interval_hh group by 1 order by 1"
+    live_as(admin, settled)
+    before = admin.execute(counted).fetchall()
+    assert len(before) == len(home.registers)
+    admin.execute("reset role")
+    admin.execute(
+        "update flows.meter_registry set esco = %s where id = %s",
+        (stack.contract["escos"]["hmce"]["id"], home.meter),
+    )
+    live_as(admin, settled)
+    assert admin.execute(counted).fetchall() == before
+    # The meter is another's now, who has new registers of it.
+    assert admin.execute("select id from api.meter_registry where id = %s", (home.meter,)
+                         ).fetchall() == []  # fmt: skip
+
+
 def authorize(admin: Admin, **claims: object) -> None:
     """Run the check of a request with a resident's token."""
     admin.execute("reset role")

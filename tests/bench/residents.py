@@ -1,0 +1,69 @@
+"""Residents: what they read of their homes, beside the same asked by their ESCO."""
+
+import statistics
+from datetime import timedelta
+
+import psycopg
+
+from tests.bench import generator
+from tests.bench.generator import Request
+from tests.bench.report import Report
+from tests.conftest import Stack
+from tests.homes import ISSUER, TODAY, Home, add_residents, token_of
+
+SECONDS = 0.8
+PAUSE = 0.002
+
+
+def run(stack: Stack, report: Report) -> None:
+    """Measure each read of who lives there, and the ESCO's, in turn."""
+    with psycopg.connect(stack.contract["database_url"]) as admin:
+        resident = add_residents(admin)["settled"]
+        home = resident.stays[0][0]
+        row = admin.execute(
+            "select serial from flows.meter_registry where id = %s", (home.meter,)
+        ).fetchone()
+        assert row is not None
+        admin.commit()
+        tokens = {
+            "resident": token_of(stack, resident),
+            "esco": stack.contract["escos"]["wlce"]["read_token"],
+        }
+        try:
+            for name, path in reads(home, row[0]).items():
+                requests = {
+                    who: Request(
+                        stack.contract["base_url"] + path, {"Authorization": f"Bearer {t}"}
+                    )
+                    for who, t in tokens.items()
+                }
+                found = generator.alternate(requests, connections=1, seconds=SECONDS, pause=PAUSE)
+                pairs = zip(found["resident"], found["esco"], strict=True)
+                ratio = statistics.median(one.p50 / other.p50 for one, other in pairs)
+                report.figure(f"{name}, p50 / the ESCO's", ratio, "×", limit="<= 1.3")
+        finally:
+            admin.execute("delete from gateway.issuer where url = %s", (ISSUER,))
+            admin.commit()
+
+
+def reads(home: Home, serial: str) -> dict[str, str]:
+    """Return name → path of the reads of an app for residents; the ESCO's give the same rows."""
+    first, last = TODAY - timedelta(days=31), TODAY
+    month = f"period_from={first:%Y-%m-%dT%H:%M:%SZ}&period_to={last:%Y-%m-%dT%H:%M:%SZ}"
+    register, circuit = home.registers[0], home.circuits[0]
+    half_hours = f"/rest/v1/register_interval_hh?register_id=eq.{register}"
+    return {
+        "circuits": f"/rest/v1/circuits?id=eq.{circuit}",
+        "balance": f"/rest/v1/meter_shadows?id=eq.{home.meter}&select=balance",
+        "tariffs": f"/rest/v1/meter_shadows_tariffs?id=eq.{home.meter}",
+        "a month's half-hours": f"{half_hours}&timestamp=gte.{first:%Y-%m-%d}&limit=1488",
+        "newest half-hours": "/rest/v1/register_interval_hh?order=timestamp.desc&limit=48",
+        "days": f"/rest/v1/circuit_interval_daily?circuit_id=eq.{circuit}",
+        "/v1/energy, half-hours": f"/v1/energy?meter={serial}&granularity=PT30M&{month}",
+        "/v1/energy, days": f"/v1/energy?circuit={circuit}&granularity=P1D&{month}",
+        "/v1/balance": f"/v1/balance?property={home.house}&granularity=P1D&{month}",
+        "/v1/profile": f"/v1/profile?circuit={circuit}&{month}",
+        "/v1/completeness": f"/v1/completeness?meter={serial}&{month}",
+        "/v1/latest": f"/v1/latest?meter={serial}",
+        "/v1/circuits": "/v1/circuits",
+    }
