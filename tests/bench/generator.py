@@ -116,6 +116,11 @@ def alternate(
     return results
 
 
+def warm_up(seconds: float) -> float:
+    """Return the seconds for which requests are sent before a run of `seconds` is measured."""
+    return min(0.5, seconds / 4)
+
+
 class _Connection(asyncio.Protocol):
     def __init__(
         self,
@@ -179,7 +184,7 @@ async def _measure(
         )
         for _ in range(connections)
     ]
-    await asyncio.sleep(min(0.5, seconds / 4))  # connections and caches warm up
+    await asyncio.sleep(warm_up(seconds))  # of connections and caches
     latencies.clear()
     statuses.clear()
     started = time.perf_counter()

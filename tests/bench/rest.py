@@ -1,4 +1,8 @@
-"""`/rest/v1` compared with direct PostgREST, and with nginx where it is installed."""
+"""`/rest/v1` compared with direct PostgREST, and with nginx where it is installed.
+
+Rates and times need a machine without other work. The processor time that the gateway's process
+takes for a request does not, as far as others leave its caches alone.
+"""
 
 import json
 import shutil
@@ -17,9 +21,11 @@ from app.http.compression import ENCODERS
 from tests.bench import generator
 from tests.bench.generator import Request, Result
 from tests.bench.report import Report
-from tests.conftest import Stack, answers, wait_until
+from tests.conftest import Stack, answers, process_of, wait_until
 
 SECONDS = 2.0
+# Least rates with sixteen connections, of PostgREST's own.
+LEAST = {"small read": 0.8, "1,000 rows": 0.95, "insert": 0.8}
 NGINX = """
 daemon off; worker_processes 1; pid {folder}/pid; error_log {folder}/error.log;
 events {{ worker_connections 256; }}
@@ -56,10 +62,36 @@ def run(stack: Stack, report: Report) -> None:
             for kind, build in kinds.items():
                 requests = {door: build(url) for door, url in doors.items()}
                 measured = generator.alternate(requests, connections=connections, seconds=SECONDS)
-                _compare(report, f"{kind}, {connections}", measured)
+                least = LEAST[kind] if connections > 1 else None
+                _compare(report, f"{kind}, {connections}", measured, least)
+        for kind, build in kinds.items():
+            _processor_time(stack, report, kind, build(stack.contract["rest_url"]))
     _compress(stack, report, read)
+    _document(stack, report, read)
     with stack.client("wlce", "write") as client:
         client.delete("/rest/v1/sites_new", params={"name": "eq.bench"}).raise_for_status()
+
+
+def _processor_time(stack: Stack, report: Report, kind: str, request: Request) -> None:
+    """Measure the processor time of the gateway's process for a request."""
+    gateway = process_of(stack.process.pid, "app.cli serve")
+    costs = []
+    for _ in range(5):
+        before = gateway.cpu_times()
+        result = generator.measure(request, connections=16, seconds=SECONDS).require(200, 201)
+        after = gateway.cpu_times()
+        spent = after.user + after.system - before.user - before.system
+        costs.append(spent / (result.rate * (SECONDS + generator.warm_up(SECONDS))) * 1e6)
+    report.figure(f"{kind}, 16: the gateway's processor time", statistics.median(costs), "µs")
+
+
+def _document(stack: Stack, report: Report, read: dict[str, str]) -> None:
+    """Measure the document from the cache, as a browser takes it."""
+    url = f"{stack.contract['base_url']}/openapi.json"
+    request = Request(url, read | {"Accept-Encoding": "gzip, br, zstd"})
+    results = generator.alternate({"document": request}, connections=1, seconds=SECONDS)
+    latency = statistics.median(result.p50 for result in results["document"])
+    report.figure("the document from the cache", latency, "ms", limit="<= 5")
 
 
 def _compress(stack: Stack, report: Report, read: dict[str, str]) -> None:
@@ -89,7 +121,10 @@ def _compress(stack: Stack, report: Report, read: dict[str, str]) -> None:
         )
 
 
-def _compare(report: Report, name: str, results: dict[str, list[Result]]) -> None:
+def _compare(
+    report: Report, name: str, results: dict[str, list[Result]], least: float | None
+) -> None:
+    """Report the gateway beside PostgREST; its rate is at least so much of that, if it is said."""
     direct = results.pop("direct")
     report.figure(f"{name}: direct", statistics.median(r.rate for r in direct), "req/s")
     for door, measured in results.items():
@@ -100,13 +135,13 @@ def _compare(report: Report, name: str, results: dict[str, list[Result]]) -> Non
             f"{name}: {door} adds to the median",
             statistics.median(r.p50 - d.p50 for r, d in pairs),
             "ms",
-            limit="<= 0.8" if one and ours else None,
+            limit="<= 0.4" if one and ours else None,
         )
         report.figure(
             f"{name}: {door} / direct",
             statistics.median(r.rate / d.rate for r, d in pairs),
             "×",
-            limit=">= 0.7" if not one and ours else None,
+            limit=f">= {least}" if least and ours else None,
         )
 
 
