@@ -1,6 +1,6 @@
 """The gateway's state of an HTTP request, kept in the ASGI scope from the first layer on."""
 
-import secrets
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -34,7 +34,7 @@ class RequestState:
 
 def new_request_id() -> str:
     """Return an id for a request that brought none."""
-    return secrets.token_hex(12)
+    return os.urandom(12).hex()
 
 
 def begin_request(scope: Scope, request_id: str) -> RequestState:

@@ -256,9 +256,11 @@ def _may_compress(headers: list[tuple[bytes, bytes]]) -> bool:
 def _varying(scope: Scope, headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
     """Return the headers of a response, with Vary: Accept-Encoding if it depends on that."""
     pairs = list(headers)
-    told = [value for name, value in pairs if name.lower() == b"vary"]
     added = [value for name, value in request_state(scope).response_headers if name == b"vary"]
-    if any(b"accept-encoding" in value.lower() for value in told + added):
+    if any(b"accept-encoding" in value.lower() for value in added):
+        return pairs
+    told = [value for name, value in pairs if name.lower() == b"vary"]
+    if any(b"accept-encoding" in value.lower() for value in told):
         return pairs
     types = [value for name, value in pairs if name.lower() == b"content-type"]
     if not any(map(compressible, types)):

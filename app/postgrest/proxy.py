@@ -6,7 +6,7 @@ The middleware (app/http/middleware.py) has already verified the token and limit
 
 import asyncio
 import logging
-import secrets
+import os
 import time
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
@@ -118,7 +118,7 @@ class RestProxy:
         try:
             target, headers = build_upstream_request(scope, self._profiles)
             headers["authorization"] = f"Bearer {state.token}"
-            headers["x-flows-query"] = query = secrets.token_hex(16)
+            headers["x-flows-query"] = query = os.urandom(16).hex()
             self._in_flight += 1
             try:
                 async with stream:
