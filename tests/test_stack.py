@@ -204,7 +204,10 @@ def test_a_taken_port_is_named() -> None:
 def up_without_postgrest(
     home: Path, tools: Path, **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run `flows up` in an empty folder, with no programs on PATH but those in `tools`."""
+    """Run `flows up` in an empty folder, with no programs on PATH but those in `tools`.
+
+    A PostgREST that the whole run is on is not named to it, unless the environment given does.
+    """
     tools.mkdir(exist_ok=True)
     for name in ("useradd", "sh"):
         if found := shutil.which(name):
@@ -213,6 +216,7 @@ def up_without_postgrest(
         [sys.executable, "-m", "app.cli", "up"],
         env=os.environ
         | {"PATH": str(tools), "FLOWS_HOME": str(home), "FLOWS_PORT": "0"}
+        | {"FLOWS_POSTGREST_BIN": ""}
         | environment,
         capture_output=True,
         text=True,
