@@ -353,7 +353,9 @@ def asks_in_vain(client: httpx.Client) -> bool:
 
 
 def test_a_deadlock_is_a_503_to_be_repeated(parts: Parts) -> None:
-    """Real 40001 may be tried again by PostgREST itself, 40P01 never is."""
+    """Real 40001 may be tried again by PostgREST itself, 40P01 is by 14 alone."""
+    if parts.postgrest == 14:
+        pytest.skip("PostgREST 14 tries until there is no deadlock, which here is always")
     with psycopg.connect(parts.contract["database_url"], autocommit=True) as connection:
         connection.execute(
             "create function api.collides() returns int language plpgsql as $$ begin"
