@@ -23,7 +23,7 @@ SECONDS, OFFSET = 19, 6
 END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"
 MESSAGE_PREFIX = 8
 # More rows than a frame has, for writers that keep all until the end.
-KEPT = 1_000_000
+KEPT_ROWS = 1_000_000
 # Text and lists as every reader of Arrow knows them.
 COMPATIBLE = pl.CompatLevel.oldest()
 
@@ -90,7 +90,7 @@ class ColumnsWriter(BodyWriter):
     with a value for each interval. Other rows become `columns`, an object of arrays.
     """
 
-    ROWS = KEPT
+    ROWS = KEPT_ROWS
 
     def __init__(self, keys: Sequence[str]) -> None:
         self._keys = keys
@@ -170,7 +170,7 @@ class ArrowWriter(BodyWriter):
 class ParquetWriter(BodyWriter):
     """A Parquet file, whose end names the place of every column."""
 
-    ROWS = KEPT
+    ROWS = KEPT_ROWS
 
     def __init__(self) -> None:
         self._frames: list[pl.DataFrame] = []
