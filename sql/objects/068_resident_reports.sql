@@ -62,6 +62,49 @@ end;
 comment on function flows.own_changes_behind()
 is 'True if mappings of a resident''s are not followed yet; times and moments of changed half-hours that are not.';
 
+-- Names and links as texts, looked up by their ids.
+create or replace function flows.own_settings() returns text
+language plpgsql stable security definer set search_path = '' set plan_cache_mode = 'force_generic_plan'
+as $$
+declare
+    own constant flows.home := flows.own_home();
+begin
+    return concat_ws(
+        ' ',
+        (
+            select string_agg(concat_ws(
+                ' ', m.circuit, m.register, tstzmultirange(tstzrange(m.start_time, m.end_time))
+                * own.register_times[array_position(own.registers, m.register)]
+                * own.circuit_times[array_position(own.circuits, m.circuit)]
+            ), ' ' order by m.circuit, m.register, m.start_time)
+            from flows.circuit_register as m
+            where m.register = any(own.registers) and m.circuit = any(own.circuits)
+        ),
+        (
+            select string_agg(concat_ws(' ', c.id, c.name, c.type, c.site), ' ' order by c.id)
+            from flows.circuits as c where c.id = any(own.circuits)
+        ),
+        (
+            select string_agg(concat_ws(' ', r.register_id, r.meter_id), ' ' order by r.register_id)
+            from flows.meter_registers as r where r.register_id = any(own.registers)
+        ),
+        (
+            select string_agg(concat_ws(' ', m.id, m.serial, m.name, m.site), ' ' order by m.id)
+            from flows.meter_registry as m where m.id = any(own.meters)
+        ),
+        (
+            select string_agg(concat_ws(' ', p.id, p.plot, p.site), ' ' order by p.id)
+            from flows.properties as p where p.id = any(own.properties)
+        ),
+        (
+            select string_agg(concat_ws(' ', s.id, s.code, s.name), ' ' order by s.id)
+            from flows.sites_new as s where s.id = any(own.sites)
+        ),
+        (select concat_ws(' ', e.code, e.name) from flows.escos as e where e.id = own.esco)
+    );
+end $$;
+comment on function flows.own_settings() is 'Names and links of what is the calling resident''s own, as one text.';
+
 -- The version of a period's data as a resident sees them: it moves with its own rows and links and with nothing else,
 -- and is asked as the caller. Half-hours are counted by the sums of their days, those of other days themselves.
 create or replace function flows.own_data_state(
@@ -83,7 +126,6 @@ declare
     waiting_at timestamptz;
     newest text;
     newest_at timestamptz;
-    settings text;
 begin
     -- Lists and alerts have no period: their content is their version.
     if isempty(period) then
@@ -121,23 +163,7 @@ begin
         select concat_ws(' ', count(*), max(n."timestamp"), max(n.updated_at)), max(n.updated_at) into newest, newest_at
         from api.register_interval_hh_latest as n;
     end if;
-    select concat_ws(
-        ' ',
-        (select string_agg(m::text, ' ' order by m::text) from flows.own_mappings as m),
-        (select string_agg(concat_ws(' ', c.id, c.name, c.type, c.site), ' ' order by c.id) from api.circuits as c),
-        (
-            select string_agg(concat_ws(' ', r.register_id, r.meter_id), ' ' order by r.register_id)
-            from api.meter_registers as r
-        ),
-        (
-            select string_agg(concat_ws(' ', m.id, m.serial, m.name, m.site), ' ' order by m.id)
-            from api.meter_registry as m
-        ),
-        (select string_agg(concat_ws(' ', p.id, p.plot, p.site), ' ' order by p.id) from api.properties as p),
-        (select string_agg(concat_ws(' ', s.id, s.code, s.name), ' ' order by s.id) from api.sites_new as s),
-        (select string_agg(concat_ws(' ', e.code, e.name), ' ') from api.escos as e)
-    ) into settings;
-    version := md5(concat_ws('|', own, settings, days, edges, waiting, newest));
+    version := md5(concat_ws('|', own, flows.own_settings(), days, edges, waiting, newest));
     as_of := greatest(days_at, edges_at, waiting_at, newest_at);
     remapping := behind.remapping;
     has_derived := flows.own_derived_registers() <> '{}';
@@ -145,6 +171,7 @@ end $$;
 comment on function flows.own_data_state(tstzrange)
 is 'Version and latest change of a resident''s data in a period; remapping while aggregates lag behind a mapping.';
 grant execute on function
-flows.own_derived_registers(), flows.own_changes_behind(), flows.own_data_state(tstzrange) to resident;
+flows.own_derived_registers(), flows.own_changes_behind(), flows.own_settings(), flows.own_data_state(tstzrange)
+to resident;
 
 reset role;

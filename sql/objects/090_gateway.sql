@@ -84,9 +84,10 @@ create trigger entries_stay before update or delete or truncate on gateway.audit
 for each statement execute function gateway.refuse_change();
 
 -- The check before each request: PostgREST runs it as its pre-request, and the gateway in each of its
--- own sessions. A caller that passes has an ESCO, or a role that needs none.
+-- own sessions. A caller that passes has an ESCO, or a role that needs none. All is looked up by keys, for which one
+-- plan is right: to plan anew takes longer than to look.
 create or replace function gateway.authorize() returns void
-language plpgsql security definer set search_path = ''
+language plpgsql security definer set search_path = '' set plan_cache_mode = force_generic_plan
 as $$
 declare
     claims jsonb := nullif(current_setting('request.jwt.claims', true), '')::jsonb;

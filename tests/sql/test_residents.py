@@ -38,7 +38,8 @@ FUNCTIONS = {
     "flows.find_own_extent(flows.circuit_register,tstzrange)", "flows.is_planned_for_a_resident()",
     "flows.is_planned_for_every_esco()", "flows.moment(jsonb,text)", "flows.own_home()",
     "flows.own_changes_behind()", "flows.own_data_state(tstzrange)",
-    "flows.own_derived_registers()", "flows.sees_every_esco()", "gateway.authorize()",
+    "flows.own_derived_registers()", "flows.own_settings()", "flows.sees_every_esco()",
+    "gateway.authorize()",
     "gateway.describe_api()",
     *(f"api.newest_own_{series}(integer,boolean)" for series in KEYS),
 }  # fmt: skip
