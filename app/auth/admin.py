@@ -38,7 +38,7 @@ def _to_come(at: datetime) -> datetime:
     return at
 
 
-Expiry = Annotated[AwareDatetime, AfterValidator(_within_reach)]
+NearTime = Annotated[AwareDatetime, AfterValidator(_within_reach)]
 TokenScopes = Annotated[
     list[TokenScope],
     Field(min_length=1),
@@ -93,7 +93,7 @@ class NewClient(RequestModel):
     lifetime_seconds: int = Field(
         LIFETIME_SECONDS, ge=60, description="Lifetime of its tokens, in seconds."
     )
-    expires_at: Annotated[Expiry, AfterValidator(_to_come)] | None = None
+    expires_at: Annotated[NearTime, AfterValidator(_to_come)] | None = None
     esco: str | None = Field(
         None, description="Code of its ESCO; required from operators. Others have only their own."
     )
@@ -105,7 +105,7 @@ class ClientChange(RequestModel):
     name: DisplayName | None = None
     scopes: TokenScopes | None = None
     lifetime_seconds: int | None = Field(None, ge=60)
-    expires_at: Expiry | None = None
+    expires_at: NearTime | None = None
 
 
 class NewSecret(BaseModel):

@@ -14,6 +14,7 @@ from app.auth.members import accept_invitation, find_memberships, find_usable_me
 from app.auth.refusals import OAuthError
 from app.auth.services import AuthServices
 from app.auth.tokens import Grant, issue, tenant_role
+from app.db.principal import RESIDENT
 
 TOKEN_EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"  # noqa: S105
 ACCESS_TOKEN_TYPE = "urn:ietf:params:oauth:token-type:access_token"  # noqa: S105
@@ -132,9 +133,10 @@ async def _issued(
         if chosen.acting:
             told += f"; for {member['id']}"
         await record_token(connection, actor, "member", "token.exchange", token_id, told)
+    role = RESIDENT if member["resident"] else tenant_role(chosen.scopes)
     grant = Grant(
-        requester.client_id, tenant_role(chosen.scopes), member["esco"], member["esco_code"],
-        chosen.scopes, member["id"], chosen.acting,
+        requester.client_id, role, member["esco"], member["esco_code"], chosen.scopes, member["id"],
+        chosen.acting,
     )  # fmt: skip
     seconds = min(EXCHANGED_SECONDS, services.settings.tokens.max_lifetime_seconds)
     text = issue(key, services.settings.base_url, grant, seconds=seconds, token_id=token_id)
@@ -153,20 +155,28 @@ def choose_member(
     requester: Requester,
     accepted: str | None = None,
 ) -> Chosen:
-    """Return the membership that a token is for: of the ESCO that is named, or the only one."""
+    """Return the membership that a token is for: of the ESCO that is named, or the only one.
+
+    Who is a resident of an ESCO and one of its staff is the latter, unless `resident` is `true`.
+    """
+    wanted = form.get("resident", "false")
+    if wanted not in ("true", "false"):
+        raise OAuthError("invalid_request", "resident must be true or false.")
     own = [
         row
         for row in memberships
         if row["esco"] is not None
         and requester.esco in (None, row["esco"])
         and form.get("esco") in (None, row["esco_code"])
+        and (row["resident"] or wanted == "false")
     ]
     if "esco" not in form and accepted:
         own = [row for row in own if row["id"] == accepted]
     if not own:
         raise OAuthError("invalid_target" if "esco" in form else "invalid_request", NOT_A_MEMBER)
-    if len(own) > 1:
-        codes = [row["esco_code"] for row in own]
+    # The ESCO's staff come first in each ESCO.
+    codes = list(dict.fromkeys(row["esco_code"] for row in own))
+    if len(codes) > 1:
         raise OAuthError(
             "invalid_request",
             f"Name one of the person's ESCOs as esco: {' '.join(codes)}.",

@@ -1,9 +1,14 @@
-"""Members: people who may act for an ESCO, added by their subject or invited by e-mail address."""
+"""Members: people who may act for an ESCO, and residents, who read what belongs to their homes.
+
+They are added by their subject, or invited by e-mail address.
+"""
 
 import hashlib
 import secrets
 import uuid
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Any
 
 import psycopg
@@ -18,15 +23,44 @@ from app.errors import Conflict, NotFound, Unprocessable
 INVITATION_PREFIX = "fli_"
 INVITATION_DAYS = 7
 LONGEST_MEMBER_NAME = 200
+RESIDENT_SCOPES = ["read"]
 
 MEMBER = """
     select m.id, m.esco, e.code as esco_code, i.url as issuer, m.subject, m.email, m.name, m.scopes,
-        m.invited_until, m.created_at, m.last_used_at, m.disabled_at
+        m.resident, m.invited_until, m.created_at, m.last_used_at, m.disabled_at,
+        array(select jsonb_build_object('property', r.property, 'start_time', r.start_time,
+                'end_time', r.end_time)
+            from gateway.residence as r where r.member = m.id
+            order by r.start_time, r.property) as residences
     from gateway.member as m
     join gateway.issuer as i on i.id = m.issuer
     left join gateway.escos() as e on e.id = m.esco
 """
 USABLE = "m.disabled_at is null and e.disabled_at is null and i.removed_at is null"
+
+
+@dataclass(frozen=True, slots=True)
+class Stay:
+    """A property in which a resident lives from `start_time` to `end_time`, None for ever since."""
+
+    property: uuid.UUID
+    start_time: datetime
+    end_time: datetime | None = None
+
+    @classmethod
+    def of(cls, row: dict[str, Any]) -> "Stay":
+        """Return the residence that a member's row has as JSON."""
+        end = row["end_time"]
+        return cls(
+            uuid.UUID(row["property"]),
+            datetime.fromisoformat(row["start_time"]),
+            datetime.fromisoformat(end) if end else None,
+        )
+
+    def __str__(self) -> str:
+        """Return it for the audit log, with the time as an interval of ISO 8601."""
+        end = self.end_time.astimezone(UTC).isoformat() if self.end_time else ".."
+        return f"{self.property} {self.start_time.astimezone(UTC).isoformat()}/{end}"
 
 
 async def list_members(connection: Connection, actor: Actor) -> list[DictRow]:
@@ -61,15 +95,19 @@ async def add_member(
     scopes: Sequence[str],
     subject: str | None = None,
     email: str | None = None,
+    residences: Sequence[Stay] | None = None,
 ) -> tuple[DictRow, str | None]:
     """Add a person by subject, or invite one by e-mail address; return it and the invitation.
 
     The invitation is a code to hand over, which cannot be read again. Without an ESCO the person is
-    support, which only an operator may add. NotFound for an issuer that is not trusted for the
-    ESCO, Conflict if the person is a member already or the ESCO has `most`, Forbidden for scopes
-    that the actor lacks.
+    support, which only an operator may add; with `residences` it is a resident. NotFound for an
+    issuer that is not trusted for the ESCO, or a property that the ESCO has not, Conflict if the
+    person is a member already or the ESCO has `most`, Forbidden for scopes that the actor lacks.
     """
     actor.check_may_give(scopes)
+    resident = residences is not None
+    if resident:
+        check_resident(esco, scopes)
     if (subject is None) == (email is None):
         raise Unprocessable("subject: name either the subject or the e-mail address")
     name = name.strip()
@@ -89,19 +127,60 @@ async def add_member(
     try:
         await connection.execute(
             "insert into gateway.member"
-            " (id, issuer, subject, email, esco, name, scopes, invitation, invited_until)"
-            " values (%s, %s, %s, %s, %s, %s, %s, %s, case when %s then"
+            " (id, issuer, subject, email, esco, name, scopes, resident, invitation, invited_until)"
+            " values (%s, %s, %s, %s, %s, %s, %s, %s, %s, case when %s then"
             " now() + make_interval(days => %s) end)",
-            (member, issuer.id, subject, email, esco, name, list(scopes),
+            (member, issuer.id, subject, email, esco, name, list(scopes), resident,
              invitation_digest(code) if code else None, code is not None, INVITATION_DAYS),
         )  # fmt: skip
     except psycopg.errors.UniqueViolation:
         raise Conflict("This person is a member already; change or enable that one.") from None
+    told = f"{email or subject}; scopes: {' '.join(scopes)}"
+    if residences is not None:
+        await _set_residences(connection, member, residences)
+        told += f"; {describe(residences)}"
     await record(
         connection, actor, "member.invite" if code else "member.add",
-        subject=member, detail=f"{email or subject}; scopes: {' '.join(scopes)}", esco=esco,
+        subject=member, detail=told, esco=esco,
     )  # fmt: skip
     return await get_member(connection, actor, member), code
+
+
+def check_resident(esco: uuid.UUID | None, scopes: Sequence[str]) -> None:
+    """Raise Unprocessable for a resident of no ESCO, or with other scopes than `read`."""
+    if esco is None:
+        raise Unprocessable("esco: name the ESCO of the resident's homes")
+    if list(scopes) != RESIDENT_SCOPES:
+        raise Unprocessable("scopes: a resident has the scope read alone")
+
+
+def describe(residences: Sequence[Stay]) -> str:
+    """Return residences for the audit log."""
+    return f"residences: {', '.join(map(str, residences)) or 'none'}"
+
+
+async def _set_residences(connection: Connection, member: str, residences: Sequence[Stay]) -> None:
+    """Replace the residences of a resident.
+
+    NotFound for a property that its ESCO has not, whether another has it or none; Unprocessable for
+    a residence that ends before it starts, or two of one property at one time.
+    """
+    await connection.execute("delete from gateway.residence where member = %s", (member,))
+    for one in residences:
+        try:
+            await connection.execute(
+                "insert into gateway.residence (member, property, esco, start_time, end_time)"
+                " select m.id, %s, m.esco, %s, %s from gateway.member as m where m.id = %s",
+                (one.property, one.start_time, one.end_time, member),
+            )
+        except psycopg.errors.ForeignKeyViolation:
+            raise NotFound(f"There is no property {one.property}.") from None
+        except psycopg.errors.CheckViolation:
+            raise Unprocessable("residences: one ends before it starts") from None
+        except (psycopg.errors.ExclusionViolation, psycopg.errors.UniqueViolation):
+            raise Unprocessable(
+                f"residences: two are in the property {one.property} at one time"
+            ) from None
 
 
 async def change_member(
@@ -111,15 +190,25 @@ async def change_member(
     *,
     scopes: Sequence[str] | None = None,
     disabled: bool | None = None,
+    residences: Sequence[Stay] | None = None,
 ) -> DictRow:
-    """Change a member's scopes, or disable or enable it; tokens end in minutes by themselves.
+    """Change a member's scopes or residences, or disable or enable it.
 
-    The tokens of a disabled member stop working within five seconds.
+    Tokens with former scopes end in minutes by themselves, those of a disabled member stop working
+    within five seconds, and residences take effect at once.
     """
     known = await get_member(connection, actor, member)
     told = []
+    if residences is not None:
+        if not known["resident"]:
+            raise Unprocessable("residences: this member is not a resident")
+        actor.check_may_give(known["scopes"])
+        await _set_residences(connection, member, residences)
+        told.append(describe(residences))
     if scopes is not None:
         actor.check_may_give(scopes)
+        if known["resident"]:
+            check_resident(known["esco"], scopes)
         told.append(f"scopes: {' '.join(scopes)}")
         await connection.execute(
             "update gateway.member set scopes = %s where id = %s", (list(scopes), member)
@@ -138,6 +227,32 @@ async def change_member(
         connection, actor, action, subject=member, detail="; ".join(told), esco=known["esco"]
     )
     return await get_member(connection, actor, member)
+
+
+async def move_in(connection: Connection, actor: Actor, member: str, residence: Stay) -> DictRow:
+    """Add a residence to a resident's others; refused as by `change_member`."""
+    residences = [*await _residences(connection, actor, member), residence]
+    return await change_member(connection, actor, member, residences=residences)
+
+
+async def move_out(
+    connection: Connection, actor: Actor, member: str, home: uuid.UUID, end_time: datetime
+) -> DictRow:
+    """End a resident's latest residence in a property; NotFound if there is none."""
+    residences = await _residences(connection, actor, member)
+    here = [one for one in residences if one.property == home]
+    if not here:
+        raise NotFound(f"The member has no residence in the property {home}.")
+    ended = replace(here[-1], end_time=end_time)
+    residences = [ended if one is here[-1] else one for one in residences]
+    return await change_member(connection, actor, member, residences=residences)
+
+
+async def _residences(connection: Connection, actor: Actor, member: str) -> list[Stay]:
+    """Return a member's residences by their start, locking the member for a change of them."""
+    await connection.execute("select from gateway.member where id = %s for update", (member,))
+    known = await get_member(connection, actor, member)
+    return [Stay.of(row) for row in known["residences"]]
 
 
 def invitation_digest(code: str) -> bytes:
@@ -165,7 +280,8 @@ async def accept_invitation(
         " where m.invitation = %s and m.issuer = %s and lower(m.email) = lower(%s)"
         " and m.invited_until > now() and m.disabled_at is null"
         " and not exists (select from gateway.member as o where o.issuer = m.issuer"
-        " and o.subject = %s and o.esco is not distinct from m.esco) returning m.id, m.esco",
+        " and o.subject = %s and o.esco is not distinct from m.esco"
+        " and o.resident = m.resident) returning m.id, m.esco",
         (claims["sub"], invitation_digest(code), issuer.id, verified_email(claims), claims["sub"]),
     )
     row = await cursor.fetchone()
@@ -177,11 +293,14 @@ async def accept_invitation(
 
 
 async def find_memberships(connection: Connection, issuer: Issuer, subject: str) -> list[DictRow]:
-    """Return the memberships of a person that can be used, ordered by the ESCO's code."""
+    """Return the memberships of a person that can be used, ordered by the ESCO's code.
+
+    Within an ESCO that of its staff comes before that of a resident.
+    """
     return await fetch_rows(
         connection,
         f"{MEMBER} where m.issuer = %(issuer)s and m.subject = %(subject)s and {USABLE}"
-        " and (i.esco is null or i.esco = m.esco) order by e.code",
+        " and (i.esco is null or i.esco = m.esco) order by e.code, m.resident",
         issuer=issuer.id,
         subject=subject,
     )

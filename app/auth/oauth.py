@@ -239,6 +239,7 @@ async def _convert(
         "`…:access_token` or `…:jwt`.",
         requested_token_type="Token exchange: `…:access_token` or `…:jwt`, if given.",  # noqa: S106
         esco="Token exchange: code of the ESCO; needed by members of several.",
+        resident="Token exchange: `true` for a token as a resident, for one of the ESCO's staff.",
         invitation="Token exchange: code of an invitation that the person accepts.",
         on_behalf_of="Token exchange: id of the member that support acts for.",
         resource="The gateway's URL or one below it, if given (RFC 8707).",

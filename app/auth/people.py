@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
 from app.auth import apps, issuers, members
-from app.auth.admin import DisplayName, RequestModel, TokenScope, TokenScopes
+from app.auth.admin import DisplayName, NearTime, RequestModel, TokenScope, TokenScopes
 from app.auth.clients import find_esco, list_escos
 from app.auth.deps import Administrator, Operator
 from app.auth.services import AuthServicesDep
@@ -18,6 +18,7 @@ router = APIRouter(prefix="/admin", tags=["administration"])
 
 IssuerUrl = Annotated[str, Field(max_length=500, examples=["https://login.example.org/realms/a"])]
 Code = Annotated[str, Field(min_length=2, max_length=32)]
+MOST_RESIDENCES = 100
 ShortText = Annotated[str, Field(min_length=1, max_length=255)]
 
 
@@ -48,8 +49,24 @@ class NewIssuer(RequestModel):
     )
 
 
+class Residence(RequestModel):
+    """A property that a resident lives in, and for how long: history is visible of that time."""
+
+    property: uuid.UUID
+    start_time: NearTime = Field(description="Time at which the person moves in, inclusive.")
+    end_time: NearTime | None = Field(
+        None, description="Time at which the person moves out, exclusive; empty if not known."
+    )
+
+
+Residences = Annotated[list[Residence], Field(max_length=MOST_RESIDENCES)]
+
+
 class Member(BaseModel):
-    """A person who may act for an ESCO; without `subject` the invitation is not accepted yet."""
+    """A person who may act for an ESCO, or a resident, who reads what belongs to its homes.
+
+    Without `subject` the invitation is not accepted yet.
+    """
 
     id: str
     esco: uuid.UUID | None = Field(description="Empty for support, which acts for members.")
@@ -59,6 +76,8 @@ class Member(BaseModel):
     email: str | None
     name: str
     scopes: list[TokenScope]
+    resident: bool
+    residences: list[Residence]
     invited_until: datetime | None
     created_at: datetime
     last_used_at: datetime | None = Field(description="Time of its latest token.")
@@ -76,13 +95,16 @@ class NewMember(RequestModel):
 
     issuer: IssuerUrl
     name: DisplayName
-    scopes: TokenScopes = Field(examples=[["read"]])
+    scopes: TokenScopes = Field(["read"], examples=[["read"]])
     subject: ShortText | None = None
     email: str | None = Field(None, min_length=3, max_length=254)
     esco: Code | None = Field(
         None,
         description="Code of the ESCO. Operators who leave it out add support; others have only "
         "their own.",
+    )
+    residences: Residences | None = Field(
+        None, description="Makes the person a resident, with the scope `read` alone."
     )
 
 
@@ -91,6 +113,9 @@ class MemberChange(RequestModel):
 
     scopes: TokenScopes | None = None
     disabled: bool | None = None
+    residences: Residences | None = Field(
+        None, description="All residences of a resident, in place of those it has."
+    )
 
 
 class App(BaseModel):
@@ -160,10 +185,10 @@ async def read_members(services: AuthServicesDep, actor: Administrator) -> list[
 async def create_member(
     services: AuthServicesDep, actor: Administrator, body: NewMember
 ) -> AddedMember:
-    """Add a person by subject, or invite one by e-mail address.
+    """Add a person by subject, or invite one by e-mail address; with `residences`, a resident.
 
     Hand over the `invitation`; the app sends it with the person's first token exchange. An ESCO's
-    admin can give no scope that its own token lacks.
+    admin can give no scope that its own token lacks, and no property that the ESCO has not.
     """
     async with services.pool.connection() as connection:
         esco = actor.esco
@@ -176,7 +201,7 @@ async def create_member(
         row, code = await members.add_member(
             connection, actor, most=services.settings.limits.identities, issuer_url=body.issuer,
             esco=esco, name=body.name, scopes=list[str](body.scopes), subject=body.subject,
-            email=body.email,
+            email=body.email, residences=_residences(body.residences),
         )  # fmt: skip
     return AddedMember(**row, invitation=code)
 
@@ -185,16 +210,24 @@ async def create_member(
 async def update_member(
     services: AuthServicesDep, actor: Administrator, member_id: str, body: MemberChange
 ) -> Member:
-    """Change scopes, disable or enable; a disabled member's tokens stop in five seconds.
+    """Change scopes or residences, disable or enable; a disabled member's tokens stop in 5 seconds.
 
-    Tokens issued before keep their scopes until they end, after 15 minutes at most.
+    Tokens issued before keep their scopes until they end, after 15 minutes at most. Residences take
+    effect at once: a resident who has moved out still reads the time until then.
     """
     async with services.pool.connection() as connection:
         scopes = list[str](body.scopes) if body.scopes else None
         row = await members.change_member(
-            connection, actor, member_id, scopes=scopes, disabled=body.disabled
-        )
+            connection, actor, member_id, scopes=scopes, disabled=body.disabled,
+            residences=_residences(body.residences),
+        )  # fmt: skip
     return Member(**row)
+
+
+def _residences(given: list[Residence] | None) -> list[members.Stay] | None:
+    if given is None:
+        return None
+    return [members.Stay(one.property, one.start_time, one.end_time) for one in given]
 
 
 @router.get("/apps", summary="List apps")

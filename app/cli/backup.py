@@ -22,6 +22,7 @@ from app.backup.folder import BackupError, BackupFolder
 from app.backup.recover import restore, restore_in_place, scratch
 from app.backup.schedule import Keeper
 from app.cli.admin import admin_url
+from app.cli.moments import parse_moment
 from app.cli.output import Json, echo, fail, print_json, show
 from app.db.archiver import archiver
 from app.embedded.process import StackError
@@ -244,12 +245,7 @@ def _folder(settings: Settings) -> BackupFolder:
 def _parse_moment(text: str | None) -> datetime | None:
     if text is None:
         return None
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise fail(f"--at: {text!r} is not a time like 2026-11-24T12:30:00Z") from None
-    if moment.tzinfo is None:
-        raise fail(f"--at: {text} has no offset; write {text}Z for UTC")
+    moment = parse_moment("--at", text)
     if moment > datetime.now(UTC):
         raise fail(f"--at: {text} is in the future")
     return moment

@@ -1,13 +1,14 @@
 """`flows meter …`: meters that change hands."""
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Any
 
 import typer
 
 from app.auth.clients import COMMAND_LINE, record
 from app.cli.admin import admin_url, run_as_admin
-from app.cli.output import Json, fail, show
+from app.cli.moments import parse_moment
+from app.cli.output import Json, show
 from app.db.maintain import follow
 from app.db.meters import move_meter
 from app.db.session import Connection
@@ -40,15 +41,7 @@ def meter_move(
     serial number and SIM, begins anew: without a site, with new registers that have no half-hours
     and no circuit.
     """
-    moment = None
-    if at is not None:
-        try:
-            moment = datetime.fromisoformat(at)
-        except ValueError:
-            raise fail(f"{at} is not a time in ISO 8601") from None
-        if moment.tzinfo is None:
-            raise fail(f"{at} has no offset; write it as {at}Z for UTC")
-        moment = moment.astimezone(UTC)
+    moment = None if at is None else parse_moment("--at", at)
     done = run_as_admin(lambda connection: _move(connection, serial, to, moment))
     follow(admin_url(Settings()))
     show([done], MOVE_COLUMNS, as_json=as_json)

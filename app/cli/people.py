@@ -1,6 +1,8 @@
 """`flows issuer …`, `flows member …`, `flows app …`: who signs in, and through which app."""
 
 import json
+import uuid
+from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
@@ -8,22 +10,28 @@ import typer
 from app.auth import apps, issuers, members
 from app.auth.clients import COMMAND_LINE, find_esco
 from app.cli.admin import run_as_admin
+from app.cli.moments import parse_moment
 from app.cli.output import Json, fail, show
 from app.db.session import Connection
 from app.settings import LimitsSettings
 
 trusted = typer.Typer(help="OpenID providers at which people sign in.", no_args_is_help=True)
-member = typer.Typer(help="Members: people who act for an ESCO.", no_args_is_help=True)
+member = typer.Typer(
+    help="Members: people who act for an ESCO, and residents.", no_args_is_help=True
+)
 public_app = typer.Typer(help="Apps: pages in which people sign in.", no_args_is_help=True)
 
 ISSUER_COLUMNS = ("url", "audiences", "esco_code", "claims", "secret_name", "created_at")
 MEMBER_COLUMNS = (
-    "id", "esco_code", "name", "issuer", "subject", "email", "scopes", "last_used_at", "disabled_at"
+    "id", "esco_code", "name", "issuer", "subject", "email", "scopes", "resident", "last_used_at",
+    "disabled_at",
 )  # fmt: skip
+RESIDENCE_COLUMNS = ("property", "start_time", "end_time")
 APP_COLUMNS = ("id", "name", "origins", "esco_code", "disabled_at")
 
 MemberId = Annotated[str, typer.Argument(help="Id of the member: flm_…")]
 AppId = Annotated[str, typer.Argument(help="Id of the app: fla_…")]
+Home = Annotated[uuid.UUID, typer.Option("--property", help="Id of the property.")]
 MemberScopes = Annotated[
     list[str] | None, typer.Option("--scope", help="read, write or admin; repeat for several.")
 ]
@@ -106,20 +114,38 @@ def member_add(
     subject: Annotated[str | None, typer.Option(help="The person's sub at the issuer.")] = None,
     email: Annotated[str | None, typer.Option(help="E-mail address to invite.")] = None,
     scope: MemberScopes = None,
+    home: Annotated[
+        uuid.UUID | None,
+        typer.Option("--property", help="Id of the property that a resident lives in."),
+    ] = None,
+    start: Annotated[
+        str | None, typer.Option(help="Time at which the resident moves in, with an offset.")
+    ] = None,
+    end: Annotated[
+        str | None, typer.Option(help="Time at which the resident moves out, if it is known.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Add a person by subject, or invite one by e-mail address.
 
     An invitation is a code, printed only once, that is handed over; it is good for seven days.
-    Support, which has no ESCO of its own, acts for members of all ESCOs, within its scopes.
+    Support, which has no ESCO of its own, acts for members of all ESCOs, within its scopes. With
+    --property and --start the person is a resident, who reads what belongs to that home alone;
+    further homes are added with `flows member move-in`.
     """
     scopes = _known_scopes(scope or ["read"])
+    residences = None
+    if home is not None and start is not None:
+        residences = [_residence(home, start, end)]
+    elif home or start or end:
+        raise fail("--property and --start: a resident needs both")
 
     async def add(connection: Connection) -> dict[str, Any]:
         esco = (await find_esco(connection, esco_code))["id"] if esco_code else None
         row, code = await members.add_member(
             connection, COMMAND_LINE, most=LimitsSettings().identities, issuer_url=issuer_url,
             esco=esco, name=name, scopes=scopes, subject=subject, email=email,
+            residences=residences,
         )  # fmt: skip
         return row | {"invitation": code}
 
@@ -136,6 +162,42 @@ def member_change(member_id: MemberId, scope: MemberScopes = None, as_json: Json
     show([row], MEMBER_COLUMNS, as_json=as_json)
 
 
+@member.command("move-in")
+def member_move_in(
+    member_id: MemberId,
+    home: Home,
+    start: Annotated[str, typer.Option(help="Time of the move, with an offset.")],
+    end: Annotated[
+        str | None, typer.Option(help="Time at which the resident moves out, if it is known.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Let a resident read of one more home, from a time on."""
+    residence = _residence(home, start, end)
+    row = run_as_admin(lambda c: members.move_in(c, COMMAND_LINE, member_id, residence))
+    _show_residences(row, as_json=as_json)
+
+
+@member.command("move-out")
+def member_move_out(
+    member_id: MemberId,
+    home: Home,
+    end: Annotated[str, typer.Option(help="Time of the move, with an offset.")],
+    as_json: Json = False,
+) -> None:
+    """End a resident's latest time in a home; the resident still reads what was until then."""
+    moment = parse_moment("--end", end)
+    row = run_as_admin(lambda c: members.move_out(c, COMMAND_LINE, member_id, home, moment))
+    _show_residences(row, as_json=as_json)
+
+
+@member.command("residences")
+def member_residences(member_id: MemberId, as_json: Json = False) -> None:
+    """List the homes of a resident, each for the time that it lives there."""
+    row = run_as_admin(lambda c: members.get_member(c, COMMAND_LINE, member_id))
+    _show_residences(row, as_json=as_json)
+
+
 @member.command("disable")
 def member_disable(member_id: MemberId, as_json: Json = False) -> None:
     """Disable a member; its tokens stop working within five seconds."""
@@ -148,6 +210,20 @@ def member_enable(member_id: MemberId, as_json: Json = False) -> None:
     """Enable a disabled member."""
     row = run_as_admin(lambda c: members.change_member(c, COMMAND_LINE, member_id, disabled=False))
     show([row], MEMBER_COLUMNS, as_json=as_json)
+
+
+def _residence(home: uuid.UUID, start: str, end: str | None) -> members.Stay:
+    end_time = None if end is None else parse_moment("--end", end)
+    return members.Stay(home, parse_moment("--start", start), end_time)
+
+
+def _show_residences(member_row: dict[str, Any], *, as_json: bool) -> None:
+    """Print the residences of a member: as a table, or as JSON with the member's other values."""
+    if as_json:
+        show([member_row], MEMBER_COLUMNS, as_json=True)
+    else:
+        residences = [asdict(members.Stay.of(row)) for row in member_row["residences"]]
+        show(residences, RESIDENCE_COLUMNS, as_json=False)
 
 
 def _known_scopes(asked: list[str]) -> list[str]:
