@@ -53,9 +53,11 @@ def test_the_ready_screen_is_short_and_its_lines_work() -> None:
             )
             assert answer.status_code == 200, answer.text
             identity = json.loads((home / "demo.json").read_text())["identity"]
-            named = re.search(r"or \(Sign in\) as (.+), without a password", "\n".join(lines))
+            told = r"or \(Sign in\) as (.+) of the staff, or (.+), a resident; no passwords"
+            named = re.search(told, "\n".join(lines))
             assert named
             assert named[1].split(" or ") == list(identity["people"])
+            assert named[2].split(" or ") == list(identity["residents"])
             place = f"{identity['issuer']}/.well-known/openid-configuration"
             assert httpx.get(place).json()["issuer"] == identity["issuer"]
         finally:

@@ -66,7 +66,8 @@ def _greet(contract: dict[str, Any], home: Path) -> None:
     )
     echo(f"sign in there (Authorize) as {client['client_id']}, secret {client['client_secret']}")
     if identity := contract.get("identity"):
-        echo(f"or (Sign in) as {' or '.join(identity['people'])}, without a password")
+        staff, residents = (" or ".join(identity[kind]) for kind in ("people", "residents"))
+        echo(f"or (Sign in) as {staff} of the staff, or {residents}, a resident; no passwords")
     echo("\nIn a second terminal:")
     echo(f"  TOKEN=$({flows} demo token {code})")
     for path in asked:

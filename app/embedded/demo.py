@@ -61,6 +61,11 @@ def load_demo(connection: psycopg.Connection[Any], progress: RowProgress) -> Non
         _load_half_hours(connection, start or end - timedelta(days=DAYS), end, progress)
 
 
+def home_id(code: str, number: int) -> UUID:
+    """Return the id of the property of an ESCO's home; homes count from 1."""
+    return _id(code, "property", number)
+
+
 def _id(*names: object) -> UUID:
     return uuid5(NAMESPACE_DNS, "/".join(("flows-demo", *map(str, names))))
 
@@ -83,7 +88,8 @@ def _load_community(
     _insert(connection, "ev_chargers", id=_id(code, "charger"), esco=esco,
             serial=f"EV{code.upper()}01", pin="0000", position="car park")  # fmt: skip
     for home in range(1, homes + 1):
-        house, head, meter = (_id(code, kind, home) for kind in ("property", "head", "meter"))
+        house = home_id(code, home)
+        head, meter = (_id(code, kind, home) for kind in ("head", "meter"))
         _insert(connection, "properties", id=house, plot=f"{home}", site=site, type="house")
         _insert(connection, "service_head_registry", id=head, name=f"{code}-head-{home}",
                 feeder=feeder, phase=1 + home % 3)  # fmt: skip

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
@@ -11,8 +12,9 @@ from psycopg.rows import dict_row
 from app.auth.apps import create_app_client, list_apps, set_app_disabled
 from app.auth.clients import COMMAND_LINE, find_esco
 from app.auth.issuers import add_issuer, list_issuers, remove_issuer
-from app.auth.members import add_member
+from app.auth.members import RESIDENT_SCOPES, Stay, add_member
 from app.db.session import Connection
+from app.embedded.demo import home_id
 from app.errors import Conflict
 from app.settings import LimitsSettings
 
@@ -28,13 +30,18 @@ PEOPLE: dict[str, tuple[str, str, dict[str, list[str]]]] = {
         {"wlce": ["read"], "hmce": ["read", "write"]},
     ),
 }
+# Subject → name, what the page says, the ESCO and the number of the home. They have lived there
+# since the month before this one began, so that the data has days that they do not see.
+RESIDENTS: dict[str, tuple[str, str, str, int]] = {
+    "rae": ("Rae", "Lives in plot 3 of Water Lilies Energy", "wlce", 3),
+}
 
 
 def accounts() -> list[dict[str, str]]:
     """Return the provider's accounts, without passwords."""
     return [
         {"sub": subject, "name": name, "email": f"{subject}@example.org", "about": about}
-        for subject, (name, about, _) in PEOPLE.items()
+        for subject, (name, about, *_) in (PEOPLE | RESIDENTS).items()
     ]
 
 
@@ -46,10 +53,16 @@ def prepare_app(admin_url: str, origins: Sequence[str]) -> str:
 def register_people(admin_url: str, issuer: str) -> dict[str, Any]:
     """Trust the demo's provider alone of those before it, and add its people as members.
 
-    Return subject → ESCO → scopes.
+    Return `people`, subject → ESCO → scopes, and `residents`, subject → ESCO → property.
     """
     asyncio.run(_register_people(admin_url, issuer))
-    return {subject: escos for subject, (_, _, escos) in PEOPLE.items()}
+    return {
+        "people": {subject: escos for subject, (_, _, escos) in PEOPLE.items()},
+        "residents": {
+            subject: {code: str(home_id(code, number))}
+            for subject, (_, _, code, number) in RESIDENTS.items()
+        },
+    }
 
 
 async def _connect(admin_url: str) -> Connection:
@@ -81,13 +94,28 @@ async def _register_people(admin_url: str, issuer: str) -> None:
             await add_issuer(
                 connection, COMMAND_LINE, issuer, audiences=[CLIENT_ID, SERVER_CLIENT_ID]
             )
-        for subject, (name, _, escos) in PEOPLE.items():
-            for code, scopes in escos.items():
-                esco = await find_esco(connection, code)
-                with suppress(Conflict):
-                    async with connection.transaction():
-                        await add_member(
-                            connection, COMMAND_LINE, most=LimitsSettings().identities,
-                            issuer_url=issuer, esco=esco["id"], name=name, scopes=scopes,
-                            subject=subject,
-                        )  # fmt: skip
+        added: list[tuple[str, str, str, list[str], list[Stay] | None]] = [
+            (subject, name, code, scopes, None)
+            for subject, (name, _, escos) in PEOPLE.items()
+            for code, scopes in escos.items()
+        ]
+        since = month_before(datetime.now(UTC))
+        added += [
+            (subject, name, code, RESIDENT_SCOPES, [Stay(home_id(code, number), since)])
+            for subject, (name, _, code, number) in RESIDENTS.items()
+        ]
+        for subject, name, code, scopes, residences in added:
+            esco = await find_esco(connection, code)
+            with suppress(Conflict):
+                async with connection.transaction():
+                    await add_member(
+                        connection, COMMAND_LINE, most=LimitsSettings().identities,
+                        issuer_url=issuer, esco=esco["id"], name=name, scopes=scopes,
+                        subject=subject, residences=residences,
+                    )  # fmt: skip
+
+
+def month_before(now: datetime) -> datetime:
+    """Return the beginning of the month before that of `now`, in UTC."""
+    last = now.astimezone(UTC).replace(day=1) - timedelta(days=1)
+    return last.replace(day=1, hour=0, minute=0, second=0, microsecond=0)

@@ -138,8 +138,9 @@ class Stack:
         if demo:
             contract["escos"] = escos
             if self._identity and self._identity.wait():
-                people["people"] = register_people(self.database.admin_url, self._identity.url)
-                contract["identity"] = people
+                contract["identity"] = people | register_people(
+                    self.database.admin_url, self._identity.url
+                )
             elif self._identity:
                 _say(f"  nobody can sign in: {self._identity.fault}")
             written = self.home / "demo.json"
