@@ -19,7 +19,7 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 import jwt
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, Request, expect
+from playwright.sync_api import Browser, BrowserContext, Page, Request, Response, expect
 
 from app.embedded.ports import free_port
 from app.embedded.postgrest import NPM_OPTIONS
@@ -203,6 +203,19 @@ def test_the_admin_signs_in_on_docs_and_tries_requests(
     assert (status, '"WLCE0001"' in body, "HMCE" in body) == (200, True, False)
     # The page shows what this token may do, which has the scope write.
     expect(page.locator("#operations-meters-createMeterRegistry")).to_be_visible()
+
+
+def test_a_resident_signs_in_on_docs_and_reads_its_own(
+    site: Stack, context: BrowserContext
+) -> None:
+    page = docs_of(context, "rae")
+    expect(page.locator("#sign-in output")).to_have_text("wlce")
+    listing = open_operation(page, "meters", "listMeterRegistry")
+    status, _, body = execute(page, listing, "/rest/v1/meter_registry")
+    assert (status, set(re.findall("WLCE[0-9A-Z]+", body))) == (200, {"WLCE0003"})
+    # Its document has nothing to write, and nothing to administer.
+    expect(page.locator("#operations-meters-createMeterRegistry")).to_have_count(0)
+    expect(page.locator("[id^=operations-administration]")).to_have_count(0)
 
 
 def test_a_member_of_two_escos_chooses_and_signs_out(site: Stack, context: BrowserContext) -> None:
@@ -428,6 +441,39 @@ def test_a_member_of_two_escos_chooses_in_the_single_page_app(
     for esco, serial in (("hmce", "HMCE0001"), ("wlce", "WLCE0001")):
         page.get_by_label("ESCO", exact=True).select_option(esco)
         expect(page.locator(".card small").first).to_have_text(serial)
+
+
+def test_a_resident_sees_its_home_and_nothing_else_in_the_single_page_app(
+    context: BrowserContext, single_page: str
+) -> None:
+    page = context.new_page()
+    answers: list[Response] = []
+    page.on("response", lambda answer: answers.append(answer))
+    page.goto(single_page)
+    sign_in(page, "rae")
+    expect(page.locator("tbody tr td:first-child")).to_have_text(["Plot 3 heat", "Plot 3 power"])
+    expect(page.locator(".card small")).to_have_text(["WLCE0003"])
+    expect(page.get_by_role("heading", name="Your balance")).to_be_visible()
+    with page.expect_response("**/v1/energy?*"):
+        page.get_by_label("Month before").click()
+    # A bar for each day at least: it lives there since the month before began.
+    expect(page.locator("rect.bar").nth(27)).to_be_attached()
+    expect(page.locator("figcaption")).not_to_contain_text("solar")
+    shot(page, "page-resident")
+    with page.expect_response("**/v1/energy?*"):
+        page.get_by_label("Month before").click()
+    expect(page.get_by_text("Nothing was measured in this month.")).to_be_visible()
+    # Nothing of others is on the page, nor was any of it sent.
+    data = [
+        answer
+        for answer in answers
+        if answer.request.method == "GET" and re.search("/(rest/)?v1/", answer.url)
+    ]
+    assert {answer.status for answer in data} == {200}
+    sent = "".join(answer.text() for answer in data)
+    for text in (sent, page.content()):
+        assert "WLCE0003" in text
+        assert not re.search(r"WLCE(?!0003)\d|WLCEPV|Plot (?!3\b)\d|Solar", text)
 
 
 @pytest.mark.parametrize("query", ["code=stolen&state=forged", "error=x&state=forged"])

@@ -43,11 +43,12 @@ async function enter(session: Session, esco?: string): Promise<void> {
     h("button", { onclick: guarded(() => session.signOut()) }, "Sign out"),
   );
   person.replaceChildren(...parts);
-  if (chosen) await showEnergy(new Api(session));
+  if (chosen) await showEnergy(new Api(session), session.resident);
   else main.replaceChildren(h("section", { className: "welcome" }, h("p", {}, "You belong to several communities: choose one above.")));
 }
 
-async function showEnergy(api: Api): Promise<void> {
+/** Show what the person may read: a resident its own home, one of the staff the whole ESCO. */
+async function showEnergy(api: Api, resident: boolean): Promise<void> {
   const place = h("div", { className: "chart" });
   const title = h("h2");
   let month = new Date();
@@ -64,8 +65,8 @@ async function showEnergy(api: Api): Promise<void> {
         h("button", { ariaLabel: "Month before", onclick: guarded(() => move(-1)) }, "‹"),
         h("button", { ariaLabel: "Month after", onclick: guarded(() => move(1)) }, "›")),
       place),
-    h("section", {}, h("h2", {}, "Balances"), balanceCards(balances)),
-    h("section", {}, h("h2", {}, "Circuits"), circuitTable(circuits)),
+    h("section", {}, h("h2", {}, resident ? "Your balance" : "Balances"), balanceCards(balances)),
+    h("section", {}, h("h2", {}, resident ? "Your circuits" : "Circuits"), circuitTable(circuits)),
   );
 }
 

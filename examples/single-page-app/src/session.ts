@@ -21,6 +21,8 @@ export class Session {
   /** Codes of the person's ESCOs, if there are several to choose from. */
   escos: string[] = [];
   esco?: string;
+  /** True for a resident, who sees its own home alone. */
+  resident = false;
   #token?: string;
   #endsAt = 0;
 
@@ -63,7 +65,9 @@ export class Session {
     await this.#revoke();
     this.#token = body.access_token as string;
     this.#endsAt = Date.now() + body.expires_in * 1000;
-    this.esco = JSON.parse(atob(this.#token.split(".")[1]!.replace(/-/g, "+").replace(/_/g, "/"))).esco_code;
+    const claims = JSON.parse(atob(this.#token.split(".")[1]!.replace(/-/g, "+").replace(/_/g, "/")));
+    this.esco = claims.esco_code;
+    this.resident = claims.role === "resident";
     return true;
   }
 
