@@ -147,25 +147,32 @@ def running_stack(**settings: str) -> Iterator[Stack]:
 
     The folder is a copy of one in which the demo is loaded already.
     """
-    assert "stack" in current_markers, "`make check` would run this: mark the test with `stack`"
     with tempfile.TemporaryDirectory(prefix="flows-test-", dir="/tmp") as folder:
         home = Path(folder) / "home"
         copy_demo_home(home)
-        env = os.environ | STACK_SETTINGS | {"FLOWS_HOME": str(home)} | settings
-        with command(("up", "--demo", "--parent", PARENT), env) as process:
-            try:
-                wait_until(lambda: "\n" in process.output or process.poll() is not None)
-                told = process.output + process.errors
-                assert told.startswith("ready http://"), f"the stack did not start: {told}"
-                program = Path(settings.get("FLOWS_POSTGREST_BIN") or find_postgrest(home))
-                contract = json.loads((home / "demo.json").read_text())
-                yield Stack(home, contract, process, program, issuer=contract["base_url"])
-            except Exception as error:
-                error.add_note(f"the stack's exit code is {process.poll()}: {process.errors}")
-                raise
-            finally:
-                process.terminate()
-                process.wait(STOP_SECONDS)
+        with stack_in(home, **settings) as stack:
+            yield stack
+
+
+@contextmanager
+def stack_in(home: Path, **settings: str) -> Iterator[Stack]:
+    """Run `flows up --demo` on free ports in a folder with its state, with FLOWS_… `settings`."""
+    assert "stack" in current_markers, "`make check` would run this: mark the test with `stack`"
+    env = os.environ | STACK_SETTINGS | {"FLOWS_HOME": str(home)} | settings
+    with command(("up", "--demo", "--parent", PARENT), env) as process:
+        try:
+            wait_until(lambda: "\n" in process.output or process.poll() is not None)
+            told = process.output + process.errors
+            assert told.startswith("ready http://"), f"the stack did not start: {told}"
+            program = Path(settings.get("FLOWS_POSTGREST_BIN") or find_postgrest(home))
+            contract = json.loads((home / "demo.json").read_text())
+            yield Stack(home, contract, process, program, issuer=contract["base_url"])
+        except Exception as error:
+            error.add_note(f"the stack's exit code is {process.poll()}: {process.errors}")
+            raise
+        finally:
+            process.terminate()
+            process.wait(STOP_SECONDS)
 
 
 def gateway_environment(stack: Stack) -> dict[str, str]:

@@ -2,10 +2,15 @@
 
 FLOWS_BENCH_CROWD (default "1000 50 20000") gives the number of ESCOs beside the demo's, the meters
 of each, and the meters of one large ESCO more; "60 20 2000" is made within a minute.
+
+FLOWS_BENCH_CROWD_HOME names a folder that keeps a loaded crowd below one that all users may enter.
+If there is none, a run loads it and ends; later runs measure copies of it.
 """
 
 import os
 import statistics
+import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +18,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from hashlib import md5
 from itertools import cycle
+from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 from uuid import UUID
@@ -27,7 +33,8 @@ from app.auth.tokens import Grant, issue
 from app.db.isolation import exposed
 from tests.bench.report import Report
 from tests.bench.tokens import token_request
-from tests.conftest import Stack, process_of, running_stack, wait_until
+from tests.conftest import Stack, process_of, running_stack, stack_in, wait_until
+from tests.demo_home import copy_demo_home
 
 Admin = psycopg.Connection[Any]
 Work = Callable[[], object]
@@ -121,13 +128,33 @@ def identify(kind: str, number: int) -> UUID:
 
 
 def run(stack: Stack, report: Report) -> None:
-    """Load the crowd into one stack, and compare it with another that has the demo alone."""
-    with running_stack() as few:
-        seconds = load(stack.contract["database_url"])
-        registers = NEIGHBOURS * METERS + LARGE + SMALL
-        report.figure("half-hours of the crowd", 48 * registers, "rows")
-        report.figure("loading it through the triggers", seconds, "s", limit="<= 300")
-        _neighbours(few, stack, report)
+    """Load the crowd into a stack, and compare it with another that has the demo alone."""
+    kept = os.environ.get("FLOWS_BENCH_CROWD_HOME")
+    if kept is None:
+        with running_stack() as few:
+            _load(stack, report)
+            _measure(few, stack, report)
+    elif not Path(kept).exists():
+        copy_demo_home(Path(kept))
+        with stack_in(Path(kept)) as crowd:
+            _load(crowd, report)
+    else:
+        with tempfile.TemporaryDirectory(prefix="flows-test-", dir="/tmp") as folder:
+            home = Path(folder) / "home"
+            subprocess.run(["cp", "-a", kept, str(home)], check=True)
+            with stack_in(home) as crowd:
+                _measure(stack, crowd, report)
+
+
+def _load(stack: Stack, report: Report) -> None:
+    seconds = load(stack.contract["database_url"])
+    registers = NEIGHBOURS * METERS + LARGE + SMALL
+    report.figure("half-hours of the crowd", 48 * registers, "rows")
+    report.figure("loading it through the triggers", seconds, "s", limit="<= 300")
+
+
+def _measure(few: Stack, stack: Stack, report: Report) -> None:
+    _neighbours(few, stack, report)
     with psycopg.connect(stack.contract["database_url"], autocommit=True) as admin:
         # The load of many tenants leaves none the other cores; so is the bare SQL measured.
         admin.execute("set max_parallel_workers_per_gather = 0")
