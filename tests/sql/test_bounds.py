@@ -290,6 +290,56 @@ def test_62_texts_have_lengths(client: httpx.Client, column: str, home: dict[str
     assert kept.status_code == 204, kept.text
 
 
+INDEXED = {
+    "meter_registry": ("serial", "iccid"), "sites_new": ("code",), "feeder_registry": ("name",),
+    "service_head_registry": ("name",), "meter_tophat_registry": ("iccid",),
+    "meter_registers": ("mpan",),
+}  # fmt: skip
+# Characters of four bytes, none of which is another's: what an index does not compress.
+LONG = "".join(map(chr, range(0x20000, 0x20000 + 501)))
+
+
+@pytest.mark.parametrize(
+    ("relation", "column"), [(name, column) for name in INDEXED for column in INDEXED[name]]
+)
+def test_62_texts_that_an_index_has_are_bounded_in_bytes(
+    stack: Stack, client: httpx.Client, home: dict[str, str], relation: str, column: str
+) -> None:
+    esco = stack.contract["escos"]["wlce"]["id"]
+    row = {
+        "meter_registry": {"serial": uuid4().hex, "name": "long", "esco": esco},
+        "sites_new": {"name": "long", "esco": esco}, "feeder_registry": {"esco": esco},
+        "service_head_registry": {}, "meter_tophat_registry": {"meter": home["meter"]},
+        "meter_registers": {"meter_id": home["meter"]},
+    }[relation]  # fmt: skip
+    refused(client.post(f"/rest/v1/{relation}", json=row | {column: LONG}),
+            column, "must have at most 2,000 bytes")  # fmt: skip
+    if column == "mpan":
+        return  # it has thirteen digits
+    kept = client.post(f"/rest/v1/{relation}", json=row | {column: LONG[:-1]},
+                       headers={"Prefer": "return=representation"})  # fmt: skip
+    assert kept.status_code == 201, kept.text
+    assert kept.json()[0][column] == LONG[:-1]
+    changed = client.patch(f"/rest/v1/{relation}?id=eq.{kept.json()[0]['id']}",
+                           json={column: LONG})  # fmt: skip
+    refused(changed, column, "must have at most 2,000 bytes")
+    assert client.delete(f"/rest/v1/{relation}?id=eq.{kept.json()[0]['id']}").status_code == 204
+
+
+def test_62_every_indexed_text_of_a_caller_is_among_them(admin: Admin) -> None:
+    found = admin.execute(
+        """
+        select distinct c.relname, a.attname from pg_index as i
+        join pg_class as c on c.oid = i.indrelid
+        join pg_attribute as a on a.attrelid = c.oid and a.attnum = any(i.indkey)
+        where c.relnamespace = 'flows'::regnamespace and a.atttypid = 'text'::regtype
+            and to_regclass('api.' || quote_ident(c.relname)) is not null
+            and has_table_privilege('flows', 'api.' || quote_ident(c.relname), 'insert, update')
+        """
+    ).fetchall()
+    assert set(found) == {(name, column) for name in INDEXED for column in INDEXED[name]}
+
+
 def test_62_every_number_and_text_of_a_caller_is_bounded(admin: Admin) -> None:
     """Whatever column the role of writers may write, also of tables that come later."""
     unbounded = admin.execute(
