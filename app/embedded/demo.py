@@ -7,6 +7,7 @@ import math
 import random
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from typing import Any
 from uuid import NAMESPACE_DNS, UUID, uuid5
 
@@ -55,7 +56,10 @@ def load_demo(connection: psycopg.Connection[Any], progress: RowProgress) -> Non
             _load_community(connection, code, name, homes, end - timedelta(days=DAYS))
         _load_platform(connection)
         _load_state(connection, end)
-        newest = connection.execute('select max("timestamp") from flows.register_interval_hh')
+        newest = connection.execute(
+            'select max("timestamp") from flows.register_interval_hh where register_id = any(%s)',
+            (list(_registers()),),
+        )
         last = (newest.fetchone() or (None,))[0]
         start = max(last + HALF_HOUR, end - timedelta(days=DAYS)) if last else None
         _load_half_hours(connection, start or end - timedelta(days=DAYS), end, progress)
@@ -112,6 +116,17 @@ def _load_community(
             element="SINGLE", nature="solar")  # fmt: skip
     _insert(connection, "circuits", id=circuit, type="solar", site=site, name="Solar roof")
     _map(connection, circuit, register, start - timedelta(days=365))
+
+
+@cache
+def _registers() -> dict[UUID, str]:
+    """Return the demo's own registers, beside which visitors add others, and their natures."""
+    found: dict[UUID, str] = {}
+    for code, (_, homes) in ESCOS.items():
+        for home in range(1, homes + 1):
+            found |= {_id(code, element, home): nature for element, nature in NATURES.items()}
+        found[_id(code, "solar", "SINGLE")] = "solar"
+    return found
 
 
 def _map(
@@ -188,9 +203,11 @@ def _load_state(connection: psycopg.Connection[Any], end: datetime) -> None:
 def _load_half_hours(
     connection: psycopg.Connection[Any], start: datetime, end: datetime, progress: RowProgress
 ) -> None:
-    registers = connection.execute(
-        "select r.register_id, r.nature from flows.meter_registers as r where r.notes is null"
+    known = connection.execute(
+        "select r.register_id from flows.meter_registers as r where r.register_id = any(%s)",
+        (list(_registers()),),
     ).fetchall()
+    registers = [(register, _registers()[register]) for (register,) in known]
     times = [start + n * HALF_HOUR for n in range((end - start) // HALF_HOUR)]
     usual = {nature: [_usual(nature, time) for time in times] for nature in CHANCES}
     columns = '(register_id, "timestamp", import_kwh, export_kwh)'
