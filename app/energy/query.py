@@ -209,11 +209,6 @@ def _from_circuits(
         # A half-hour counts once, in however many circuits it is present.
         sums = _sums(at, " union all ".join(parts), "1", _meters(groups), by="unit_start, g")
         return Statement(sums, parameters)
-    units = " union all ".join(
-        f"select {at} as row_index, {piece.source.end('unit_start')} as unit_end, u.*"
-        f" from ({part}) as u"
-        for piece, part in zip(pieces, parts, strict=True)
-    )
     own = "true"
     if not groups.everything:
         own = (
@@ -222,15 +217,33 @@ def _from_circuits(
         )
     # Where each interval is one unit, its meters can be added up as well.
     is_unit = all(piece.source.unit == UNITS.get(granularity) for piece in pieces)
-    if groups.meters_apart and is_unit:
-        reporting = "select row_index, sum(cardinality(meters)) as meters_reporting from units"
-    else:
-        reporting = (
-            "select row_index, count(*) as meters_reporting from"
-            " (select distinct row_index, meter from units cross join unnest(meters) as meter) as m"
+    reporting, distinct_meters = "counted.meters", ""
+    if not (groups.meters_apart and is_unit):
+        reporting = "reporting.meters"
+        distinct_meters = (
+            "left join (select row_index, count(*) as meters from"
+            f" (select distinct {at} as row_index, meter from units"
+            " cross join unnest(meters) as meter) as m"
+            " group by row_index) as reporting using (row_index)"
         )
     return Statement(
-        read_sql("energy_of_circuits").format(units=units, own=own, reporting=reporting), parameters
+        read_sql("energy_of_circuits").format(
+            units=" union all ".join(
+                f"select {number} as piece, u.* from ({part}) as u"
+                for number, part in enumerate(parts)
+            ),
+            row_index=at,
+            unit_end="case piece "
+            + " ".join(
+                f"when {number} then {piece.source.end('unit_start')}"
+                for number, piece in enumerate(pieces)
+            )
+            + " end",
+            own=own,
+            reporting=reporting,
+            distinct_meters=distinct_meters,
+        ),
+        parameters,
     )
 
 

@@ -86,7 +86,7 @@ BOUNDS = f"{HALF_HOUR_FROM.format('first')} as first, {HALF_HOUR_FROM.format('la
 OF_SELECTED = read_sql("groups_of_registers")
 EACH = read_sql("groups_of_mappings")
 TOGETHER = read_sql("groups_of_circuits")
-APART = "min(circuit::text) = max(circuit::text)"
+APART = "min(uuid_hash_extended(circuit, 0)) = max(uuid_hash_extended(circuit, 0))"
 # All circuits are in the group, and not named; null if there is a mapping of a register that is not
 # the caller's any more.
 ALL = "case when (select count(*) from mapped) = (select count(*) from {source}) then '' end"
@@ -96,6 +96,8 @@ EVER_AVAILABLE = (
     "select min(available_from) as first, max(available_to) as last"
     " from api.circuit_register_extent"
 )
+# The same, for all of an ESCO, in a quarter of the time.
+EVER_OWN = "select first, last from flows.ever_available()"
 COLUMNS: dict[str, str] = {
     "esco": "esco.code",
     "site": "circuit.site::text",
@@ -342,7 +344,9 @@ def _group_sql(
     queries.append(OF_SELECTED.format(**shape))
     # An extent is told of a mapping, whichever part of it is the caller's.
     whole = parts | {"mapped": MAPPED.format(mappings=OF_TENANT.mappings, beside=beside)}
-    extent = AVAILABLE.format(**whole) if wanted else EVER_AVAILABLE
+    extent = EVER_OWN if tenant and source == OF_TENANT.mappings else EVER_AVAILABLE
+    if wanted:
+        extent = AVAILABLE.format(**whole)
     return GroupSql(queries, extent, ways, apart)
 
 

@@ -208,6 +208,53 @@ call flows.show_as_owned(
     'and register = any((select (flows.own_home()).registers)::uuid[]) and available_from is not null'
 );
 
+-- The half-hours of all circuits of an ESCO are at most those of its registers, and mostly just these: whoever
+-- has the first had it on a circuit. In an ESCO of thousands of meters that is found in a quarter of the time.
+create or replace function flows.ever_available(out first timestamptz, out last timestamptz)
+language plpgsql stable security definer set search_path = ''
+as $$
+declare
+    owner constant uuid := flows.current_esco();
+begin
+    select min(known.available_from), max(known.available_to) into first, last
+    from flows.register_extent as known where known.esco = owner;
+    if not exists (
+        select from flows.register_extent as known
+        cross join lateral (
+            select from flows.circuit_register as m
+            where m.register = known.register_id and m.esco = owner
+                and m.start_time <= known.available_from
+                and (m.end_time > known.available_from or m.end_time is null)
+            offset 0
+        ) as mapped
+        where known.esco = owner and known.available_from = first
+    ) then
+        first := (
+            select min(extent.available_from) from flows.circuit_register_extent as extent
+            where extent.esco = owner
+        );
+    end if;
+    if not exists (
+        select from flows.register_extent as known
+        cross join lateral (
+            select from flows.circuit_register as m
+            where m.register = known.register_id and m.esco = owner
+                and m.start_time < known.available_to
+                and (m.end_time >= known.available_to or m.end_time is null)
+            offset 0
+        ) as mapped
+        where known.esco = owner and known.available_to = last
+    ) then
+        last := (
+            select max(extent.available_to) from flows.circuit_register_extent as extent
+            where extent.esco = owner
+        );
+    end if;
+end $$;
+comment on function flows.ever_available()
+is 'First and last half-hour of the registers of the caller''s ESCO while they are mapped to circuits.';
+grant execute on function flows.ever_available() to flows, public_backend;
+
 create view flows.meter_csq_latest as
 select meter.esco, meter.id as meter_id, newest."timestamp", newest.csq
 from flows.meter_registry as meter

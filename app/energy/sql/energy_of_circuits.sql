@@ -1,17 +1,20 @@
 -- Groups of several circuits, which may have the same half-hours: if one circuit has every half-hour of a unit,
 -- so has the group; else half-hours are counted.
-with units as materialized (
+with units as (
     {units}
 ), by_unit as (
-    select
-        row_index, g, unit_start, unit_end, sum(total_import_kwh) as import_kwh,
-        sum(total_export_kwh) as export_kwh, sum(register_intervals) as register_intervals,
-        max(present_intervals) as present_intervals
-    from units
-    group by 1, 2, 3, 4
+    select {row_index} as row_index, {unit_end} as unit_end, u.*
+    from (
+        select
+            piece, unit_start, g, sum(total_import_kwh) as import_kwh, sum(total_export_kwh) as export_kwh,
+            sum(register_intervals) as register_intervals, max(present_intervals) as present_intervals,
+            sum(cardinality(meters)) as meters
+        from units
+        group by piece, unit_start, g
+    ) as u
 ), counted as (
     select
-        row_index, import_kwh, export_kwh, register_intervals,
+        row_index, import_kwh, export_kwh, register_intervals, meters,
         case
             when present_intervals * interval '30 minutes' >= unit_end - unit_start then present_intervals
             else (
@@ -20,13 +23,10 @@ with units as materialized (
             )
         end as present_intervals
     from by_unit
-), reporting as (
-    {reporting} group by 1
 )
 select
     row_index, sum(import_kwh) as import_kwh, sum(export_kwh) as export_kwh,
     sum(register_intervals) as register_intervals, sum(present_intervals) as present_intervals,
-    min(meters_reporting) as meters_reporting
-from counted
-left join reporting using (row_index)
-group by 1
+    min({reporting}) as meters_reporting
+from counted {distinct_meters}
+group by row_index
