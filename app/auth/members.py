@@ -25,17 +25,24 @@ INVITATION_DAYS = 7
 LONGEST_MEMBER_NAME = 200
 RESIDENT_SCOPES = ["read"]
 
-MEMBER = """
-    select m.id, m.esco, e.code as esco_code, i.url as issuer, m.subject, m.email, m.name, m.scopes,
-        m.resident, m.invited_until, m.created_at, m.last_used_at, m.disabled_at,
-        array(select jsonb_build_object('property', r.property, 'start_time', r.start_time,
-                'end_time', r.end_time)
-            from gateway.residence as r where r.member = m.id
-            order by r.start_time, r.property) as residences
+COLUMNS = """
+    m.id, m.esco, e.code as esco_code, i.url as issuer, m.subject, m.email, m.name, m.scopes,
+    m.resident, m.invited_until, m.created_at, m.last_used_at, m.disabled_at
+"""
+RESIDENCES = """
+    array(select jsonb_build_object('property', r.property, 'start_time', r.start_time,
+            'end_time', r.end_time)
+        from gateway.residence as r where r.member = m.id
+        order by r.start_time, r.property) as residences
+"""
+SOURCES = """
     from gateway.member as m
     join gateway.issuer as i on i.id = m.issuer
     left join gateway.escos() as e on e.id = m.esco
 """
+MEMBER = f"select {COLUMNS}, {RESIDENCES} {SOURCES}"
+# An exchange needs no residences: the database looks at them with each request.
+MEMBERSHIP = f"select {COLUMNS} {SOURCES}"
 USABLE = "m.disabled_at is null and e.disabled_at is null and i.removed_at is null"
 
 
@@ -299,7 +306,7 @@ async def find_memberships(connection: Connection, issuer: Issuer, subject: str)
     """
     return await fetch_rows(
         connection,
-        f"{MEMBER} where m.issuer = %(issuer)s and m.subject = %(subject)s and {USABLE}"
+        f"{MEMBERSHIP} where m.issuer = %(issuer)s and m.subject = %(subject)s and {USABLE}"
         " and (i.esco is null or i.esco = m.esco) order by e.code, m.resident",
         issuer=issuer.id,
         subject=subject,
@@ -309,7 +316,8 @@ async def find_memberships(connection: Connection, issuer: Issuer, subject: str)
 async def find_usable_member(connection: Connection, member: str) -> DictRow | None:
     """Return a member of an ESCO that can be used."""
     cursor = await connection.execute(
-        f"{MEMBER} where m.id = %s and m.subject is not null and m.esco is not null and {USABLE}",
+        f"{MEMBERSHIP} where m.id = %s and m.subject is not null and m.esco is not null"
+        f" and {USABLE}",
         (member,),
     )
     return await cursor.fetchone()
