@@ -47,7 +47,8 @@ def db_reindex(as_json: Json = False) -> None:
     """Build all indexes again beside the ones in use (CONCURRENTLY); readers and writers go on.
 
     It needs room for the largest index once more. After an interruption run it again: what was left
-    behind is dropped first.
+    behind is dropped first. The small index of an exclusion constraint stays as it is, for
+    PostgreSQL builds none beside it.
     """
     _run(upkeep.reindex, as_json)
 

@@ -135,7 +135,7 @@ comment on function flows.own_home()
 is 'All that is the calling resident''s own, and when; empty for a caller who is none.';
 grant execute on function flows.is_planned_for_a_resident()
 to flows, public_backend, resident, grafanareader, tsdbadmin;
-grant execute on function flows.own_home() to resident;
+grant execute on function flows.own_home() to resident, grafanareader, tsdbadmin;
 
 -- Of a series or an aggregate a resident reads rows of its own registers, meters or circuits, of intervals that lie
 -- wholly within its time there; a day of which it was there half would tell of others. The text of the end of

@@ -12,7 +12,7 @@ from tests.conftest import Stack, flows, running_stack
 INDEXES = """
     select c.oid::regclass::text, c.relfilenode from pg_index as i join pg_class as c
     on c.oid = i.indexrelid join pg_class as t on t.oid = i.indrelid
-    where c.relkind = 'i' and t.relname !~ '_hypertable_\\d+$'
+    where c.relkind = 'i' and not i.indisexclusion and t.relname !~ '_hypertable_\\d+$'
         and (t.relnamespace in ('gateway'::regnamespace, 'flows'::regnamespace)
             or t.relname ~ '^_hyper_\\d+_\\d+_chunk$')
         and c.oid not in (select indexrelid from pg_index
