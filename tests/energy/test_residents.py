@@ -185,6 +185,17 @@ def test_the_present_is_for_who_lives_there_now(
     assert sum(row["balance"] is not None for row in moved) == 1
 
 
+def test_nothing_is_missed_after_a_stay(
+    residents: dict[str, Resident], clients: dict[str, httpx.Client]
+) -> None:
+    """Half-hours are expected of a home from who moved in until it moves out."""
+    query = {"alert": ["missing_readings", "stuck_register"], "silent_hours": 1, "stuck_days": 1}
+    assert answered(clients["former"], "/v1/alerts", **query)["rows"] == []
+    found = answered(clients["moved"], "/v1/alerts", **query)["rows"]
+    left, _ = (home for home, _ in residents["moved"].stays)
+    assert not {row["register"] for row in found} & set(left.registers)
+
+
 def test_a_neighbours_id_is_unknown(
     stack: Stack, residents: dict[str, Resident], clients: dict[str, httpx.Client]
 ) -> None:

@@ -13,6 +13,7 @@ from app.db.batch import Query
 from app.db.session import Connection
 from app.energy.formats import Format
 from app.energy.frames import MICROSECONDS, Clock
+from app.energy.groups import OF_TENANT, Sources
 from app.energy.parameters import Alert, AlertsQuery
 from app.energy.query import Statement, array
 from app.energy.reading import Schema, read_frame
@@ -56,7 +57,7 @@ class AlertsReport(Report):
         filters: list[tuple[str, list[Any]]] = list(resolved)
         if types := list(self.query.circuit_type):
             filters.append(("circuit_type", types))
-        found = await find_alerts(connection, self.query, filters)
+        found = await find_alerts(connection, self.query, filters, self.scope.sources)
         content = hashlib.sha256(found.write_json().encode()).hexdigest()
         zone = self.query.zone()
         frames = _frames(request.format, zone, found)
@@ -68,12 +69,15 @@ class AlertsReport(Report):
 
 
 async def find_alerts(
-    connection: Connection, query: AlertsQuery, filters: list[tuple[str, list[Any]]]
+    connection: Connection,
+    query: AlertsQuery,
+    filters: list[tuple[str, list[Any]]],
+    sources: Sources = OF_TENANT,
 ) -> pl.DataFrame:
     """Return the alerts that a session may see, by kind, meter and register.
 
-    `filters` are (name, ids). The columns are those of `AlertsReport.COLUMNS`; `since` is in
-    microseconds since 1970.
+    `filters` are (name, ids), `sources` what the caller reads. The columns are those of
+    `AlertsReport.COLUMNS`; `since` is in microseconds since 1970.
     """
     now = datetime.now(UTC)
     asked = query.alert or [*OF_STATE, *OF_READINGS]
@@ -91,7 +95,9 @@ async def find_alerts(
             states = await _read(connection, sql, parameters, STATES)
             parts.append(states.select(pl.lit(alert).alias("alert"), *STATES))
     if set(asked) & set(OF_READINGS):
-        sql = read_sql("alerts_readings").format(conditions=conditions.sql)
+        sql = read_sql("alerts_readings").format(
+            mappings=sources.mappings, conditions=conditions.sql
+        )
         expected = await _read(connection, sql, conditions.parameters, READINGS)
         silent_from = _microseconds(now - timedelta(hours=query.silent_hours))
         is_silent = pl.col("since") < silent_from

@@ -2,7 +2,7 @@
 -- which they have half-hours, and the end of the last one or, before any, the start of the mapping.
 with mapped as materialized (
     select mapping.register, min(mapping.start_time) as start_time
-    from api.circuit_register as mapping
+    from {mappings} as mapping
     where mapping.start_time <= now() and (mapping.end_time is null or mapping.end_time > now())
     group by mapping.register
 ), extent as materialized (
