@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from starlette.types import Scope
 
-from app.db.principal import Principal
+from app.db.principal import RESIDENT, Principal
 from app.errors import TooManyRequests
 from app.request_state import RequestState
 from app.settings import LimitsSettings
@@ -119,6 +119,11 @@ class ConcurrencyLimits:
         self._on_refusal = on_refusal
         self._turns = Turns(self._most, settings.waiting, settings.turn_seconds)
         self._slow_turns = Turns(self._sustained, settings.waiting, settings.turn_seconds)
+        # A resident leaves half of their common places to its neighbours.
+        half = (math.ceil(places / 2) for places in (self._most, self._sustained))
+        self._own_turns, self._own_slow_turns = (
+            Turns(places, settings.waiting, settings.turn_seconds) for places in half
+        )
         self._running: dict[str, RunningTime] = {}
 
     def of(self, caller: Principal, state: RequestState, scope: Scope) -> ConcurrencyLimit:
@@ -129,10 +134,14 @@ class ConcurrencyLimits:
             if len(self._running) >= MOST_REMEMBERED:
                 self._running = {name: own for name, own in self._running.items() if own.excess}
             running = self._running[key] = RunningTime(self._sustained)
+        is_slow = running.excess > BURST_SECONDS or needs_memory(scope)
         places, most = [self._turns.of(key)], self._most
-        if running.excess > BURST_SECONDS or needs_memory(scope):
+        if is_slow:
             # First, so that those who wait for it leave the other places free.
             places, most = [self._slow_turns.of(key), *places], self._sustained
+        if caller.role == RESIDENT:
+            own = self._own_slow_turns if is_slow else self._own_turns
+            places = [own.of(caller.subject), *places]
         return ConcurrencyLimit(places, most, state, running, self._on_refusal)
 
 

@@ -8,7 +8,7 @@ from uuid import UUID
 import pytest
 from starlette.types import Scope
 
-from app.db.principal import Principal
+from app.db.principal import RESIDENT, Principal
 from app.errors import TooManyRequests
 from app.http import concurrency
 from app.http.concurrency import (
@@ -159,3 +159,30 @@ def test_52_what_needs_memory_runs_alone(
 ) -> None:
     scope: Scope = {"headers": headers, "query_string": query}
     assert asyncio.run(limits.at_a_time(W, scope)) == most
+
+
+@pytest.mark.parametrize("is_slow", [False, True])
+def test_a_resident_leaves_half_of_the_places_to_its_neighbours(is_slow: bool) -> None:
+    """They share an ESCO's places, and are strangers to each other."""
+    neighbours = [
+        Principal(RESIDENT, UUID(int=1), "esco", "fla_1", frozenset(), "jti", 0, {"sub": member})
+        for member in ("flm_1", "flm_2")
+    ]
+    settings = LimitsSettings(concurrent=4, sustained=4, waiting=9, turn_seconds=0.01)
+    limits = ConcurrencyLimits(settings, lambda: None)
+    headers = [(b"transfer-encoding", b"chunked")] if is_slow else []
+    scope: Scope = {**SMALL, "headers": headers}
+
+    async def run() -> None:
+        async with AsyncExitStack() as running:
+            for resident in neighbours:
+                for _ in range(2):
+                    await running.enter_async_context(
+                        limits.of(resident, RequestState("id"), scope)
+                    )
+                with pytest.raises(TooManyRequests):
+                    await running.enter_async_context(
+                        limits.of(resident, RequestState("id"), scope)
+                    )
+
+    asyncio.run(run())
