@@ -12,8 +12,6 @@ from psycopg import sql
 from psycopg.rows import tuple_row
 
 CALLER_ROLES = ("flows", "public_backend")
-# It reads what belongs to the homes of one person.
-RESIDENT_ROLE = "resident"
 # Everybody reads the same rows of these.
 SHARED_RELATIONS = frozenset(("regions", "meter_metrics", "meter_event_log_type"))
 # A view's check option is tested after the key: a caller who uses the key of another's row learns

@@ -24,7 +24,6 @@ from app.auth.keys import load_keys
 from app.auth.tokens import NO_ESCO, Grant, issue
 from app.db.isolation import (
     CALLER_ROLES,
-    RESIDENT_ROLE,
     SHARED_RELATIONS,
     ExposedRelation,
     become,
@@ -32,6 +31,7 @@ from app.db.isolation import (
     insertion,
     may,
 )
+from app.db.principal import RESIDENT
 from app.doctor.canaries import Canary, CanaryAdmin, canaries, open_admin, rows_of
 from app.doctor.finding import Finding, new_fault
 from app.settings import Settings
@@ -136,9 +136,7 @@ class Tokens:
 
     def of_resident(self, canary: Canary) -> str:
         """Return a token of the canary's resident."""
-        grant = Grant(
-            "flows-prove", RESIDENT_ROLE, canary.id, canary.code, ("read",), canary.resident
-        )
+        grant = Grant("flows-prove", RESIDENT, canary.id, canary.code, ("read",), canary.resident)
         return issue(self._key, self._issuer, grant, seconds=TOKEN_SECONDS)
 
 
@@ -227,17 +225,17 @@ def _try_resident(
     for relation in exposed_relations(admin):
         if relation.name in SHARED_RELATIONS:
             continue
-        where = f"{RESIDENT_ROLE} in the database"
+        where = f"{RESIDENT} in the database"
         for verb in ("insert", "update", "delete"):
             proof.expect(
-                not may(admin, RESIDENT_ROLE, relation, verb),
+                not may(admin, RESIDENT, relation, verb),
                 relation.name,
                 f"{where} may {verb}",
             )
-        if not may(admin, RESIDENT_ROLE, relation, "select"):
+        if not may(admin, RESIDENT, relation, "select"):
             continue
         with connection.transaction(force_rollback=True):
-            become(connection, RESIDENT_ROLE, str(own.id), own.resident)
+            become(connection, RESIDENT, str(own.id), own.resident)
             seen = _rows(connection, relation)
             proof.expect(
                 not any(_outside(row, own) for row in seen),
@@ -249,7 +247,7 @@ def _try_resident(
                 relation.name,
                 f"{where} does not read its own row, so nothing is proven",
             )
-            become(connection, RESIDENT_ROLE, str(own.id), own.former)
+            become(connection, RESIDENT, str(own.id), own.former)
             former = _rows(connection, relation)
             measured = "timestamp" in relation.columns or relation.name == "meter_shadows"
             proof.expect(
@@ -258,7 +256,7 @@ def _try_resident(
                 f"{where} reads rows of who lives there now",
             )
             for esco, member in nobodys:
-                become(connection, RESIDENT_ROLE, str(esco or ""), member)
+                become(connection, RESIDENT, str(esco or ""), member)
                 proof.expect(
                     not _rows(connection, relation),
                     relation.name,
@@ -352,6 +350,16 @@ class Door:
             time.sleep(min(float(answer.headers.get("retry-after", 1)), 5.0))
 
 
+def _read_each(
+    door: Door, listed: list[ExposedRelation]
+) -> Iterator[tuple[ExposedRelation, str, httpx.Response]]:
+    """Yield each relation that not everybody reads alike, its path, and the answer to a read."""
+    for relation in listed:
+        if relation.name not in SHARED_RELATIONS:
+            path = f"/rest/v1/{relation.name}"
+            yield relation, path, door.ask("GET", path, params={"limit": MOST_SEEN})
+
+
 def _try_door(
     door: Door,
     admin: CanaryAdmin,
@@ -361,11 +369,7 @@ def _try_door(
     other: Canary,
 ) -> None:
     """Read every relation, and write the other canary's rows, through /rest/v1."""
-    for relation in listed:
-        if relation.name in SHARED_RELATIONS:
-            continue
-        path = f"/rest/v1/{relation.name}"
-        answer = door.ask("GET", path, params={"limit": MOST_SEEN})
+    for relation, path, answer in _read_each(door, listed):
         proof.expect(
             answer.status_code in (200, 206) and not _foreign(answer.text, own),
             relation.name,
@@ -403,12 +407,8 @@ def _try_doors_as_resident(
     door: Door, admin: CanaryAdmin, proof: Proof, listed: list[ExposedRelation], own: Canary
 ) -> None:
     """Read everything through both doors as a resident, and write its own rows."""
-    for relation in listed:
-        if relation.name in SHARED_RELATIONS:
-            continue
-        path = f"/rest/v1/{relation.name}"
-        answer = door.ask("GET", path, params={"limit": MOST_SEEN})
-        granted = may(admin, RESIDENT_ROLE, relation, "select")
+    for relation, path, answer in _read_each(door, listed):
+        granted = may(admin, RESIDENT, relation, "select")
         proof.expect(
             answer.status_code == (200 if granted else 403) and not _outside(answer.text, own),
             relation.name,

@@ -6,7 +6,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from app.db.isolation import RESIDENT_ROLE, SHARED_RELATIONS, become, exposed
+from app.db.isolation import SHARED_RELATIONS, become, exposed
+from app.db.principal import RESIDENT
 from tests.conftest import Stack
 from tests.homes import add_residents
 from tests.sql.series import TIME_SERIES
@@ -188,7 +189,7 @@ def test_no_series_looks_at_a_row_of_a_residents_neighbour(crowd: Admin) -> None
     owned, offences = owners(crowd), {}
     for series in sorted(TIME_SERIES):
         for name in ("settled", "former"):
-            become(crowd, RESIDENT_ROLE, residents[name].esco, residents[name].member)
+            become(crowd, RESIDENT, residents[name].esco, residents[name].member)
             ((found,),) = crowd.execute(
                 f"explain (analyze, format json) select * from api.{series}".encode()
             ).fetchall()

@@ -9,7 +9,6 @@ import pytest
 from psycopg import sql
 
 from app.db.isolation import (
-    RESIDENT_ROLE,
     SHARED_RELATIONS,
     ExposedRelation,
     become,
@@ -18,6 +17,7 @@ from app.db.isolation import (
     may,
     rolled_back,
 )
+from app.db.principal import RESIDENT
 from tests.conftest import Stack
 from tests.homes import TODAY, Resident, add_resident, add_residents, home_of, may_read
 from tests.sql.series import KEYS
@@ -51,12 +51,12 @@ def residents(stack: Stack, admin: Admin) -> dict[str, Resident]:
 
 
 def live_as(admin: Admin, resident: Resident) -> None:
-    become(admin, RESIDENT_ROLE, resident.esco, resident.member)
+    become(admin, RESIDENT, resident.esco, resident.member)
 
 
 def granted(admin: Admin) -> list[ExposedRelation]:
     """Return the relations that residents may read at all."""
-    return [r for r in exposed_relations(admin) if may(admin, RESIDENT_ROLE, r, "select")]
+    return [r for r in exposed_relations(admin) if may(admin, RESIDENT, r, "select")]
 
 
 def rows(admin: Admin, relation: ExposedRelation) -> dict[str, dict[str, Any]]:
@@ -185,7 +185,7 @@ def test_who_lives_nowhere_reads_nothing(
             "update gateway.residence set start_time = now() + interval '1 day' where member = %s",
             (member,),
         )
-    become(admin, RESIDENT_ROLE, esco, member)
+    become(admin, RESIDENT, esco, member)
     for relation in granted(admin):
         if relation.name not in SHARED_RELATIONS:
             assert not rows(admin, relation), relation.name
@@ -224,7 +224,7 @@ def test_a_resident_executes_what_is_its_own(admin: Admin, engine: str) -> None:
         "select p.oid::regprocedure::text from pg_proc as p"
         " where p.pronamespace = any(array['flows', 'api', 'gateway']::regnamespace[])"
         " and has_function_privilege(%s, p.oid, 'execute')",
-        (RESIDENT_ROLE,),
+        (RESIDENT,),
     )
     sums = {"flows.joined_sets(uuid[],uuid[])", "flows.union_of(uuid[])"}
     expected = FUNCTIONS | (sums if engine == "timescale" else set())
