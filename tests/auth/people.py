@@ -65,8 +65,14 @@ class People:
         path = f"/admin/members/{member}"
         assert self.operator.patch(path, json=changes).status_code == 200
 
+    @property
+    def own_client(self) -> dict[str, str]:
+        """The form of a client of ESCO wlce that has a secret."""
+        client = self.stack.contract["escos"]["wlce"]
+        return {name: client[name] for name in ("client_id", "client_secret")}
+
     def exchange(self, token: str, *, origin: str | None = ORIGIN, **form: str) -> httpx.Response:
-        """Exchange a token as the app, each time from another address."""
+        """Exchange a token as the app, or a client in the form, each time from another address."""
         fields = {
             "grant_type": TOKEN_EXCHANGE,
             "client_id": self.app,

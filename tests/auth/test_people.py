@@ -215,20 +215,13 @@ def test_an_app_may_exchange_and_nothing_else_from_its_own_origins(people: Peopl
 
 
 def test_a_client_with_a_secret_exchanges_for_its_own_esco(people: People) -> None:
-    client = people.stack.contract["escos"]["wlce"]
-    form = {
-        "grant_type": TOKEN_EXCHANGE,
-        "subject_token_type": ID_TOKEN_TYPE,
-        "client_id": client["client_id"],
-        "client_secret": client["client_secret"],
-    }
     own, foreign = (people.member(esco=esco)["subject"] for esco in ("wlce", "hmce"))
-    answer = people.post("/auth/token", form | {"subject_token": people.issuer.token(own)}, None)
+    answer = people.exchange(people.issuer.token(own), origin=None, **people.own_client)
     assert answer.json()["scope"] == "read"
-    answer = people.post("/auth/token", form | {"subject_token": people.issuer.token(foreign)})
+    answer = people.exchange(people.issuer.token(foreign), **people.own_client)
     refused(answer, "invalid_request", "not of this ESCO")
-    wrong = form | {"client_secret": "wrong", "subject_token": people.issuer.token(own)}
-    refused(people.post("/auth/token", wrong), "invalid_client")
+    wrong = people.own_client | {"client_secret": "wrong"}
+    refused(people.exchange(people.issuer.token(own), **wrong), "invalid_client")
 
 
 def test_refused_exchanges_are_throttled_by_address_and_recorded(people: People) -> None:

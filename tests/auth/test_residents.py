@@ -12,7 +12,6 @@ import jwt
 import psycopg
 import pytest
 
-from app.auth.exchange import ID_TOKEN_TYPE, TOKEN_EXCHANGE
 from tests.auth.people import People, refused, running_people
 from tests.conftest import flows, wait_until
 
@@ -280,20 +279,13 @@ def test_support_acts_for_a_resident_as_a_resident(
 def test_a_client_with_a_secret_signs_in_residents_of_its_esco(
     people: People, homes: dict[str, list[str]]
 ) -> None:
-    client = people.stack.contract["escos"]["wlce"]
-    form = {
-        "grant_type": TOKEN_EXCHANGE,
-        "subject_token_type": ID_TOKEN_TYPE,
-        "client_id": client["client_id"],
-        "client_secret": client["client_secret"],
-    }
     own, foreign = (
         people.issuer.token(people.member(esco=e, residences=[residence(homes[e][0])])["subject"])
         for e in ("wlce", "hmce")
     )
-    answer = people.post("/auth/token", form | {"subject_token": own}, None)
+    answer = people.exchange(own, origin=None, **people.own_client)
     assert claims_of(answer)["role"] == "resident"
-    answer = people.post("/auth/token", form | {"subject_token": foreign}, None)
+    answer = people.exchange(foreign, origin=None, **people.own_client)
     refused(answer, "invalid_request", "not of this ESCO")
 
 
