@@ -3,10 +3,13 @@
 An ESCO may run several requests at a time, as a page does that loads. Those that run long would
 keep the database's cores from others, so fewer of them run at a time when they go on. So do those
 that PostgREST needs much memory for: of a large body, and where an answer repeats what it embeds.
+A core that one ESCO keeps busy all the time makes every other request wait now and then, so the
+place of a long request rests for as long as it ran while other ESCOs ask.
 The workers of a gateway divide the places among them: each has its own, which it gives without
 asking others.
 """
 
+import asyncio
 import math
 import re
 import time
@@ -24,6 +27,8 @@ from app.turns import NoTurn, Places, Turns
 BURST_SECONDS = 4.0
 # The most that is made up for: an hour of slow uploads leaves nobody short of places for another.
 MOST_SECONDS = 30.0
+# Others are asking if one of them did so within this time.
+ASKING_SECONDS = 1.0
 MOST_REMEMBERED = 10_000
 LARGE_BODY_BYTES = 2**20
 EMBEDDING = re.compile(rb"(?:^|[&;])select=[^&;]*(?:\(|%28)")
@@ -57,6 +62,7 @@ class ConcurrencyLimit:
     """An async context manager around a whole request, which holds one of its ESCO's places.
 
     While the ESCO's requests have run too long, it holds one of the fewer places for those as well.
+    That one is `resting` afterwards, for as long as the query ran, if `must_rest` says so then.
     It raises TooManyRequests if too many wait already, or if the turn does not come in time.
     """
 
@@ -67,6 +73,9 @@ class ConcurrencyLimit:
         state: RequestState,
         running: RunningTime,
         on_refusal: Callable[[], None],
+        *,
+        resting: Places | None = None,
+        must_rest: Callable[[], bool] = lambda: False,
     ) -> None:
         self._places = places
         self._held: list[Places] = []
@@ -74,6 +83,9 @@ class ConcurrencyLimit:
         self._state = state
         self._running = running
         self._on_refusal = on_refusal
+        self._resting = resting
+        self._must_rest = must_rest
+        self._began = self._rested = 0.0
 
     async def __aenter__(self) -> None:
         try:
@@ -81,7 +93,7 @@ class ConcurrencyLimit:
                 await places.__aenter__()
                 self._held.append(places)
         except BaseException as error:
-            await self._release()
+            self._release()
             if not isinstance(error, NoTurn):
                 raise
             self._on_refusal()
@@ -91,21 +103,33 @@ class ConcurrencyLimit:
                 retry_after=2,
             ) from None
         self._running.change(1)
+        self._began = time.monotonic()
         # PostgREST has answered before a slow client has read the response.
         self._state.on_answer = self._end
 
     async def __aexit__(self, *_: object) -> None:
         self._end()
-        await self._release()
+        self._release()
 
     def _end(self) -> None:
         if self._state.on_answer:
             self._state.on_answer = None
-            self._running.change(-1)
+            now = time.monotonic()
+            if self._resting and self._must_rest():
+                rest = min(now - self._began, MOST_SECONDS)
+                self._rested = now + rest
+                # It counts as running meanwhile, so that a rest makes up for nothing.
+                asyncio.get_running_loop().call_later(rest, self._running.change, -1)
+            else:
+                self._running.change(-1)
 
-    async def _release(self) -> None:
+    def _release(self) -> None:
+        rest = self._rested - time.monotonic()
         for places in self._held:
-            await places.__aexit__()
+            if places is self._resting and rest > 0:
+                asyncio.get_running_loop().call_later(rest, places.release)
+            else:
+                places.release()
 
 
 class ConcurrencyLimits:
@@ -125,6 +149,8 @@ class ConcurrencyLimits:
             Turns(places, settings.waiting, settings.turn_seconds) for places in half
         )
         self._running: dict[str, RunningTime] = {}
+        # The one who asked last, and the one before that is another: name and time of each.
+        self._asking = [("", -math.inf), ("", -math.inf)]
 
     def of(self, caller: Principal, state: RequestState, scope: Scope) -> ConcurrencyLimit:
         """Return the limit of the caller's ESCO, or its residents; others have their own."""
@@ -134,15 +160,33 @@ class ConcurrencyLimits:
             if len(self._running) >= MOST_REMEMBERED:
                 self._running = {name: own for name, own in self._running.items() if own.excess}
             running = self._running[key] = RunningTime(self._sustained)
-        is_slow = running.excess > BURST_SECONDS or needs_memory(scope)
+        self._note(key)
+        runs_long = running.excess > BURST_SECONDS
+        is_slow = runs_long or needs_memory(scope)
         places, most = [self._turns.of(key)], self._most
         if is_slow:
             # First, so that those who wait for it leave the other places free.
             places, most = [self._slow_turns.of(key), *places], self._sustained
+        resting = places[0] if runs_long else None
         if caller.role == RESIDENT:
             own = self._own_slow_turns if is_slow else self._own_turns
             places = [own.of(caller.subject), *places]
-        return ConcurrencyLimit(places, most, state, running, self._on_refusal)
+        return ConcurrencyLimit(
+            places, most, state, running, self._on_refusal,
+            resting=resting, must_rest=lambda: self._do_others_ask(key),
+        )  # fmt: skip
+
+    def _note(self, key: str) -> None:
+        """Remember who asks."""
+        if key != self._asking[0][0]:
+            self._asking[1] = self._asking[0]
+        self._asking[0] = key, time.monotonic()
+
+    def _do_others_ask(self, key: str) -> bool:
+        """Return whether another than this one has asked a moment ago."""
+        last, other = self._asking
+        _, asked = last if last[0] != key else other
+        return time.monotonic() - asked < ASKING_SECONDS
 
 
 def needs_memory(scope: Scope) -> bool:
