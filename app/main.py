@@ -42,7 +42,7 @@ def create_app(settings: Settings, counts: WorkerCounts | None = None) -> Gatewa
     """
     keys = Keyring(load_keys(settings.key_folder, settings.signing_key))
     verifier = TokenVerifier(settings.base_url)
-    counters = Metrics(settings.workers, settings.base_url)
+    counters = Metrics(settings.workers, settings.base_url, names_escos=settings.metrics == "token")
     usage = UsageCounts()
     tracing = Tracing()
     concurrency = ConcurrencyLimits(
@@ -63,6 +63,8 @@ def create_app(settings: Settings, counts: WorkerCounts | None = None) -> Gatewa
             if services.replica:
                 counters.watch_replica(services.replica)
             counters.begin()
+            if settings.metrics != "off":
+                counters.database.open(services.probe_pool)
             usage.open(services.probe_pool)
             app.state.importer = importer = Importer(settings, services.probe_pool)
             try:

@@ -1,6 +1,7 @@
-"""Measures of the database for /metrics: sizes, jobs, connections, statements, backups, keys.
+"""Measures of the database for /metrics, read in the background: no scrape waits for them.
 
-They are read at most once a minute, beside the scrape that asks, so that none waits for them.
+What the aggregates lack and the state of the WAL archive are read every few seconds; sizes, jobs,
+connections, statements, backups and keys once a minute.
 """
 
 import asyncio
@@ -9,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
+from heapq import nlargest
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,14 +19,19 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from prometheus_client.registry import Collector
 from psycopg_pool import PoolTimeout
 
-from app.db.session import Pool
+from app.db.archiver import ARCHIVER_STATE
+from app.db.session import Connection, Pool
 from app.monitoring.certificates import certificate_end
 
 logger = logging.getLogger(__name__)
 
-FRESH_SECONDS = 60.0
-MEASURE_SECONDS = 30.0
+# Time between readings of each, and the most that one may take.
+CHANGES_SECONDS, CHANGES_PATIENCE_SECONDS = 5.0, 2.0
+MEASURE_SECONDS, MEASURE_PATIENCE_SECONDS = 60.0, 30.0
 
+CHANGES_BEHIND = "select esco, changes, seconds from gateway.changes_behind()"
+# ESCOs that are named as behind: a change of all of them must not become thousands of series.
+NAMED_BEHIND = 20
 SERIES_MEASURES = "select * from gateway.measure_series() order by series"
 FAILED_JOBS = """
     select job, series, failures from gateway.job_failures() order by 1, 2
@@ -55,6 +62,14 @@ MOST_STATEMENTS = 20
 STATEMENTS = """
     select query_id, login, statement, calls, seconds, rows from gateway.slow_statements(%s)
 """
+# Name, help, unit, and the column of ARCHIVER_STATE.
+ARCHIVER_FAMILIES = (
+    ("flows_wal_archive_enabled", "1 if the server archives its WAL.", "", "on"),
+    ("flows_wal_archive_failing", "1 if the last attempt to archive a segment failed.", "",
+     "failing"),
+    ("flows_wal_archive_age_seconds", "Time since the last segment was archived.", "seconds",
+     "seconds"),
+)  # fmt: skip
 # Name, help, unit, and the column of SERIES_MEASURES.
 SERIES_FAMILIES = (
     ("flows_series_bytes", "Size of a series with its indexes.", "bytes", "bytes"),
@@ -81,61 +96,130 @@ STATEMENT_FAMILIES = (
 
 
 class DatabaseMeasures(Collector):
-    """The measures as they were when they were last read; none before the first time.
+    """The measures as they were when they were last read, and how long ago that was.
 
-    `public_url` is where clients reach the gateway: its certificate is measured with them.
+    `public_url` is where clients reach the gateway: its certificate is measured with them. ESCOs
+    that the aggregates are behind for are named if `names_escos`.
     """
 
-    def __init__(self, public_url: str = "") -> None:
+    def __init__(self, public_url: str = "", *, names_escos: bool = False) -> None:
         self._public_url = public_url
-        self._families: list[Metric] = []
-        self._read_at = float("-inf")
+        self._names_escos = names_escos
+        self._changes: list[Metric] = []
+        self._changes_at: float | None = None
+        self._measures: list[Metric] = []
+        self._measures_at: float | None = None
         self._reading: asyncio.Task[None] | None = None
 
-    async def refresh(self, pool: Pool) -> None:
-        """Read the measures if they are old: the first time here, later in the background."""
-        if time.monotonic() - self._read_at < FRESH_SECONDS:
-            return
-        if self._reading is None or self._reading.done():
-            self._reading = asyncio.create_task(self._read(pool))
-        if not self._families:
-            await asyncio.shield(self._reading)
+    def open(self, pool: Pool) -> None:
+        """Begin to read them, with one connection at a time, and renew them until closed."""
+        self._reading = asyncio.create_task(self._read_repeatedly(pool))
 
     async def close(self) -> None:
-        """End a reading that is under way."""
+        """End the reading."""
         if self._reading:
             self._reading.cancel()
             with suppress(asyncio.CancelledError):
                 await self._reading
 
-    async def _read(self, pool: Pool) -> None:
-        self._read_at = time.monotonic()
+    async def _read_repeatedly(self, pool: Pool) -> None:
+        due = time.monotonic()
+        while True:
+            # A database that did not answer is measured as soon as it does.
+            if await self.read_changes(pool) and time.monotonic() >= due:
+                due = time.monotonic() + MEASURE_SECONDS
+                await self.read_measures(pool)
+            await asyncio.sleep(CHANGES_SECONDS)
+
+    async def read_changes(self, pool: Pool) -> bool:
+        """Read what the aggregates lack, and the state of the WAL archive; return whether it went.
+
+        The first tells how old figures are, the second is for an alarm before the disk is full.
+        """
         try:
-            async with asyncio.timeout(MEASURE_SECONDS), pool.connection() as connection:
-                server = await (await connection.execute(SERVER_MEASURES)).fetchone() or {}
-                series = await (await connection.execute(SERIES_MEASURES)).fetchall()
-                jobs = []
-                if server["has_jobs"]:
-                    jobs = await (await connection.execute(FAILED_JOBS)).fetchall()
-                replicas = await (await connection.execute(REPLICAS)).fetchall()
-                asked = await connection.execute(STATEMENTS, (MOST_STATEMENTS,))
-                statements = await asked.fetchall()
+            async with asyncio.timeout(CHANGES_PATIENCE_SECONDS), pool.connection() as connection:
+                archiver = await (await connection.execute(ARCHIVER_STATE)).fetchone() or {}
+                behind = await (await connection.execute(CHANGES_BEHIND)).fetchall()
+        except (psycopg.Error, PoolTimeout, TimeoutError):
+            return False
+        self._changes = [*_of_archiver(archiver), *_of_changes(behind, self._names_escos)]
+        self._changes_at = time.monotonic()
+        return True
+
+    async def read_measures(self, pool: Pool) -> None:
+        """Read the measures that take long."""
+        try:
+            async with asyncio.timeout(MEASURE_PATIENCE_SECONDS), pool.connection() as connection:
+                measures = await _measure(connection)
         except (psycopg.Error, PoolTimeout, TimeoutError) as error:
             logger.warning("the database cannot be measured: %s", str(error).strip())
-            self._families = []
             return
-        self._families = [
-            *_of_series(series), *_of_server(server), *_of_jobs(jobs), *_of_replicas(replicas),
-            *_of_statements(statements), *await _of_certificate(self._public_url),
-        ]  # fmt: skip
+        self._measures = [*measures, *await _of_certificate(self._public_url)]
+        self._measures_at = time.monotonic()
 
     def describe(self) -> list[Metric]:
         """Return nothing: the families depend on the engine."""
         return []
 
     def collect(self) -> list[Metric]:
-        """Return the families as last read."""
-        return self._families
+        """Return the families as last read, and how long ago that was."""
+        ages = GaugeMetricFamily(
+            "flows_measures_age_seconds",
+            "Time since figures were read: what the aggregates lack and the archive (changes) every"
+            f" {CHANGES_SECONDS:.0f} s, the database every {MEASURE_SECONDS:.0f} s.",
+            labels=["measures"],
+            unit="seconds",
+        )
+        for name, read_at in (("changes", self._changes_at), ("database", self._measures_at)):
+            if read_at is not None:
+                ages.add_metric([name], time.monotonic() - read_at)
+        return [ages, *self._changes, *self._measures]
+
+
+async def _measure(connection: Connection) -> list[Metric]:
+    server = await (await connection.execute(SERVER_MEASURES)).fetchone() or {}
+    series = await (await connection.execute(SERIES_MEASURES)).fetchall()
+    jobs = []
+    if server["has_jobs"]:
+        jobs = await (await connection.execute(FAILED_JOBS)).fetchall()
+    replicas = await (await connection.execute(REPLICAS)).fetchall()
+    asked = await connection.execute(STATEMENTS, (MOST_STATEMENTS,))
+    statements = await asked.fetchall()
+    return [
+        *_of_series(series), *_of_server(server), *_of_jobs(jobs), *_of_replicas(replicas),
+        *_of_statements(statements),
+    ]  # fmt: skip
+
+
+def _of_archiver(row: dict[str, Any]) -> Iterator[Metric]:
+    for name, help_text, unit, column in ARCHIVER_FAMILIES:
+        if row[column] is not None:
+            yield GaugeMetricFamily(name, help_text, value=float(row[column]), unit=unit)
+
+
+def _of_changes(rows: list[dict[str, Any]], names_escos: bool) -> Iterator[Metric]:
+    yield GaugeMetricFamily(
+        "flows_aggregates_changes_waiting",
+        "Changes of half-hours and mappings that the aggregates lack.",
+        value=sum(row["changes"] for row in rows),
+    )
+    yield GaugeMetricFamily(
+        "flows_aggregates_behind_seconds",
+        "Age of the oldest change that the aggregates lack; 0 if they lack none.",
+        value=max((row["seconds"] for row in rows), default=0.0),
+        unit="seconds",
+    )
+    furthest = GaugeMetricFamily(
+        "flows_esco_aggregates_behind_seconds",
+        f"Age of the oldest change that an ESCO's aggregates lack; the {NAMED_BEHIND} oldest.",
+        labels=["esco"],
+        unit="seconds",
+    )
+    # A row without an ESCO is of a change that concerns all of them.
+    owned = {row["esco"]: row["seconds"] for row in rows if row["esco"] and names_escos}
+    for esco in nlargest(NAMED_BEHIND, owned, key=owned.__getitem__):
+        furthest.add_metric([esco], owned[esco])
+    yield furthest
 
 
 def _of_series(rows: list[dict[str, Any]]) -> Iterator[Metric]:

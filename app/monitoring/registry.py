@@ -6,11 +6,9 @@ Its workers, if there are several, keep theirs in files that the client library 
 
 import asyncio
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import lru_cache
-from heapq import nlargest
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
@@ -24,26 +22,9 @@ from app.monitoring.database import DatabaseMeasures
 from app.monitoring.templates import RouteTemplates
 
 LABELLED_METHODS = frozenset({"GET", "HEAD", "POST", "PATCH", "PUT", "DELETE", "OPTIONS"})
-# Name, help and unit of the gauges of WAL archiving.
-WAL_ARCHIVE = (
-    ("flows_wal_archive_enabled", "1 if the server archives its WAL.", ""),
-    ("flows_wal_archive_failing", "1 if the last attempt to archive a segment failed.", ""),
-    ("flows_wal_archive_age_seconds", "Time since the last segment was archived.", "seconds"),
-)
-# ESCOs that are named as behind: a change of all of them must not become thousands of series.
-NAMED_BEHIND = 20
 # Gauges of a worker are as old as this where another is scraped.
 GAUGE_SECONDS = 1.0
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
-
-
-@dataclass(frozen=True, slots=True)
-class Behind:
-    """Changes of one ESCO that the aggregates lack; `esco` is None for those of every ESCO."""
-
-    esco: str | None
-    changes: int
-    seconds: float
 
 
 class Metrics:
@@ -52,10 +33,12 @@ class Metrics:
     Labels are route templates and codes of ESCOs, never text from a caller.
 
     A family has one meaning and one unit, which its name ends in (OpenMetrics). `public_url` is
-    where clients reach the gateway.
+    where clients reach the gateway; ESCOs are named if `names_escos`.
     """
 
-    def __init__(self, workers: int = 1, public_url: str = "") -> None:
+    def __init__(
+        self, workers: int = 1, public_url: str = "", *, names_escos: bool = False
+    ) -> None:
         # Of this process, and what is the same whichever worker reads it.
         self._own = CollectorRegistry()
         self._common = CollectorRegistry() if workers > 1 else self._own
@@ -98,25 +81,7 @@ class Metrics:
             "Requests let through uncounted because the limiter's store did not answer.",
             registry=self._own,
         )
-        self.wal_archive: Mapping[str, float] = {}
-        for name, help_text, unit in WAL_ARCHIVE:
-            self.watch_common(name, help_text, lambda name=name: self.wal_archive.get(name), unit)  # type: ignore[misc]
-        self.behind: Sequence[Behind] | None = None
-        self.watch_common(
-            "flows_aggregates_changes_waiting",
-            "Changes of half-hours and mappings that the aggregates lack.",
-            lambda: None if self.behind is None else sum(one.changes for one in self.behind),
-        )
-        self.watch_common(
-            "flows_aggregates_behind_seconds",
-            "Age of the oldest change that the aggregates lack; 0 if they lack none.",
-            lambda: (
-                None if self.behind is None else max((b.seconds for b in self.behind), default=0.0)
-            ),
-            "seconds",
-        )
-        self._common.register(_FurthestBehind(self))
-        self.database = DatabaseMeasures(public_url)
+        self.database = DatabaseMeasures(public_url, names_escos=names_escos)
         self._common.register(self.database)
         # Cache the labelled children, because looking one up takes a lock and builds a tuple.
         self._request_child = lru_cache(maxsize=1024)(self._requests.labels)
@@ -233,32 +198,6 @@ class _WorkerProcesses(Collector):
 
 def _plus(one: float, other: float) -> float:
     return one + other
-
-
-class _FurthestBehind(Collector):
-    """The ESCOs whose aggregates are furthest behind."""
-
-    def __init__(self, metrics: Metrics) -> None:
-        self._metrics = metrics
-
-    def describe(self) -> list[Metric]:
-        return [self._family()]
-
-    def collect(self) -> Iterator[Metric]:
-        family = self._family()
-        owned = {one.esco: one.seconds for one in self._metrics.behind or () if one.esco}
-        for esco in nlargest(NAMED_BEHIND, owned, key=owned.__getitem__):
-            family.add_metric([esco], owned[esco])
-        yield family
-
-    @staticmethod
-    def _family() -> GaugeMetricFamily:
-        return GaugeMetricFamily(
-            "flows_esco_aggregates_behind_seconds",
-            f"Age of the oldest change that an ESCO's aggregates lack; the {NAMED_BEHIND} oldest.",
-            labels=["esco"],
-            unit="seconds",
-        )
 
 
 class _Gauge(Collector):

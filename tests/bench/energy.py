@@ -17,7 +17,7 @@ import psycopg
 
 from app.auth.tokens import Grant
 from app.db.isolation import become
-from app.monitoring.database import FRESH_SECONDS
+from app.monitoring.database import MEASURE_SECONDS
 from tests.bench.history import History
 from tests.bench.report import Report
 from tests.conftest import Stack
@@ -343,13 +343,13 @@ def _scrapes(stack: Stack, report: Report) -> None:
         answer = client.get(f"{stack.contract['base_url']}/metrics")
         assert "flows_database_bytes" in answer.text, answer.text[:200]
 
-    times, ends = [], time.monotonic() + 1.2 * FRESH_SECONDS
+    times, ends = [], time.monotonic() + 1.2 * MEASURE_SECONDS
     with httpx.Client(headers={"Authorization": f"Bearer {token}"}) as client:
         while time.monotonic() < ends:
             times.append(_seconds(scrape))
             time.sleep(0.5)
     report.figure("a scrape of /metrics", statistics.median(times) * 1000, "ms", limit="<= 50")
-    report.figure("the longest scrape of /metrics", max(times) * 1000, "ms")
+    report.figure("the longest scrape of /metrics", max(times) * 1000, "ms", limit="<= 50")
 
 
 def _rate(client: httpx.Client, work: Callable[[httpx.Client], object], many: int = 16) -> float:

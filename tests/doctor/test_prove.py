@@ -13,13 +13,12 @@ import psycopg
 import pytest
 from psycopg.rows import dict_row
 
-from app.auth.tokens import Grant
 from app.db.isolation import SHARED_RELATIONS, exposed_relations
 from app.db.migrate import migrate
 from app.doctor.canaries import SERIES_VALUES, canaries, rows_of
 from app.doctor.prove import prove_isolation
 from app.settings import Settings
-from tests.conftest import Stack, flows, running_stack, wait_until
+from tests.conftest import Stack, another_gateway, flows, running_stack, wait_until
 
 Admin = psycopg.Connection[dict[str, Any]]
 CANARIES = "select count(*) as n from flows.escos where code like 'flows-prove-%'"
@@ -159,7 +158,7 @@ def test_a_role_beyond_all_policies_is_found(own: Stack, operator: Admin) -> Non
 
 
 def test_metrics_tell_the_last_result(own: Stack, operator: Admin) -> None:
-    """It is measured at the first scrape, and then once a minute."""
+    """A gateway reads it as it starts, and then once a minute."""
     operator.execute("create policy oops on flows.circuits for select using (true)")
     proof = prove_isolation(
         own.contract["database_url"], settings_of(own), own.contract["base_url"]
@@ -169,11 +168,9 @@ def test_metrics_tell_the_last_result(own: Stack, operator: Admin) -> None:
     recorded = operator.execute("select broken, tried from gateway.proof").fetchone()
     assert recorded == {"broken": sorted(broken), "tried": proof.tried}
 
-    grant = Grant("flc_monitoring", "grafanareader", None, None, ("read",))
-    token = own.issue(grant)
-    text = httpx.get(
-        f"{own.contract['base_url']}/metrics", headers={"Authorization": f"Bearer {token}"}
-    ).text
+    with another_gateway(own, FLOWS_METRICS="open") as started:
+        url = f"{started.contract['base_url']}/metrics"
+        text = wait_until(lambda: "flows_isolation" in (now := httpx.get(url).text) and now)
     assert f"flows_isolation_broken {len(broken)}.0" in text
     assert "flows_isolation_proof_age_seconds " in text
 

@@ -4,9 +4,10 @@ import asyncio
 import re
 import socket
 import ssl
+import time
 from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import Thread
@@ -20,8 +21,13 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from prometheus_client.metrics_core import Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
-from app.db.session import create_pool
-from app.monitoring.database import DatabaseMeasures
+from app.db.session import Pool, create_pool
+from app.monitoring import database
+from app.monitoring.database import (
+    CHANGES_PATIENCE_SECONDS,
+    CHANGES_SECONDS,
+    DatabaseMeasures,
+)
 from app.monitoring.templates import RouteTemplates
 from app.settings import DatabaseSettings
 from tests.conftest import Stack, another_gateway, wait_until
@@ -29,6 +35,8 @@ from tests.conftest import Stack, another_gateway, wait_until
 UNITS = ("bytes", "seconds")
 COUNTED = re.compile(r'^flows_requests_total{.*route="(.*?)",status="(\d+)"}', re.MULTILINE)
 ACCEPT = "application/openmetrics-text; version=1.0.0"
+# A change of what is read most often is told within it.
+TOLD_SECONDS = CHANGES_SECONDS + CHANGES_PATIENCE_SECONDS
 
 
 def scrape(stack: Stack) -> str:
@@ -108,6 +116,7 @@ def test_what_the_aggregates_lack_is_told_by_esco(stack: Stack, monitoring_token
             if family.name in names
         }
 
+    by_esco = "flows_esco_aggregates_behind_seconds"
     esco = stack.contract["escos"]["wlce"]["id"]
     with psycopg.connect(stack.contract["database_url"], autocommit=True) as admin:
         admin.execute("select pg_advisory_lock(hashtext('flows.follow'))")  # nobody follows it
@@ -118,8 +127,8 @@ def test_what_the_aggregates_lack_is_told_by_esco(stack: Stack, monitoring_token
             (esco,),
         )
         try:
-            waiting = read("flows_esco_aggregates_behind_seconds")
-            assert 540 <= waiting["wlce"] < 3600
+            wait_until(lambda: read(by_esco).get("wlce", 0) >= 540, TOLD_SECONDS)
+            assert read(by_esco)["wlce"] < 3600
             totals = read("flows_aggregates_behind_seconds", "flows_aggregates_changes_waiting")
             assert totals["flows_aggregates_behind_seconds"] >= 540
             assert totals["flows_aggregates_changes_waiting"] >= 1
@@ -129,7 +138,7 @@ def test_what_the_aggregates_lack_is_told_by_esco(stack: Stack, monitoring_token
                 (esco, datetime(2020, 1, 1, 12, tzinfo=UTC)),
             )
             admin.execute("select pg_advisory_unlock(hashtext('flows.follow'))")
-    assert read("flows_esco_aggregates_behind_seconds").get("wlce", 0) < 540
+    wait_until(lambda: read(by_esco).get("wlce", 0) < 540, TOLD_SECONDS)
     assert read("flows_aggregates_behind_seconds")["flows_aggregates_behind_seconds"] < 540
 
 
@@ -154,18 +163,21 @@ def test_a_template_is_found_for_any_path() -> None:
         assert templates.find(path) == template
 
 
+def values(text: str) -> dict[str, dict[str, float]]:
+    """Return the values of each family by its labels."""
+    return {
+        family.name: {" ".join(one.labels.values()): one.value for one in family.samples}
+        for family in text_string_to_metric_families(text)  # type: ignore[no-untyped-call]
+    }
+
+
 def test_the_database_is_measured_once_a_minute(
     stack: Stack, monitoring_token: str, engine: str
 ) -> None:
     headers = {"Accept": ACCEPT, "Authorization": f"Bearer {monitoring_token}"}
 
     def scraped() -> dict[str, dict[str, float]]:
-        answer = httpx.get(stack.contract["base_url"] + "/metrics", headers=headers)
-        families = text_string_to_metric_families(answer.text)  # type: ignore[no-untyped-call]
-        return {
-            family.name: {" ".join(one.labels.values()): one.value for one in family.samples}
-            for family in families
-        }
+        return values(httpx.get(stack.contract["base_url"] + "/metrics", headers=headers).text)
 
     found = wait_until(lambda: (now := scraped()).get("flows_series_bytes") and now)
     with psycopg.connect(stack.contract["database_url"]) as admin:
@@ -189,15 +201,86 @@ def test_the_database_is_measured_once_a_minute(
     wait_until(lambda: scraped()[age] == scraped()[age])
 
 
-async def measured(url: str, public_url: str = "") -> dict[str, Metric]:
-    """Return what the gateway's login measures in a database."""
+def test_no_scrape_waits_for_the_database(stack: Stack) -> None:
+    """Not the first one, and none while what is measured is locked."""
+    with psycopg.connect(stack.contract["database_url"]) as admin:
+        admin.execute("lock table flows.change, gateway.proof")
+        with another_gateway(stack, FLOWS_METRICS="open") as gateway:
+            for _ in range(5):
+                began = time.monotonic()
+                text = scrape(gateway)
+                assert time.monotonic() - began < CHANGES_PATIENCE_SECONDS / 2
+                assert "flows_requests" in text
+                assert values(text)["flows_measures_age_seconds"] == {}
+            admin.rollback()
+            ages = wait_until(
+                lambda: (
+                    len(now := values(scrape(gateway))["flows_measures_age_seconds"]) == 2 and now
+                )
+            )
+            assert ages["changes"] < TOLD_SECONDS
+            assert ages["database"] < database.MEASURE_SECONDS
+            # The figures grow old where they cannot be read, and are told all the same.
+            admin.execute("lock table flows.change")
+            aged = wait_until(
+                lambda: (
+                    (now := values(scrape(gateway)))["flows_measures_age_seconds"]["changes"]
+                    > TOLD_SECONDS
+                    and now
+                )
+            )
+            assert "flows_aggregates_behind_seconds" in aged
+
+
+@asynccontextmanager
+async def gateway_pool(url: str) -> AsyncIterator[Pool]:
+    """Open a pool whose connections act as the gateway's login."""
     settings = DatabaseSettings(
         url=f"{url}{'&' if '?' in url else '?'}options=-crole%3Dflows_gateway"
     )
     async with create_pool(settings, 1) as pool:
-        measures = DatabaseMeasures(public_url)
-        await measures.refresh(pool)
+        yield pool
+
+
+async def measured(url: str, public_url: str = "") -> dict[str, Metric]:
+    """Return what the gateway's login measures in a database."""
+    measures = DatabaseMeasures(public_url)
+    async with gateway_pool(url) as pool:
+        await measures.read_measures(pool)
         return {family.name: family for family in measures.collect()}
+
+
+def test_what_changes_is_told_at_the_next_reading(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "CHANGES_SECONDS", 0.05)
+    monkeypatch.setattr(database, "MEASURE_SECONDS", 0.1)
+    url = stack.contract["database_url"]
+
+    async def follow() -> None:
+        measures = DatabaseMeasures()
+
+        async def wait_for(age: str) -> None:
+            name = f"flows_{age}_age_seconds"
+            await asyncio.to_thread(
+                wait_until, lambda: name in {family.name for family in measures.collect()}
+            )
+
+        async with gateway_pool(url) as pool:
+            measures.open(pool)
+            try:
+                await wait_for("signing_key")
+                with psycopg.connect(url, autocommit=True) as admin:
+                    admin.execute("insert into gateway.last_backup (ended_at, kind, size)"
+                                  " values (now(), 'full', 1)")  # fmt: skip
+                    try:
+                        await wait_for("backup")
+                    finally:
+                        admin.execute("delete from gateway.last_backup")
+            finally:
+                await measures.close()
+
+    asyncio.run(follow())
 
 
 def test_slow_statements_are_told_without_a_value(stack: Stack) -> None:
