@@ -8,6 +8,8 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
+from tests.conftest import wait_until
+
 FLAGS = [
     "--headless",
     "--no-sandbox",
@@ -45,6 +47,8 @@ def open_operation(page: Page, tag: str, operation: str) -> Locator:
 
 def execute(page: Page, operation: Locator, path: str) -> tuple[int, str, str]:
     """Press Execute; return the status, the URL requested and the body shown."""
+    # A click while the document is loaded anew meets a button that is about to be replaced.
+    wait_until(lambda: page.evaluate("ui.specSelectors.loadingStatus()") == "success")
     with page.expect_response(lambda answer: urlsplit(answer.url).path == path) as answer:
         operation.locator("button.execute").click()
     shown = operation.locator(".live-responses-table tr.response .response-col_description")

@@ -175,7 +175,7 @@ def exchanged(page: Page, esco: str) -> dict[str, Any]:
     """Choose an ESCO on /docs; return the token's claims, and the token as `token`."""
     choice = page.get_by_label("ESCO", exact=True)
     expect(choice).to_be_visible()
-    with page.expect_response("**/auth/token") as answer:
+    with page.expect_response("**/auth/token") as answer, page.expect_response("**/openapi.json*"):
         choice.select_option(esco)
     token = answer.value.json()["access_token"]
     return jwt.decode(token, options={"verify_signature": False}) | {"token": token}

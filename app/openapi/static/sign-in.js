@@ -120,7 +120,7 @@ class SignIn {
       return;
     }
     if (!ok) throw new Error(body.error_description ?? "The gateway refuses the sign-in.");
-    await this.revoke();
+    const replaced = this.token;
     this.token = body.access_token;
     this.esco = claimsOf(this.token).esco_code;
     clearTimeout(this.timer);
@@ -128,12 +128,12 @@ class SignIn {
     this.timer = setTimeout(() => this.attempt(() => this.exchange(this.esco)), seconds * 1000);
     this.use(this.token);
     this.show();
+    await this.revoke(replaced);
   }
 
-  /** Take back the token that there is, which another replaces or nobody needs any more. */
-  async revoke() {
-    if (this.token) await post("/auth/revoke", { client_id: this.scheme["x-flows-app"], token: this.token });
-    this.token = undefined;
+  /** Take back a token, which another has replaced or nobody needs any more: the page must use it no longer. */
+  async revoke(token) {
+    if (token) await post("/auth/revoke", { client_id: this.scheme["x-flows-app"], token });
   }
 
   forget() {
@@ -144,9 +144,10 @@ class SignIn {
 
   async signOut() {
     sessionStorage.setItem(SIGNED_OUT, "yes");
-    await this.revoke();
+    const last = this.token;
     this.forget();
     this.show();
+    await this.revoke(last);
   }
 
   show(message = "") {
