@@ -2,7 +2,8 @@
 
 An ESCO may run several requests at a time, as a page does that loads. Those that run long would
 keep the database's cores from others, so fewer of them run at a time when they go on. So do those
-that PostgREST needs much memory for: of a large body, and where an answer repeats what it embeds.
+that PostgREST needs much memory for: of a large body, and where an answer repeats what it embeds or
+selects a column under several names.
 A core that one ESCO keeps busy all the time makes every other request wait now and then, so the
 place of a long request rests for as long as it ran while other ESCOs ask.
 The workers of a gateway divide the places among them: each has its own, which it gives without
@@ -14,6 +15,7 @@ import math
 import re
 import time
 from collections.abc import Callable
+from urllib.parse import unquote_plus
 
 from starlette.types import Scope
 
@@ -31,7 +33,8 @@ MOST_SECONDS = 30.0
 ASKING_SECONDS = 1.0
 MOST_REMEMBERED = 10_000
 LARGE_BODY_BYTES = 2**20
-EMBEDDING = re.compile(rb"(?:^|[&;])select=[^&;]*(?:\(|%28)")
+SELECT = re.compile(rb"(?:^|[&;])select=([^&;]*)")
+EMBEDDED_OR_RENAMED = re.compile(r"\(|(?<!:):(?!:)")
 SMALL_LIMIT = re.compile(rb"(?:^|[&;])limit=[0-9]{1,2}(?:[&;]|$)")
 
 
@@ -190,11 +193,20 @@ class ConcurrencyLimits:
 
 
 def needs_memory(scope: Scope) -> bool:
-    """Return whether a request has a large body, or asks for many rows with others within them."""
+    """Return whether a request has a large body, or asks for many rows that repeat something."""
     for name, value in scope["headers"]:
         if name == b"transfer-encoding" or (
             name == b"content-length" and int(value[:20]) > LARGE_BODY_BYTES
         ):
             return True
     query = scope["query_string"]
-    return bool(EMBEDDING.search(query)) and not SMALL_LIMIT.search(query)
+    return _may_repeat(query) and not SMALL_LIMIT.search(query)
+
+
+def _may_repeat(query: bytes) -> bool:
+    """Return whether each row may hold others, or a column more than once."""
+    if b"select=" not in query:
+        return False
+    select = unquote_plus(b",".join(SELECT.findall(query)).decode("latin-1"))
+    columns = select.split(",")
+    return bool(EMBEDDED_OR_RENAMED.search(select)) or len(set(columns)) < len(columns)

@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
+from urllib.parse import unquote
 
 from starlette.types import Receive, Scope, Send
 
@@ -183,7 +184,8 @@ class RestProxy:
             newest = newest_asked(method, target, headers, resident=state.caller.role == RESIDENT)
         rows = None
         if method == "GET":
-            rows = limit_rows(scope["query_string"], headers, self._max_rows)
+            relation = unquote(target.partition("?")[0].rpartition("/")[2])
+            rows = limit_rows(scope["query_string"], headers, self._max_rows, relation)
         started = time.perf_counter()
         try:
             with child_span("PostgREST", {"flows.query": headers["x-flows-query"]}) as parent:

@@ -20,6 +20,9 @@ SERIES = frozenset({
     "register_import", "register_import_missing", "register_interval_hh",
     "register_interval_hh_missing",
 })  # fmt: skip
+# Series with a text in each row, which may have 2,000 characters. Of configuration, long rows are
+# few (sql/objects/057_bounds.sql).
+MOST_OF = {"meter_health_history": 10_000}
 PARAMETER_ENDS = re.compile("[&;]")
 # No longer numbers, beyond which PostgreSQL refuses an offset.
 ROW_RANGE = re.compile("([0-9]{1,18})-([0-9]*)")
@@ -27,11 +30,12 @@ BEYOND = re.compile("[0-9]{19,}-[0-9]*")
 ROWS_SENT = re.compile(rb"([0-9]+)-([0-9]+)/")
 
 
-def limit_rows(query: bytes, headers: dict[str, str], most: int) -> int:
+def limit_rows(query: bytes, headers: dict[str, str], most: int, relation: str = "") -> int:
     """Return the most rows that the answer to a GET may have; set a Range for them and one more.
 
     CostlyFilterError for a series that is embedded without a limit.
     """
+    most = min(most, MOST_OF.get(relation, most))
     parameters = _parameters(query)
     select = parameters.get("select", "")
     if "(" in select:

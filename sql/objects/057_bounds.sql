@@ -11,6 +11,8 @@ comment on column flows.bounds.earliest is 'Time before which nothing is written
 comment on column flows.bounds.ahead is 'Greatest distance of a time into the future.';
 comment on column flows.bounds.request_span is 'Time from the first to the last row that one request may write.';
 comment on column flows.bounds.import_span is 'Time from the first to the last row that one import may write.';
+comment on column flows.bounds.long_rows_bytes
+is 'Greatest size of all rows of more than 2,000 bytes that an ESCO may have in one table, bytes.';
 alter table flows.bounds enable row level security;
 alter table flows.bounds force row level security;
 create policy "every caller is told the bounds" on flows.bounds for select using (true);
@@ -167,7 +169,34 @@ create trigger a_half_hour_is_plausible after insert on flows.register_interval_
 referencing new table as new_rows for each statement execute function flows.check_energy();
 create trigger a_changed_half_hour_is_plausible after update on flows.register_interval_hh
 referencing new table as new_rows for each statement execute function flows.check_energy();
-grant execute on function flows.check_row(), flows.refuse_value(), flows.check_energy() to flows, tsdbadmin;
+
+-- PostgreSQL and PostgREST hold an answer whole, several times over. A row of configuration has some hundred bytes;
+-- those that are long are few, however many rows an answer may have. One look at all of an ESCO's, when a long one is
+-- written: row level security would ask the writer for the right to read them.
+create or replace function flows.check_long_rows() returns trigger
+language plpgsql security definer set search_path = ''
+as $$
+declare
+    most constant bigint := (select b.long_rows_bytes from flows.bounds as b);
+    written bigint;
+begin
+    if not exists (select from new_rows as n where octet_length(row_to_json(n)::text) > 2000) then
+        return null;
+    end if;
+    execute format(
+        'select sum(r.bytes) from (select octet_length(row_to_json(t)::text) as bytes from flows.%I as t where t.esco = $1)'
+        ' as r where r.bytes > 2000', tg_table_name
+    ) into written using flows.current_esco();
+    if written > most then
+        raise sqlstate 'PT422' using
+            message = format('%s: rows of more than 2,000 bytes have at most %s bytes together', tg_table_name, most),
+            hint = 'Shorten texts, or write fewer long ones.';
+    end if;
+    return null;
+end $$;
+comment on function flows.check_long_rows() is 'Refuses long rows beyond those that an ESCO may have in a table.';
+grant execute on function
+flows.check_row(), flows.refuse_value(), flows.check_energy(), flows.check_long_rows() to flows, tsdbadmin;
 
 -- Every value that a caller may write. The conditions are tested where rows are written, those first that hold for
 -- no row of a tenant's; only a row to refuse, or one of another week, calls the function.
@@ -244,6 +273,21 @@ begin
             'when (%4$s and not flows.sees_every_esco()) execute function flows.refuse_value(%2$L, %5$L)',
             'bounds_of_' || found.attribute, found.attribute, found.name,
             format(bound.condition, found.attribute), bound.message
+        );
+    end loop;
+
+    for found in
+        select s.name, e.event
+        from unnest(array[
+            'sites_new', 'properties', 'feeder_registry', 'service_head_registry', 'meter_registry', 'meter_registers',
+            'meter_tophat_registry', 'meter_shadows', 'circuits', 'ev_chargers', 'circuit_register'
+        ]) as s (name)
+        cross join unnest(array['insert', 'update']) as e (event)
+    loop
+        execute format(
+            'create trigger %I after %s on flows.%I referencing new table as new_rows for each statement '
+            'when (not flows.sees_every_esco()) execute function flows.check_long_rows()',
+            'long_rows_are_few_after_' || found.event, found.event, found.name
         );
     end loop;
 end $$;

@@ -183,7 +183,9 @@ LARGE_BODY = [(b"content-length", b"1048577")]
         ([], b"", 4), ([], b"select=name", 4), ([], b"id=in.(1,2)", 4),
         ([(b"content-length", b"1048576")], b"", 4), (LARGE_BODY, b"", 1),
         ([(b"transfer-encoding", b"chunked")], b"", 1), ([], b"select=*,escos(code)", 1),
-        ([], b"limit=1000&select=*%2Cescos%28code)", 1), ([], b"select=*,escos(code)&limit=99", 4),
+        ([], b"limit=1000&select=*%2Cescos%28code)", 1), ([], b"select=b%3Anotes", 1),
+        ([], b"select=notes,a,notes", 1), ([], b"select=id::text,name::text", 4),
+        ([], b"select=*,escos(code)&limit=99", 4),
     ],
 )  # fmt: skip
 def test_52_what_needs_memory_runs_alone(

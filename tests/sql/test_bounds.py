@@ -361,6 +361,51 @@ def test_62_every_number_and_text_of_a_caller_is_bounded(admin: Admin) -> None:
     assert unbounded == []
 
 
+def long_tariffs(size: int) -> str:
+    return json.dumps({"x": "y" * size})
+
+
+def test_52_long_rows_of_an_esco_are_few(stack: Stack, admin: Admin) -> None:
+    """An answer of 50,000 of them took gigabytes of PostgreSQL and of PostgREST."""
+    admin.execute("update flows.bounds set long_rows_bytes = 50000")
+    wlce, hmce = (stack.contract["escos"][code]["id"] for code in ("wlce", "hmce"))
+    change = (
+        "update api.meter_shadows set tariffs_active = %s"
+        " where id in (select id from api.meter_shadows order by id limit %s)"
+    )
+    become(admin, "flows", wlce)
+    admin.execute(change, (long_tariffs(15_000), 3))
+    for size, rows in ((15_000, 4), (48_000, 1)):
+        with pytest.raises(psycopg.Error) as refusal, admin.transaction():
+            admin.execute(change, (long_tariffs(size), rows))
+        assert refusal.value.sqlstate == "PT422"
+        assert "meter_shadows: rows of more than 2,000 bytes" in str(refusal.value)
+    admin.execute(change, (long_tariffs(500), 24))
+    become(admin, "flows", hmce)
+    admin.execute(change, (long_tariffs(15_000), 3))
+
+
+def test_52_every_table_with_texts_has_few_long_rows(admin: Admin) -> None:
+    """Of those that callers write; for series see app/postgrest/row_limit.py."""
+    unbounded = admin.execute(
+        """
+        select c.relname from pg_class as c
+        where c.relnamespace = 'flows'::regnamespace and not c.relispartition
+            and c.relname <> all(%s) and exists (
+                select from pg_trigger as t
+                where t.tgrelid = c.oid and t.tgname ~ '^bounds_of_'
+                    and encode(t.tgargs, 'escape') ~ 'bytes|characters'
+            )
+            and (
+                select count(*) from pg_trigger as t
+                where t.tgrelid = c.oid and t.tgname ~ '^long_rows_are_few_'
+            ) < 2
+        """,
+        (list(TIME_SERIES),),
+    ).fetchall()
+    assert unbounded == []
+
+
 TIMES = ["infinity", "-infinity", "4713-01-01 BC", "10000-01-01"]
 
 

@@ -174,7 +174,7 @@ RULES = {
         join pg_attribute as a on a.attrelid = r.oid and a.attnum > 0 and not a.attisdropped
         join pg_type as t on t.oid = a.atttypid and t.typcategory = 'N'
         where a.attname <> all(%(unitless)s)
-            and col_description(r.oid, a.attnum) !~ ', (kWh|kW|pounds|V|A|s|days)\\M'
+            and col_description(r.oid, a.attnum) !~ ', (kWh|kW|pounds|V|A|s|days|bytes)\\M'
     """,
 }
 
