@@ -15,7 +15,8 @@ from typer.main import get_command
 
 from app import __version__
 from app.cli.__main__ import app
-from app.settings import Group, Settings
+from app.http.server import KEEP_ALIVE_SECONDS
+from app.settings import Group, HttpSettings, Settings
 
 ROOT = Path(__file__).parents[1]
 FILE = ROOT / "docker-compose.yml"
@@ -161,6 +162,14 @@ def test_files_of_the_deployment_are_linted() -> None:
     assert run("hadolint", "deploy/Dockerfile") == ""
     assert run("shellcheck", *map(str, (ROOT / "deploy").rglob("*.sh"))) == ""
     assert run("caddy", "fmt", "--diff", "deploy/caddy/Caddyfile") == ""
+
+
+def test_caddy_closes_a_connection_without_requests_before_the_gateway_does() -> None:
+    """Else a write that is sent as the gateway closes would be lost."""
+    text = (ROOT / "deploy" / "caddy" / "Caddyfile").read_text()
+    found = re.search(r"keepalive (\d+)s$", text, re.MULTILINE)
+    assert found
+    assert int(found[1]) < min(HttpSettings().head_seconds, KEEP_ALIVE_SECONDS)
 
 
 def test_secrets_are_written_once_and_are_the_ones_the_file_mounts(tmp_path: Path) -> None:

