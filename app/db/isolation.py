@@ -75,14 +75,16 @@ def become(
 ) -> None:
     """Take a caller's role and ESCO, and a resident's person, for the rest of the transaction.
 
-    What is a resident's own is found anew, as the transaction itself may have changed it.
+    What is a resident's own is found now, as gateway.authorize() does.
     """
     connection.execute(
-        "select set_config('role', 'none', true), set_config('app.current_esco', %s, true),"
-        " set_config('app.current_member', %s, true), set_config('app.home_of', '', true)",
-        (esco or "", member or ""),
+        "select set_config('role', 'none', true), set_config('app.current_esco', %s, true)",
+        (esco or "",),
     )
-    connection.execute("select set_config('role', %s, true)", (role,))
+    connection.execute(
+        "select flows.enter_home(%s, %s::uuid), set_config('role', %s, true)",
+        (member, esco or None, role),
+    )
 
 
 def may(

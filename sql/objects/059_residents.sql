@@ -15,127 +15,174 @@ create or replace function flows.find_home(member text, owner uuid) returns flow
 language plpgsql stable security definer set search_path = '' set plan_cache_mode = 'force_generic_plan'
 as $$
 declare
-    found flows.home;
+    home flows.home;
+    property_times tstzmultirange[];
+    head_times tstzmultirange[];
+    circuit_sites uuid[];
+    all_times tstzmultirange[];
 begin
-    with lived as materialized (
-        select r.property as id, range_agg(tstzrange(r.start_time, r.end_time)) as times
+    select array_agg(lived.id), array_agg(lived.times), array_agg(lived.site)
+    into home.properties, property_times, home.sites
+    from (
+        select r.property as id, p.site, range_agg(tstzrange(r.start_time, r.end_time)) as times
         from gateway.residence as r
         inner join gateway.member as m on r.member = m.id
+        inner join flows.properties as p on r.property = p.id
         where r.member = find_home.member and r.esco = owner and m.resident and m.esco = owner
             and m.disabled_at is null and r.start_time <= now()
-        group by r.property
-    ), heads as materialized (
-        select supplied.service_head as id, range_intersect_agg(coalesce(lived.times, '{}')) as times
-        from flows.properties_service_head as supplied
-        left join lived on supplied.property = lived.id
-        where supplied.esco = owner and supplied.service_head = any(array(
-            select its.service_head from lived
-            inner join flows.properties_service_head as its on lived.id = its.property
-        ))
-        group by supplied.service_head
-        having not isempty(range_intersect_agg(coalesce(lived.times, '{}')))
-    ), meters as materialized (
-        select metered.meter as id, range_intersect_agg(coalesce(heads.times, '{}')) as times
-        from flows.service_head_meter as metered
-        left join heads on metered.service_head = heads.id
-        where metered.esco = owner and metered.meter = any(array(
-            select its.meter from heads inner join flows.service_head_meter as its on heads.id = its.service_head
-        ))
-        group by metered.meter
-        having not isempty(range_intersect_agg(coalesce(heads.times, '{}')))
-    ), registers as materialized (
-        select r.register_id as id, meters.times
-        from meters
-        inner join flows.meter_registers as r on meters.id = r.meter_id and r.esco = owner
-    ), mapped as materialized (
+        group by r.property, p.site order by r.property
+    ) as lived;
+    if home.properties is null then
+        return home;
+    end if;
+    home.esco := owner;
+
+    select array_agg(head.id), array_agg(head.times) into home.heads, head_times
+    from (
         select
-            m.circuit, registers.times,
-            tstzmultirange(tstzrange(m.start_time, m.end_time)) - coalesce(registers.times, '{}') as foreign_times
-        from flows.circuit_register as m
-        left join registers on m.register = registers.id
-        where m.circuit = any(array(
-            select its.circuit from registers
-            inner join flows.circuit_register as its on registers.id = its.register and its.esco = owner
+            link.service_head as id,
+            range_intersect_agg(
+                coalesce(property_times[array_position(home.properties, link.property)], '{}')
+            ) as times
+        from flows.properties_service_head as link
+        where link.esco = owner and link.service_head = any(array(
+            select its.service_head from flows.properties_service_head as its where its.property = any(home.properties)
         ))
-    ), circuits as materialized (
-        select circuit.id, circuit.site, own.times
+        group by link.service_head order by link.service_head
+    ) as head
+    where not isempty(head.times);
+
+    select array_agg(meter.id), array_agg(meter.times) into home.meters, home.meter_times
+    from (
+        select
+            link.meter as id,
+            range_intersect_agg(coalesce(head_times[array_position(home.heads, link.service_head)], '{}')) as times
+        from flows.service_head_meter as link
+        where link.esco = owner and link.meter = any(array(
+            select its.meter from flows.service_head_meter as its where its.service_head = any(home.heads)
+        ))
+        group by link.meter order by link.meter
+    ) as meter
+    where not isempty(meter.times);
+
+    select array_agg(register.id), array_agg(home.meter_times[array_position(home.meters, register.meter)])
+    into home.registers, home.register_times
+    from (
+        select r.register_id as id, r.meter_id as meter from flows.meter_registers as r
+        where r.meter_id = any(home.meters) and r.esco = owner
+        order by r.register_id
+    ) as register;
+
+    select array_agg(circuit.id), array_agg(circuit.times), array_agg(circuit.site)
+    into home.circuits, home.circuit_times, circuit_sites
+    from (
+        select
+            c.id, c.site,
+            range_agg(mapped.times) - range_agg(tstzmultirange(mapped.span) - coalesce(mapped.times, '{}')) as times
         from (
-            select m.circuit as id, range_agg(m.times) - range_agg(m.foreign_times) as times
-            from mapped as m group by m.circuit
-        ) as own
-        inner join flows.circuits as circuit on own.id = circuit.id and circuit.esco = owner
-        where not isempty(own.times)
-    ), waiting as materialized (
-        -- Sums that do not follow a changed mapping yet may be of registers that were mapped before.
-        select c.touched_circuits, c.period from flows.change as c
+            select
+                m.circuit, tstzrange(m.start_time, m.end_time) as span,
+                home.register_times[array_position(home.registers, m.register)] as times
+            from flows.circuit_register as m
+            where m.circuit = any(array(
+                select its.circuit from flows.circuit_register as its
+                where its.register = any(home.registers) and its.esco = owner
+            ))
+        ) as mapped
+        inner join flows.circuits as c on mapped.circuit = c.id and c.esco = owner
+        group by c.id order by c.id
+    ) as circuit
+    where not isempty(circuit.times);
+    home.sites := home.sites || circuit_sites;
+
+    -- Sums that do not follow a changed mapping yet may be of registers that were mapped before.
+    home.summed_times := home.circuit_times;
+    if exists (
+        select from flows.change as c
         where c.followed_at is null and c.kind = 'mapping' and coalesce(c.esco = owner, true)
-    ), summed as materialized (
-        select
-            c.id, c.site, c.times,
-            c.times - coalesce((
-                select range_agg(w.period) from waiting as w
-                where w.touched_circuits is null or c.id = any(w.touched_circuits)
-            ), '{}') as summed_times
-        from circuits as c
-    ), stays as (
-        select range_agg(s.times) as times, count(distinct s.times) = 1 as is_one
-        from (
-            select meters.times from meters
-            union all select summed.summed_times from summed
-        ) as s
-    ), homes as (
-        select p.id, p.site from lived inner join flows.properties as p on lived.id = p.id and p.esco = owner
-    )
-    select
-        coalesce(lower(stays.times), '-infinity'), coalesce(upper(stays.times), 'infinity'),
-        stays.is_one and stays.times = tstzmultirange(range_merge(stays.times)),
-        case when exists (select from homes) then owner end,
-        array(select homes.site from homes union select summed.site from summed where summed.site is not null),
-        array(select homes.id from homes order by 1),
-        array(select heads.id from heads order by 1),
-        array(select meters.id from meters order by meters.id),
-        array(select meters.times from meters order by meters.id),
-        array(select meters.id from meters where meters.times @> now() order by 1),
-        array(select registers.id from registers order by registers.id),
-        array(select registers.times from registers order by registers.id),
-        array(select summed.id from summed order by summed.id),
-        array(select summed.times from summed order by summed.id),
-        array(select summed.summed_times from summed order by summed.id)
-    into
-        found.since, found.until, found.is_one_stay, found.esco, found.sites, found.properties, found.heads,
-        found.meters, found.meter_times, found.present_meters, found.registers, found.register_times,
-        found.circuits, found.circuit_times, found.summed_times
-    from stays;
-    return found;
+    ) then
+        home.summed_times := array(
+            select
+                own.times - coalesce((
+                    select range_agg(c.period) from flows.change as c
+                    where c.followed_at is null and c.kind = 'mapping' and coalesce(c.esco = owner, true)
+                        and coalesce(own.id = any(c.touched_circuits), true)
+                ), '{}')
+            from unnest(home.circuits, home.circuit_times) with ordinality as own (id, times, place)
+            order by own.place
+        );
+    end if;
+
+    all_times := home.meter_times || home.summed_times;
+    if all_times[1] = all(all_times) and all_times[1] = tstzmultirange(range_merge(all_times[1])) then
+        home.since := coalesce(lower(all_times[1]), '-infinity');
+        home.until := coalesce(upper(all_times[1]), 'infinity');
+        home.present_meters := case when all_times[1] @> now() then home.meters end;
+    else
+        home.present_meters := array(
+            select m.id from unnest(home.meters, home.meter_times) as m (id, times) where m.times @> now()
+        );
+    end if;
+    return home;
 end $$;
 comment on function flows.find_home(text, uuid) is 'All that is a resident''s own, and when.';
 
--- Found once for each snapshot of a transaction, as a query asks for each of the parts.
-create or replace function flows.own_home() returns flows.home
-language plpgsql stable security definer set search_path = ''
+-- Found once for a request, before its query, and kept in settings of its transaction, as a query asks for many parts.
+create or replace function flows.enter_home(member text, owner uuid) returns void
+language plpgsql security definer set search_path = ''
 as $$
 declare
-    member constant text := nullif(current_setting('app.current_member', true), '');
-    owner constant uuid := flows.current_esco();
-    asked text;
-    found flows.home;
+    home constant flows.home := flows.find_home(member, owner);
 begin
-    if member is null or owner is null then
-        return found;
-    end if;
-    asked := concat_ws(' ', pg_catalog.pg_current_snapshot(), now(), owner, member);
-    if current_setting('app.home_of', true) = asked then
-        return current_setting('app.home')::flows.home;
-    end if;
-    found := flows.find_home(member, owner);
-    perform set_config('app.home', found::text, true), set_config('app.home_of', asked, true);
-    return found;
+    perform
+        set_config('app.own_since', coalesce(home.since::text, ''), true),
+        set_config('app.own_until', coalesce(home.until::text, ''), true),
+        set_config('app.own_esco', coalesce(home.esco::text, ''), true),
+        set_config('app.own_sites', coalesce(home.sites::text, ''), true),
+        set_config('app.own_properties', coalesce(home.properties::text, ''), true),
+        set_config('app.own_heads', coalesce(home.heads::text, ''), true),
+        set_config('app.own_meters', coalesce(home.meters::text, ''), true),
+        set_config('app.own_meter_times', coalesce(home.meter_times::text, ''), true),
+        set_config('app.own_present_meters', coalesce(home.present_meters::text, ''), true),
+        set_config('app.own_registers', coalesce(home.registers::text, ''), true),
+        set_config('app.own_register_times', coalesce(home.register_times::text, ''), true),
+        set_config('app.own_circuits', coalesce(home.circuits::text, ''), true),
+        set_config('app.own_circuit_times', coalesce(home.circuit_times::text, ''), true),
+        set_config('app.own_summed_times', coalesce(home.summed_times::text, ''), true);
 end $$;
+comment on function flows.enter_home(text, uuid)
+is 'Makes a member of an ESCO the resident whose own rows are read, for the rest of the transaction.';
+grant execute on function flows.enter_home(text, uuid) to tsdbadmin;
+
+-- Plain expressions, which the planner puts in place of a call.
+create or replace function flows.own(part text) returns text
+language sql stable parallel safe
+return nullif(current_setting('app.own_' || part, true), '');
+comment on function flows.own(text) is 'A part of flows.home for the calling resident; null for a caller who is none.';
+create or replace function flows.own_ids(part text) returns uuid[]
+language sql stable parallel safe
+return flows.own(part)::uuid[];
+comment on function flows.own_ids(text) is 'Ids of a part of flows.home, for the calling resident.';
+create or replace function flows.own_times(part text) returns tstzmultirange[]
+language sql stable parallel safe
+return flows.own(part)::tstzmultirange[];
+comment on function flows.own_times(text) is 'Times of a part of flows.home, for the calling resident.';
+
+create or replace function flows.own_home() returns flows.home
+language sql stable parallel safe set search_path = ''
+return row(
+    flows.own('since')::timestamptz, flows.own('until')::timestamptz,
+    flows.own('esco')::uuid, flows.own_ids('sites'), flows.own_ids('properties'), flows.own_ids('heads'),
+    flows.own_ids('meters'), flows.own_times('meter_times'), flows.own_ids('present_meters'),
+    flows.own_ids('registers'), flows.own_times('register_times'),
+    flows.own_ids('circuits'), flows.own_times('circuit_times'), flows.own_times('summed_times')
+)::flows.home;
 comment on function flows.own_home()
 is 'All that is the calling resident''s own, and when; empty for a caller who is none.';
 grant execute on function flows.is_planned_for_a_resident()
 to flows, public_backend, resident, grafanareader, tsdbadmin;
-grant execute on function flows.own_home() to resident, grafanareader, tsdbadmin;
+grant execute on function flows.own(text), flows.own_ids(text), flows.own_times(text), flows.own_home()
+to resident, grafanareader, tsdbadmin;
 
 -- Of a series or an aggregate a resident reads rows of its own registers, meters or circuits, of intervals that lie
 -- wholly within its time there; a day of which it was there half would tell of others. The text of the end of
@@ -152,20 +199,20 @@ end;
 comment on function flows.last_label(text, interval, text)
 is 'Text of the time before which the last interval begins that ends by a time, given as text.';
 
--- An index answers all but the last part, which is asked where one stay is not all.
+-- An index finds the keys; the times are looked at in their rows. (To compare a hypertable's time with what is not
+-- known before takes the planner a quarter of a millisecond, and it expects so few rows that it looks there for keys.)
 create or replace function flows.own_rows(key text, label text, unit interval, zone text) returns text
 language sql immutable set search_path = ''
 return format(
-    $sql$%1$I = any((select (flows.own_home()).%3$s)::uuid[])
-    and %2$s >= (select (flows.own_home()).since) and %2$s < (select %5$s)
-    and (
-        (select (flows.own_home()).is_one_stay)
-        or ((select (flows.own_home()).%4$s))[array_position((select (flows.own_home()).%3$s), %1$I)] @> %6$s
+    $sql$%1$I = any((select flows.own_ids(%3$L))::uuid[])
+    and coalesce(
+        %2$s >= (select flows.own('since')::timestamptz) and %2$s < (select %5$s),
+        ((select flows.own_times(%4$L)))[array_position((select flows.own_ids(%3$L)), %1$I)] @> %6$s
     )$sql$,
     key, label,
     case key when 'register_id' then 'registers' when 'meter_id' then 'meters' else 'circuits' end,
     case key when 'register_id' then 'register_times' when 'meter_id' then 'meter_times' else 'summed_times' end,
-    flows.last_label('(flows.own_home()).until', unit, zone),
+    flows.last_label('flows.own(''until'')::timestamptz', unit, zone),
     case when unit is null then label else format('tstzrange(%1$s, date_add(%1$s, %2$L, %3$L))', label, unit, zone) end
 );
 comment on function flows.own_rows(text, text, interval, text)

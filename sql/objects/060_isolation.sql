@@ -54,33 +54,33 @@ declare
 begin
     for own in
         select * from (values
-            ('escos', 'id = (select (flows.own_home()).esco)'),
-            ('sites_new', 'id = any((select (flows.own_home()).sites)::uuid[])'),
-            ('properties', 'id = any((select (flows.own_home()).properties)::uuid[])'),
-            ('service_head_registry', 'id = any((select (flows.own_home()).heads)::uuid[])'),
-            ('meter_registry', 'id = any((select (flows.own_home()).meters)::uuid[])'),
-            ('meter_shadows', 'id = any((select (flows.own_home()).present_meters)::uuid[])'),
-            ('meter_registers', 'register_id = any((select (flows.own_home()).registers)::uuid[])'),
-            ('circuits', 'id = any((select (flows.own_home()).circuits)::uuid[])'),
+            ('escos', 'id = (select flows.own(''esco'')::uuid)'),
+            ('sites_new', 'id = any((select flows.own_ids(''sites''))::uuid[])'),
+            ('properties', 'id = any((select flows.own_ids(''properties''))::uuid[])'),
+            ('service_head_registry', 'id = any((select flows.own_ids(''heads''))::uuid[])'),
+            ('meter_registry', 'id = any((select flows.own_ids(''meters''))::uuid[])'),
+            ('meter_shadows', 'id = any((select flows.own_ids(''present_meters''))::uuid[])'),
+            ('meter_registers', 'register_id = any((select flows.own_ids(''registers''))::uuid[])'),
+            ('circuits', 'id = any((select flows.own_ids(''circuits''))::uuid[])'),
             (
                 'properties_service_head',
-                'property = any((select (flows.own_home()).properties)::uuid[]) '
-                'and service_head = any((select (flows.own_home()).heads)::uuid[])'
+                'property = any((select flows.own_ids(''properties''))::uuid[]) '
+                'and service_head = any((select flows.own_ids(''heads''))::uuid[])'
             ),
             (
                 'service_head_meter',
-                'meter = any((select (flows.own_home()).meters)::uuid[]) '
-                'and service_head = any((select (flows.own_home()).heads)::uuid[])'
+                'meter = any((select flows.own_ids(''meters''))::uuid[]) '
+                'and service_head = any((select flows.own_ids(''heads''))::uuid[])'
             ),
             (
                 'circuit_register',
-                'register = any((select (flows.own_home()).registers)::uuid[]) '
-                'and circuit = any((select (flows.own_home()).circuits)::uuid[]) '
+                'register = any((select flows.own_ids(''registers''))::uuid[]) '
+                'and circuit = any((select flows.own_ids(''circuits''))::uuid[]) '
                 'and tstzrange(start_time, end_time) && ('
-                '((select (flows.own_home()).register_times))'
-                '[array_position((select (flows.own_home()).registers), register)] '
-                '* ((select (flows.own_home()).circuit_times))'
-                '[array_position((select (flows.own_home()).circuits), circuit)])'
+                '((select flows.own_times(''register_times'')))'
+                '[array_position((select flows.own_ids(''registers'')), register)] '
+                '* ((select flows.own_times(''circuit_times'')))'
+                '[array_position((select flows.own_ids(''circuits'')), circuit)])'
             )
         ) as o (relation, condition)
     loop

@@ -12,10 +12,10 @@ select
 from flows.circuit_register as mapping
 cross join lateral unnest(
     tstzmultirange(tstzrange(mapping.start_time, mapping.end_time))
-    * ((select (flows.own_home()).register_times))[
-        array_position((select (flows.own_home()).registers), mapping.register)
+    * ((select flows.own_times('register_times')))[
+        array_position((select flows.own_ids('registers')), mapping.register)
     ]
-    * ((select (flows.own_home()).circuit_times))[array_position((select (flows.own_home()).circuits), mapping.circuit)]
+    * ((select flows.own_times('circuit_times')))[array_position((select flows.own_ids('circuits')), mapping.circuit)]
 ) as own (span);
 comment on view flows.own_mappings is 'Mappings of a resident''s registers to circuits, each for a time of its stay.';
 comment on column flows.own_mappings.circuit is 'The circuit.';
@@ -28,7 +28,7 @@ create or replace function flows.own_derived_registers() returns uuid[]
 language sql stable security definer set search_path = ''
 return array(
     select d.register_id from flows.derived_register as d
-    where d.register_id = any((select (flows.own_home()).registers)::uuid[])
+    where d.register_id = any((select flows.own_ids('registers'))::uuid[])
 );
 comment on function flows.own_derived_registers()
 is 'Registers of the calling resident''s that have derived half-hours.';
@@ -48,13 +48,13 @@ begin atomic
             -- A row is as old as its transaction.
             min(b.changed_at) - interval '1 minute' as changed_at
         from behind as b
-        where b.kind = 'reading' and coalesce(b.touched_registers && (select (flows.own_home()).registers), true)
+        where b.kind = 'reading' and coalesce(b.touched_registers && (select flows.own_ids('registers')), true)
         group by date_trunc('week', lower(b.period), 'UTC')
     )
     select
         (
             select count(*) > 0 from behind as b
-            where b.kind = 'mapping' and coalesce(b.touched_circuits && (select (flows.own_home()).circuits), true)
+            where b.kind = 'mapping' and coalesce(b.touched_circuits && (select flows.own_ids('circuits')), true)
         ),
         array(select w.span from weeks as w order by w.span),
         array(select w.changed_at from weeks as w order by w.span);
@@ -120,6 +120,7 @@ declare
     behind record;
     days text;
     days_at timestamptz;
+    cut_days timestamptz[];
     edges text;
     edges_at timestamptz;
     waiting text;
@@ -139,17 +140,23 @@ begin
     if not (lower_inf(period) and upper_inf(period)) then
         select concat_ws(' ', count(*), sum(d.register_intervals), max(d.updated_at)), max(d.updated_at) into days, days_at
         from api.circuit_interval_daily as d where d.day >= first and d.day < stop;
-        select concat_ws(' ', count(*), sum(h.register_intervals), max(h.updated_at)), max(h.updated_at) into edges, edges_at
-        from (
-            select distinct date_trunc('day', bound.at, 'UTC') as day
+        cut_days := array(
+            select distinct date_trunc('day', bound.at, 'UTC')
             from unnest(own.summed_times) as times
             cross join lateral unnest(times) as span
             cross join lateral (values (lower(span)), (upper(span))) as bound (at)
-            where isfinite(bound.at)
-        ) as edge
-        inner join api.circuit_interval_hh as h
-            on h."timestamp" >= edge.day and h."timestamp" < edge.day + interval '1 day'
-        where edge.day >= first and edge.day < stop;
+            where isfinite(bound.at) and bound.at >= first and date_trunc('day', bound.at, 'UTC') < stop
+        );
+        if cut_days <> '{}' then
+            select concat_ws(' ', count(*), sum(h.register_intervals), max(h.updated_at)), max(h.updated_at)
+            into edges, edges_at
+            from unnest(cut_days) as cut (day)
+            cross join lateral (
+                select hh.register_intervals, hh.updated_at from api.circuit_interval_hh as hh
+                where hh."timestamp" >= cut.day and hh."timestamp" < cut.day + interval '1 day'
+                offset 0
+            ) as h;
+        end if;
     end if;
     if behind.spans <> '{}' then
         select nullif(concat_ws(' ', nullif(count(*), 0), max(r.updated_at)), ''), max(r.updated_at)

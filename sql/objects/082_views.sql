@@ -204,8 +204,8 @@ comment on column flows.circuit_register_extent.available_to
 is 'End of the last half-hour, UTC; empty if there is none.';
 call flows.show_as_owned(
     'circuit_register_extent',
-    residents => 'circuit = any((select (flows.own_home()).circuits)::uuid[]) '
-    'and register = any((select (flows.own_home()).registers)::uuid[]) and available_from is not null'
+    residents => 'circuit = any((select flows.own_ids(''circuits''))::uuid[]) '
+    'and register = any((select flows.own_ids(''registers''))::uuid[]) and available_from is not null'
 );
 
 -- The half-hours of all circuits of an ESCO are at most those of its registers, and mostly just these: whoever

@@ -92,12 +92,13 @@ begin
         from flows.series() as s cross join lateral flows.unit_of(s.name) as u
     loop
         -- A resident has few keys: the newest rows of each of its stays there, from the end of an index. (Of a stay
-        -- that is not known when it is planned few rows are expected, which would be read and sorted.)
+        -- that is not known when it is planned few rows are expected, which would be read and sorted. And TimescaleDB
+        -- would compare the times of all chunks for each stay, where the newest chunk mostly has all that is asked for.)
         execute format(
             $create$
             create or replace function api.newest_own_%1$s(rows integer, with_ties boolean) returns setof api.%1$I
             language plpgsql stable security definer
-            set search_path = '' set plan_cache_mode = force_generic_plan set enable_sort = off
+            set search_path = '' set plan_cache_mode = force_generic_plan set enable_sort = off%8$s
             as $function$
             declare
                 owner constant uuid := flows.current_esco();
@@ -129,7 +130,8 @@ begin
                     when 'register_id' then 'register_times' when 'meter_id' then 'meter_times' else 'summed_times'
                 end,
                 flows.last_label('coalesce(upper(stay), ''infinity'')', series.unit, series.zone)
-            )
+            ),
+            case when flows.engine() = 'timescale' then ' set timescaledb.enable_runtime_exclusion = off' end
         );
         execute format(
             'comment on function api.newest_own_%s(integer, boolean) is %L', series.name,

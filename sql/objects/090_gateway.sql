@@ -152,10 +152,11 @@ begin
     end if;
     perform set_config('app.current_esco', tenant, true);
     if is_resident then
-        perform set_config('app.current_member', coalesce(claims ->> 'sub', ''), true);
+        perform flows.enter_home(claims ->> 'sub', tenant::uuid);
     end if;
 end $$;
-comment on function gateway.authorize() is 'Refuses revoked tokens and sets the caller''s ESCO, and who a resident is.';
+comment on function gateway.authorize()
+is 'Refuses revoked tokens and sets the caller''s ESCO, and what is a resident''s own.';
 grant execute on function gateway.authorize() to flows, public_backend, resident, grafanareader;
 
 -- PostgREST keeps running a query whose client has disconnected, so the gateway cancels it. Two things

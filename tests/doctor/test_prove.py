@@ -125,7 +125,7 @@ BROKEN_FOR_RESIDENTS = {
         " using (esco = flows.current_esco())",
     "meter_shadows":  # the present shown to who lived there before
         'alter policy "a resident reads what is its own" on flows.meter_shadows'
-        " using (id = any((select (flows.own_home()).meters)::uuid[]))",
+        " using (id = any((select flows.own_ids('meters'))::uuid[]))",
     "properties":  # a right to write
         "grant update on api.properties to resident",
     "ev_chargers":  # a right to read

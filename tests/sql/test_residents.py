@@ -36,7 +36,8 @@ AROUND = [TODAY - timedelta(days=days) for days in (60, 40, 30, 21, 0)]
 FUNCTIONS = {
     "api.current_esco()", "flows.amount(jsonb,text)", "flows.current_esco()",
     "flows.find_own_extent(flows.circuit_register,tstzrange)", "flows.is_planned_for_a_resident()",
-    "flows.is_planned_for_every_esco()", "flows.moment(jsonb,text)", "flows.own_home()",
+    "flows.is_planned_for_every_esco()", "flows.moment(jsonb,text)", "flows.own(text)",
+    "flows.own_home()", "flows.own_ids(text)", "flows.own_times(text)",
     "flows.own_changes_behind()", "flows.own_data_state(tstzrange)",
     "flows.own_derived_registers()", "flows.own_settings()", "flows.sees_every_esco()",
     "gateway.authorize()",
@@ -441,7 +442,7 @@ def test_the_token_says_who_lives_there(
 @pytest.mark.parametrize(
     "setting",
     ["search_path = pg_temp, flows", "row_security = off", "plan_cache_mode = force_generic_plan",
-     "enable_indexscan = off", "app.current_member = 'x'"],
+     "enable_indexscan = off", "app.own_meters = 'x'"],
 )  # fmt: skip
 def test_no_setting_shows_a_neighbours_row(
     admin: Admin, residents: dict[str, Resident], setting: str
