@@ -64,6 +64,10 @@ class Stay:
             datetime.fromisoformat(end) if end else None,
         )
 
+    def has_ended(self) -> bool:
+        """Return whether the resident has moved out."""
+        return self.end_time is not None and self.end_time <= datetime.now(UTC)
+
     def __str__(self) -> str:
         """Return it for the audit log, with the time as an interval of ISO 8601."""
         end = self.end_time.astimezone(UTC).isoformat() if self.end_time else ".."
@@ -166,6 +170,18 @@ def describe(residences: Sequence[Stay]) -> str:
     return f"residences: {', '.join(map(str, residences)) or 'none'}"
 
 
+def _check_ended(before: Sequence[Stay], residences: Sequence[Stay]) -> None:
+    """Conflict if a residence that has ended would last longer: somebody else may live there."""
+    ended = {(one.property, one.start_time): one for one in before if one.has_ended()}
+    for one in residences:
+        known = ended.get((one.property, one.start_time))
+        if known and known.end_time and (one.end_time is None or one.end_time > known.end_time):
+            raise Conflict(
+                f"residences: the one in the property {one.property} ended at"
+                f" {known.end_time.astimezone(UTC).isoformat()}; add another for a later time"
+            )
+
+
 async def _set_residences(connection: Connection, member: str, residences: Sequence[Stay]) -> None:
     """Replace the residences of a resident.
 
@@ -202,7 +218,8 @@ async def change_member(
     """Change a member's scopes or residences, or disable or enable it.
 
     Tokens with former scopes end in minutes by themselves, those of a disabled member stop working
-    within five seconds, and residences take effect at once.
+    within five seconds, and residences take effect at once. Conflict if one that has ended would
+    last longer.
     """
     known = await get_member(connection, actor, member)
     told = []
@@ -210,6 +227,7 @@ async def change_member(
         if not known["resident"]:
             raise Unprocessable("residences: this member is not a resident")
         actor.check_may_give(known["scopes"])
+        _check_ended([Stay.of(row) for row in known["residences"]], residences)
         await _set_residences(connection, member, residences)
         told.append(describe(residences))
     if scopes is not None:
@@ -245,11 +263,16 @@ async def move_in(connection: Connection, actor: Actor, member: str, residence: 
 async def move_out(
     connection: Connection, actor: Actor, member: str, home: uuid.UUID, end_time: datetime
 ) -> DictRow:
-    """End a resident's latest residence in a property; NotFound if there is none."""
+    """End a resident's latest residence in a property.
+
+    NotFound if there is none, Conflict if it has ended.
+    """
     residences = await _residences(connection, actor, member)
     here = [one for one in residences if one.property == home]
     if not here:
         raise NotFound(f"The member has no residence in the property {home}.")
+    if here[-1].has_ended():
+        raise Conflict(f"The member has moved out of the property {home} already.")
     ended = replace(here[-1], end_time=end_time)
     residences = [ended if one is here[-1] else one for one in residences]
     return await change_member(connection, actor, member, residences=residences)

@@ -213,7 +213,8 @@ async def update_member(
     """Change scopes or residences, disable or enable; a disabled member's tokens stop in 5 seconds.
 
     Tokens issued before keep their scopes until they end, after 15 minutes at most. Residences take
-    effect at once: a resident who has moved out still reads the time until then.
+    effect at once: a resident who has moved out still reads the time until then. One that has ended
+    may be shortened or left out, and made no longer.
     """
     async with services.pool.connection() as connection:
         scopes = list[str](body.scopes) if body.scopes else None

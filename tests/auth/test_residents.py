@@ -192,6 +192,17 @@ def test_periods_are_changed_and_audited(
         [residence(first)] * 101,
     ):
         assert admins["wlce"].patch(path, json={"residences": wrong}).status_code == 422
+    # A neighbour may live there since.
+    for longer in (residence(first), residence(first, end="2026-06-02T00:00:00Z")):
+        answer = admins["wlce"].patch(path, json={"residences": [longer, residence(second, june)]})
+        assert answer.status_code == 409
+        assert "ended at 2026-06-01T00:00:00+00:00" in answer.json()["detail"]
+        (listed,) = (
+            one
+            for one in admins["wlce"].get("/admin/members").json()
+            if one["id"] == resident["id"]
+        )
+        assert listed["residences"] == moved
     # Whoever moves back lives there twice.
     again = [residence(first, MOVED_IN, may), residence(first, june)]
     assert admins["wlce"].patch(path, json={"residences": again}).json()["residences"] == again
@@ -342,7 +353,7 @@ def test_the_commands_move_residents(people: People, homes: dict[str, list[str]]
         "--property", first, "--start", MOVED_IN,
     )  # fmt: skip
     assert (made["resident"], made["scopes"]) == (True, ["read"])
-    june = "2026-06-01T00:00:00Z"
+    june, july = "2026-06-01T00:00:00Z", "2026-07-01T00:00:00Z"
     people.command("member", "move-out", made["id"], "--property", first, "--end", june)
     moved = people.command("member", "move-in", made["id"], "--property", second, "--start", june)
     assert [(one["property"], one["end_time"] is None) for one in moved["residences"]] == [
@@ -354,6 +365,7 @@ def test_the_commands_move_residents(people: People, homes: dict[str, list[str]]
     ]  # fmt: skip
     faults = {
         ("move-out", made["id"], "--property", UNKNOWN, "--end", june): "no residence",
+        ("move-out", made["id"], "--property", first, "--end", july): "has moved out of the",
         ("move-in", made["id"], "--property", second, "--start", "soon"): "--start: 'soon' is not",
         ("move-in", made["id"], "--property", second, "--start", june): "at one time",
         ("add", "Rae", *who, "--subject", "x", "--property", first): "a resident needs both",
