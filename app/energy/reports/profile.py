@@ -15,8 +15,9 @@ from app.energy.reports.grouped import GroupedTable
 from app.energy.sql_files import read_sql
 
 DIRECTIONS = ("import", "export")
-# Quantiles are of doubles, which hold neither larger numbers nor all smaller ones.
-LARGEST_DOUBLE = "1e308"
+# Quantiles are of doubles, which hold neither larger numbers nor all smaller ones: those are left
+# out, and taken as nothing.
+AS_DOUBLE = "case when {0} < 1e-12 then 0 when {0} < 1e308 then {0} end"
 STATISTICS = ("mean", "p10", "p50", "p90")
 # The offsets of the zone are passed by the gateway, so that its days are those of all of /v1
 # whatever time zone data PostgreSQL has.
@@ -90,7 +91,7 @@ class ProfileReport(GroupedTable):
         statistics = ", ".join(
             f"round(avg({way}_kwh), 6) as mean_{way},"
             " percentile_cont(array[0.1, 0.5, 0.9]) within group (order by"
-            f" case when {way}_kwh < {LARGEST_DOUBLE} then round({way}_kwh, 12) end) as p_{way}"
+            f" {AS_DOUBLE.format(f'{way}_kwh')}) as p_{way}"
             for way in DIRECTIONS
         )
         values = ", ".join(
