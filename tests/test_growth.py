@@ -1,5 +1,6 @@
 """A grown deployment: reads of the replica, what it may not delay, and parts that are killed."""
 
+import re
 import time
 import uuid
 from collections.abc import Iterator
@@ -94,6 +95,13 @@ def test_a_replica_behind_answers_reads_up_to_a_bound_and_no_revoked_token(
     wait_until(lambda: usable(client))
     wait_until(lambda: names(client) == {before})
     assert "flows_replica_usable 1.0" in client.get("/metrics").text
+
+
+def test_the_primary_tells_what_its_replica_has_yet_to_replay(client: httpx.Client) -> None:
+    """The seconds have no figure while the replica has replayed all."""
+    measured = re.compile(r'^flows_replica_lag_bytes{replica=".+"} (\S+)$', re.MULTILINE)
+    found = wait_until(lambda: measured.search(client.get("/metrics").text))
+    assert float(found[1]) >= 0
 
 
 def test_changes_that_ran_as_the_replica_answered_are_told_later(

@@ -55,16 +55,20 @@ class Chaos:
         return counts
 
     def _kill(self, target: str) -> None:
-        process = working_process(self._running, "database" if target == BACKEND else target)
-        if process and target == BACKEND:
-            sessions = [one for one in process.children() if "flows" in " ".join(one.cmdline())]
-            process = self._random.choice(sessions) if sessions else None
-        if process:
-            try:
+        try:
+            process = working_process(self._running, "database" if target == BACKEND else target)
+            if process and target == BACKEND:
+                process = self._session(process)
+            if process:
                 process.kill()
-            except psutil.NoSuchProcess:
-                return
-            self.kills[target] += 1
+                self.kills[target] += 1
+        except psutil.NoSuchProcess:
+            pass  # it ended by itself meanwhile
+
+    def _session(self, database: psutil.Process) -> psutil.Process | None:
+        """Return a session of a caller or of the gateway, or None if there is none."""
+        found = [one for one in database.children() if "flows" in " ".join(one.cmdline())]
+        return self._random.choice(found) if found else None
 
     def revive(self) -> None:
         """Start again what has ended."""

@@ -183,6 +183,28 @@ def test_tables_that_are_read_whole_again_and_again_are_found(
             admin.execute("drop table gateway.unindexed")
 
 
+def test_a_large_index_that_no_query_uses_is_found(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check = database.WARNINGS["unused indexes"].replace("> 100 * 2^20", "> 2^14")
+    monkeypatch.setitem(database.WARNINGS, "unused indexes", check)
+    url = stack.contract["database_url"]
+    with psycopg.connect(url, autocommit=True, row_factory=dict_row) as admin:
+        admin.execute("create table gateway.idle as select n from generate_series(1, 2000) as n")
+        try:
+            for name in ("used", "unused"):
+                admin.execute(f"create index {name} on gateway.idle (n)".encode())
+                if name == "used":
+                    admin.execute("set enable_seqscan = off")
+                    admin.execute("select from gateway.idle where n = 7")
+            admin.execute("select pg_stat_force_next_flush()")
+            told = [one.text for one in found(admin, "unused indexes")]
+        finally:
+            admin.execute("drop table gateway.idle")
+    assert [text for text in told if "index gateway.unused (" in text]
+    assert not [text for text in told if "index gateway.used (" in text]
+
+
 def test_old_statistics_are_found(stack: Stack) -> None:
     url = stack.contract["database_url"]
     with psycopg.connect(url, autocommit=True, row_factory=dict_row) as admin:

@@ -283,6 +283,29 @@ def test_what_changes_is_told_at_the_next_reading(
     asyncio.run(follow())
 
 
+def test_chunks_in_the_columnstore_are_counted(stack: Stack, engine: str) -> None:
+    if engine == "postgres":
+        pytest.skip("plain PostgreSQL has no columnstore")
+    url = stack.contract["database_url"]
+
+    def counted() -> float:
+        samples = asyncio.run(measured(url))["flows_series_columnstore_parts"].samples
+        return {one.labels["series"]: one.value for one in samples}["register_interval_hh"]
+
+    before = counted()
+    with psycopg.connect(url, autocommit=True) as owner:
+        chunk = owner.execute(
+            "select format('%I.%I', chunk_schema, chunk_name)"
+            " from timescaledb_information.chunks"
+            " where hypertable_name = 'register_interval_hh' and not is_compressed limit 1"
+        ).fetchone()
+        owner.execute("call public.convert_to_columnstore(%s)", chunk)
+        try:
+            assert counted() == before + 1
+        finally:
+            owner.execute("call public.convert_to_rowstore(%s)", chunk)
+
+
 def test_slow_statements_are_told_without_a_value(stack: Stack) -> None:
     url = stack.contract["database_url"]
     with psycopg.connect(url, autocommit=True) as admin:
