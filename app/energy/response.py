@@ -34,6 +34,7 @@ from app.energy.writers import BodyWriter, JsonWriter, writer
 from app.http.byte_ranges import asked_range
 from app.http.conditional import is_not_modified
 from app.http.response_stream import ClientGone, ResponseStream
+from app.memory import give_back
 from app.request_state import request_state
 
 if TYPE_CHECKING:
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
 
 # Part of every ETag. Increase it when the same data are written differently.
 REPRESENTATION = 4
+# Rows of a response that leaves megabytes of free memory in pieces.
+MANY_ROWS = 10_000
 
 STATE = (
     "select version, as_of, remapping, cluster, seen, flows.has_derived()"
@@ -148,6 +151,8 @@ class ReportResponse(Response):
         with suppress(ClientGone):
             async with stream:
                 await self._send(stream)
+        if request_state(scope).rows >= MANY_ROWS:
+            await asyncio.to_thread(give_back)
 
     async def _send(self, stream: ResponseStream) -> None:
         """Send what the replica answers, if it is near enough, else the primary."""

@@ -35,7 +35,7 @@ class BodyWriter:
     """
 
     # Rows written at a time, in well below a millisecond. Their bytes are fewer than those that
-    # malloc takes from the system for each piece anew (`app.cli.serve`): to touch new pages costs
+    # malloc takes from the system for each piece anew (`app.memory`): to touch new pages costs
     # more than to write the rows.
     ROWS: ClassVar[int] = 500
 

@@ -16,7 +16,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.cli.serve import RETURNED_BYTES
 from app.energy.formats import Format
 from app.energy.frames import COUNTS, Clock, Grid, at_instants, key_columns
 from app.energy.groups import Groups, Mapping, gather
@@ -24,6 +23,7 @@ from app.energy.intervals import Granularity, Intervals, half_hour_from, label, 
 from app.energy.parameters import FormatName
 from app.energy.query import Page
 from app.energy.writers import INTERVAL, JsonWriter, with_local_times, writer
+from app.memory import RETURNED_BYTES
 
 LONDON = ZoneInfo("Europe/London")
 START, END = datetime(2024, 3, 29, tzinfo=UTC), datetime(2024, 4, 2, tzinfo=UTC)
