@@ -347,12 +347,14 @@ def _named(clients: dict[str, httpx.Client], report: Report) -> None:
             "/rest a circuit's day": (
                 "/rest/v1/circuit_interval_hh", {"circuit_id": f"eq.{circuit}"} | between),
             **{
-                f"/rest newest 100 of {name}": (
-                    f"/rest/v1/{name}", {"order": f"{label}.desc", "limit": "100"})
-                for name, label in (
-                    ("register_interval_hh", "timestamp"), ("circuit_interval_hh", "timestamp"),
-                    ("circuit_interval_daily", "day"), ("circuit_interval_monthly", "month"),
-                    ("meter_csq", "timestamp"), ("meter_prepay_balance", "timestamp"))
+                f"/rest newest {rows} of {name}": (
+                    f"/rest/v1/{name}", {"order": f"{label}.desc", "limit": str(rows)})
+                for name, label, rows in (
+                    ("register_interval_hh", "timestamp", 100),
+                    ("circuit_interval_hh", "timestamp", 100),
+                    ("circuit_interval_daily", "day", 100),
+                    ("circuit_interval_monthly", "month", SMALL),  # of a month it has no more
+                    ("meter_csq", "timestamp", 100), ("meter_prepay_balance", "timestamp", 100))
             },
         }  # fmt: skip
     for name in cases["large"]:
@@ -495,22 +497,26 @@ def _everything(client: httpx.Client, admin: Admin, report: Report) -> None:
 
 @contextmanager
 def _memory(stack: Stack, report: Report) -> Iterator[None]:
-    """Report the greatest growth of the gateway, and of one backend beside shared memory."""
+    """Report the greatest growth of the gateway and of one backend, beside what processes share.
+
+    They share PostgreSQL's buffers, and the code of libraries, which is read where it first runs.
+    """
     gateway = process_of(stack.process.pid, "app.cli serve")
     growth: dict[str, float] = {}
-    before: dict[int, float] = {gateway.pid: gateway.memory_info().rss}
+    before: dict[int, float] = {}
     done = Event()
 
     def look() -> None:
         for process in psutil.Process(stack.process.pid).children(recursive=True):
             with suppress(psutil.NoSuchProcess, IndexError):
                 if process.pid == gateway.pid:
-                    name, size = "the gateway", float(process.memory_info().rss)
+                    name = "the gateway"
                 elif "flows_gateway" in " ".join(process.cmdline()):
-                    used = process.memory_info()
-                    name, size = "a backend", float(used.rss - used.shared)
+                    name = "a backend"
                 else:
                     continue
+                used = process.memory_info()
+                size = float(used.rss - used.shared)
                 grown = size - before.setdefault(process.pid, size)
                 growth[name] = max(growth.get(name, 0), grown / 2**20)
 
