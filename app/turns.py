@@ -3,49 +3,52 @@
 import asyncio
 from weakref import WeakValueDictionary
 
+from app.deadlines import Deadlines
+
 
 class NoTurn(Exception):  # noqa: N818  (callers turn it into a response)
     """The queue is full, or the turn did not come in time."""
 
 
-async def acquire_within(semaphore: asyncio.Semaphore, seconds: float) -> None:
-    """Acquire the semaphore, first come, first served; TimeoutError after `seconds`."""
-    if not semaphore.locked():
-        await semaphore.acquire()  # does not wait, so it needs no timer
-        return
-    async with asyncio.timeout(seconds):
-        await semaphore.acquire()
-
-
 class Places:
-    """The places of one key: an async context manager that holds one of them.
+    """The places of one key: `take` one and `release` it; first come, first served."""
 
-    NoTurn if too many wait already, or if the turn does not come in time.
-    """
-
-    def __init__(self, places: int, most_waiting: int, seconds: float) -> None:
-        self._free = asyncio.Semaphore(places)
+    def __init__(self, places: int, most_waiting: float, seconds: float) -> None:
+        self._free = places
         self._most_waiting = most_waiting
-        self._seconds = seconds
-        self._waiting = 0
+        self._waiting = Deadlines[asyncio.Future[None]](seconds, _give_up)
 
-    async def __aenter__(self) -> None:
-        if self._free.locked() and self._waiting >= self._most_waiting:
+    async def take(self) -> None:
+        """Take a place; NoTurn if too many wait already, or if the turn does not come in time."""
+        if self._free:
+            self._free -= 1
+            return
+        if len(self._waiting) >= self._most_waiting:
             raise NoTurn
-        self._waiting += 1
+        turn = asyncio.get_running_loop().create_future()
+        self._waiting.set(turn)
         try:
-            await acquire_within(self._free, self._seconds)
-        except TimeoutError:
-            raise NoTurn from None
-        finally:
-            self._waiting -= 1
-
-    async def __aexit__(self, *_: object) -> None:
-        self.release()
+            await turn
+        except asyncio.CancelledError:
+            self._waiting.drop(turn)
+            if not turn.cancelled() and turn.exception() is None:
+                self.release()  # the turn came just before
+            raise
 
     def release(self) -> None:
-        """Give a place back."""
-        self._free.release()
+        """Give a place back, to whoever has waited longest."""
+        while self._waiting:
+            turn = self._waiting.first
+            self._waiting.drop(turn)
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self._free += 1
+
+
+def _give_up(turn: asyncio.Future[None]) -> None:
+    if not turn.done():
+        turn.set_exception(NoTurn())
 
 
 class Turns:

@@ -74,7 +74,7 @@ class Throttle:
             # The clients of an ESCO wait for one another: it may have any number of them.
             owner = self._owners.get(client_id, client_id)
             places = self._turns.of(f"{owner} {attempt.address}")
-            await places.__aenter__()
+            await places.take()
         except NoTurn:
             raise Flooded(1) from None
         began = time.monotonic()

@@ -93,7 +93,7 @@ class ConcurrencyLimit:
     async def __aenter__(self) -> None:
         try:
             for places in self._places:
-                await places.__aenter__()
+                await places.take()
                 self._held.append(places)
         except BaseException as error:
             self._release()

@@ -38,7 +38,7 @@ class StrangerLimit:
 
     async def __aenter__(self) -> None:
         try:
-            await self._places.__aenter__()
+            await self._places.take()
         except NoTurn:
             raise TooManyRequests(
                 "Too many requests without a token come from this address.", retry_after=1

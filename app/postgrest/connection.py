@@ -12,6 +12,8 @@ from typing import Any
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
+from app.deadlines import Deadlines
+
 # Pause reading from PostgREST while this much has not been passed on to the client.
 UNREAD_BYTES = 256 * 2**10
 # With 64 KB a long response costs a third more; sharing one buffer saves nothing measurable.
@@ -46,12 +48,13 @@ class UpstreamConnection(asyncio.BufferedProtocol):
     """A connection for one request at a time: call `ask`, then `read` until it returns nothing.
 
     `status` and `headers` are those of the response; `status` is 0 until they have arrived.
+    Whenever PostgREST is waited for, `patience` has the connection, and calls `fall_silent`.
     """
 
     _transport: asyncio.Transport  # set by `connection_made`, before the connection is used
 
-    def __init__(self, silence_seconds: float) -> None:
-        self._silence_seconds = silence_seconds
+    def __init__(self, patience: "Deadlines[UpstreamConnection]") -> None:
+        self._patience = patience
         self._loop = asyncio.get_running_loop()
         self._buffer = memoryview(bytearray(BUFFER_BYTES))
         self._parser = HttpResponseParser(self)
@@ -157,13 +160,14 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         if self._loss:
             raise self._loss
         self._change = change = self._loop.create_future()
-        timer = self._loop.call_later(self._silence_seconds, self._fall_silent)
+        self._patience.set(self)
         try:
             await change
         finally:
-            timer.cancel()
+            self._patience.drop(self)
 
-    def _fall_silent(self) -> None:
+    def fall_silent(self) -> None:
+        """End the wait for PostgREST with UpstreamSilent."""
         if self._change and not self._change.done():
             self._change.set_exception(UpstreamSilent("PostgREST is silent."))
 

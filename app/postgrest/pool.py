@@ -1,14 +1,16 @@
 """A pool of kept-alive connections to PostgREST, limited in number and time."""
 
 import asyncio
+import math
 import ssl
 import time
 from collections.abc import AsyncGenerator
 from urllib.parse import urlsplit
 
+from app.deadlines import Deadlines
 from app.postgrest.connection import UpstreamConnection, UpstreamLost, UpstreamUnanswered
 from app.settings import PostgrestSettings
-from app.turns import acquire_within
+from app.turns import NoTurn, Places
 
 # PostgREST closes idle connections after 30 s; a request sent at that moment would be lost.
 IDLE_SECONDS = 15.0
@@ -34,7 +36,8 @@ class Upstream:
         self._prefix = parts.path.rstrip("/")
         self._host = parts.netloc.rpartition("@")[2]
         self._settings = settings
-        self._turns = asyncio.Semaphore(settings.connections)
+        self._turns = Places(settings.connections, math.inf, settings.connect_seconds)
+        self._patience = Deadlines(settings.answer_seconds, UpstreamConnection.fall_silent)
         self._idle: list[UpstreamConnection] = []  # the most recently used one last
 
     async def ask(
@@ -95,8 +98,8 @@ class Upstream:
 
     async def _take_turn(self) -> None:
         try:
-            await acquire_within(self._turns, self._settings.connect_seconds)
-        except TimeoutError:
+            await self._turns.take()
+        except NoTurn:
             raise UpstreamBusy("no connection is free") from None
 
     def _kept(self) -> UpstreamConnection | None:
@@ -113,7 +116,7 @@ class Upstream:
         try:
             async with asyncio.timeout(self._settings.connect_seconds):
                 _, connection = await asyncio.get_running_loop().create_connection(
-                    lambda: UpstreamConnection(self._settings.answer_seconds),
+                    lambda: UpstreamConnection(self._patience),
                     host,
                     port,
                     ssl=self._tls,

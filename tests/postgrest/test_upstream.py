@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import uvloop
 
+from app.deadlines import Deadlines
 from app.postgrest.connection import (
     ConnectionState,
     UpstreamConnection,
@@ -397,7 +398,8 @@ def test_a_connection_names_its_state() -> None:
         listener = await asyncio.start_server(script, "127.0.0.1", 0)
         address = listener.sockets[0].getsockname()
         loop = asyncio.get_running_loop()
-        _, connection = await loop.create_connection(lambda: UpstreamConnection(5.0), *address)
+        patience = Deadlines(5.0, UpstreamConnection.fall_silent)
+        _, connection = await loop.create_connection(lambda: UpstreamConnection(patience), *address)
         state: Callable[[], ConnectionState] = lambda: connection.state  # noqa: E731
         assert state() is ConnectionState.IDLE
         request = b"GET / HTTP/1.1\r\n\r\n"
