@@ -15,7 +15,7 @@ from typer.main import get_command
 
 from app import __version__
 from app.cli.__main__ import app
-from app.http.server import KEEP_ALIVE_SECONDS
+from app.http.protocol import KEEP_ALIVE_SECONDS
 from app.settings import Group, HttpSettings, Settings
 
 ROOT = Path(__file__).parents[1]

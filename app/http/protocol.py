@@ -1,32 +1,33 @@
 """A client's connection: uvicorn's httptools protocol with limits on requests and transfers.
 
-This is the only module that uses internals of uvicorn; tests/http/test_protocol.py fails if those
-change.
+Only this module and response_cycle.py use internals of uvicorn; tests/http/test_protocol.py fails
+if those change.
 """
 
 import asyncio
-import fcntl
 import http
 import resource
 import socket
-import struct
-import sys
-import termios
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, ClassVar, cast
+from urllib.parse import unquote
 
+import httptools
 import orjson
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from app.deadlines import Deadlines
 from app.errors import PROBLEM_JSON, BadRequest, HeadersTooLarge, Problem, UrlTooLong
 from app.http.problems import problem_details
+from app.http.response_cycle import ResponseCycle
+from app.http.transport import ClientTransport, Delivery
 from app.monitoring import logs
 from app.request_state import new_request_id
 from app.settings import HttpSettings
 
-# Writes of at least this many bytes are sent at once instead of together with others.
-GATHER_BELOW_BYTES = 32 * 2**10
+# Longer than proxies keep a connection without a request, mostly 60 s: a write that one sends just
+# as the gateway closes is lost, and answered 502.
+KEEP_ALIVE_SECONDS = 75
 # A body may have this much left when its response is complete; beyond it, the connection is closed.
 LEFTOVER_BYTES = 64 * 2**10
 # A client that has finished sending may wait for its response, or be gone: both look alike until
@@ -67,7 +68,7 @@ class GuardedProtocol(HttpToolsProtocol):
     head_seconds: ClassVar[float]
     min_bytes_per_second: ClassVar[int]
     rate_seconds: ClassVar[float]
-    idle: ClassVar[dict["GuardedProtocol", None]]  # those that wait for a request, longest first
+    idle: ClassVar[Deadlines["GuardedProtocol"]]  # those that wait for a request
 
     _head_bytes = 0
     _in_head = True
@@ -81,22 +82,22 @@ class GuardedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: Any) -> None:
         """Start the timer for the first head; put `abort` into the state of requests' scopes."""
         self.url = b""
-        self._gathering = GatheringTransport(transport, self.loop)
-        super().connection_made(cast(asyncio.Transport, self._gathering))
-        self.idle[self] = None
+        self._wire = ClientTransport(transport)
+        super().connection_made(cast(asyncio.Transport, self._wire))
+        self.idle.set(self)
         most = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - KEPT_DESCRIPTORS
         if len(self.connections) > most:
-            next(iter(self.idle))._gathering.reset()
-        self.app_state = self.app_state | {"abort": self._gathering.reset}
+            self.idle.first._wire.reset()
+        self.app_state = self.app_state | {"abort": self._wire.reset}
         self._frames = Frames()
         self._delivery = Delivery(
-            self._gathering, self.loop, self.min_bytes_per_second, self.rate_seconds
+            self._wire, self.loop, self.min_bytes_per_second, self.rate_seconds
         )
         self._start_head_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop the timers."""
-        self.idle.pop(self, None)
+        self.idle.drop(self)
         self._cancel_head_timer()
         self._delivery.stop()
         if self._gone_timer:
@@ -168,13 +169,43 @@ class GuardedProtocol(HttpToolsProtocol):
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        """Stop the timer and pass the request to the application."""
+        """Stop the timer and pass the request to the application.
+
+        As uvicorn does, but with a cycle of our own, and without upgrades to other protocols.
+        """
         self._in_head, self._in_body = False, True
-        self.idle.pop(self, None)
+        self.idle.drop(self)
         self._cancel_head_timer()
         self._frames = Frames()
+        version, url = self.parser.get_http_version(), httptools.parse_url(self.url)
+        path = url.path.decode("ascii")
+        self.scope |= {
+            "method": self.parser.get_method().decode("ascii"),
+            "http_version": version,
+            "path": unquote(path) if "%" in path else path,
+            "raw_path": url.path,
+            "query_string": url.query or b"",
+        }
         self.scope["state"] |= {"target": self.url, "frames": self._frames}
-        super().on_headers_complete()
+        before = self.cycle
+        self.cycle = ResponseCycle(
+            scope=self.scope,
+            transport=self.transport,
+            flow=self.flow,
+            logger=self.logger,
+            access_logger=self.access_logger,
+            access_log=False,
+            default_headers=self.server_state.default_headers,
+            message_event=asyncio.Event(),
+            expect_100_continue=self.expect_100_continue,
+            keep_alive=version != "1.0" and self.parser.should_keep_alive(),
+            on_response=self.on_response_complete,
+        )
+        if before is None or before.response_complete:
+            self._start_asgi_task(self.cycle, self.app)
+        else:
+            self.flow.pause_reading()
+            self.pipeline.appendleft((self.cycle, self.app))
 
     def on_body(self, body: bytes) -> None:
         """Count the body."""
@@ -187,19 +218,31 @@ class GuardedProtocol(HttpToolsProtocol):
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        """Go on with the next request; close if there will be none, or a body does not end."""
+        """Go on with the next request; close if there will be none, or a body does not end.
+
+        Not by uvicorn's, which starts a timer for each response.
+        """
         is_last = not self.pipeline
-        super().on_response_complete()
+        self.server_state.total_requests += 1
         self._delivery.finish()
-        if is_last and not self.transport.is_closing():
-            self.idle[self] = None
-            if self._refusal:
-                self._unset_keepalive_if_required()
+        if not self.transport.is_closing():
+            self.flow.resume_reading()
+            if self.pipeline:
+                self._start_asgi_task(*self.pipeline.pop())
+            elif self._refusal:
                 self._answer_refused(self._refusal)
+            else:
+                self.idle.set(self)
         if is_last and self._half_closed:
             self.transport.close()
         elif self._in_body and self._head_timer is None:
             self._start_head_timer()  # for the rest of the body, which nobody reads
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close a connection that has waited for a request long enough."""
+        is_receiving_head = self._head_timer is not None
+        if not is_receiving_head:
+            super().timeout_keep_alive_handler()
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is no HTTP."""
@@ -237,8 +280,8 @@ class GuardedProtocol(HttpToolsProtocol):
             f"content-length: {len(body)}", f"x-request-id: {request_id}", "connection: close",
         )  # fmt: skip
         self.transport.write("\r\n".join((*lines, "", "")).encode() + body)
-        self._gathering.end()
-        self.idle[self] = None
+        self._wire.end()
+        self.idle.set(self)
         self.flow.resume_reading()
         self._head_timer = self.loop.call_later(LINGER_SECONDS, self.transport.abort)
         if self.logs_requests:
@@ -273,125 +316,8 @@ def guarded_protocol(settings: HttpSettings, *, writes_log: bool = False) -> typ
         head_seconds = settings.head_seconds
         min_bytes_per_second = settings.min_bytes_per_second
         rate_seconds = settings.rate_seconds
-        idle: ClassVar[dict[GuardedProtocol, None]] = {}
+        idle = Deadlines[GuardedProtocol](
+            KEEP_ALIVE_SECONDS, lambda one: one.timeout_keep_alive_handler()
+        )
 
     return ConfiguredProtocol
-
-
-class Delivery:
-    """Aborts a connection whose client accepts responses more slowly than the least rate.
-
-    Only the time counts in which the gateway waits for the client.
-    """
-
-    def __init__(
-        self,
-        transport: "GatheringTransport",
-        loop: asyncio.AbstractEventLoop,
-        min_bytes_per_second: int,
-        rate_seconds: float,
-    ) -> None:
-        self._transport = transport
-        self._loop = loop
-        self._least = min_bytes_per_second * rate_seconds
-        self._seconds = rate_seconds
-        self._left = rate_seconds  # of waiting, until the rate is checked
-        self._waiting_since: float | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._delivered = 0  # when the present measure began
-
-    def wait(self) -> None:
-        """Begin to wait for the client."""
-        if self._least and self._waiting_since is None:
-            self._waiting_since = self._loop.time()
-            if self._left == self._seconds:
-                self._delivered = self._transport.delivered()
-            self._timer = self._loop.call_later(self._left, self._check)
-
-    def resume(self) -> None:
-        """Stop waiting for the client."""
-        if self._waiting_since is not None:
-            self._left -= self._loop.time() - self._waiting_since
-            self.stop()
-
-    def finish(self) -> None:
-        """Wait for what is left of a complete response."""
-        if self._transport.get_write_buffer_size():
-            self.wait()
-
-    def stop(self) -> None:
-        """Cancel the timer."""
-        self._waiting_since = None
-        if self._timer:
-            self._timer.cancel()
-            self._timer = None
-
-    def _check(self) -> None:
-        delivered = self._transport.delivered()
-        pending = self._transport.get_write_buffer_size()
-        self._left, self._waiting_since, self._timer = self._seconds, None, None
-        if pending and delivered - self._delivered < self._least:
-            self._transport.reset()
-            return
-        if pending:
-            self.wait()
-
-
-class GatheringTransport:
-    """A connection's transport that writes once per turn of the event loop.
-
-    uvicorn writes head and body of a response separately, which costs a second system call and
-    wakes the client twice.
-    """
-
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
-        self._transport = transport
-        self._loop = loop
-        self._held: list[bytes] = []
-        self._written = 0
-
-    def __getattr__(self, name: str) -> Any:
-        """Return any other attribute of the wrapped transport."""
-        return getattr(self._transport, name)
-
-    def write(self, data: bytes) -> None:
-        """Collect `data` until the end of this turn, or write it at once if it is long."""
-        self._held.append(data)
-        if len(data) >= GATHER_BELOW_BYTES:
-            self._flush()
-        elif len(self._held) == 1:
-            self._loop.call_soon(self._flush)
-
-    def reset(self) -> None:
-        """Abort the connection; the kernel would go on sending megabytes to a slow client."""
-        with suppress(AttributeError, OSError):  # the socket may be gone
-            self._transport.get_extra_info("socket").setsockopt(
-                socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
-            )
-        self._transport.abort()
-
-    def close(self) -> None:
-        """Write the collected data, then close."""
-        self._flush()
-        self._transport.close()
-
-    def end(self) -> None:
-        """Write the collected data, then close the connection for writing alone."""
-        self._flush()
-        if not self._transport.is_closing():
-            self._transport.write_eof()
-
-    def _flush(self) -> None:
-        held, self._held = self._held, []
-        if held and not self._transport.is_closing():
-            self._written += sum(map(len, held))
-            self._transport.writelines(held)
-
-    def delivered(self) -> int:
-        """Return the number of bytes that the client's machine has acknowledged so far."""
-        queued = bytearray(4)
-        # The kernel takes megabytes for a client that reads nothing, so ask for its queue as well.
-        with suppress(OSError, ValueError):
-            fcntl.ioctl(self._transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, queued)
-        pending = self._transport.get_write_buffer_size()
-        return self._written - pending - int.from_bytes(queued, sys.byteorder)

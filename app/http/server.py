@@ -26,9 +26,6 @@ from app.settings import Settings
 logger = logging.getLogger(__name__)
 
 GRACE_SECONDS = 15
-# Longer than proxies keep a connection without a request, mostly 60 s: a write that one sends just
-# as the gateway closes is lost, and answered 502.
-KEEP_ALIVE_SECONDS = 75
 MOST_DESCRIPTORS = 65_536
 # A thread that makes a frame of a long answer lets go of the interpreter so often: by default every
 # 5 ms, for which a short answer would wait each time it has waited for the database.
@@ -92,7 +89,6 @@ def _config(app: Gateway, settings: Settings) -> uvicorn.Config:
         access_log=False,  # written by app/http/middleware.py
         server_header=False,
         proxy_headers=False,
-        timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=GRACE_SECONDS,
     )
 

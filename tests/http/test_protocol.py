@@ -13,12 +13,7 @@ from uvicorn.protocols.http import flow_control, httptools_impl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from app.http.protocol import (
-    GATHER_BELOW_BYTES,
-    LINGER_BYTES,
-    GatheringTransport,
-    guarded_protocol,
-)
+from app.http.protocol import LINGER_BYTES, guarded_protocol
 from app.settings import HttpSettings
 
 HEAD = b"GET /live HTTP/1.1\r\nHost: gateway\r\n\r\n"
@@ -45,6 +40,7 @@ def test_the_pinned_uvicorn_is_the_one_that_is_tested() -> None:
         ("send_400_response", "(self, msg)"),
         ("pause_writing", "(self)"),
         ("resume_writing", "(self)"),
+        ("timeout_keep_alive_handler", "(self)"),
     ],
 )
 def test_the_methods_that_are_overridden_are_called_as_before(method: str, signature: str) -> None:
@@ -53,12 +49,24 @@ def test_the_methods_that_are_overridden_are_called_as_before(method: str, signa
     assert str(inspect.Signature(plain)) == signature
 
 
+def test_the_cycle_is_made_and_used_as_before() -> None:
+    made = set(inspect.signature(RequestResponseCycle).parameters)
+    assert made == {"scope", "transport", "flow", "logger", "access_logger", "access_log",
+                    "default_headers", "message_event", "expect_100_continue", "keep_alive",
+                    "on_response"}  # fmt: skip
+    cycle = inspect.getsource(RequestResponseCycle)
+    for name in ("disconnected", "keep_alive", "response_started", "response_complete",
+                 "waiting_for_100_continue", "expected_content_length"):  # fmt: skip
+        assert f"self.{name}" in cycle
+    assert not any(f"self.{name}" in cycle for name in ("_head", "_begin", "_write"))
+
+
 def test_no_name_of_ours_is_one_of_uvicorns() -> None:
     ours = {"logs_requests", "max_url_bytes", "max_header_bytes", "head_seconds",
             "min_bytes_per_second", "rate_seconds", "_refusal", "_refuse", "_refuse_head",
             "_answer_refused",
             "_head_bytes", "_in_head", "_in_body", "_leftover_bytes", "_half_closed", "_frames",
-            "_head_timer", "_gone_timer", "_gathering", "_delivery", "_try_client",
+            "_head_timer", "_gone_timer", "_wire", "_delivery", "_try_client",
             "_start_head_timer", "_cancel_head_timer"}  # fmt: skip
     theirs = dir(HttpToolsProtocol) + [
         node.attr
@@ -69,7 +77,7 @@ def test_no_name_of_ours_is_one_of_uvicorns() -> None:
 
 
 def test_uvicorn_uses_no_other_method_of_its_transport() -> None:
-    """`GatheringTransport` delays `write`, so any other way to send would overtake it."""
+    """`ClientTransport` counts what is written, so it has to know every way to write."""
     used = {
         node.attr
         for module in (httptools_impl, flow_control)
@@ -83,8 +91,6 @@ def test_uvicorn_uses_no_other_method_of_its_transport() -> None:
     source = inspect.getsource(HttpToolsProtocol.connection_made)
     assert "self.transport = transport" in source
     assert "FlowControl(transport)" in source
-    assert "transport=self.transport" in inspect.getsource(HttpToolsProtocol.on_headers_complete)
-    assert "self.transport.write" in inspect.getsource(RequestResponseCycle.send)
 
 
 class Wire(asyncio.Transport):
@@ -237,24 +243,75 @@ def test_a_refusal_waits_for_the_answers_before_it() -> None:
         protocol.connection_lost(None)
         return calls
 
-    (_, sent), *rest = asyncio.run(run())
-    first, second = sent.split(b"HTTP/1.1 ")[1:]
-    assert first.startswith(b"200 ")
-    assert second.startswith(b"431 ")
+    (_, first), (_, second), *rest = asyncio.run(run())
+    assert first.startswith(b"HTTP/1.1 200 ")
+    assert second.startswith(b"HTTP/1.1 431 ")
     assert rest == [("eof", b"")]
 
 
-def test_a_long_write_and_a_close_send_what_was_held_first() -> None:
+@pytest.mark.parametrize(
+    ("name", "value"), [(b"x", b"1\r\ny: 2"), (b"x", b"\0"), (b"x", b"1\n"), (b"x\r", b"1")]
+)
+def test_a_header_cannot_end_its_line(name: bytes, value: bytes) -> None:
+    async def split(scope: Any, receive: Any, send: Any) -> None:
+        del scope, receive
+        headers = [(name, value), (b"content-length", b"0")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body"})
+
     async def run() -> list[tuple[str, bytes]]:
-        wire = Wire()
-        transport = GatheringTransport(wire, asyncio.get_running_loop())
-        transport.write(b"a")
-        transport.write(b"b" * GATHER_BELOW_BYTES)
-        transport.write(b"c")
-        transport.close()
-        await asyncio.sleep(0)
+        protocol, wire = connected(split)
+        protocol.data_received(HEAD)
+        await asyncio.sleep(0.01)
+        protocol.connection_lost(None)
         return wire.calls
 
-    long, last, closed = asyncio.run(run())
-    assert long == ("write", b"a" + b"b" * GATHER_BELOW_BYTES)
-    assert (last, closed[0]) == (("write", b"c"), "close")
+    assert not [sent for _, sent in asyncio.run(run()) if sent]
+
+
+@pytest.mark.parametrize(
+    ("bodies", "sent"),
+    [
+        ([b"ab", b"", b"c"], [b"\r\n\r\n2\r\nab\r\n", b"1\r\nc\r\n0\r\n\r\n"]),
+        ([b"", b"ab", b""], [b"\r\n\r\n", b"2\r\nab\r\n", b"0\r\n\r\n"]),
+    ],
+)
+def test_a_body_of_unknown_length_is_sent_as_it_comes(
+    bodies: list[bytes], sent: list[bytes]
+) -> None:
+    async def stream(scope: Any, receive: Any, send: Any) -> None:
+        del scope, receive
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for number, body in enumerate(bodies, 1):
+            more = number < len(bodies)
+            await send({"type": "http.response.body", "body": body, "more_body": more})
+
+    async def run() -> list[bytes]:
+        protocol, wire = connected(stream)
+        protocol.data_received(HEAD)
+        await asyncio.sleep(0.01)
+        protocol.connection_lost(None)
+        return [written for _, written in wire.calls if written]
+
+    first, *rest = asyncio.run(run())
+    assert b"\r\ntransfer-encoding: chunked\r\n\r\n" in first
+    assert [b"\r\n\r\n" + first.partition(b"\r\n\r\n")[2], *rest] == sent
+
+
+@pytest.mark.parametrize("body", [b"o", b"okay"])
+def test_a_body_of_another_length_than_said_is_broken_off(body: bytes) -> None:
+    async def lie(scope: Any, receive: Any, send: Any) -> None:
+        del scope, receive
+        headers = [(b"content-length", b"2")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    async def run() -> list[str]:
+        protocol, wire = connected(lie)
+        protocol.data_received(HEAD)
+        await asyncio.sleep(0.01)
+        calls = [call for call, _ in wire.calls]
+        protocol.connection_lost(None)
+        return calls
+
+    assert asyncio.run(run()) == ["close"]
