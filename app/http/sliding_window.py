@@ -2,8 +2,7 @@
 
 import asyncio
 import time
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from limits import RateLimitItem
 from limits.aio.storage import Storage
@@ -13,8 +12,7 @@ from limits.storage import storage_from_string
 STORE_SECONDS = 0.25
 
 
-@dataclass(frozen=True, slots=True)
-class Hit:
+class Hit(NamedTuple):
     """The result of a count: allowed or not, requests left, seconds until more are available."""
 
     allowed: bool

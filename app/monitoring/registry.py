@@ -84,15 +84,19 @@ class Metrics:
         self.database = DatabaseMeasures(public_url, names_escos=names_escos)
         self._common.register(self.database)
         # Cache the labelled children, because looking one up takes a lock and builds a tuple.
-        self._request_child = lru_cache(maxsize=1024)(self._requests.labels)
-        self._seconds_child = lru_cache(maxsize=1024)(self._seconds.labels)
+        self._children = lru_cache(maxsize=1024)(self._find_children)
 
     def observe(self, method: str, path: str, status: int, seconds: float) -> None:
         """Count one request and its duration, under the template of its path."""
         method = method if method in LABELLED_METHODS else "OTHER"
         route = self.templates.find(path)
-        self._request_child(method, route, str(status)).inc()
-        self._seconds_child(method, route, str(status)).observe(seconds)
+        requests, times = self._children(method, route, status)
+        requests.inc()
+        times.observe(seconds)
+
+    def _find_children(self, method: str, route: str, status: int) -> tuple[Counter, Histogram]:
+        labels = method, route, str(status)
+        return self._requests.labels(*labels), self._seconds.labels(*labels)
 
     def watch_database(self, pool: Pool) -> None:
         """Add gauges of the pool of database connections."""

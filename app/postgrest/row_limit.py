@@ -6,6 +6,7 @@ the request is refused. PostgREST intersects the Range that asks for them with `
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from urllib.parse import unquote_plus
 
 from app.errors import CostlyFilterError, TooManyRowsError
@@ -71,7 +72,8 @@ def check_rows(headers: list[tuple[bytes, bytes]], most: int) -> None:
             raise TooManyRowsError(most)
 
 
-def _parameters(query: bytes) -> dict[str, str]:
+@lru_cache(maxsize=256)  # of clients that ask the same again and again
+def _parameters(query: bytes) -> Mapping[str, str]:
     """Return the parameters of a query; of what comes twice, the most that it may mean."""
     found: dict[str, str] = {}
     for pair in PARAMETER_ENDS.split(query.decode("latin-1")):
