@@ -524,6 +524,7 @@ def _memory(stack: Stack, report: Report) -> Iterator[None]:
         while not done.wait(0.05):
             look()
 
+    look()
     watcher = Thread(target=watch)
     watcher.start()
     try:
