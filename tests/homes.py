@@ -143,9 +143,8 @@ def add_residents(admin: Admin) -> dict[str, Resident]:
     }
 
 
-# Relation → the id columns that all must be the resident's at some time.
-CONFIGURED = {
-    "properties": ("id",),
+# Relation → the id columns that all must be the resident's now.
+PRESENT = {
     "service_head_registry": ("id",),
     "meter_registry": ("id",),
     "meter_registers": ("register_id",),
@@ -153,11 +152,11 @@ CONFIGURED = {
     "properties_service_head": ("property", "service_head"),
     "service_head_meter": ("service_head", "meter"),
     "circuit_register": ("circuit", "register"),
-}
-# Relations of the meters' present state.
-PRESENT = {
-    "meter_shadows", "meter_shadows_tariffs", "meters_low_balance", "meters_offline_all",
-    "meters_offline_recently", "meters_clock_drift",
+    **dict.fromkeys(
+        ("meter_shadows", "meter_shadows_tariffs", "meters_low_balance", "meters_offline_all",
+         "meters_offline_recently", "meters_clock_drift"),
+        ("id",),
+    ),
 }  # fmt: skip
 UNITS = {
     "timestamp": timedelta(minutes=30), "date": timedelta(days=1), "day": timedelta(days=1),
@@ -170,10 +169,10 @@ def may_read(resident: Resident, relation: str, row: dict[str, Any]) -> bool | N
         return bool(row["id"] == resident.esco)
     if relation == "sites_new":
         return bool(row["id"] in {home.site for home, _ in resident.stays})
-    if relation in CONFIGURED:
-        return all(resident.stays_of(row[column]) for column in CONFIGURED[relation])
+    if relation == "properties":
+        return bool(resident.stays_of(row["id"]))
     if relation in PRESENT:
-        return resident.has_now(row["id"])
+        return all(resident.has_now(row[column]) for column in PRESENT[relation])
     if relation == "circuit_register_extent":
         return None
     key = next(column for column in ("register_id", "meter_id", "circuit_id") if column in row)

@@ -85,7 +85,7 @@ class Sources:
     cut: bool
 
 
-OF_TENANT = Sources("api.circuit_register", "flows.derived_registers()", cut=False)
+OF_TENANT = Sources("flows.circuit_register", "flows.derived_registers()", cut=False)
 OF_RESIDENT = Sources("flows.own_mappings", "flows.own_derived_registers()", cut=True)
 
 

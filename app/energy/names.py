@@ -16,8 +16,8 @@ NAME_COLUMNS: dict[Dimension, tuple[str, str]] = {
     "site": ("site_code", "select id::text as key, code as name from api.sites_new"),
     "property": ("property_plot", "select id::text as key, plot as name from api.properties"),
     "feeder": ("feeder_name", "select id::text as key, name from api.feeder_registry"),
-    "circuit": ("circuit_name", "select id::text as key, name from api.circuits"),
-    "meter": ("meter_name", "select serial as key, name from api.meter_registry"),
+    "circuit": ("circuit_name", "select id::text as key, name from flows.circuits"),
+    "meter": ("meter_name", "select serial as key, name from flows.meter_registry"),
 }
 # A key that is known; all of them where that is no less.
 OF_KEYS = "select json_object_agg(key, name)::text as names from ({}) as named where key = any(%s)"

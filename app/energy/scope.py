@@ -27,12 +27,12 @@ from app.errors import NotFound
 
 # Filter → the query that looks its values up; every value must be found.
 LOOKUPS = {
-    "circuit": "select id, id::text as name from api.circuits where id = any(%(values)s::uuid[])",
+    "circuit": "select id, id::text as name from flows.circuits where id = any(%(values)s::uuid[])",
     "site": "select id, v as name from api.sites_new, unnest(%(values)s::text[]) as v"
     " where v = code or lower(v) = id::text",
     "property": "select id, id::text as name from api.properties"
     " where id = any(%(values)s::uuid[])",
-    "meter": "select id, serial as name from api.meter_registry"
+    "meter": "select id, serial as name from flows.meter_registry"
     " where serial = any(%(values)s::text[])",
     "feeder": "select id, v as name from api.feeder_registry, unnest(%(values)s::text[]) as v"
     " where v = name or lower(v) = id::text",
@@ -41,11 +41,11 @@ LOOKUPS = {
 
 # Filter → the query for the registers and circuits whose changes concern it.
 TOUCHED = {
-    "circuit": "select array(select mapping.register from api.circuit_register as mapping"
+    "circuit": "select array(select mapping.register from flows.circuit_register as mapping"
     " where mapping.circuit = any(%(values)s::uuid[])) as registers,"
     " %(values)s::uuid[] as circuits",
-    "meter": "select array(select register.register_id from api.meter_registers as register"
-    " inner join api.meter_registry as meter on register.meter_id = meter.id"
+    "meter": "select array(select register.register_id from flows.meter_registers as register"
+    " inner join flows.meter_registry as meter on register.meter_id = meter.id"
     " where meter.serial = any(%(values)s::text[])) as registers, null::uuid[] as circuits",
 }
 
@@ -53,11 +53,11 @@ TOUCHED = {
 BESIDE = (
     (
         {"meter", "esco"},
-        " inner join api.meter_registry as meter on register.meter_id = meter.id",
+        " inner join flows.meter_registry as meter on register.meter_id = meter.id",
     ),
     (
         {"site", "circuit_type", "esco"},
-        " inner join api.circuits as circuit on mapping.circuit = circuit.id",
+        " inner join flows.circuits as circuit on mapping.circuit = circuit.id",
     ),
     (
         {"esco"},
@@ -66,14 +66,14 @@ BESIDE = (
     ),
     (
         {"property", "feeder"},
-        " left join api.service_head_meter as on_head on register.meter_id = on_head.meter"
-        " left join api.service_head_registry as head on on_head.service_head = head.id"
-        " left join api.properties_service_head as at_head on head.id = at_head.service_head",
+        " left join flows.service_head_meter as on_head on register.meter_id = on_head.meter"
+        " left join flows.service_head_registry as head on on_head.service_head = head.id"
+        " left join flows.properties_service_head as at_head on head.id = at_head.service_head",
     ),
 )
 MAPPED = """
     {mappings} as mapping
-    inner join api.meter_registers as register on mapping.register = register.register_id
+    inner join flows.meter_registers as register on mapping.register = register.register_id
     {beside}"""
 # Where a filter selects registers, all registers of their circuits are needed: only if all are
 # selected can a circuit's stored sums be used.

@@ -89,9 +89,27 @@ comment on column flows.ev_chargers.position is 'Location of the charger.';
 comment on table flows.service_head_meter is 'Links of meters to the service heads that supply them.';
 comment on column flows.service_head_meter.service_head is 'The service head.';
 comment on column flows.service_head_meter.meter is 'The meter.';
+comment on column flows.service_head_meter.start_time
+is 'Time from which residents of the home may read of the meter, UTC; empty for all time.';
+comment on table flows.former_service_head_meter is 'Links of meters to the service heads that supplied them before.';
+comment on column flows.former_service_head_meter.service_head is 'The service head.';
+comment on column flows.former_service_head_meter.meter is 'The meter.';
+comment on column flows.former_service_head_meter.esco is 'ESCO of both.';
+comment on column flows.former_service_head_meter.start_time is 'Start of the link, UTC; empty for all time.';
+comment on column flows.former_service_head_meter.end_time is 'Time at which the link was changed or deleted, UTC.';
 comment on table flows.properties_service_head is 'Links of service heads to the properties that they supply.';
 comment on column flows.properties_service_head.property is 'The property.';
 comment on column flows.properties_service_head.service_head is 'The service head.';
+comment on column flows.properties_service_head.start_time
+is 'Time from which residents of the property may read of the service head, UTC; empty for all time.';
+comment on table flows.former_properties_service_head
+is 'Links of service heads to the properties that they supplied before.';
+comment on column flows.former_properties_service_head.property is 'The property.';
+comment on column flows.former_properties_service_head.service_head is 'The service head.';
+comment on column flows.former_properties_service_head.esco is 'ESCO of both.';
+comment on column flows.former_properties_service_head.start_time is 'Start of the link, UTC; empty for all time.';
+comment on column flows.former_properties_service_head.end_time
+is 'Time at which the link was changed or deleted, UTC.';
 comment on table flows.circuit_register is 'Mappings of registers to the circuits that they meter, each for a period.';
 comment on column flows.circuit_register.circuit is 'The circuit.';
 comment on column flows.circuit_register.register is 'The register that meters the circuit.';

@@ -9,8 +9,7 @@ comment on function flows.is_planned_for_a_resident()
 is 'True for residents, for views and policies alone: asked when a query is planned.';
 
 -- From homes along the links: what supplies a home is its resident's while the resident lives there. What supplies
--- several homes (a landlord's supply) would tell of the others, so it is the resident's only while all of them are. The
--- links have no times of their own but a register's to its circuit.
+-- several homes (a landlord's supply) would tell of the others, so it is the resident's only while all of them are.
 create or replace function flows.find_home(member text, owner uuid) returns flows.home
 language plpgsql stable security definer set search_path = '' set plan_cache_mode = 'force_generic_plan'
 as $$
@@ -40,28 +39,37 @@ begin
     select array_agg(head.id), array_agg(head.times) into home.heads, head_times
     from (
         select
-            link.service_head as id,
-            range_intersect_agg(
-                coalesce(property_times[array_position(home.properties, link.property)], '{}')
-            ) as times
-        from flows.properties_service_head as link
-        where link.esco = owner and link.service_head = any(array(
-            select its.service_head from flows.properties_service_head as its where its.property = any(home.properties)
-        ))
-        group by link.service_head order by link.service_head
+            linked.id,
+            range_agg(linked.span * linked.times) - range_agg(linked.span - linked.times) as times
+        from (
+            select
+                link.service_head as id, tstzmultirange(tstzrange(link.start_time, link.end_time)) as span,
+                coalesce(property_times[array_position(home.properties, link.property)], '{}') as times
+            from flows.ever_properties_service_head as link
+            where link.esco = owner and link.service_head = any(array(
+                select its.service_head from flows.ever_properties_service_head as its
+                where its.property = any(home.properties)
+            ))
+        ) as linked
+        group by linked.id order by linked.id
     ) as head
     where not isempty(head.times);
 
     select array_agg(meter.id), array_agg(meter.times) into home.meters, home.meter_times
     from (
         select
-            link.meter as id,
-            range_intersect_agg(coalesce(head_times[array_position(home.heads, link.service_head)], '{}')) as times
-        from flows.service_head_meter as link
-        where link.esco = owner and link.meter = any(array(
-            select its.meter from flows.service_head_meter as its where its.service_head = any(home.heads)
-        ))
-        group by link.meter order by link.meter
+            linked.id,
+            range_agg(linked.span * linked.times) - range_agg(linked.span - linked.times) as times
+        from (
+            select
+                link.meter as id, tstzmultirange(tstzrange(link.start_time, link.end_time)) as span,
+                coalesce(head_times[array_position(home.heads, link.service_head)], '{}') as times
+            from flows.ever_service_head_meter as link
+            where link.esco = owner and link.meter = any(array(
+                select its.meter from flows.ever_service_head_meter as its where its.service_head = any(home.heads)
+            ))
+        ) as linked
+        group by linked.id order by linked.id
     ) as meter
     where not isempty(meter.times);
 
@@ -113,14 +121,24 @@ begin
         );
     end if;
 
-    all_times := home.meter_times || home.summed_times;
+    all_times := head_times || home.meter_times || home.summed_times;
     if all_times[1] = all(all_times) and all_times[1] = tstzmultirange(range_merge(all_times[1])) then
         home.since := coalesce(lower(all_times[1]), '-infinity');
         home.until := coalesce(upper(all_times[1]), 'infinity');
-        home.present_meters := case when all_times[1] @> now() then home.meters end;
+        if all_times[1] @> now() then
+            home.present_heads := home.heads;
+            home.present_meters := home.meters;
+            home.present_circuits := home.circuits;
+        end if;
     else
+        home.present_heads := array(
+            select h.id from unnest(home.heads, head_times) as h (id, times) where h.times @> now()
+        );
         home.present_meters := array(
             select m.id from unnest(home.meters, home.meter_times) as m (id, times) where m.times @> now()
+        );
+        home.present_circuits := array(
+            select c.id from unnest(home.circuits, home.circuit_times) as c (id, times) where c.times @> now()
         );
     end if;
     return home;
@@ -148,7 +166,9 @@ begin
         set_config('app.own_register_times', coalesce(home.register_times::text, ''), true),
         set_config('app.own_circuits', coalesce(home.circuits::text, ''), true),
         set_config('app.own_circuit_times', coalesce(home.circuit_times::text, ''), true),
-        set_config('app.own_summed_times', coalesce(home.summed_times::text, ''), true);
+        set_config('app.own_summed_times', coalesce(home.summed_times::text, ''), true),
+        set_config('app.own_present_heads', coalesce(home.present_heads::text, ''), true),
+        set_config('app.own_present_circuits', coalesce(home.present_circuits::text, ''), true);
 end $$;
 comment on function flows.enter_home(text, uuid)
 is 'Makes a member of an ESCO the resident whose own rows are read, for the rest of the transaction.';
@@ -175,7 +195,8 @@ return row(
     flows.own('esco')::uuid, flows.own_ids('sites'), flows.own_ids('properties'), flows.own_ids('heads'),
     flows.own_ids('meters'), flows.own_times('meter_times'), flows.own_ids('present_meters'),
     flows.own_ids('registers'), flows.own_times('register_times'),
-    flows.own_ids('circuits'), flows.own_times('circuit_times'), flows.own_times('summed_times')
+    flows.own_ids('circuits'), flows.own_times('circuit_times'), flows.own_times('summed_times'),
+    flows.own_ids('present_heads'), flows.own_ids('present_circuits')
 )::flows.home;
 comment on function flows.own_home()
 is 'All that is the calling resident''s own, and when; empty for a caller who is none.';

@@ -13,13 +13,28 @@ begin
         'meter_event_log_type', 'ev_chargers'
     ]
     loop
-        -- The owner is shown where it is the row's own word, not where it follows from others.
+        -- The owner is shown where it is the row's own word, not where it follows from others. Rows are as they are
+        -- today, so who has moved out is shown none of them; reports, which name what they have summed, read them below.
         execute format(
-            'create view api.%1$I with (security_invoker = true) as select %2$s from flows.%1$I', exposed,
+            'create view api.%1$I with (security_invoker = true) as select %2$s from flows.%1$I%3$s', exposed,
             (
                 select string_agg(quote_ident(a.attname), ', ' order by a.attnum) from pg_catalog.pg_attribute as a
                 where a.attrelid = format('flows.%I', exposed)::regclass and a.attnum > 0 and not a.attisdropped
                     and (a.attname <> 'esco' or exposed = any(owned))
+                    and (a.attname <> 'start_time' or exposed not in ('service_head_meter', 'properties_service_head'))
+            ),
+            (
+                select format(
+                    ' where case when flows.is_planned_for_a_resident() '
+                    'then %I = any((select flows.own_ids(%L))::uuid[]) else true end', own.key, own.present
+                )
+                from (values
+                    ('service_head_registry', 'id', 'present_heads'),
+                    ('properties_service_head', 'service_head', 'present_heads'),
+                    ('meter_registry', 'id', 'present_meters'), ('service_head_meter', 'meter', 'present_meters'),
+                    ('meter_registers', 'meter_id', 'present_meters'),
+                    ('circuits', 'id', 'present_circuits'), ('circuit_register', 'circuit', 'present_circuits')
+                ) as own (relation, key, present) where own.relation = exposed
             )
         );
         if exposed = any(owned) then

@@ -96,7 +96,10 @@ RULES = {
         select c.relname::text from pg_class as c
         join pg_attribute as a on a.attrelid = c.oid and a.attname = 'esco'
         where c.relnamespace = 'flows'::regnamespace and c.relrowsecurity
-            and c.relname not in ('change', 'derived_register')
+            and c.relname not in (
+                'change', 'derived_register', 'former_service_head_meter',
+                'former_properties_service_head'
+            )
             and not exists (
                 select from pg_policies as p
                 where p.schemaname = 'flows' and p.tablename = c.relname

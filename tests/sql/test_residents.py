@@ -400,6 +400,95 @@ def test_a_meter_that_moves_to_another_esco_leaves_the_resident_its_history(
                          ).fetchall() == []  # fmt: skip
 
 
+MOVES = {
+    "the meter":
+        "update api.service_head_meter set service_head = %(new_head)s where meter = %(meter)s",
+    "the meter, entered anew":
+        "delete from api.service_head_meter where meter = %(meter)s;"
+        "insert into api.service_head_meter (service_head, meter) values (%(new_head)s, %(meter)s)",
+    "the service head":
+        "update api.properties_service_head set property = %(new_house)s"
+        " where service_head = %(head)s",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", MOVES)
+def test_what_moves_to_another_home_leaves_its_history_there(
+    admin: Admin, residents: dict[str, Resident], what: str
+) -> None:
+    settled, (home, _) = residents["settled"], residents["settled"].stays[0]
+    other = home_of(admin, "5")
+    neighbour = add_resident(admin, 9, [(other, (TODAY - timedelta(days=400), None))])
+    moved = TODAY - timedelta(days=2, hours=-6)
+    admin.execute("select set_config('flows.moved_at', %s, true)", (moved.isoformat(),))
+    become(admin, "flows", home.esco)
+    ids = {
+        "meter": home.meter, "head": home.head, "new_head": other.head, "new_house": other.house,
+    }  # fmt: skip
+    for statement in MOVES[what].split(";"):
+        admin.execute(statement.encode(), ids)
+    half_hour, day = timedelta(minutes=30), timedelta(days=1)
+    for series, key, own, gap in (
+        ("register_interval_hh", "register_id", home.registers, half_hour),
+        ("circuit_interval_hh", "circuit_id", home.circuits, half_hour),
+        ("meter_voltage", "meter_id", (home.meter,), day),
+    ):
+        query = (
+            f'select min("timestamp"), max("timestamp") from api.{series}'
+            f" where {key} = any(%s::uuid[]) having count(*) > 0"
+        ).encode()
+        live_as(admin, settled)
+        ((first, last),) = admin.execute(query, (list(own),)).fetchall()
+        assert first < moved - 7 * day, series
+        assert moved - gap <= last < moved, series
+        live_as(admin, neighbour)
+        ((first, last),) = admin.execute(query, (list(own),)).fetchall()
+        assert moved <= first < moved + gap, series
+        assert last > moved + timedelta(hours=20), series
+    of_today = "select count(*) from api.meter_shadows as s join api.meter_registry as m using (id)"
+    for resident, count in ((settled, 0), (neighbour, 2)):
+        live_as(admin, resident)
+        assert admin.execute(of_today.encode()).fetchone() == (count,)
+
+
+def test_what_a_neighbour_had_stays_hidden(admin: Admin, residents: dict[str, Resident]) -> None:
+    """A supply that was shared once tells of the neighbour, also when the neighbour's home goes."""
+    home = residents["settled"].stays[0][0]
+    row = admin.execute(
+        "insert into flows.properties (plot, site) values ('99', %s) returning id", (home.site,)
+    ).fetchone()
+    assert row is not None
+    admin.execute(
+        "insert into flows.properties_service_head (property, service_head) values (%s, %s)",
+        (row[0], home.head),
+    )
+    moved = TODAY - timedelta(days=5)
+    admin.execute("select set_config('flows.moved_at', %s, true)", (moved.isoformat(),))
+    admin.execute("delete from flows.properties_service_head where property = %s", (row[0],))
+    admin.execute("delete from flows.properties where id = %s", (row[0],))
+    live_as(admin, residents["settled"])
+    first = admin.execute('select min("timestamp") from api.register_interval_hh').fetchone()
+    assert first == (moved,)
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["site = (select s.id from flows.sites_new as s where s.esco = %(esco)s limit 1)",
+     "site = null, esco = %(esco)s"],
+)  # fmt: skip
+def test_a_home_with_residents_stays_with_its_esco(
+    stack: Stack, admin: Admin, residents: dict[str, Resident], change: str
+) -> None:
+    home = residents["former"].stays[0][0]
+    # A link to a service head would be refused as well.
+    admin.execute("delete from flows.properties_service_head where property = %s", (home.house,))
+    with pytest.raises(psycopg.errors.ForeignKeyViolation, match="residence_property_owner_fkey"):
+        admin.execute(
+            f"update flows.properties set {change} where id = %(house)s".encode(),
+            {"esco": stack.contract["escos"]["hmce"]["id"], "house": home.house},
+        )
+
+
 def authorize(admin: Admin, **claims: object) -> None:
     """Run the check of a request with a resident's token."""
     admin.execute("reset role")

@@ -136,6 +136,8 @@ def rows(url: str) -> dict[str, tuple[int, str]]:
         for name in names:
             # Columns that came later than 0.1, and the owner that a row has from its parents.
             later = LATER_COLUMNS if name in OWN_ESCO else {*LATER_COLUMNS, "esco"}
+            if name in ("flows.service_head_meter", "flows.properties_service_head"):
+                later = {*later, "start_time"}
             row = f"to_jsonb(t) - '{{{','.join(later)}}}'::text[]"
             query = (
                 f"select count(*), md5(string_agg(r, '' order by r))"

@@ -16,7 +16,8 @@ CONFIGURATION = (
     "regions", "escos", "sites_new", "properties", "feeder_registry", "service_head_registry",
     "meter_registry", "meter_shadows", "meter_registers", "meter_tophat_registry", "circuits",
     "meter_metrics", "meter_event_log_type", "ev_chargers", "service_head_meter",
-    "properties_service_head", "circuit_register",
+    "properties_service_head", "circuit_register", "former_service_head_meter",
+    "former_properties_service_head",
 )  # fmt: skip
 # Rows of the platform that a new database may have before anything is copied.
 PREFILLED = ("meter_metrics", "meter_event_log_type")

@@ -62,14 +62,14 @@ BY_SERIAL = 'meter collate "C" nulls first'
 # The conditions of the filters: on the meter itself, on its service heads, or on the circuits that
 # its registers are mapped to now.
 ON_HEAD = """meter.id in (
-    select on_head.meter from api.service_head_meter as on_head
-    inner join api.service_head_registry as head on on_head.service_head = head.id
-    left join api.properties_service_head as at_head on head.id = at_head.service_head
+    select on_head.meter from flows.service_head_meter as on_head
+    inner join flows.service_head_registry as head on on_head.service_head = head.id
+    left join flows.properties_service_head as at_head on head.id = at_head.service_head
     where {column} = any({values}))"""
 ON_CIRCUIT = """meter.id in (
-    select register.meter_id from api.circuit_register as mapping
-    inner join api.meter_registers as register on mapping.register = register.register_id
-    inner join api.circuits as circuit on mapping.circuit = circuit.id
+    select register.meter_id from flows.circuit_register as mapping
+    inner join flows.meter_registers as register on mapping.register = register.register_id
+    inner join flows.circuits as circuit on mapping.circuit = circuit.id
     where mapping.start_time <= now() and (mapping.end_time is null or mapping.end_time > now())
         and {column} = any({values}))"""
 CONDITIONS = {

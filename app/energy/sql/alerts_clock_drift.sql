@@ -2,7 +2,7 @@
 with asked as materialized (
     select
         meter.serial, meter.name, meter.esco, shadow.clock_time_diff_synced_at, shadow.clock_time_diff_seconds
-    from api.meter_registry as meter
+    from flows.meter_registry as meter
     inner join api.meter_shadows as shadow on meter.id = shadow.id
     where meter.installation_status is distinct from 'deleted' and {conditions}
 )

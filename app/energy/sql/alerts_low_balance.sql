@@ -2,7 +2,7 @@
 -- than the balances that are looked at, without one, that is not known.
 with asked as materialized (
     select meter.id, meter.serial, meter.name, meter.esco, meter.created_at, shadow.balance, shadow.balance_updated_at
-    from api.meter_registry as meter
+    from flows.meter_registry as meter
     inner join api.meter_shadows as shadow on meter.id = shadow.id
     where meter.installation_status is distinct from 'deleted' and {conditions}
 ), low as materialized (

@@ -2,7 +2,7 @@
 -- up for those alone that were not found healthy.
 with asked as materialized (
     select meter.id, meter.serial, meter.name, meter.esco, shadow.last_healthy_at
-    from api.meter_registry as meter
+    from flows.meter_registry as meter
     inner join api.meter_shadows as shadow on meter.id = shadow.id
     where meter.mode = 'active' and meter.installation_status is distinct from 'deleted' and {conditions}
 ), silent as materialized (

@@ -13,8 +13,8 @@ with mapped as materialized (
 select
     meter.serial as meter, meter.name as meter_name, register.register_id::text as register, esco.code as esco,
     extent.available_from, coalesce(extent.available_to, mapped.start_time) as since
-from api.meter_registry as meter
-inner join api.meter_registers as register on meter.id = register.meter_id
+from flows.meter_registry as meter
+inner join flows.meter_registers as register on meter.id = register.meter_id
 inner join mapped on register.register_id = mapped.register
 left join extent on register.register_id = extent.register
 left join api.escos as esco on meter.esco = esco.id

@@ -8,13 +8,13 @@ select
     esco.code as esco,
     extract(epoch from extent.available_from)::bigint * 1000000 as available_from,
     extract(epoch from extent.available_to)::bigint * 1000000 as available_to
-from api.circuits as circuit
+from flows.circuits as circuit
 left join api.sites_new as site on circuit.site = site.id
 left join (
     select mapping.circuit, min(meter.esco::text)::uuid as esco
-    from api.circuit_register as mapping
-    inner join api.meter_registers as register on mapping.register = register.register_id
-    inner join api.meter_registry as meter on register.meter_id = meter.id
+    from flows.circuit_register as mapping
+    inner join flows.meter_registers as register on mapping.register = register.register_id
+    inner join flows.meter_registry as meter on register.meter_id = meter.id
     group by mapping.circuit
 ) as owner on circuit.id = owner.circuit
 left join api.escos as esco on coalesce(site.esco, owner.esco) = esco.id

@@ -1,11 +1,11 @@
 -- The state of each meter and its newest half-hour.
 with asked as materialized (
     select meter.id, meter.serial, meter.name, meter.esco
-    from api.meter_registry as meter
+    from flows.meter_registry as meter
     where {conditions}
 ), register as materialized (
     select r.register_id, r.meter_id
-    from api.meter_registers as r
+    from flows.meter_registers as r
     where r.meter_id = any(array(select asked.id from asked))
 ), newest as (
     select distinct on (register.meter_id)
