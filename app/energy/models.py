@@ -203,7 +203,7 @@ class Gap(BaseModel):
 class CompletenessRow(BaseModel):
     """The half-hours present and missing of a register."""
 
-    meter: str = Field(description="Serial number of the meter.")
+    meter: str | None = Field(description="Serial number of the meter.")
     register_: UUID = Field(alias="register", description="The register.")
     expected_intervals: int = Field(description="Half-hours in which it was mapped to a circuit.")
     present_intervals: int = Field(description="Expected half-hours with a reading.")
@@ -221,7 +221,7 @@ class Completeness(PeriodBody):
 class LatestRow(BaseModel):
     """The last reading and the state of a meter."""
 
-    meter: str = Field(description="Serial number.")
+    meter: str | None = Field(description="Serial number; null if it has none yet.")
     meter_name: str | None = Field(description="Name of the meter.")
     name: str | None = Field(description="The same as `meter_name`.", deprecated=True)
     esco: str | None = Field(description="Code of the ESCO.")
@@ -259,7 +259,7 @@ class AlertRow(BaseModel):
         "register in use whose half-hours stopped, or never came. stuck_register: one whose "
         "half-hours have no energy."
     )
-    meter: str = Field(description="Serial number.")
+    meter: str | None = Field(description="Serial number; null if it has none yet.")
     meter_name: str | None
     register_: UUID | None = Field(alias="register", description="Of alerts of registers.")
     esco: str | None = Field(description="Code of the ESCO.")
@@ -315,7 +315,7 @@ class CircuitList(ListBody):
 class MeterItem(Availability):
     """A meter; `meter` is its serial number."""
 
-    meter: str
+    meter: str | None
     meter_name: str | None
     meter_id: UUID
     site: UUID | None

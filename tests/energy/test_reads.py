@@ -12,7 +12,9 @@ import httpx
 import polars as pl
 import psycopg
 import pytest
+from pydantic import BaseModel
 
+from app.energy.models import Alerts, Latest, MeterList
 from tests.conftest import Stack
 from tests.energy.conftest import OwnHome
 
@@ -102,6 +104,27 @@ def test_every_form_has_the_same_rows(stack: Stack, read: str) -> None:
              else group[name][n] for name in rows[0]}
             for n in range(len(times["interval_start"])) for group in columns["groups"]
         ] == rows  # fmt: skip
+
+
+def test_a_meter_without_a_serial_number_is_told_as_described(stack: Stack) -> None:
+    with stack.client("wlce", "write") as client:
+        told = client.post(
+            "/rest/v1/meter_registry",
+            json={"name": "unnumbered"},
+            headers={"Prefer": "return=representation"},
+        )
+        assert told.status_code == 201, told.text
+        try:
+            bodies: dict[str, type[BaseModel]]
+            bodies = {"meters": MeterList, "latest": Latest, "alerts": Alerts}
+            for read, body in bodies.items():
+                answer = get(stack, read)
+                body.model_validate_json(answer.content)
+                assert read == "alerts" or "unnumbered" in answer.text
+        finally:
+            client.delete(
+                f"/rest/v1/meter_registry?id=eq.{told.json()[0]['id']}"
+            ).raise_for_status()
 
 
 @pytest.mark.parametrize("accepted", ["identity", "gzip, br, zstd"])
