@@ -7,9 +7,9 @@ import polars as pl
 from app.db.session import Connection
 from app.energy.formats import Format
 from app.energy.groups import Groups
-from app.energy.intervals import DAY, moment, offsets
+from app.energy.intervals import DAY, HALF_HOUR, moment, offsets
 from app.energy.parameters import DayClass, ProfileQuery, unique
-from app.energy.query import Statement, array, derived_half_hours, half_hours
+from app.energy.query import Statement, array, derived_half_hours, epoch, half_hours
 from app.energy.reading import Schema
 from app.energy.reports.grouped import GroupedTable
 from app.energy.sql_files import read_sql
@@ -106,6 +106,7 @@ class ProfileReport(GroupedTable):
             read_sql("profile").format(
                 local=LOCAL,
                 classes=classes,
+                place=f"(({epoch('hh.start')} - %(first_at)s) / {HALF_HOUR})::integer",
                 statistics=statistics,
                 values=values,
                 half_hours=hours.sql,
@@ -122,6 +123,9 @@ class ProfileReport(GroupedTable):
         return {
             "first": moment(whole.first),
             "last": moment(whole.last),
+            "first_at": whole.first,
+            "half_hours": (whole.last - whole.first) // HALF_HOUR,
+            "class_count": len(set(self.query.days)),
             "changes": [moment(instant) for instant, _ in clock],
             "offsets": [seconds for _, seconds in clock],
             "run_groups": array(group for group, _ in runs),
