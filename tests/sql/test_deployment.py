@@ -124,7 +124,7 @@ def test_every_table_of_the_data_model_is_there(deployed: Admin) -> None:
     ).fetchall()
     ours = {
         "change", "retention", "bounds", "derived_register", "register_extent",
-        "removed_half_hour",
+        "removed_half_hour", "former_service_head_meter", "former_properties_service_head",
     } | {row[0] for row in found if row[0].startswith("circuit_sums_")}  # fmt: skip
     assert {row[0] for row in found} - ours == tables
 
