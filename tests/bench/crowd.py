@@ -45,6 +45,7 @@ SMALL = 24  # meters of an ESCO of the demo, and of the crowd's small one
 REPEATS = 15  # of requests that take milliseconds
 LONG_REPEATS = 5  # of those over 20,000 meters
 CHANGE_SECONDS = 10  # between two changes of all mappings
+FEW_MAPPINGS, MANY_MAPPINGS = LARGE // 10, LARGE * 5 // 2  # that are written in one statement
 SIZES = {"large": 1, "small": 2}  # numbers of the ESCOs that are compared by size
 DAY = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=3)
 DAYS = {
@@ -554,6 +555,24 @@ def _late_half_hour(client: httpx.Client, start: datetime) -> float:
     return time.perf_counter() - written
 
 
+def _end_mappings(admin: Admin, hour: int) -> None:
+    """Let every mapping of the large ESCO end at an hour of the day."""
+    admin.execute(
+        "update flows.circuit_register set end_time = %s where esco = %s",
+        (DAY + timedelta(hours=hour), identify("esco", 1)),
+    )
+
+
+def _wait_for_day(admin: Admin, half_hours: int) -> None:
+    """Wait until the day of the large ESCO counts so many half-hours."""
+    day = "select sum(register_intervals) from flows.circuit_interval_daily"
+    day += " where esco = %s and day = %s"
+    wait_until(
+        lambda: admin.execute(day.encode(), (identify("esco", 1), DAY)).fetchone() == (half_hours,),
+        seconds=3600,
+    )
+
+
 @contextmanager
 def _changing_all_the_time(url: str, password: str) -> Iterator[None]:
     """Change every mapping of the large ESCO again and again, in a session of its own."""
@@ -562,10 +581,7 @@ def _changing_all_the_time(url: str, password: str) -> Iterator[None]:
     def change() -> None:
         with psycopg.connect(url, password=password, autocommit=True) as admin:
             for hour in cycle((11, 12)):
-                admin.execute(
-                    "update flows.circuit_register set end_time = %s where esco = %s",
-                    (DAY + timedelta(hours=hour), identify("esco", 1)),
-                )
+                _end_mappings(admin, hour)
                 if done.wait(CHANGE_SECONDS):
                     return
 
@@ -583,24 +599,15 @@ def _following(clients: dict[str, httpx.Client], admin: Admin, report: Report) -
 
     Each must be in the sums, as clients read them.
     """
-    noon = DAY + timedelta(hours=12)
     started = time.perf_counter()
-    admin.execute(
-        "update flows.circuit_register set end_time = %s where esco = %s",
-        (noon, identify("esco", 1)),
-    )
+    _end_mappings(admin, hour=12)
     changed = time.perf_counter()
-    report.figure(f"{LARGE} mappings in one statement", changed - started, "s", limit="<= 20")
+    report.figure(f"{LARGE} mappings changed by a statement", changed - started, "s", limit="<= 20")
 
     seconds = _late_half_hour(clients["small"], FREE - timedelta(days=1))
     report.figure("another ESCO's late half-hour, in its day", seconds, "s", limit="<= 30")
 
-    day = f"select sum(register_intervals) = {24 * LARGE} from flows.circuit_interval_daily"
-    day += " where esco = %s and day = %s"
-    wait_until(
-        lambda: admin.execute(day.encode(), (identify("esco", 1), DAY)).fetchone() == (True,),
-        seconds=3600,
-    )
+    _wait_for_day(admin, 24 * LARGE)
     seconds = time.perf_counter() - changed
     report.figure(f"{LARGE} changed mappings, in their days", seconds, "s", limit="<= 60")
 
@@ -637,3 +644,27 @@ def _following(clients: dict[str, httpx.Client], admin: Admin, report: Report) -
     report.figure(f"{name}, written in", written - started, "s")
     seconds = time.perf_counter() - written
     report.figure(f"{name}, in their days", seconds, "s", limit="<= 30")
+
+    _end_mappings(admin, hour=12)
+    _wait_for_day(admin, 24 * LARGE)
+    _new_mappings(admin, report)
+
+
+def _new_mappings(admin: Admin, report: Report) -> None:
+    """Map registers of the large ESCO to other circuits of it as well, few first, then many."""
+    neighbour, known = 1, 24 * LARGE
+    for mappings, limit in ((FEW_MAPPINGS, "<= 1"), (MANY_MAPPINGS, "<= 20")):
+        started = time.perf_counter()
+        admin.execute(
+            "insert into flows.circuit_register (circuit, register, start_time)"
+            " select md5('crowd/circuit/' || (n + %(neighbour)s + n / %(large)s) %% %(large)s + 1)"
+            "::uuid, md5('crowd/register/' || n %% %(large)s + 1)::uuid, '2000-01-01Z'"
+            " from generate_series(0, %(mappings)s - 1) as n",
+            {"large": LARGE, "neighbour": neighbour, "mappings": mappings},
+        )
+        written = time.perf_counter()
+        report.figure(f"{mappings} mappings in one statement", written - started, "s", limit=limit)
+        neighbour, known = neighbour + 1, known + 48 * mappings
+        _wait_for_day(admin, known)
+        seconds = time.perf_counter() - written
+        report.figure(f"{mappings} new mappings, in their days", seconds, "s", limit="<= 60")
