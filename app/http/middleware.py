@@ -91,11 +91,13 @@ class RequestTelemetry:
         state.response_headers.append((b"x-request-id", request_id))
         trace = self._tracing.begin(scope["method"], scope["headers"])
         status = size = 0
+        ended = False
 
         async def send_observed(message: Message) -> None:
-            nonlocal status, size
+            nonlocal status, size, ended
             if message["type"] == "http.response.body":
                 size += len(message.get("body", b""))
+                ended = not message.get("more_body", False)
             elif message["type"] == "http.response.start":
                 status = message["status"]
                 total = time.perf_counter() - started
@@ -106,10 +108,11 @@ class RequestTelemetry:
         try:
             await self._app(scope, receive, send_observed)
         except Exception:
-            if status:
-                raise  # the response has started: only breaking it off shows the error
+            if status and not ended:
+                raise  # only breaking the response off shows the error
             logger.exception("request %s crashed", state.request_id)
-            await respond(scope, Problem())(scope, receive, send_observed)
+            if not status:
+                await respond(scope, Problem())(scope, receive, send_observed)
         finally:
             self._record(scope, state, status or CLIENT_LEFT, time.perf_counter() - started)
             if state.caller:
