@@ -127,14 +127,18 @@ WARNINGS = {
         order by n_mod_since_analyze desc limit 20
     """,
     "unused indexes": """
-        select format('no query has used the index %s (%s) in the 30 days of statistics',
-                s.indexrelid::regclass, pg_size_pretty(pg_relation_size(s.indexrelid))) as text,
+        select format('no query has used the index %s (%s) since %s', s.indexrelid::regclass,
+                pg_size_pretty(pg_relation_size(s.indexrelid)), began.at::date) as text,
             'leave it, or drop it if it is your own' as mend
         from pg_stat_user_indexes as s join pg_index as i using (indexrelid)
+        -- The database's own is null until somebody resets it; the server's is never.
+        cross join (
+            select greatest(d.stats_reset, b.stats_reset) as at
+            from pg_stat_database as d cross join pg_stat_bgwriter as b
+            where d.datname = current_database()
+        ) as began
         where s.idx_scan = 0 and not i.indisunique and pg_relation_size(s.indexrelid) > 100 * 2^20
-            and s.schemaname in ('flows', 'gateway')
-            and (select coalesce(stats_reset, '-infinity') from pg_stat_database
-                where datname = current_database()) < now() - interval '30 days'
+            and s.schemaname in ('flows', 'gateway') and began.at < now() - interval '30 days'
         order by pg_relation_size(s.indexrelid) desc limit 20
     """,
     "missing indexes": """
