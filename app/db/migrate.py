@@ -137,11 +137,15 @@ def _upgrade(
         rows = connection.execute("select version, name, sha256 from gateway.schema_migration")
         applied = {row[0]: (row[1], row[2]) for row in rows}
     _compare(files, applied)
+    replaceable = objects(engine, folder)
     for file in files:
         if file.version not in applied:
             progress(f"applying {file.name}")
-            _patiently(connection, lambda file=file: _apply(connection, file))  # type: ignore[misc]
-    _apply_objects(connection, objects(engine, folder), files[-1].version, progress)
+            _patiently(
+                connection,
+                lambda file=file: _apply(connection, file, replaceable[0]),  # type: ignore[misc]
+            )
+    _apply_objects(connection, replaceable, files[-1].version, progress)
     _mend_overlaps(connection, progress)
 
 
@@ -185,7 +189,7 @@ def _adopt(
         connection.execute("drop table public.schema_migrations")
 
 
-def _apply(connection: AdminConnection, file: Migration) -> None:
+def _apply(connection: AdminConnection, file: Migration, reset: SqlFile) -> None:
     if file.commits:
         connection.execute("set role flows_owner")
         try:
@@ -195,9 +199,18 @@ def _apply(connection: AdminConnection, file: Migration) -> None:
         with connection.transaction():
             _record(connection, file)
         return
-    with connection.transaction():
-        _run(connection, file)
-        _record(connection, file)
+    try:
+        with connection.transaction():
+            _run(connection, file)
+            _record(connection, file)
+    except MigrationError as error:
+        if not isinstance(error.__cause__, psycopg.errors.DependentObjectsStillExist):
+            raise
+        # Views need what the file drops: they go first, and come back with the objects.
+        with connection.transaction():
+            _run(connection, reset)
+            _run(connection, file)
+            _record(connection, file)
 
 
 def _record(connection: AdminConnection, file: Migration) -> None:

@@ -513,6 +513,31 @@ def test_an_object_that_leaves_its_file_leaves_the_database(migrated: str, sourc
     assert dump(url) == before
 
 
+def test_a_migration_drops_what_a_view_of_the_version_before_reads(
+    migrated: str, sources: Path
+) -> None:
+    url = migrated
+    before = dump(url)
+    made = sources / "migrations" / f"{NEXT}_made.sql"
+    made.write_text("set local role flows_owner; create type flows.extra as (one int, two int);")
+    view = sources / "objects" / "099_extra.sql"
+    view.write_text("""
+        set local role flows_owner;
+        create view api.extra as select (row(1, 2)::flows.extra).two;
+        reset role;
+    """)
+    migrate(url, folder=sources)
+    changed = sources / "migrations" / f"{LATER}_changed.sql"
+    changed.write_text("drop type flows.extra; select nothing;")
+    view.unlink()
+    with pytest.raises(MigrationError, match=r"column .nothing. does not"):
+        migrate(url, folder=sources)
+    assert ask(url, "select two from api.extra") == [(2,)]
+    changed.write_text("drop type flows.extra;")
+    migrate(url, folder=sources)
+    assert dump(url) == before
+
+
 def test_an_upgrade_waits_for_a_reader_and_nobody_waits_for_it(
     migrated: str, sources: Path
 ) -> None:
