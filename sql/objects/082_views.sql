@@ -255,25 +255,33 @@ comment on function flows.ever_available()
 is 'First and last half-hour of the registers of the caller''s ESCO while they are mapped to circuits.';
 grant execute on function flows.ever_available() to flows, public_backend;
 
+-- The owner is compared outside: beside the meter it would count as if each ESCO had its part of every meter's
+-- signals, of which all would be read and sorted.
 create view flows.meter_csq_latest as
 select meter.esco, meter.id as meter_id, newest."timestamp", newest.csq
 from flows.meter_registry as meter
 cross join lateral (
-    select signal."timestamp", signal.csq from flows.meter_csq as signal
-    where signal.meter_id = meter.id and signal.esco is not distinct from meter.esco
-    order by signal."timestamp" desc
+    select signal."timestamp", signal.csq
+    from (
+        select s.esco, s."timestamp", s.csq from flows.meter_csq as s
+        where s.meter_id = meter.id order by s."timestamp" desc offset 0
+    ) as signal
+    where signal.esco is not distinct from meter.esco
     limit 1
 ) as newest;
 comment on view flows.meter_csq_latest is 'The newest signal quality of each meter that has sent any.';
 call flows.show_as_owned('meter_csq_latest', residents => flows.own_rows('meter_id', '"timestamp"', null, 'UTC'));
 
--- A meter was last online when it last told its signal or was last found healthy.
+-- A meter was last online when it last told its signal or was last found healthy. Its signal is looked up: joined, all
+-- signals of an ESCO would be found anew for each of its meters.
 create view flows.meters_offline_all with (security_invoker = true) as
 select
     meter.serial, meter.name, greatest(shadow.last_healthy_at, signal."timestamp") as last_online, meter.id
 from flows.meter_registry as meter
 inner join flows.meter_shadows as shadow on meter.id = shadow.id
-left join api.meter_csq_latest as signal on meter.id = signal.meter_id
+left join lateral (
+    select newest."timestamp" from api.meter_csq_latest as newest where newest.meter_id = meter.id offset 0
+) as signal on true
 where meter.mode = 'active' and meter.installation_status is distinct from 'deleted'
     and coalesce(greatest(shadow.last_healthy_at, signal."timestamp") < now() - interval '3 hours', true);
 comment on view flows.meters_offline_all is 'Active meters without a signal for three hours or more.';

@@ -1,6 +1,8 @@
 set local role flows_owner;
 
--- Days that are over, from a register's first half-hour to its last day; a day without any counts too.
+-- Days that are over, from a register's first half-hour to its last day; a day without any counts too. They are an
+-- array: of a series a thousand are expected, so that a limit would seem to need so few registers that those of all
+-- ESCOs were read until some of the caller's have come.
 create view flows.register_interval_hh_missing as
 select
     register.esco,
@@ -20,7 +22,7 @@ cross join lateral (
     from flows.register_interval_hh as r
     where r.register_id = register.register_id and r.esco is not distinct from register.esco
 ) as known
-cross join lateral generate_series(known.first, known.last, interval '1 day') as day
+cross join lateral unnest(array(select generate_series(known.first, known.last, interval '1 day'))) as day
 cross join lateral (
     select count(*)::integer as record_count
     from flows.register_interval_hh as r
@@ -63,12 +65,12 @@ begin
                         and r."timestamp" >= date_trunc('day', now(), 'UTC') - interval '1 year'
                         and r.read is not null
                 ) as known
-                cross join lateral generate_series(
+                cross join lateral unnest(array(select generate_series(
                     known.first,
                     least(date_trunc('day', now(), 'UTC'), date_trunc('day', register.end_time, 'UTC'))
                     - interval '1 day',
                     interval '1 day'
-                ) as day
+                ))) as day
                 where day <> all(known.days)
             $view$, direction
         );

@@ -1,6 +1,7 @@
 """A tenant among a hundred others: no plan reads a row of another."""
 
 from collections.abc import Iterator
+from itertools import product
 from typing import Any
 
 import psycopg
@@ -127,6 +128,15 @@ def crowd_statements(engine: str) -> list[str]:
     return [*CROWD, "set local timescaledb.skip_cagg_invalidation = on", *fills, ANALYZE]
 
 
+def set_as_postgrest(session: Admin) -> None:
+    """Set for a transaction what PostgREST's sessions have."""
+    ((settings,),) = session.execute(
+        "select setconfig from pg_db_role_setting where setrole = 'authenticator'::regrole"
+    ).fetchall()
+    for setting in settings:
+        session.execute("select set_config(%s, %s, true)", setting.split("=", 1))
+
+
 @pytest.fixture(scope="module")
 def crowd(stack: Stack, engine: str) -> Iterator[Admin]:
     """A superuser's connection, among whose rows are those of a hundred more ESCOs."""
@@ -183,6 +193,48 @@ def test_79_no_relation_looks_at_a_row_of_another(stack: Stack, crowd: Admin) ->
     assert offences == {}
 
 
+def test_no_relation_looks_at_a_row_of_another_for_a_few_rows(crowd: Admin) -> None:
+    """Where many rows are expected, a limit seems to need but a few of a table read whole."""
+    become(crowd, "none", None)
+    owned, offences = owners(crowd), {}
+    # Its rows are in the middle of each table.
+    ((own,),) = crowd.execute("select id::text from flows.escos where code = 'crowd-50'").fetchall()
+    set_as_postgrest(crowd)
+    crowd.execute("set local enable_seqscan = on")
+    for relation, rows in product(sorted(set(exposed(crowd)) - SHARED_RELATIONS), (1, 10, 100)):
+        become(crowd, "public_backend", own)
+        # As of tables of many times the size, of which no page is read whole.
+        for cost in (10, 30, 100):
+            crowd.execute("select set_config('seq_page_cost', %s, true)", (str(cost),))
+            query = f"select * from api.{relation} limit {rows}"
+            if found := foreign_rows(crowd, query, owned):
+                offences[relation, rows, cost] = found
+    become(crowd, "none", None)
+    crowd.execute("set local enable_seqscan = off")
+    crowd.execute("set local seq_page_cost to default")
+    assert offences == {}
+
+
+def test_the_signal_of_each_meter_is_looked_up_once(stack: Stack, crowd: Admin) -> None:
+    """Who is offline was asked, for each meter, of the signals of all."""
+    own = stack.contract["escos"]["wlce"]["id"]
+    ((meters,),) = crowd.execute(
+        "select count(*) from flows.meter_registry where esco = %s", (own,)
+    ).fetchall()
+    become(crowd, "public_backend", own)
+    ((found,),) = crowd.execute(
+        "explain (analyze, format json) select * from api.meters_offline_all"
+    ).fetchall()
+    become(crowd, "none", None)
+    read = [
+        node["Actual Rows"] * node["Actual Loops"]
+        for node in nodes(found[0]["Plan"])
+        if node.get("Relation Name") == "meter_registry"
+    ]
+    assert len(read) == 2
+    assert max(read) <= meters
+
+
 def test_no_series_looks_at_a_row_of_a_residents_neighbour(crowd: Admin) -> None:
     """Neither of one ESCO nor of who lived in the home before or after."""
     residents = add_residents(crowd)
@@ -207,11 +259,7 @@ def test_no_series_looks_at_a_row_of_a_residents_neighbour(crowd: Admin) -> None
 def test_79_no_prepared_statement_looks_at_a_row_of_another(stack: Stack, crowd: Admin) -> None:
     become(crowd, "none", None)
     owned = owners(crowd)
-    ((settings,),) = crowd.execute(
-        "select setconfig from pg_db_role_setting where setrole = 'authenticator'::regrole"
-    ).fetchall()
-    for setting in settings:
-        crowd.execute("select set_config(%s, %s, true)", setting.split("=", 1))
+    set_as_postgrest(crowd)
     become(crowd, "public_backend", stack.contract["escos"]["wlce"]["id"])
     crowd.execute(
         "prepare asked (timestamptz, uuid[]) as select * from api.circuit_interval_daily"
