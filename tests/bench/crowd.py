@@ -166,6 +166,7 @@ def _measure(few: Stack, stack: Stack, report: Report) -> None:
             _named(clients, report)
             with _memory(stack, report):
                 _everything(clients["large"], admin, report)
+            _operators(admin, report)
             _following(clients, admin, report)
 
 
@@ -357,6 +358,11 @@ def _named(clients: dict[str, httpx.Client], report: Report) -> None:
                     ("circuit_interval_monthly", "month", SMALL),  # of a month it has no more
                     ("meter_csq", "timestamp", 100), ("meter_prepay_balance", "timestamp", 100))
             },
+            **{
+                f"/rest {SMALL} of {name}": (f"/rest/v1/{name}", {"limit": str(SMALL)})
+                for name in ("meter_csq_latest", "meters_offline_all", "register_export_missing",
+                             "register_interval_hh_latest", "register_interval_hh_missing")
+            },
         }  # fmt: skip
     for name in cases["large"]:
         large, small = _medians(*(
@@ -494,6 +500,42 @@ def _everything(client: httpx.Client, admin: Admin, report: Report) -> None:
         report.figure(f"all {LARGE} meters: {name}", ours * 1000, "ms")
         limit = "<= 1.5" if is_sum else "<= 2"
         report.ratio(f"all {LARGE} meters / SQL: {name}", ours, sql, limit=limit)
+
+
+# Queries of whoever looks after all ESCOs: whole tables, a day, an end, a point.
+OPERATED = {
+    "the newest 100 half-hours":
+        'select * from flows.register_interval_hh order by "timestamp" desc limit 100',
+    "the day's half-hours":
+        'select "timestamp", sum(import_kwh) from flows.register_interval_hh'
+        ' where "timestamp" >= %(day)s and "timestamp" < %(day)s + interval \'1 day\' group by 1',
+    "the day of each ESCO":
+        "select c.esco, sum(d.total_import_kwh) from flows.circuit_interval_daily as d"
+        " join flows.circuits as c on d.circuit_id = c.id where d.day = %(day)s group by 1",
+    "meters by ESCO and health":
+        "select m.esco, s.health, count(*) from flows.meter_registry as m"
+        " join flows.meter_shadows as s using (id) group by 1, 2",
+    "a meter's registers":
+        "select * from flows.meter_registry as m"
+        " join flows.meter_registers as r on r.meter_id = m.id where m.serial = 'CROWD1'",
+}  # fmt: skip
+
+
+def _operators(admin: Admin, report: Report) -> None:
+    """Ask for rows of every ESCO as an operator's role, and as one whom no policy concerns."""
+
+    def ask(role: str, statement: str) -> None:
+        with admin.transaction():
+            admin.execute(f"set local role {role}".encode())
+            admin.execute(statement.encode(), {"day": DAY}).fetchall()
+
+    for name, statement in OPERATED.items():
+        for operator in ("grafanareader", "tsdbadmin"):
+            ours, sql = _medians(
+                lambda: ask(operator, statement),  # noqa: B023
+                lambda: ask("none", statement),  # noqa: B023
+            )
+            report.ratio(f"{operator} / SQL: {name}", ours, sql, limit="<= 1.1")
 
 
 @contextmanager
