@@ -139,7 +139,7 @@ class EscoChange(RequestModel):
 class AuditEntry(BaseModel):
     """An action that was carried out or refused."""
 
-    id: int
+    id: int = Field(description="The microsecond of its time, counted from 1970.")
     at: datetime
     actor: str
     action: str
@@ -286,7 +286,7 @@ async def audit(
     services: AuthServicesDep,
     actor: Administrator,
     before: Annotated[
-        int | None, Query(ge=1, lt=2**63, description="Return only entries older than this id.")
+        int | None, Query(ge=1, lt=2**53, description="Return only entries older than this id.")
     ] = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> list[AuditEntry]:

@@ -431,12 +431,16 @@ async def list_audit(
 ) -> list[DictRow]:
     """Return the audit entries that the actor may read, newest first.
 
-    `before` restricts them to smaller ids.
+    Their `id` is the microsecond of their time, as a number that counts the entries of all ESCOs
+    would tell each how busy the others are. `before` restricts them to smaller ids; entries of the
+    same microsecond come together, beyond the `limit` too.
     """
     cursor = await connection.execute(
-        "select id, at, actor, action, esco, subject, detail, address, outcome from gateway.audit"
+        "select (extract(epoch from at) * 1000000)::bigint as id, at, actor, action, esco, subject,"
+        " detail, address, outcome from gateway.audit"
         " where (%(esco)s::uuid is null or esco = %(esco)s)"
-        " and (%(before)s::bigint is null or id < %(before)s) order by id desc limit %(limit)s",
+        " and (%(before)s::bigint is null or at < to_timestamp(%(before)s::bigint / 1000000.0))"
+        " order by at desc fetch first %(limit)s rows with ties",
         {"esco": actor.esco, "before": before, "limit": limit},
     )
     return await cursor.fetchall()

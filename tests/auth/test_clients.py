@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any
 
 import httpx
@@ -174,6 +175,32 @@ def test_an_esco_that_is_disabled_stops_within_seconds(
         wait_until(lambda: gone.get("/rest/v1/escos").status_code == 200, seconds=5)
     with psycopg.connect(stack.contract["database_url"]) as admin:
         admin.execute("delete from flows.escos where code = 'gone'")
+
+
+def test_80_numbers_of_the_audit_log_count_no_entries_of_others(
+    stack: Stack, admins: dict[str, httpx.Client]
+) -> None:
+    """Numbers that count the entries of all ESCOs would tell each how busy the others are."""
+
+    def newest() -> dict[str, Any]:
+        (entry,) = admins["wlce"].get("/admin/audit?limit=1").json()
+        return dict(entry)
+
+    for _ in range(3):
+        make(stack, "x", "--esco", "wlce")
+        entry = newest()
+        at = datetime.fromisoformat(entry["at"])
+        assert entry["id"] == round(at.timestamp() * 1_000_000)
+    pages: list[Any] = []
+    before = 2**53 - 1
+    while page := admins["wlce"].get(f"/admin/audit?limit=7&before={before}").json():
+        assert len(pages) < 1000
+        pages.append(page)
+        before = page[-1]["id"]
+    ids = [entry["id"] for page in pages for entry in page]
+    assert ids == sorted(ids, reverse=True)
+    whole = admins["wlce"].get("/admin/audit?limit=1000").json()
+    assert [entry["id"] for entry in whole] == ids[: len(whole)]
 
 
 def test_everything_is_audited_and_the_audit_cannot_be_changed(
