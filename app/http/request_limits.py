@@ -32,6 +32,10 @@ SMALL_BODY_BYTES = 64 * 2**10
 FRAMING_BYTES, FRAMING_RATIO = 64 * 2**10, 8
 # PostgREST needs some 300 bytes for each value of a body.
 MOST_VALUES = 500_000
+# What comes between the values of a body, or before each of those in one another: of JSON; of CSV
+# and forms.
+MARKS_OF_JSON = (b",", b"[", b"{")
+MARKS_OF_TEXT = (b",", b"\n", b"\r", b"&", b";")
 # A name or address with an optional port (RFC 9110 §7.2), without the marks that no name has.
 HOST = re.compile(rb"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
 VERSIONS = ("1.1", "1.0")
@@ -118,8 +122,8 @@ class BodyLimits:
         """Return `receive` with limits on the size of the body, its pauses and its rate."""
         settings = self._settings
         frames: Frames = scope.get("state", {}).get("frames") or Frames()
-        seen, commas, complete = 0, 0, False
-        is_data = scope["path"].startswith(DATA_PREFIX)
+        seen, complete = 0, False
+        marks = dict.fromkeys(_value_marks(scope), 0)
         # Seconds that the client was waited for, and bytes that came, since the rate was checked.
         waited, came = 0.0, 0
 
@@ -140,7 +144,7 @@ class BodyLimits:
                     return message
 
         async def receive_limited() -> Message:
-            nonlocal seen, commas, complete, waited, came
+            nonlocal seen, complete, waited, came
             if complete:  # only a disconnect can follow, at any time
                 return await receive()
             started = time.monotonic()
@@ -151,9 +155,9 @@ class BodyLimits:
                 raise TooSlow(headers={"Connection": "close"}) from None
             waited += time.monotonic() - started
             seen += len(message.get("body", b""))
-            if is_data:
-                commas += message.get("body", b"").count(b",")
-                if commas >= MOST_VALUES:
+            for mark in marks:
+                marks[mark] += message.get("body", b"").count(mark)
+                if marks[mark] >= MOST_VALUES:
                     raise TooLarge(
                         f"At most {MOST_VALUES:,} values are accepted at a time; send fewer rows.",
                         headers={"Connection": "close"},
@@ -170,6 +174,15 @@ class BodyLimits:
             return message
 
         return receive_limited
+
+
+def _value_marks(scope: Scope) -> tuple[bytes, ...]:
+    """Return the characters whose number tells how many values a body for PostgREST has."""
+    if not scope["path"].startswith(DATA_PREFIX):
+        return ()
+    types = [value for name, value in scope["headers"] if name == b"content-type"]
+    kind = b", ".join(types).partition(b";")[0].lower()
+    return MARKS_OF_JSON if not kind or b"json" in kind else MARKS_OF_TEXT
 
 
 def _has_body(scope: Scope, most: int) -> bool:
