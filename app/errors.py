@@ -224,7 +224,8 @@ class CostlyFilterError(RestError):
     message = "The query costs too much"
     hint = (
         "Use eq, in, like or a simple pattern, and() and or() that are not deeply nested, embed no "
-        "relation within itself, and limit a series where you embed it"
+        "relation within itself, limit a series where you embed it, and cast to text, float8 and "
+        "other types of bounded length"
     )
 
 

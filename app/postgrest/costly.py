@@ -1,4 +1,4 @@
-"""Bounds of what a query may cost: patterns, conditions in one another, and what is embedded.
+"""Bounds of what a query may cost: patterns, nested conditions, casts, and what is embedded.
 
 A pattern without a repeated group or a back-reference is matched in time that grows with the text
 alone, and an answer in which no relation is within itself does not multiply its rows with each
@@ -21,6 +21,15 @@ MOST_REPEATS = 100
 MOST_EMBEDDED = 30
 MOST_SELECTED = 300  # columns, also of what is embedded
 MOST_TIMES = 3  # that a column of a relation is selected, and a relation embedded
+# Types that write a value in about as many characters as it is read from. Eight of a text are a
+# `numeric` of 131,072 digits, and a few more a `jsonb` of many such numbers.
+CASTS = frozenset({
+    "text", "varchar", "character varying", "char", "character", "bpchar", "name", "boolean",
+    "bool", "smallint", "int2", "integer", "int", "int4", "bigint", "int8", "real", "float4",
+    "float", "double precision", "float8", "date", "time", "time without time zone", "timetz",
+    "time with time zone", "timestamp", "timestamp without time zone", "timestamptz",
+    "timestamp with time zone", "interval", "uuid", "json", "inet", "cidr",
+})  # fmt: skip
 
 # Each `operator.value` of a query, also within and(), or() and with any() or all().
 REGEX = re.compile(r"\b(?:i?match)(?:\((?:any|all)\))?\.(.*?)(?=,[\w.>-]+\.\w|$)", re.DOTALL)
@@ -97,7 +106,10 @@ def _check_select(select: str, relation: str) -> None:
             selected: object = named
         else:
             # Of `alias:column->>member::type`.
-            named = word.partition("::")[0].rpartition(":")[2].partition("->")[0].strip(' "')
+            column, _, cast = word.partition("::")
+            if cast and cast.strip().lower() not in CASTS:
+                raise CostlyFilterError(f"A column is cast to {cast.strip()[:40]}")
+            named = column.rpartition(":")[2].partition("->")[0].strip(' "')
             selected = (path, named)
         times[selected] += 1
         if times[selected] > MOST_TIMES:

@@ -27,6 +27,9 @@ COSTLY = [
     b"select=name,name,name,name", b"select=a:name,name,b:name,c:name->x",
     b"select=" + b",".join([b"a%d:escos(id)" % n for n in range(4)]),
     b"select=escos(a:name,b:name,c:name::text,name)", b"select=*,*,*,*",
+    b"select=notes::numeric", b"select=notes::+JSONB", b"select=a:notes%3A%3A_numeric",
+    b"select=id,escos(name::jsonpath)", b"select=notes->>a::numrange",
+    b"select=notes::text::numeric",
 ]  # fmt: skip
 CHEAP = [
     b"notes=match.^MOVE-[0-9]{4}", b"name=ilike.*plot*", b"name=like(any).{*a*,*b*}",
@@ -37,7 +40,8 @@ CHEAP = [
     b"select=count(),escos(count())", b"select=" + b",".join([b"c%d" % n for n in range(300)]),
     b"select=id,name,escos(id,name),a:sites_new(id,name),b:sites_new(id,name),name",
     b"select=name,a:name,b:name->x",
-    b"select=%22meter_registry(%22",
+    b"select=%22meter_registry(%22", b"select=fuse_rating::text,a:start_time::date",
+    b"select=notes->>x::float8,esco::text",
 ]  # fmt: skip
 
 
