@@ -7,8 +7,8 @@ grant authenticator to flows_owner;
 alter role flows set statement_timeout = '30s';
 alter role public_backend set statement_timeout = '30s';
 alter role resident set statement_timeout = '30s';
--- PostgREST repeats its queries as prepared statements. A plan without their values knows neither how many keys
--- nor how much time a filter leaves, and would read the rows of other ESCOs.
+-- A prepared statement's plan without its values knows neither how many keys nor how much time a filter leaves, and
+-- would read the rows of other ESCOs. PostgREST prepares none (postgrest.conf), unless it is told to.
 alter role authenticator set plan_cache_mode = 'force_custom_plan';
 -- Of solid-state disks and of what is in memory, a page here and there costs little more than the next one: some
 -- keys are looked up rather than all rows of a time read.
