@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -19,7 +20,7 @@ from app.db.session import Pool, database_url
 from app.errors import TooManyRequests, Unavailable
 from app.imports.queue import FairQueue, QueueFull
 from app.imports.records import fail_import, keep_imports, start_import
-from app.imports.worker import WorkerJob
+from app.imports.worker import TOO_LARGE, WorkerJob
 from app.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -170,5 +171,7 @@ async def _follow(
         error = told.get("error", error)
     if await process.wait():
         logger.error("import %s: its process ended with %s", run.import_id, process.returncode)
+        if process.returncode == -signal.SIGABRT:
+            return error or TOO_LARGE  # of what is not Python, which ends at once
         return error or "the import ended unexpectedly, so nothing was written"
     return error

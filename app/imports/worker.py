@@ -25,7 +25,10 @@ from app.ingest.registers import UnknownRegister
 from app.ingest.summary import ImportSummary
 
 NICE = 10  # requests go before imports
-MEMORY_BYTES = 8 << 30  # of address space, of which a small part is used
+# The largest text needs half of it. A workbook of two cells, the first and the last that a sheet
+# has, is a table of 17 thousand million when it is read.
+MEMORY_BYTES = 3 << 29
+TOO_LARGE = "the file needs too much memory; send it in parts, or as CSV"
 PROGRESS_SECONDS = 0.5
 REFUSED_LISTED = 1_000
 DAYS_LISTED = 10_000
@@ -58,7 +61,8 @@ class Superseded(Exception):  # noqa: N818
 def main() -> None:
     """Run the import that standard input describes."""
     os.nice(NICE)
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_BYTES, MEMORY_BYTES))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # of a file and a password
     job = WorkerJob(**json.loads(sys.stdin.buffer.read()))
     try:
         _run(job)
@@ -67,7 +71,7 @@ def main() -> None:
     except UnicodeDecodeError as error:
         tell(error=f"the file is not {error.encoding} text; name its encoding")
     except MemoryError:
-        tell(error="the file needs too much memory; send it in parts, or as CSV")
+        tell(error=TOO_LARGE)
     except Superseded:
         tell(error="the file was sent again, and that import took the place of this one")
     except psycopg.Error as error:

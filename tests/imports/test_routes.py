@@ -2,20 +2,24 @@
 
 import gzip
 import json
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from io import BytesIO
 from tempfile import TemporaryFile
 from typing import Any
 from uuid import UUID, uuid4
+from zipfile import ZipFile
 
 import httpx
+import psutil
 import psycopg
 import pytest
 
 from app.auth.tokens import Grant
 from tests.conftest import Stack, wait_until
 from tests.ingest.command import Admin, stored
+from tests.ingest.test_shapes import workbook, zipped
 from tests.postgrest.test_streaming import GROWTH_MB, Memory
 
 HALF_HOUR = timedelta(minutes=30)
@@ -393,3 +397,31 @@ def test_the_largest_file_streams_in_and_is_never_held_by_the_gateway(
         memory.look()
     assert (done["state"], done["size"], done["report"]["half_hours"]) == ("done", size, rows)
     assert memory.growth_mb < GROWTH_MB
+
+
+@pytest.mark.parametrize("cell", ["CV1048576", "XFD1048576"])
+def test_52_a_workbook_of_two_distant_cells_takes_bounded_memory(
+    stack: Stack, home: dict[str, str], cell: str
+) -> None:
+    """It is a kilobyte, and a table of 3 GB, or of 500, when it is read."""
+    with ZipFile(BytesIO(workbook({"S": [["time", "use"], [1]]}))) as archive:
+        files = {name: archive.read(name).decode() for name in archive.namelist()}
+    sheet = files["xl/worksheets/sheet1.xml"]
+    files["xl/worksheets/sheet1.xml"] = sheet.replace('r="A2"', f'r="{cell}"')
+    peak = 0
+
+    def look() -> dict[str, Any] | None:
+        nonlocal peak
+        for process in psutil.Process(stack.process.pid).children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                if "app.imports.worker" in process.cmdline():
+                    peak = max(peak, process.memory_info().rss)
+        state: dict[str, Any] = client.get(answer.headers["location"]).json()
+        return state if state["state"] in ("done", "failed") else None
+
+    with stack.client("wlce", "write") as client:
+        options = {"register_id": home["register"], "import_column": "use"}
+        answer = send(client, zipped(**files), "use.xlsx", **options)
+        done = wait_until(look)
+    assert (done["state"], "too much memory" in done["error"]) == ("failed", True)
+    assert 0 < peak < 2 * 2**30
