@@ -426,8 +426,9 @@ class LimitsSettings(Group):
     concurrent: PositiveInt = Field(
         6,
         description="Requests of one ESCO that a gateway runs at a time, from the first byte of "
-        "a body to the last byte of the response; keep it below the pool sizes (PostgREST's "
-        "db-pool, FLOWS_DATABASE_POOL_MAX), so that connections remain for others.",
+        "a body to the last byte of the response; its residents run half of them at most. Keep it "
+        "below the pool sizes (PostgREST's db-pool, FLOWS_DATABASE_POOL_MAX), so that connections "
+        "remain for others.",
     )
     sustained: PositiveInt = Field(
         2,

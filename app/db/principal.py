@@ -13,7 +13,7 @@ class Principal:
 
     `tenant` is the ESCO as text, empty for callers without one. `subject` is the person, or the
     client where it acts for itself; `people` are client, person, and whoever acts for the person.
-    `crowd` are those who share quotas and places with the caller: its ESCO, or all residents of it.
+    `crowd` are those who share quotas with the caller: its ESCO's programs, or its residents.
     """
 
     role: str

@@ -6,8 +6,9 @@ that PostgREST needs much memory for: of a large body, and where an answer repea
 selects a column under several names.
 A core that one ESCO keeps busy all the time makes every other request wait now and then, so the
 place of a long request rests for as long as it ran while other ESCOs ask.
-The workers of a gateway divide the places among them: each has its own, which it gives without
-asking others.
+An ESCO's residents hold places of their ESCO's, half of them at most, so that none has more than
+others. The workers of a gateway divide the places among them: each has its own, which it gives
+without asking others.
 """
 
 import asyncio
@@ -59,6 +60,29 @@ class RunningTime:
         """The seconds so far, each for a request."""
         self.change(0)
         return self._excess
+
+
+class Shares:
+    """The places of each ESCO, `most` of them, and what of these its callers may hold.
+
+    Who waits does so among its kind, so that neither programs nor residents queue before the other.
+    """
+
+    def __init__(self, most: int, settings: LimitsSettings) -> None:
+        half = math.ceil(most / 2)
+        self._all, self._programs, self._residents, self._resident = (
+            Turns(places, settings.waiting, settings.turn_seconds)
+            for places in (most, most, half, math.ceil(half / 2))
+        )
+
+    def of(self, caller: Principal) -> list[Places]:
+        """Return the places of which a caller takes one each, in this order."""
+        key = caller.tenant or caller.client_id
+        if caller.role == RESIDENT:
+            own = [self._resident.of(caller.subject), self._residents.of(key)]
+        else:
+            own = [self._programs.of(key)]
+        return [*own, self._all.of(key)]
 
 
 class ConcurrencyLimit:
@@ -144,13 +168,8 @@ class ConcurrencyLimits:
         self._most = math.ceil(settings.concurrent / workers)
         self._sustained = min(math.ceil(settings.sustained / workers), self._most)
         self._on_refusal = on_refusal
-        self._turns = Turns(self._most, settings.waiting, settings.turn_seconds)
-        self._slow_turns = Turns(self._sustained, settings.waiting, settings.turn_seconds)
-        # A resident leaves half of their common places to its neighbours.
-        half = (math.ceil(places / 2) for places in (self._most, self._sustained))
-        self._own_turns, self._own_slow_turns = (
-            Turns(places, settings.waiting, settings.turn_seconds) for places in half
-        )
+        self._shares = Shares(self._most, settings)
+        self._slow_shares = Shares(self._sustained, settings)
         self._running: dict[str, RunningTime] = {}
         # The one who asked last, and the one before that is another: name and time of each.
         self._asking = [("", -math.inf), ("", -math.inf)]
@@ -166,14 +185,12 @@ class ConcurrencyLimits:
         self._note(key)
         runs_long = running.excess > BURST_SECONDS
         is_slow = runs_long or needs_memory(scope)
-        places, most = [self._turns.of(key)], self._most
+        places, most, resting = self._shares.of(caller), self._most, None
         if is_slow:
             # First, so that those who wait for it leave the other places free.
-            places, most = [self._slow_turns.of(key), *places], self._sustained
-        resting = places[0] if runs_long else None
-        if caller.role == RESIDENT:
-            own = self._own_slow_turns if is_slow else self._own_turns
-            places = [own.of(caller.subject), *places]
+            slow = self._slow_shares.of(caller)
+            places, most = [*slow, *places], self._sustained
+            resting = slow[-1] if runs_long else None
         return ConcurrencyLimit(
             places, most, state, running, self._on_refusal,
             resting=resting, must_rest=lambda: self._do_others_ask(key),

@@ -196,27 +196,33 @@ def test_52_what_needs_memory_runs_alone(
 
 
 @pytest.mark.parametrize("is_slow", [False, True])
-def test_a_resident_leaves_half_of_the_places_to_its_neighbours(is_slow: bool) -> None:
-    """They share an ESCO's places, and are strangers to each other."""
-    neighbours = [
-        Principal(RESIDENT, UUID(int=1), "esco", "fla_1", frozenset(), "jti", 0, {"sub": member})
-        for member in ("flm_1", "flm_2")
-    ]
+def test_82_residents_hold_places_of_their_esco(is_slow: bool) -> None:
+    """With places of their own, an ESCO's programs and residents held all that PostgREST has.
+
+    They hold half of them, and one resident half of that: they are strangers to each other.
+    """
+
+    def caller(role: str, **claims: str) -> Principal:
+        return Principal(role, UUID(int=1), "esco", "fla_1", frozenset(), "jti", 0, claims)
+
+    one, other, third = (caller(RESIDENT, sub=f"flm_{number}") for number in range(3))
+    program = caller("flows")
     settings = LimitsSettings(concurrent=4, sustained=4, waiting=9, turn_seconds=0.01)
     limits = ConcurrencyLimits(settings, lambda: None)
     headers = [(b"transfer-encoding", b"chunked")] if is_slow else []
     scope: Scope = {**SMALL, "headers": headers}
 
-    async def run() -> None:
+    async def run() -> list[bool]:
+        admitted = []
         async with AsyncExitStack() as running:
-            for resident in neighbours:
-                for _ in range(2):
-                    await running.enter_async_context(
-                        limits.of(resident, RequestState("id"), scope)
-                    )
-                with pytest.raises(TooManyRequests):
-                    await running.enter_async_context(
-                        limits.of(resident, RequestState("id"), scope)
-                    )
+            for who in (one, one, other, third, program, program, program):
+                limit = limits.of(who, RequestState("id"), scope)
+                try:
+                    await running.enter_async_context(limit)
+                except TooManyRequests:
+                    admitted.append(False)
+                else:
+                    admitted.append(True)
+        return admitted
 
-    asyncio.run(run())
+    assert asyncio.run(run()) == [True, False, True, False, True, True, False]

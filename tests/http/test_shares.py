@@ -3,7 +3,9 @@
 import socket
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
+from datetime import timedelta
 from urllib.parse import urlsplit
 
 import httpx
@@ -12,6 +14,7 @@ import pytest
 
 from tests.auth.test_clients import ask
 from tests.conftest import Stack, another_gateway, wait_until
+from tests.homes import TODAY, add_resident, home_of, token_of
 
 LARGE = "/rest/v1/register_interval_hh?limit=50000"
 SMALL = "/rest/v1/escos?select=code"
@@ -102,6 +105,39 @@ def test_56_tokens_and_readiness_have_connections_of_their_own(own: Stack) -> No
         assert ask(own, victim["client_id"], victim["client_secret"]).status_code == 200
         assert httpx.get(own.contract["base_url"] + "/ready").status_code == 200
         admin.rollback()
+
+
+def test_82_an_esco_and_its_residents_leave_connections_to_others(stack: Stack) -> None:
+    database_url, moved_in = stack.contract["database_url"], TODAY - timedelta(days=9)
+    with psycopg.connect(database_url) as admin:
+        residents = [
+            add_resident(admin, number, [(home_of(admin, plot), (moved_in, None))])
+            for number, plot in ((0x821, "1"), (0x822, "2"))
+        ]
+    program = stack.contract["escos"]["wlce"]["read_token"]
+    tokens = [program] * 6 + [token_of(stack, resident) for resident in residents] * 3
+    try:
+        with psycopg.connect(database_url) as admin, ThreadPoolExecutor(len(tokens)) as callers:
+            admin.execute("lock table flows.meter_shadows in access exclusive mode")
+            for token in tokens:
+                callers.submit(
+                    httpx.get,
+                    f"{stack.contract['rest_url']}/meter_shadows",
+                    headers={"Authorization": f"Bearer {token}"},
+                    timeout=30,
+                )
+            # Those beyond their turn have got a 429 by then, or all connections.
+            time.sleep(4)
+            with stack.client("hmce") as other:
+                for _ in range(5):
+                    answer = other.get(SMALL)
+                    assert (answer.status_code, answer.elapsed.total_seconds() < 1) == (200, True)
+            admin.rollback()
+    finally:
+        with psycopg.connect(database_url) as admin:
+            members = [resident.member for resident in residents]
+            admin.execute("delete from gateway.residence where member = any(%s)", (members,))
+            admin.execute("delete from gateway.member where id = any(%s)", (members,))
 
 
 @pytest.fixture(scope="module")
