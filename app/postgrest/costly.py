@@ -31,6 +31,9 @@ CASTS = frozenset({
     "timestamp with time zone", "interval", "uuid", "json", "inet", "cidr",
 })  # fmt: skip
 
+# PostgREST reads what follows them otherwise than app/postgrest/select.py, and no name has them.
+UNREADABLE = re.compile(r"[\\\x00-\x1f]")
+
 # Each `operator.value` of a query, also within and(), or() and with any() or all().
 REGEX = re.compile(r"\b(?:i?match)(?:\((?:any|all)\))?\.(.*?)(?=,[\w.>-]+\.\w|$)", re.DOTALL)
 LIKE = re.compile(r"\b(?:i?like)(?:\((?:any|all)\))?\.(.*?)(?=,[\w.>-]+\.\w|$)", re.DOTALL)
@@ -93,6 +96,8 @@ def _check_select(select: str, relation: str) -> None:
     """Refuse a relation within itself, `relation(alias:relation!hint(…))`, and very much."""
     if select.count(",") >= MOST_SELECTED:
         raise CostlyFilterError(f"More than {MOST_SELECTED} columns are selected")
+    if UNREADABLE.search(select):
+        raise CostlyFilterError("The select has a backslash or a control character")
     relations = 0
     times: Counter[object] = Counter()
     for path, word, opens in words(select):

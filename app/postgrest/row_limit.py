@@ -5,6 +5,7 @@ the request is refused. PostgREST intersects the Range that asks for them with `
 """
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 from functools import lru_cache
 from urllib.parse import unquote_plus
@@ -103,12 +104,20 @@ def _names_one(parameters: Mapping[str, str]) -> bool:
 def _rows_of_series(select: str, parameters: Mapping[str, str]) -> int:
     """Return the most rows of series that a selected row may hold, itself counted; at least 1."""
     rows = 0
-    for path in embedded(select):
+    paths = list(embedded(select))
+    called = Counter(
+        (path[:-1], name) for path in paths for name in {path[-1].relation, path[-1].name}
+    )
+    for path in paths:
         if path[-1].relation not in SERIES:
             continue
         if len(path) == 1 and _names_one(parameters):
             continue
         names = [".".join(step.name for step in path[: depth + 1]) for depth in range(len(path))]
+        for depth, step in enumerate(path):
+            # PostgREST would limit only one of them.
+            if called[path[:depth], step.name] > 1:
+                raise CostlyFilterError(f"Two embedded relations are called {step.name}")
         product = 1
         for name in names:
             limit = _number(parameters, f"{name}.limit")

@@ -29,7 +29,7 @@ COSTLY = [
     b"select=escos(a:name,b:name,c:name::text,name)", b"select=*,*,*,*",
     b"select=notes::numeric", b"select=notes::+JSONB", b"select=a:notes%3A%3A_numeric",
     b"select=id,escos(name::jsonpath)", b"select=notes->>a::numrange",
-    b"select=notes::text::numeric",
+    b"select=notes::text::numeric", b"select=escos(%09meter_registry(id))",
 ]  # fmt: skip
 CHEAP = [
     b"notes=match.^MOVE-[0-9]{4}", b"name=ilike.*plot*", b"name=like(any).{*a*,*b*}",
@@ -41,7 +41,7 @@ CHEAP = [
     b"select=id,name,escos(id,name),a:sites_new(id,name),b:sites_new(id,name),name",
     b"select=name,a:name,b:name->x",
     b"select=%22meter_registry(%22", b"select=fuse_rating::text,a:start_time::date",
-    b"select=notes->>x::float8,esco::text",
+    b"select=notes->>x::float8,esco::text", b"select=meter_csq:meter_csq(csq)&meter_csq.limit=1",
 ]  # fmt: skip
 
 

@@ -80,6 +80,22 @@ def test_52_a_series_is_embedded_with_a_limit_alone(query: bytes) -> None:
         limit_rows(query, {}, 100)
 
 
+@pytest.mark.parametrize(
+    "select",
+    [
+        'id,"a\\"b":serial,meter_csq(*),"c":serial', '"\\"":id,meter_csq(*),"\\"2":serial',
+        "id,\tmeter_csq(*)", "id,a:meter_csq(csq),meter_csq:meter_prepay_balance(*)",
+        "id,a:meter_csq(csq),meter_csq(csq)",
+    ],
+)  # fmt: skip
+def test_52_no_spelling_hides_a_series(stack: Stack, select: str) -> None:
+    """PostgREST embedded all of its rows."""
+    limits = {"meter_csq.limit": "1", "a.limit": "1"} if "a:" in select else {}
+    with stack.client("wlce") as client:
+        answer = client.get("/rest/v1/meter_registry", params={"select": select} | limits)
+        assert (answer.status_code, answer.json()["code"]) == (422, "FLOWS422")
+
+
 def test_52_what_a_write_of_a_series_returns_embeds_nothing() -> None:
     query = b"timestamp=gte.2026-01-01&select=csq%2Cmeter_registry(serial)"
     with pytest.raises(CostlyFilterError):
