@@ -82,7 +82,7 @@ def become(
         (esco or "",),
     )
     connection.execute(
-        "select flows.enter_home(%s, %s::uuid), set_config('role', %s, true)",
+        "select flows.enter_as_resident(%s, %s::uuid), set_config('role', %s, true)",
         (member, esco or None, role),
     )
 

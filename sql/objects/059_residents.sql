@@ -10,169 +10,172 @@ is 'True for residents, for views and policies alone: asked when a query is plan
 
 -- From homes along the links: what supplies a home is its resident's while the resident lives there. What supplies
 -- several homes (a landlord's supply) would tell of the others, so it is the resident's only while all of them are.
-create or replace function flows.find_home(member text, owner uuid) returns flows.home
-language plpgsql stable security definer set search_path = '' set plan_cache_mode = 'force_generic_plan'
+-- Found once for a request, before its query, and kept in settings of its transaction, as a query asks for many parts.
+-- Each statement costs more than the rows that it finds, so they are few, one plan serves for ever, and an ESCO is
+-- compared in a way that no index answers: the one of an ESCO has all of its links.
+create or replace function flows.enter_as_resident(member text, owner uuid) returns boolean
+language plpgsql security definer
+set search_path = '' set plan_cache_mode = 'force_generic_plan' set enable_seqscan = off
 as $$
 declare
-    home flows.home;
+    is_resident boolean;
+    since timestamptz;
+    until timestamptz;
+    sites uuid[];
+    properties uuid[];
     property_times tstzmultirange[];
+    heads uuid[];
     head_times tstzmultirange[];
+    present_heads uuid[];
+    meters uuid[];
+    meter_times tstzmultirange[];
+    present_meters uuid[];
+    registers uuid[];
+    register_times tstzmultirange[];
+    circuits uuid[];
+    circuit_times tstzmultirange[];
     circuit_sites uuid[];
+    summed_times tstzmultirange[];
+    present_circuits uuid[];
     all_times tstzmultirange[];
 begin
-    select array_agg(lived.id), array_agg(lived.times), array_agg(lived.site)
-    into home.properties, property_times, home.sites
+    select
+        count(*) > 0, array_agg(lived.id) filter (where lived.id is not null),
+        array_agg(lived.times) filter (where lived.id is not null),
+        array_agg(lived.site) filter (where lived.id is not null)
+    into is_resident, properties, property_times, sites
     from (
-        select r.property as id, p.site, range_agg(tstzrange(r.start_time, r.end_time)) as times
-        from gateway.residence as r
-        inner join gateway.member as m on r.member = m.id
-        inner join flows.properties as p on r.property = p.id
-        where r.member = find_home.member and r.esco = owner and m.resident and m.esco = owner
-            and m.disabled_at is null and r.start_time <= now()
-        group by r.property, p.site order by r.property
+        select p.id, p.site, range_agg(tstzrange(r.start_time, r.end_time)) as times
+        from gateway.member as m
+        left join gateway.residence as r on m.id = r.member and m.esco = r.esco and r.start_time <= now()
+        left join flows.properties as p on r.property = p.id
+        where m.id = enter_as_resident.member and m.esco = owner and m.resident and m.disabled_at is null
+        group by p.id, p.site
     ) as lived;
-    if home.properties is null then
-        return home;
-    end if;
-    home.esco := owner;
 
-    select array_agg(head.id), array_agg(head.times) into home.heads, head_times
-    from (
-        select
-            linked.id,
-            range_agg(linked.span * linked.times) - range_agg(linked.span - linked.times) as times
+    if properties <> '{}' then
+        select array_agg(head.id), array_agg(head.times) into heads, head_times
         from (
             select
-                link.service_head as id, tstzmultirange(tstzrange(link.start_time, link.end_time)) as span,
-                coalesce(property_times[array_position(home.properties, link.property)], '{}') as times
-            from flows.ever_properties_service_head as link
-            where link.esco = owner and link.service_head = any(array(
-                select its.service_head from flows.ever_properties_service_head as its
-                where its.property = any(home.properties)
-            ))
-        ) as linked
-        group by linked.id order by linked.id
-    ) as head
-    where not isempty(head.times);
+                linked.id,
+                range_agg(linked.span * linked.times) - range_agg(linked.span - linked.times) as times
+            from (
+                select
+                    link.service_head as id, tstzmultirange(tstzrange(link.start_time, link.end_time)) as span,
+                    coalesce(property_times[array_position(properties, link.property)], '{}') as times
+                from flows.ever_properties_service_head as its
+                inner join flows.ever_properties_service_head as link on its.service_head = link.service_head
+                where its.property = any(properties) and link.esco is not distinct from owner
+            ) as linked
+            group by linked.id
+        ) as head
+        where not isempty(head.times);
 
-    select array_agg(meter.id), array_agg(meter.times) into home.meters, home.meter_times
-    from (
-        select
-            linked.id,
-            range_agg(linked.span * linked.times) - range_agg(linked.span - linked.times) as times
+        select array_agg(meter.id), array_agg(meter.times) into meters, meter_times
         from (
             select
-                link.meter as id, tstzmultirange(tstzrange(link.start_time, link.end_time)) as span,
-                coalesce(head_times[array_position(home.heads, link.service_head)], '{}') as times
-            from flows.ever_service_head_meter as link
-            where link.esco = owner and link.meter = any(array(
-                select its.meter from flows.ever_service_head_meter as its where its.service_head = any(home.heads)
-            ))
-        ) as linked
-        group by linked.id order by linked.id
-    ) as meter
-    where not isempty(meter.times);
+                linked.id,
+                range_agg(linked.span * linked.times) - range_agg(linked.span - linked.times) as times
+            from (
+                select
+                    link.meter as id, tstzmultirange(tstzrange(link.start_time, link.end_time)) as span,
+                    coalesce(head_times[array_position(heads, link.service_head)], '{}') as times
+                from flows.ever_service_head_meter as its
+                inner join flows.ever_service_head_meter as link on its.meter = link.meter
+                where its.service_head = any(heads) and link.esco is not distinct from owner
+            ) as linked
+            group by linked.id
+        ) as meter
+        where not isempty(meter.times);
 
-    select array_agg(register.id), array_agg(home.meter_times[array_position(home.meters, register.meter)])
-    into home.registers, home.register_times
-    from (
-        select r.register_id as id, r.meter_id as meter from flows.meter_registers as r
-        where r.meter_id = any(home.meters) and r.esco = owner
-        order by r.register_id
-    ) as register;
+        select array_agg(r.register_id), array_agg(meter_times[array_position(meters, r.meter_id)])
+        into registers, register_times
+        from flows.meter_registers as r
+        where r.meter_id = any(meters) and r.esco is not distinct from owner;
 
-    select array_agg(circuit.id), array_agg(circuit.times), array_agg(circuit.site)
-    into home.circuits, home.circuit_times, circuit_sites
-    from (
-        select
-            c.id, c.site,
-            range_agg(mapped.times) - range_agg(tstzmultirange(mapped.span) - coalesce(mapped.times, '{}')) as times
+        select array_agg(circuit.id), array_agg(circuit.times), array_agg(circuit.site)
+        into circuits, circuit_times, circuit_sites
         from (
             select
-                m.circuit, tstzrange(m.start_time, m.end_time) as span,
-                home.register_times[array_position(home.registers, m.register)] as times
-            from flows.circuit_register as m
-            where m.circuit = any(array(
-                select its.circuit from flows.circuit_register as its
-                where its.register = any(home.registers) and its.esco = owner
-            ))
-        ) as mapped
-        inner join flows.circuits as c on mapped.circuit = c.id and c.esco = owner
-        group by c.id order by c.id
-    ) as circuit
-    where not isempty(circuit.times);
-    home.sites := home.sites || circuit_sites;
+                c.id, c.site,
+                range_agg(mapped.times) - range_agg(tstzmultirange(mapped.span) - coalesce(mapped.times, '{}')) as times
+            from (
+                select
+                    m.circuit, tstzrange(m.start_time, m.end_time) as span,
+                    register_times[array_position(registers, m.register)] as times
+                from flows.circuit_register as its
+                inner join flows.circuit_register as m on its.circuit = m.circuit
+                where its.register = any(registers)
+            ) as mapped
+            inner join flows.circuits as c on mapped.circuit = c.id
+            where c.esco is not distinct from owner
+            group by c.id
+        ) as circuit
+        where not isempty(circuit.times);
+        sites := sites || circuit_sites;
 
-    -- Sums that do not follow a changed mapping yet may be of registers that were mapped before.
-    home.summed_times := home.circuit_times;
-    if exists (
-        select from flows.change as c
-        where c.followed_at is null and c.kind = 'mapping' and coalesce(c.esco = owner, true)
-    ) then
-        home.summed_times := array(
-            select
-                own.times - coalesce((
-                    select range_agg(c.period) from flows.change as c
-                    where c.followed_at is null and c.kind = 'mapping' and coalesce(c.esco = owner, true)
-                        and coalesce(own.id = any(c.touched_circuits), true)
-                ), '{}')
-            from unnest(home.circuits, home.circuit_times) with ordinality as own (id, times, place)
-            order by own.place
-        );
-    end if;
-
-    all_times := head_times || home.meter_times || home.summed_times;
-    if all_times[1] = all(all_times) and all_times[1] = tstzmultirange(range_merge(all_times[1])) then
-        home.since := coalesce(lower(all_times[1]), '-infinity');
-        home.until := coalesce(upper(all_times[1]), 'infinity');
-        if all_times[1] @> now() then
-            home.present_heads := home.heads;
-            home.present_meters := home.meters;
-            home.present_circuits := home.circuits;
+        -- Sums that do not follow a changed mapping yet may be of registers that were mapped before.
+        summed_times := circuit_times;
+        if exists (
+            select from flows.change as c
+            where c.followed_at is null and c.kind = 'mapping' and coalesce(c.esco = owner, true)
+        ) then
+            summed_times := array(
+                select
+                    own.times - coalesce((
+                        select range_agg(c.period) from flows.change as c
+                        where c.followed_at is null and c.kind = 'mapping' and coalesce(c.esco = owner, true)
+                            and coalesce(own.id = any(c.touched_circuits), true)
+                    ), '{}')
+                from unnest(circuits, circuit_times) with ordinality as own (id, times, place)
+                order by own.place
+            );
         end if;
-    else
-        home.present_heads := array(
-            select h.id from unnest(home.heads, head_times) as h (id, times) where h.times @> now()
-        );
-        home.present_meters := array(
-            select m.id from unnest(home.meters, home.meter_times) as m (id, times) where m.times @> now()
-        );
-        home.present_circuits := array(
-            select c.id from unnest(home.circuits, home.circuit_times) as c (id, times) where c.times @> now()
-        );
-    end if;
-    return home;
-end $$;
-comment on function flows.find_home(text, uuid) is 'All that is a resident''s own, and when.';
 
--- Found once for a request, before its query, and kept in settings of its transaction, as a query asks for many parts.
-create or replace function flows.enter_home(member text, owner uuid) returns void
-language plpgsql security definer set search_path = ''
-as $$
-declare
-    home constant flows.home := flows.find_home(member, owner);
-begin
+        all_times := head_times || meter_times || summed_times;
+        if all_times[1] = all(all_times) and all_times[1] = tstzmultirange(range_merge(all_times[1])) then
+            since := coalesce(lower(all_times[1]), '-infinity');
+            until := coalesce(upper(all_times[1]), 'infinity');
+            if all_times[1] @> now() then
+                present_heads := heads;
+                present_meters := meters;
+                present_circuits := circuits;
+            end if;
+        else
+            present_heads := array(
+                select h.id from unnest(heads, head_times) as h (id, times) where h.times @> now()
+            );
+            present_meters := array(
+                select m.id from unnest(meters, meter_times) as m (id, times) where m.times @> now()
+            );
+            present_circuits := array(
+                select c.id from unnest(circuits, circuit_times) as c (id, times) where c.times @> now()
+            );
+        end if;
+    end if;
+
     perform
-        set_config('app.own_since', coalesce(home.since::text, ''), true),
-        set_config('app.own_until', coalesce(home.until::text, ''), true),
-        set_config('app.own_esco', coalesce(home.esco::text, ''), true),
-        set_config('app.own_sites', coalesce(home.sites::text, ''), true),
-        set_config('app.own_properties', coalesce(home.properties::text, ''), true),
-        set_config('app.own_heads', coalesce(home.heads::text, ''), true),
-        set_config('app.own_meters', coalesce(home.meters::text, ''), true),
-        set_config('app.own_meter_times', coalesce(home.meter_times::text, ''), true),
-        set_config('app.own_present_meters', coalesce(home.present_meters::text, ''), true),
-        set_config('app.own_registers', coalesce(home.registers::text, ''), true),
-        set_config('app.own_register_times', coalesce(home.register_times::text, ''), true),
-        set_config('app.own_circuits', coalesce(home.circuits::text, ''), true),
-        set_config('app.own_circuit_times', coalesce(home.circuit_times::text, ''), true),
-        set_config('app.own_summed_times', coalesce(home.summed_times::text, ''), true),
-        set_config('app.own_present_heads', coalesce(home.present_heads::text, ''), true),
-        set_config('app.own_present_circuits', coalesce(home.present_circuits::text, ''), true);
+        set_config('app.own_since', coalesce(since::text, ''), true),
+        set_config('app.own_until', coalesce(until::text, ''), true),
+        set_config('app.own_esco', case when properties <> '{}' then owner::text else '' end, true),
+        set_config('app.own_sites', coalesce(sites::text, ''), true),
+        set_config('app.own_properties', coalesce(properties::text, ''), true),
+        set_config('app.own_heads', coalesce(heads::text, ''), true),
+        set_config('app.own_present_heads', coalesce(present_heads::text, ''), true),
+        set_config('app.own_meters', coalesce(meters::text, ''), true),
+        set_config('app.own_meter_times', coalesce(meter_times::text, ''), true),
+        set_config('app.own_present_meters', coalesce(present_meters::text, ''), true),
+        set_config('app.own_registers', coalesce(registers::text, ''), true),
+        set_config('app.own_register_times', coalesce(register_times::text, ''), true),
+        set_config('app.own_circuits', coalesce(circuits::text, ''), true),
+        set_config('app.own_circuit_times', coalesce(circuit_times::text, ''), true),
+        set_config('app.own_summed_times', coalesce(summed_times::text, ''), true),
+        set_config('app.own_present_circuits', coalesce(present_circuits::text, ''), true);
+    return is_resident;
 end $$;
-comment on function flows.enter_home(text, uuid)
-is 'Makes a member of an ESCO the resident whose own rows are read, for the rest of the transaction.';
-grant execute on function flows.enter_home(text, uuid) to tsdbadmin;
+comment on function flows.enter_as_resident(text, uuid)
+is 'Makes a member of an ESCO the resident whose own rows the transaction reads; false if it is no resident.';
+grant execute on function flows.enter_as_resident(text, uuid) to tsdbadmin;
 
 -- Plain expressions, which the planner puts in place of a call.
 create or replace function flows.own(part text) returns text

@@ -38,7 +38,7 @@ is 'Registers of the calling resident''s that have derived half-hours.';
 create or replace function flows.own_changes_behind(
     out remapping boolean, out spans tstzrange[], out moments timestamptz[]
 )
-language sql stable security definer set search_path = ''
+language sql stable set search_path = ''
 begin atomic
     with behind as materialized (
         select c.kind, c.period, c.changed_at, c.touched_registers, c.touched_circuits from flows.change as c
@@ -63,11 +63,9 @@ comment on function flows.own_changes_behind()
 is 'True if mappings of a resident''s are not followed yet; times and moments of changed half-hours that are not.';
 
 -- Names and links as texts, looked up by their ids.
-create or replace function flows.own_settings() returns text
-language plpgsql stable security definer set search_path = '' set plan_cache_mode = 'force_generic_plan'
+create or replace function flows.own_settings(own flows.home) returns text
+language plpgsql stable set search_path = ''
 as $$
-declare
-    own constant flows.home := flows.own_home();
 begin
     return concat_ws(
         ' ',
@@ -103,18 +101,20 @@ begin
         (select concat_ws(' ', e.code, e.name) from flows.escos as e where e.id = own.esco)
     );
 end $$;
-comment on function flows.own_settings() is 'Names and links of what is the calling resident''s own, as one text.';
+comment on function flows.own_settings(flows.home) is 'Names and links of what is a resident''s own, as one text.';
 
--- The version of a period's data as a resident sees them: it moves with its own rows and links and with nothing else,
--- and is asked as the caller. Half-hours are counted by the sums of their days, those of other days themselves.
+-- The version of a period's data as a resident sees them: it moves with its own rows and links and with nothing else.
+-- Half-hours are counted by the sums of their days, those of other days themselves. A definer function sees every
+-- ESCO, so rows are looked up circuit by circuit and stay by stay, which an index answers on a plan for any period.
 create or replace function flows.own_data_state(
     period tstzrange, out version text, out as_of timestamptz, out remapping boolean, out cluster text, out seen text,
     out has_derived boolean
 )
-language plpgsql stable set search_path = '' set plan_cache_mode = 'force_generic_plan'
+language plpgsql stable security definer set search_path = '' set plan_cache_mode = 'force_generic_plan'
 as $$
 declare
-    own constant flows.home := flows.own_home();
+    owner constant uuid := flows.current_esco();
+    home constant flows.home := flows.own_home();
     first constant timestamptz := date_trunc('day', coalesce(lower(period), '-infinity'), 'UTC');
     stop constant timestamptz := coalesce(upper(period), 'infinity');
     behind record;
@@ -139,10 +139,23 @@ begin
     -- The latest of all times is the newest half-hour's.
     if not (lower_inf(period) and upper_inf(period)) then
         select concat_ws(' ', count(*), sum(d.register_intervals), max(d.updated_at)), max(d.updated_at) into days, days_at
-        from api.circuit_interval_daily as d where d.day >= first and d.day < stop;
+        from (
+            select
+                own.id, greatest(first, lower(stay)) as since,
+                least(stop, date_trunc('day', upper(stay), 'UTC')) as until
+            from unnest(home.circuits, home.summed_times) as own (id, times)
+            cross join lateral unnest(own.times) as stay
+            offset 0
+        ) as k
+        cross join lateral (
+            select its.register_intervals, its.updated_at from flows.circuit_interval_daily as its
+            where its.circuit_id = k.id and its.esco is not distinct from owner
+                and its.day >= k.since and its.day < k.until
+            offset 0
+        ) as d;
         cut_days := array(
             select distinct date_trunc('day', bound.at, 'UTC')
-            from unnest(own.summed_times) as times
+            from unnest(home.summed_times) as times
             cross join lateral unnest(times) as span
             cross join lateral (values (lower(span)), (upper(span))) as bound (at)
             where isfinite(bound.at) and bound.at >= first and date_trunc('day', bound.at, 'UTC') < stop
@@ -151,9 +164,15 @@ begin
             select concat_ws(' ', count(*), sum(h.register_intervals), max(h.updated_at)), max(h.updated_at)
             into edges, edges_at
             from unnest(cut_days) as cut (day)
+            cross join unnest(home.circuits, home.summed_times) as own (id, times)
+            cross join lateral unnest(own.times) as stay
             cross join lateral (
-                select hh.register_intervals, hh.updated_at from api.circuit_interval_hh as hh
-                where hh."timestamp" >= cut.day and hh."timestamp" < cut.day + interval '1 day'
+                select its.register_intervals, its.updated_at from flows.circuit_interval_hh as its
+                where its.circuit_id = own.id and its.esco is not distinct from owner
+                    and its."timestamp" >= greatest(cut.day, lower(stay))
+                    and its."timestamp" < least(
+                        cut.day + interval '1 day', date_bin('30 minutes', upper(stay), '2000-01-01 00:00Z')
+                    )
                 offset 0
             ) as h;
         end if;
@@ -162,23 +181,31 @@ begin
         select nullif(concat_ws(' ', nullif(count(*), 0), max(r.updated_at)), ''), max(r.updated_at)
         into waiting, waiting_at
         from unnest(behind.spans, behind.moments) as c (span, changed_at)
-        inner join api.register_interval_hh as r
-            on r."timestamp" >= lower(c.span) and r."timestamp" < upper(c.span) and r.updated_at >= c.changed_at
-        where r."timestamp" <@ period;
+        cross join unnest(home.registers, home.register_times) as own (id, times)
+        cross join lateral unnest(own.times) as stay
+        cross join lateral (
+            select its."timestamp", its.updated_at from flows.register_interval_hh as its
+            where its.register_id = own.id and its.esco is not distinct from owner
+                and its."timestamp" >= greatest(lower(c.span), lower(stay))
+                and its."timestamp" < least(upper(c.span), date_bin('30 minutes', upper(stay), '2000-01-01 00:00Z'))
+            offset 0
+        ) as r
+        where r.updated_at >= c.changed_at and r."timestamp" <@ period;
     end if;
     if upper_inf(period) then
         select concat_ws(' ', count(*), max(n."timestamp"), max(n.updated_at)), max(n.updated_at) into newest, newest_at
-        from api.register_interval_hh_latest as n;
+        from flows.register_interval_hh_latest as n
+        where n.register_id = any(home.registers) and n.esco is not distinct from owner
+            and home.register_times[array_position(home.registers, n.register_id)]
+            @> tstzrange(n."timestamp", n."timestamp" + interval '30 minutes');
     end if;
-    version := md5(concat_ws('|', own, flows.own_settings(), days, edges, waiting, newest));
+    version := md5(concat_ws('|', home, flows.own_settings(home), days, edges, waiting, newest));
     as_of := greatest(days_at, edges_at, waiting_at, newest_at);
     remapping := behind.remapping;
     has_derived := flows.own_derived_registers() <> '{}';
 end $$;
 comment on function flows.own_data_state(tstzrange)
 is 'Version and latest change of a resident''s data in a period; remapping while aggregates lag behind a mapping.';
-grant execute on function
-flows.own_derived_registers(), flows.own_changes_behind(), flows.own_settings(), flows.own_data_state(tstzrange)
-to resident;
+grant execute on function flows.own_derived_registers(), flows.own_data_state(tstzrange) to resident;
 
 reset role;

@@ -139,10 +139,9 @@ create or replace function flows.find_own_extent(
 language plpgsql stable security definer set search_path = '' set plan_cache_mode = force_generic_plan
 as $$
 declare
-    own constant flows.home := flows.own_home();
     times constant tstzmultirange := tstzmultirange(tstzrange(mapping.start_time, mapping.end_time))
-        * own.register_times[array_position(own.registers, mapping.register)]
-        * own.circuit_times[array_position(own.circuits, mapping.circuit)];
+        * (flows.own_times('register_times'))[array_position(flows.own_ids('registers'), mapping.register)]
+        * (flows.own_times('circuit_times'))[array_position(flows.own_ids('circuits'), mapping.circuit)];
     first timestamptz;
     stop timestamptz;
     extent record;

@@ -103,7 +103,6 @@ begin
             as $function$
             declare
                 owner constant uuid := flows.current_esco();
-                own constant flows.home := flows.own_home();
             begin
                 if with_ties then
                     return query %7$s order by t.%2$I desc fetch first (newest_own_%1$s.rows) rows with ties;
@@ -116,12 +115,16 @@ begin
             format(
                 $query$
                 select %3$s
-                from unnest(own.%5$s, own.%6$s) as k (id, times)
-                cross join lateral unnest(k.times) as stay
+                from (
+                    select own.id, coalesce(lower(stay), '-infinity') as since, %7$s as until
+                    from unnest(flows.own_ids(%5$L), flows.own_times(%6$L)) as own (id, times)
+                    cross join lateral unnest(own.times) as stay
+                    offset 0
+                ) as k
                 cross join lateral (
                     select * from flows.%1$I as its
                     where its.%4$I = k.id and its.esco is not distinct from owner
-                        and its.%2$I >= coalesce(lower(stay), '-infinity') and its.%2$I < %7$s
+                        and its.%2$I >= k.since and its.%2$I < k.until
                     order by its.%2$I desc fetch first (newest_own_%1$s.rows) rows with ties
                 ) as t
                 $query$,

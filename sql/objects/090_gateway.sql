@@ -100,8 +100,7 @@ declare
         or coalesce(current_setting('request.path', true) like '/rpc/%', false)
         or coalesce(headers ->> 'prefer' ~ 'return *= *representation', false);
     is_resident boolean := coalesce(claims ->> 'role' = 'resident', false);
-    known integer;
-    refused integer;
+    is_known boolean;
 begin
     -- The gateway's name for the request, kept until the transaction ends, for gateway.cancel_queries.
     if query ~ '^[0-9a-f]{32}$' then
@@ -130,18 +129,21 @@ begin
         raise sqlstate 'PT401' using message = 'The token is no longer valid';
     end if;
     -- A person's token: the person, whoever acts for the person, and the app. Who became a resident no longer reads as
-    -- one of the ESCO's staff, and a resident is somebody.
-    if claims ->> 'sub' <> claims ->> 'client_id' then
-        select
-            count(*) filter (where m.disabled_at is not null or m.id = claims ->> 'sub' and (
-                m.resident <> is_resident or is_resident and m.esco <> tenant::uuid
-            )),
-            count(*) filter (where m.id = claims ->> 'sub')
-        into refused, known
-        from gateway.member as m where m.id in (claims ->> 'sub', claims -> 'act' ->> 'sub');
-        if refused > 0 or is_resident and known = 0 or exists (
-            select from gateway.app as a where a.id = claims ->> 'client_id' and a.disabled_at is not null
-        ) then
+    -- one of the ESCO's staff.
+    if claims ->> 'sub' <> claims ->> 'client_id' and (
+        exists (
+            select from gateway.member as m
+            where m.id in (claims ->> 'sub', claims -> 'act' ->> 'sub')
+                and (m.disabled_at is not null or m.id = claims ->> 'sub' and m.resident <> is_resident)
+        )
+        or exists (select from gateway.app as a where a.id = claims ->> 'client_id' and a.disabled_at is not null)
+    ) then
+        raise sqlstate 'PT401' using message = 'The token is no longer valid';
+    end if;
+    -- A resident is somebody, but for the gateway itself, which looks what residents may read.
+    if is_resident then
+        is_known := flows.enter_as_resident(claims ->> 'sub', tenant::uuid);
+        if not is_known and claims ->> 'sub' <> claims ->> 'client_id' then
             raise sqlstate 'PT401' using message = 'The token is no longer valid';
         end if;
     end if;
@@ -151,9 +153,6 @@ begin
         perform set_config('statement_timeout', '30s', true);
     end if;
     perform set_config('app.current_esco', tenant, true);
-    if is_resident then
-        perform flows.enter_home(claims ->> 'sub', tenant::uuid);
-    end if;
 end $$;
 comment on function gateway.authorize()
 is 'Refuses revoked tokens and sets the caller''s ESCO, and what is a resident''s own.';
