@@ -69,6 +69,33 @@ begin
     end loop;
 end $$;
 
+-- A meter on two service heads supplies the homes of both, so that none of their residents may read of it. Who moves a
+-- meter and links it first would hide its whole history from the home that it leaves, and could not give it back.
+create or replace function flows.check_link() returns trigger
+language plpgsql security definer set search_path = ''
+as $$
+begin
+    if exists (
+        select from flows.service_head_meter as l
+        inner join flows.properties_service_head as its on l.service_head = its.service_head
+        inner join gateway.residence as r on its.property = r.property
+        where l.meter = new.meter and l.service_head <> new.service_head
+            and not exists (
+                select from flows.properties_service_head as too
+                where too.service_head = new.service_head and too.property = r.property
+            )
+    ) then
+        raise sqlstate 'PT409' using
+            message = 'service_head_meter: the meter is linked to the service head of a home with residents',
+            hint = 'Change that link, or delete it first: what was metered until then stays with that home.';
+    end if;
+    return new;
+end $$;
+comment on function flows.check_link() is 'Refuses to link a meter of a home with residents to another home as well.';
+create trigger residents_keep_what_was_metered before insert on flows.service_head_meter
+for each row when (current_user = 'flows') execute function flows.check_link();
+grant execute on function flows.check_link() to flows;
+
 create view flows.ever_service_head_meter as
 select l.service_head, l.meter, l.esco, l.start_time, null::timestamptz as end_time from flows.service_head_meter as l
 union all

@@ -450,6 +450,31 @@ def test_what_moves_to_another_home_leaves_its_history_there(
         assert admin.execute(of_today.encode()).fetchone() == (count,)
 
 
+def test_a_meter_is_not_linked_to_another_home_before_it_leaves_the_one(
+    admin: Admin, residents: dict[str, Resident]
+) -> None:
+    """Its history would be hidden from both; where nobody lives, nothing is."""
+    home, empty, other = residents["settled"].stays[0][0], home_of(admin, "5"), home_of(admin, "6")
+    link = "insert into api.service_head_meter (service_head, meter) values (%s, %s)"
+    become(admin, "flows", home.esco)
+    with pytest.raises(psycopg.Error, match="home with residents") as refusal, admin.transaction():
+        admin.execute(link, (other.head, home.meter))
+    assert refusal.value.sqlstate == "PT409"
+    again = f"{link} on conflict (service_head, meter) do update set meter = excluded.meter"
+    admin.execute(again.encode(), (home.head, home.meter))
+    # Another service head of the same home hides nothing.
+    admin.execute(
+        "insert into api.properties_service_head (property, service_head) values (%s, %s)",
+        (home.house, other.head),
+    )
+    admin.execute("delete from api.properties_service_head where property = %s", (other.house,))
+    admin.execute(link, (other.head, home.meter))
+    admin.execute(link, (other.head, empty.meter))
+    live_as(admin, residents["settled"])
+    seen = {str(row[0]) for row in admin.execute("select id from api.meter_registry")}
+    assert home.meter in seen
+
+
 def test_what_a_neighbour_had_stays_hidden(admin: Admin, residents: dict[str, Resident]) -> None:
     """A supply that was shared once tells of the neighbour, also when the neighbour's home goes."""
     home = residents["settled"].stays[0][0]
