@@ -25,7 +25,7 @@ from app.postgrest.cancel import QueryCanceller
 from app.postgrest.connection import UpstreamConnection, UpstreamLost, UpstreamSilent
 from app.postgrest.newest import newest_asked
 from app.postgrest.pool import Upstream
-from app.postgrest.request import PREFIX, PROFILES, build_upstream_request
+from app.postgrest.request import PREFIX, PROFILES, build_upstream_request, is_call
 from app.postgrest.response import (
     allow_header,
     answer_headers,
@@ -33,7 +33,7 @@ from app.postgrest.response import (
     counted_rows,
     error_headers,
 )
-from app.postgrest.row_limit import check_rows, limit_rows
+from app.postgrest.row_limit import check_rows, limit_call, limit_rows
 from app.postgrest.servers import UpstreamServers, connect
 from app.request_state import RequestState, request_state
 from app.settings import Settings
@@ -182,10 +182,12 @@ class RestProxy:
         method, newest = scope["method"], None
         if state.caller is not None and state.caller.esco is not None:
             newest = newest_asked(method, target, headers, resident=state.caller.role == RESIDENT)
-        rows = None
+        rows, query = None, scope["query_string"]
+        relation = unquote(target.partition("?")[0].rpartition("/")[2])
         if method == "GET":
-            relation = unquote(target.partition("?")[0].rpartition("/")[2])
-            rows = limit_rows(scope["query_string"], headers, self._max_rows, relation)
+            rows = limit_rows(query, headers, self._max_rows, relation)
+        elif method == "POST" and is_call(target):
+            rows, target = limit_call(target, query, self._max_rows, relation)
         started = time.perf_counter()
         try:
             with child_span("PostgREST", {"flows.query": headers["x-flows-query"]}) as parent:

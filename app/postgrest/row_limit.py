@@ -2,16 +2,18 @@
 
 An answer cut to a number of rows would look complete, so one row more is asked for: if it comes,
 the request is refused. PostgREST intersects the Range that asks for them with `limit` and `offset`.
+A function that is called by POST is asked by `limit`.
 """
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from itertools import pairwise
 from urllib.parse import unquote_plus
 
 from app.errors import CostlyFilterError, TooManyRowsError
-from app.postgrest.select import embedded
+from app.postgrest.select import Embedded, embedded
 
 # Each row repeats what is embedded in it, which may be long texts. Supabase's default for all.
 MOST_EMBEDDING = 1_000
@@ -25,6 +27,23 @@ SERIES = frozenset({
 # Series with a text in each row, which may have 2,000 characters. Of configuration, long rows are
 # few (sql/objects/057_bounds.sql).
 MOST_OF = {"meter_health_history": 10_000}
+# Relation → those that its rows belong to, one each. What is embedded in one of these comes again
+# with each row that belongs to it: all sites of an ESCO with each of its meters. (Of shadows, a
+# meter has one.)
+PARENTS = {
+    "circuit_register": {"circuits", "meter_registers"}, "circuits": {"sites_new"},
+    "escos": {"regions"}, "ev_chargers": {"escos"}, "feeder_registry": {"escos"},
+    "meter_registers": {"meter_registry"}, "meter_registry": {"escos"},
+    "meter_tophat_registry": {"meter_registry"}, "properties": {"sites_new"},
+    "properties_service_head": {"properties", "service_head_registry"},
+    "service_head_meter": {"meter_registry", "service_head_registry"},
+    "service_head_registry": {"feeder_registry"}, "sites_new": {"escos"},
+} | {
+    series: {"meter_registers" if series.startswith("register_") else "meter_registry"}
+    for series in SERIES
+}  # fmt: skip
+# Functions that return the newest rows of a series (sql/objects/084_newest.sql).
+NEWEST = re.compile("newest_(?:own_)?")
 PARAMETER_ENDS = re.compile("[&;]")
 # No longer numbers, beyond which PostgreSQL refuses an offset.
 ROW_RANGE = re.compile("([0-9]{1,18})-([0-9]*)")
@@ -35,15 +54,10 @@ ROWS_SENT = re.compile(rb"([0-9]+)-([0-9]+)/")
 def limit_rows(query: bytes, headers: dict[str, str], most: int, relation: str = "") -> int:
     """Return the most rows that the answer to a GET may have; set a Range for them and one more.
 
-    CostlyFilterError for a series that is embedded without a limit.
+    CostlyFilterError for what is embedded without a limit that it needs.
     """
-    most = min(most, MOST_OF.get(relation, most))
     parameters = _parameters(query)
-    select = parameters.get("select", "")
-    if "(" in select:
-        most = min(most, MOST_EMBEDDING, most // _rows_of_series(select, parameters))
-        if most == 0:
-            raise CostlyFilterError("More rows of series may be embedded than an answer may have")
+    most = _most_rows(parameters, most, relation)
     offset, limit = _number(parameters, "offset") or 0, _number(parameters, "limit")
     if "range" not in headers and limit is not None and limit <= most:
         return most
@@ -59,10 +73,31 @@ def limit_rows(query: bytes, headers: dict[str, str], most: int, relation: str =
     return most
 
 
+def limit_call(target: str, query: bytes, most: int, function: str) -> tuple[int, str]:
+    """Return the most rows that a function called by POST may return, and the target that asks.
+
+    PostgREST takes a Range of a GET alone, and of several limits the last.
+    """
+    parameters = _parameters(query)
+    most = _most_rows(parameters, most, function)
+    limit = _number(parameters, "limit")
+    if limit is not None and limit <= most:
+        return most, target
+    return most, f"{target}{'&' if query else '?'}limit={most + 1}"
+
+
 def check_returned(query: bytes, relation: str) -> None:
-    """Refuse to embed anything in the rows that a write of a series returns, however many."""
-    if relation in SERIES and "(" in _parameters(query).get("select", ""):
+    """Refuse to embed what may be many rows in each of those that a write returns, however many."""
+    select = _parameters(query).get("select", "")
+    if "(" not in select:
+        return
+    if relation in SERIES:
         raise CostlyFilterError("What a write of a series returns can embed nothing; read it again")
+    for path in embedded(select):
+        if path[-1].relation in SERIES or _comes_again(relation, path):
+            raise CostlyFilterError(
+                f"What a write returns cannot embed {path[-1].relation}; read it again"
+            )
 
 
 def check_rows(headers: list[tuple[bytes, bytes]], most: int) -> None:
@@ -101,15 +136,43 @@ def _names_one(parameters: Mapping[str, str]) -> bool:
     return any(parameters.get(key, "").startswith("eq.") for key in ("meter_id", "register_id"))
 
 
-def _rows_of_series(select: str, parameters: Mapping[str, str]) -> int:
-    """Return the most rows of series that a selected row may hold, itself counted; at least 1."""
+def _most_rows(parameters: Mapping[str, str], most: int, relation: str) -> int:
+    """Return how many of `most` rows an answer may have, by what each of them may hold."""
+    relation = NEWEST.sub("", relation, count=1)
+    most = min(most, MOST_OF.get(relation, most))
+    select = parameters.get("select", "")
+    if "(" in select:
+        rows = _rows_of_each(select, parameters, relation)
+        most = min(most, MOST_EMBEDDING, most // rows)
+        if most == 0:
+            raise CostlyFilterError("More rows may be embedded than an answer may have")
+    return most
+
+
+def _comes_again(relation: str, path: Sequence[Embedded]) -> bool:
+    """Return whether an embedded relation's rows come again with several of a selected one's.
+
+    They do in what several of those belong to, unless that one belongs to them in turn.
+    """
+    if path[-1].relation == "meter_shadows":
+        return False
+    held = [relation, *(step.relation for step in path)]
+    steps = [outer in PARENTS and inner in PARENTS[outer] for outer, inner in pairwise(held)]
+    return any(steps) and not steps[-1]
+
+
+def _rows_of_each(select: str, parameters: Mapping[str, str], relation: str) -> int:
+    """Return the most rows that a selected row may hold of series and of what comes again.
+
+    Itself is counted among them, so it is at least 1.
+    """
     rows = 0
     paths = list(embedded(select))
     called = Counter(
         (path[:-1], name) for path in paths for name in {path[-1].relation, path[-1].name}
     )
     for path in paths:
-        if path[-1].relation not in SERIES:
+        if path[-1].relation not in SERIES and not _comes_again(relation, path):
             continue
         if len(path) == 1 and _names_one(parameters):
             continue
@@ -123,8 +186,8 @@ def _rows_of_series(select: str, parameters: Mapping[str, str]) -> int:
             limit = _number(parameters, f"{name}.limit")
             if limit is None:
                 raise CostlyFilterError(
-                    f"{path[-1].relation} is a series: limit its rows, {names[-1]}.limit=48, and "
-                    "those of each relation that is embedded around it"
+                    f"{path[-1].relation} would come whole with each row: limit it,"
+                    f" {names[-1]}.limit=48, and each relation that is embedded around it"
                 )
             product *= limit
         rows += product

@@ -2,11 +2,20 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
+import psycopg
 import pytest
 
 from app.errors import CostlyFilterError
-from app.postgrest.row_limit import MOST_EMBEDDING, MOST_OF, check_returned, limit_rows
+from app.postgrest.row_limit import (
+    MOST_EMBEDDING,
+    MOST_OF,
+    PARENTS,
+    SERIES,
+    check_returned,
+    limit_rows,
+)
 from app.settings import PostgrestSettings
 from tests.conftest import Stack, process_of
 
@@ -37,6 +46,11 @@ EMBEDDED = [
     (b"select=*,meter_csq(csq),meter_voltage(*)&meter_csq.limit=10&meter_voltage.limit=40", "0-2"),
     (b"select=meter_registry(serial,x:meter_csq(csq))&meter_registry.limit=5"
      b"&meter_registry.x.limit=10", "0-2"),
+    (b"select=id,escos(code,sites_new(code))&escos.limit=1&escos.sites_new.limit=20", "0-5"),
+    (b"select=id,escos(code,regions(name)),meter_registers(circuits(sites_new(escos(code))))",
+     "0-100"),
+    (b"select=id,meter_registers(register_id,circuit_register(circuits(name,sites_new(code))))",
+     "0-100"),
     (b"select=*,sites_new(name,circuits(name))", "0-100"), (b"select=%2A,escos%28code%29", "0-100"),
 ]  # fmt: skip
 UNLIMITED = [
@@ -45,6 +59,8 @@ UNLIMITED = [
     b"select=*,meter_csq!inner(csq)&meter_csq.limit=x",
     b"select=meter_registry(serial,meter_csq(csq))&meter_registry.meter_csq.limit=10",
     b"select=*,meter_csq(csq)&meter_csq.limit=101", b"select=meter_csq(csq)&select=id",
+    b"select=id,escos(sites_new(code))", b"select=id,escos(sites_new(code))&escos.limit=1",
+    b"select=id,...escos(a:sites_new(code))&escos.limit=1&escos.sites_new.limit=1",
 ]  # fmt: skip
 
 
@@ -70,14 +86,14 @@ def test_52_a_series_of_texts_has_fewer_rows_in_an_answer(stack: Stack) -> None:
 @pytest.mark.parametrize(("query", "asked"), EMBEDDED)
 def test_52_rows_of_embedded_series_count(query: bytes, asked: str) -> None:
     headers: dict[str, str] = {}
-    limit_rows(query, headers, 100)
+    limit_rows(query, headers, 100, "meter_registry")
     assert headers.get("range", "") == asked
 
 
 @pytest.mark.parametrize("query", UNLIMITED)
 def test_52_a_series_is_embedded_with_a_limit_alone(query: bytes) -> None:
     with pytest.raises(CostlyFilterError):
-        limit_rows(query, {}, 100)
+        limit_rows(query, {}, 100, "meter_registry")
 
 
 @pytest.mark.parametrize(
@@ -101,6 +117,9 @@ def test_52_what_a_write_of_a_series_returns_embeds_nothing() -> None:
     with pytest.raises(CostlyFilterError):
         check_returned(query, "meter_csq")
     check_returned(query, "meter_shadows")
+    for embedded in (b"meter_registry(meter_csq(csq))", b"meter_registry(escos(sites_new(code)))"):
+        with pytest.raises(CostlyFilterError):
+            check_returned(b"select=" + embedded, "meter_shadows")
     check_returned(b"select=csq&or=(csq.eq.1,csq.eq.2)", "meter_csq")
 
 
@@ -123,6 +142,42 @@ def test_52_an_answer_is_whole_or_refused(either: Stack) -> None:
         assert client.get(
             f"{HH}?limit={MOST_EMBEDDING}&select=kwh,meter_registers(element)"
         ).is_success
+
+
+def test_52_a_function_returns_no_more_whichever_verb_calls_it(either: Stack) -> None:
+    path, many = "/rest/v1/rpc/newest_register_interval_hh", {"rows": 10**9, "with_ties": False}
+    with either.client("wlce") as client:
+        for query in (
+            "",
+            "?limit=999999",
+            "?limit=5&limit=999999",
+            f"?select=kwh&limit={MOST + 1}",
+        ):
+            refused = client.post(path + query, json=many)
+            assert (refused.status_code, refused.json()["code"]) == (422, "FLOWSROWS")
+        page = client.post(f"{path}?select=kwh&limit={MOST}", json=many)
+        assert (page.status_code, len(page.json())) == (200, MOST)
+        assert len(client.post(path, json=many | {"rows": 3}).json()) == 3
+        embedded = f"{path.replace('newest_register_interval_hh', 'current_esco')}?select=id,"
+        refused = client.post(f"{embedded}meter_registry(meter_csq(*))", json={})
+        assert (refused.status_code, refused.json()["code"]) == (422, "FLOWS422")
+        assert client.post(f"{embedded}meter_registry(serial)", json={}).status_code == 200
+
+
+def test_52_what_rows_belong_to_is_as_in_the_catalogue(admin: psycopg.Connection[Any]) -> None:
+    found = admin.execute(
+        "select own.relname, array_agg(distinct other.relname::text) from pg_constraint as c"
+        " join pg_class as own on own.oid = c.conrelid"
+        " join pg_class as other on other.oid = c.confrelid"
+        " join pg_class as shown on shown.relname = own.relname"
+        " and shown.relnamespace = 'api'::regnamespace"
+        " where c.contype = 'f' and not own.relispartition"
+        " and own.relnamespace = 'flows'::regnamespace group by 1"
+    ).fetchall()
+    belongs = {name: set(others) for name, others in found}
+    assert belongs.pop("meter_shadows") == {"meter_registry"}
+    assert belongs == {name: PARENTS[name] for name in belongs}
+    assert PARENTS.keys() - belongs.keys() <= SERIES
 
 
 @pytest.mark.parametrize(
