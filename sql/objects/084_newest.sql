@@ -71,12 +71,7 @@ declare
         end if;
         if since is not null then
             return query
-            select %3$s from unnest(keys) as k (id)
-            cross join lateral (
-                select * from flows.%1$I as its
-                where its.circuit_id = k.id and its.%2$I = since and its.esco = owner
-                offset 0
-            ) as t;
+            select %3$s from flows.%1$I as t where t.circuit_id = any(keys) and t.%2$I = since and t.esco = owner;
             return;
         end if;
     $few$;
@@ -146,7 +141,8 @@ begin
         execute format(
             $create$
             create or replace function api.newest_%1$s(rows integer, with_ties boolean) returns setof api.%1$I
-            language plpgsql stable security definer set search_path = ''%5$s
+            language plpgsql stable security definer set search_path = '' set plan_cache_mode = force_generic_plan
+            -- One plan is right for every ESCO and every number: the index's. To plan anew reads every chunk.
             as $function$
             declare
                 -- A definer function sees every ESCO, so whose rows they are must be asked in so many words.
@@ -167,9 +163,7 @@ begin
             end $function$
             $create$,
             series.name, series.label, series.columns,
-            case series.key when 'circuit_id' then format(few, series.name, series.label, series.columns) end,
-            -- One plan is right for every ESCO and every number: the index's. To plan anew reads every chunk.
-            case when series.key <> 'circuit_id' then ' set plan_cache_mode = force_generic_plan' end
+            case series.key when 'circuit_id' then format(few, series.name, series.label, series.columns) end
         );
         execute format(
             'comment on function api.newest_%s(integer, boolean) is %L', series.name,

@@ -1,5 +1,6 @@
 """The newest rows of a series are found by their time, and are the same rows."""
 
+import json
 from typing import Any
 
 import httpx
@@ -10,6 +11,7 @@ from app.db.isolation import become
 from app.postgrest.newest import newest_asked
 from tests.conftest import Stack
 from tests.sql.series import KEYS
+from tests.sql.test_plans import nodes
 
 NEWEST = "/register_interval_hh?order=timestamp.desc&limit=100"
 
@@ -194,6 +196,44 @@ def test_of_thousands_of_rows_at_the_newest_time_a_few_are_found(
     ).fetchall()
     assert len(set(with_ties)) >= 1100
     assert set(with_ties) == set(all_of_them)
+
+
+def nested_plans(session: psycopg.Connection[Any], query: str) -> list[dict[str, Any]]:
+    """Return the plans of all statements that a query of plpgsql executes."""
+    plans: list[dict[str, Any]] = []
+    session.execute("load 'auto_explain'")
+    for name, value in {
+        "log_min_duration": "0", "log_nested_statements": "on", "log_analyze": "on",
+        "log_format": "json", "log_level": "notice",
+    }.items():  # fmt: skip
+        session.execute("select set_config(%s, %s, true)", (f"auto_explain.{name}", value))
+
+    def note(diagnostic: psycopg.errors.Diagnostic) -> None:
+        _, _, plan = (diagnostic.message_primary or "").partition("plan:\n")
+        plans.append(json.loads(plan)["Plan"])
+
+    session.add_notice_handler(note)
+    session.execute(query.encode())
+    session.remove_notice_handler(note)
+    return plans
+
+
+def test_the_few_are_summed_together(large: psycopg.Connection[Any], stack: Stack) -> None:
+    """What TimescaleDB has not stored is summed when it is asked: once, not for each circuit."""
+    become(large, "none", None)
+    large.execute(
+        "select set_config('app.current_esco', %s, true)", (stack.contract["escos"]["wlce"]["id"],)
+    )
+    for name in MANY_SUMMED:
+        plans = nested_plans(large, f"select * from api.newest_{name}(100, false)")
+        assert len(plans) > 3
+        summed = [
+            node["Actual Loops"]
+            for plan in plans
+            for node in nodes(plan)
+            if node["Node Type"] == "Aggregate"
+        ]
+        assert max(summed) == 1, name
 
 
 def test_half_hours_that_are_not_summed_yet_hide_no_older_row(
