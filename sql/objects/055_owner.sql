@@ -1,55 +1,38 @@
 set local role flows_owner;
 
--- A row gets its owner from its parents, in the order the trigger names them ("column table key"): from the
--- first that there is; the others must have the same owner, or get it where they have none yet. A parent that
--- the caller cannot see is refused as one that does not exist, before any key of the row is looked at.
-create or replace function flows.stamp_owner() returns trigger
-language plpgsql set search_path = ''
-as $$
-declare
-    tenant constant boolean := not flows.sees_every_esco();
-    parent text[];
-    named boolean;
-    owner uuid;
-    found uuid;
-    first boolean := true;
-begin
-    if tenant then
-        new.esco := flows.current_esco();
-    end if;
-    for number in 0..tg_nargs - 1 loop
-        parent := string_to_array(tg_argv[number], ' ');
-        execute format(
-            'select ($1).%1$I is not null, p.%3$I, p.esco from (select) as one left join flows.%2$I as p on p.%3$I = ($1).%1$I',
-            parent[1], parent[2], parent[3]
-        ) into named, found, owner using new;
-        if not named then
-            continue;
-        elsif found is null then
-            if tenant then
-                raise insufficient_privilege using message = format(
-                    'new row violates row-level security policy for table "%s"', tg_table_name
-                );
-            end if;
-            -- The foreign key says so.
-            continue;
-        elsif first then
-            new.esco := owner;
-            first := false;
-        elsif owner is null and new.esco is not null then
-            execute format('update flows.%I set esco = $1 where %I = $2 and esco is null', parent[2], parent[3])
-            using new.esco, found;
-        end if;
-    end loop;
-    return new;
-end $$;
-comment on function flows.stamp_owner() is 'A row has the owner of its parents.';
+-- A row gets its owner from its parents, in the order they are named here ("column table key"): from the first
+-- that there is; the others must have the same owner, or get it where they have none yet. A parent that the caller
+-- cannot see is refused as one that does not exist, before any key of the row is looked at. Each table has a function
+-- of its own, which keeps its plans: to plan anew took most of the time of a row.
 do $$
 declare
     stamped record;
 begin
     for stamped in
-        select * from (values
+        select s.name, string_agg(quote_ident(p.parent[1]), ', ' order by p.position) as columns, string_agg(
+            format(
+                $parent$
+                if new.%1$I is not null then
+                    select p.esco into owner from flows.%2$I as p where p.%3$I = new.%1$I;
+                    if not found then
+                        -- Else the foreign key says so.
+                        if tenant then
+                            raise insufficient_privilege using message = format(
+                                'new row violates row-level security policy for table "%%s"', tg_table_name
+                            );
+                        end if;
+                    elsif first then
+                        new.esco := owner;
+                        first := false;
+                    elsif owner is null and new.esco is not null then
+                        update flows.%2$I as p set esco = new.esco where p.%3$I = new.%1$I and p.esco is null;
+                    end if;
+                end if;
+                $parent$,
+                p.parent[1], p.parent[2], p.parent[3]
+            ), '' order by p.position
+        ) as parents
+        from (values
             ('properties', '{site sites_new id}'::text[]),
             ('service_head_registry', '{feeder feeder_registry id}'),
             ('meter_registers', '{meter_id meter_registry id}'),
@@ -62,13 +45,40 @@ begin
             ('properties_service_head', '{service_head service_head_registry id, property properties id}'),
             ('circuit_register', '{register meter_registers register_id, circuit circuits id}')
         ) as s (name, parents)
+        cross join lateral (
+            select string_to_array(u.named, ' ') as parent, u.position
+            from unnest(s.parents) with ordinality as u (named, position)
+        ) as p
+        group by s.name
     loop
         execute format(
+            $create$
+            create or replace function flows.stamp_owner_of_%1$s() returns trigger
+            language plpgsql set search_path = ''
+            as $function$
+            declare
+                tenant constant boolean := not flows.sees_every_esco();
+                owner uuid;
+                first boolean := true;
+            begin
+                if tenant then
+                    new.esco := flows.current_esco();
+                end if;
+                %2$s
+                return new;
+            end $function$
+            $create$,
+            stamped.name, stamped.parents
+        );
+        execute format(
+            'comment on function flows.stamp_owner_of_%s() is %L', stamped.name,
+            'A row of ' || stamped.name || ' has the owner of its parents.'
+        );
+        execute format('grant execute on function flows.stamp_owner_of_%s() to flows, tsdbadmin', stamped.name);
+        execute format(
             'create trigger a_caller_owns_the_parents before insert or update of %1$s, esco on flows.%2$I '
-            'for each row execute function flows.stamp_owner(%3$s)',
-            (select string_agg(quote_ident(split_part(p, ' ', 1)), ', ') from unnest(stamped.parents) as p),
-            stamped.name,
-            (select string_agg(quote_literal(p), ', ') from unnest(stamped.parents) as p)
+            'for each row execute function flows.stamp_owner_of_%2$s()',
+            stamped.columns, stamped.name
         );
     end loop;
 end $$;
@@ -175,8 +185,7 @@ begin
         );
     end loop;
 end $$;
-grant execute on function flows.stamp_owner(), flows.stamp_register_series(), flows.stamp_meter_series()
-to flows, tsdbadmin;
+grant execute on function flows.stamp_register_series(), flows.stamp_meter_series() to flows, tsdbadmin;
 
 -- A relation without row level security (TimescaleDB has none beside the columnstore) is shown by a view that
 -- reads as its owner, and shows what is the caller's, without the column that says so, and what is unused. Of that,
