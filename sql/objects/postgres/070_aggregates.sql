@@ -21,9 +21,10 @@ begin
         order by 1
     ) as locked;
 
-    -- Half-hours are mostly new: looking once a span costs less than "on conflict" does for each.
+    -- Half-hours are mostly new: looking once a span costs less than "on conflict" does for each. Those that are
+    -- kept are deleted together for the circuits of one span.
     for known in
-        select c.circuit_id, c.span
+        select array_agg(c.circuit_id) as circuits, c.span
         from unnest(circuits, spans) as c (circuit_id, span)
         cross join lateral (
             select from flows.circuit_sums_hh as kept
@@ -31,9 +32,10 @@ begin
                 and kept."timestamp" >= lower(c.span) and kept."timestamp" < upper(c.span)
             limit 1
         ) as any_kept
+        group by c.span
     loop
         delete from flows.circuit_sums_hh as kept
-        where kept.circuit_id = known.circuit_id
+        where kept.circuit_id = any(known.circuits)
             and kept."timestamp" >= lower(known.span) and kept."timestamp" < upper(known.span);
     end loop;
     insert into flows.circuit_sums_hh
