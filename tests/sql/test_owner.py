@@ -38,24 +38,11 @@ def barriers(admin: Admin) -> list[str]:
     return [row[0] for row in rows]
 
 
-def keep_chunks(admin: Admin) -> None:
-    """Let no job of TimescaleDB move a chunk into the columnstore before the transaction ends.
-
-    A plan that was made before such a move may miss the chunk's rows (2.29.2).
-    """
-    chunks = admin.execute(
-        "select format('%I.%I', chunk_schema, chunk_name) from timescaledb_information.chunks"
-    ).fetchall()
-    admin.execute(f"lock table {', '.join(name for (name,) in chunks)} in share mode".encode())
-
-
 @pytest.mark.parametrize("mode", ["force_generic_plan", "force_custom_plan"])
 def test_a_plan_is_never_used_by_another_role(
-    admin: Admin, engine: str, escos: tuple[str, str], mode: str
+    admin: Admin, escos: tuple[str, str], mode: str
 ) -> None:
     """A plan that shows operators every row is made again for a tenant."""
-    if engine == "timescale":
-        keep_chunks(admin)
     callers = [("grafanareader", None), ("flows", escos[0]), ("public_backend", escos[1]),
                ("flows", None), ("tsdbadmin", None), ("flows", escos[1])]  # fmt: skip
     expected: dict[tuple[str, str, str | None], int] = {}

@@ -257,3 +257,26 @@ def test_the_latest_of_every_meter_reads_no_history(tenant: Admin, engine: str) 
     inside = parts(tenant, engine, "register_interval_hh", *half)
     assert found.relations & inside
     assert not found.relations & (parts(tenant, engine, "register_interval_hh", *EVER) - inside)
+
+
+def test_parallel_workers_lose_no_row(admin: Admin, engine: str) -> None:
+    """TimescaleDB's parallel append skipped all chunks in two of a hundred reads (#10503)."""
+    if engine == "postgres":
+        pytest.skip("plain PostgreSQL shares partitions among workers itself")
+    for cost in ("min_parallel_table_scan_size", "min_parallel_index_scan_size",
+                 "parallel_setup_cost", "parallel_tuple_cost"):  # fmt: skip
+        admin.execute(f"set local {cost} = 0".encode())
+    admin.execute("set local max_parallel_workers_per_gather = 4")
+    admin.execute("set local enable_indexonlyscan = off")
+    read = (
+        "select count(*) from flows.circuit_interval_hh"
+        " where esco = (select id from flows.escos where code = 'wlce')"
+    )
+    row = admin.execute(f"explain (analyze, format json) {read}".encode()).fetchone()
+    assert row
+    shared = [node for node in nodes(row[0][0]["Plan"]) if node["Parallel Aware"]]
+    assert shared
+    assert not [node for node in shared if node.get("Custom Plan Provider") == "ChunkAppend"]
+    counts = {(admin.execute(read.encode()).fetchone() or (0,))[0] for _ in range(200)}
+    assert len(counts) == 1
+    assert counts.pop() > 1000
