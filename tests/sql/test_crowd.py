@@ -1,7 +1,6 @@
 """A tenant among a hundred others: no plan reads a row of another."""
 
 from collections.abc import Iterator
-from datetime import timedelta
 from itertools import product
 from typing import Any
 
@@ -11,7 +10,7 @@ import pytest
 from app.db.isolation import SHARED_RELATIONS, become, exposed
 from app.db.principal import RESIDENT
 from tests.conftest import Stack
-from tests.homes import TODAY, add_resident, add_residents, home_of
+from tests.homes import add_residents
 from tests.sql.series import TIME_SERIES
 from tests.sql.test_plans import nodes
 
@@ -255,32 +254,6 @@ def test_no_series_looks_at_a_row_of_a_residents_neighbour(crowd: Admin) -> None
                 offences[series, name] = removed
     become(crowd, "none", None)
     assert offences == {}
-
-
-# Rows that the transaction has looked at, in tables that series and aggregates are kept in.
-LOOKED_AT = """
-    select coalesce(sum(coalesce(s.seq_tup_read, 0) + coalesce(s.idx_tup_fetch, 0)), 0)::bigint
-    from pg_stat_xact_all_tables as s
-    where s.relname ~ 'circuit_sums|register_interval_hh|_hyper_'
-"""
-
-
-def test_a_version_looks_at_a_residents_own_rows_alone(crowd: Admin) -> None:
-    """Of a month, whose days of all ESCOs an index by day alone would find."""
-    home = home_of(crowd, "1")
-    resident = add_resident(crowd, 7, [(home, (TODAY - timedelta(days=400), None))])
-    ask = (
-        "select version from flows.own_data_state("
-        "tstzrange(date_trunc('day', now()) - interval '31 days', date_trunc('day', now())))"
-    )
-    become(crowd, RESIDENT, resident.esco, resident.member)
-    crowd.execute(ask)  # the first is planned
-    (before,) = crowd.execute(LOOKED_AT).fetchone() or (0,)
-    assert crowd.execute(ask).fetchone() != ("",)
-    (after,) = crowd.execute(LOOKED_AT).fetchone() or (0,)
-    become(crowd, "none", None)
-    # Each day, and some half-hours of one that is not summed yet.
-    assert 31 * len(home.circuits) <= after - before <= 100 * len(home.circuits)
 
 
 def test_79_no_prepared_statement_looks_at_a_row_of_another(stack: Stack, crowd: Admin) -> None:

@@ -161,6 +161,27 @@ def test_the_newest_rows_are_the_end_of_what_is_shown(
             assert sorted(newest, reverse=True) == shown, series
 
 
+# Rows that the transaction has looked at, in tables that series and aggregates are kept in.
+LOOKED_AT = """
+    select sum(coalesce(s.seq_tup_read, 0) + coalesce(s.idx_tup_fetch, 0))::bigint
+    from pg_stat_xact_all_tables as s
+    where s.relname ~ 'circuit_sums|register_interval_hh|_hyper_'
+"""
+
+
+def test_a_version_looks_at_own_rows_alone(admin: Admin, residents: dict[str, Resident]) -> None:
+    """An index by day alone would find the days of all ESCOs."""
+    settled, (home, _) = residents["settled"], residents["settled"].stays[0]
+    month = (TODAY - timedelta(days=31), TODAY)
+    live_as(admin, settled)
+    counts: list[int] = []
+    for _ in range(2):  # the first is planned
+        admin.execute("select version from flows.own_data_state(tstzrange(%s, %s))", month)
+        counts += admin.execute(LOOKED_AT).fetchone() or ()
+    # Each day, and some half-hours of one that is not summed yet.
+    assert 31 <= (counts[1] - counts[0]) / len(home.circuits) <= 100
+
+
 @pytest.mark.parametrize(
     "who", ["nobody", "a stranger", "of another ESCO", "disabled", "staff", "to come"]
 )
