@@ -201,7 +201,7 @@ begin
         'create view api.%1$I with (security_barrier = true) as select %2$s from flows.%1$I '
         'where case when flows.is_planned_for_every_esco() then true '
         'when flows.is_planned_for_a_resident() then %4$s '
-        'and esco is not distinct from (select own.id from flows.escos as own where own.id = flows.current_esco()) '
+        'and esco is not distinct from (select flows.current_esco()) '
         'else esco = (select own.id from flows.escos as own where own.id = flows.current_esco()) end%3$s',
         relation,
         (

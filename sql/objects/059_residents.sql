@@ -223,15 +223,15 @@ end;
 comment on function flows.last_label(text, interval, text)
 is 'Text of the time before which the last interval begins that ends by a time, given as text.';
 
--- The one stay is a condition of its own, so that an index finds no row of whoever lived there before or after. Of
--- sub-selects the planner knows nothing, and takes two bounds to leave next to no row: of days, which are few to begin
--- with, it would read those of all ESCOs. What is stable it tries out, which of chunk after chunk takes longer.
+-- The one stay is a condition of its own, so that an index finds no row of whoever lived there before or after. Its
+-- bounds are no sub-selects: of these the planner knows nothing, takes two of them to leave next to no row, and reads
+-- the days of all ESCOs by an index of days, or joins half-hours by a loop.
 create or replace function flows.own_rows(key text, label text, unit interval, zone text) returns text
 language sql immutable set search_path = ''
 return format(
     $sql$%1$I = any((select flows.own_ids(%3$L))::uuid[])
-    and %2$s >= (%7$scoalesce(flows.own('since')::timestamptz, '-infinity'))
-    and %2$s < (%7$scoalesce(%5$s, 'infinity'))
+    and %2$s >= coalesce(flows.own('since')::timestamptz, '-infinity')
+    and %2$s < coalesce(%5$s, 'infinity')
     and (
         (select flows.own('since') is not null)
         or ((select flows.own_times(%4$L)))[array_position((select flows.own_ids(%3$L)), %1$I)] @> %6$s
@@ -240,8 +240,7 @@ return format(
     case key when 'register_id' then 'registers' when 'meter_id' then 'meters' else 'circuits' end,
     case key when 'register_id' then 'register_times' when 'meter_id' then 'meter_times' else 'summed_times' end,
     flows.last_label('flows.own(''until'')::timestamptz', unit, zone),
-    case when unit is null then label else format('tstzrange(%1$s, date_add(%1$s, %2$L, %3$L))', label, unit, zone) end,
-    case when key = 'circuit_id' and unit >= interval '1 day' then '' else 'select ' end
+    case when unit is null then label else format('tstzrange(%1$s, date_add(%1$s, %2$L, %3$L))', label, unit, zone) end
 );
 comment on function flows.own_rows(text, text, interval, text)
 is 'Text of the condition on the rows that a resident reads of a relation, by its key and the start of its intervals.';
