@@ -141,7 +141,8 @@ class Importer:
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             pass_fds=(run.file,),
-            env=os.environ | {"POLARS_MAX_THREADS": "2"},
+            # To tell where memory ended takes memory: it would wait for itself.
+            env=os.environ | {"POLARS_MAX_THREADS": "2", "RUST_BACKTRACE": "0"},
         )  # fmt: skip
         try:
             async with asyncio.timeout(limits.seconds):

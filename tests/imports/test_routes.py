@@ -17,7 +17,7 @@ import psycopg
 import pytest
 
 from app.auth.tokens import Grant
-from tests.conftest import Stack, wait_until
+from tests.conftest import Stack, another_gateway, wait_until
 from tests.ingest.command import Admin, stored
 from tests.ingest.test_shapes import workbook, zipped
 from tests.postgrest.test_streaming import GROWTH_MB, Memory
@@ -425,3 +425,11 @@ def test_52_a_workbook_of_two_distant_cells_takes_bounded_memory(
         done = wait_until(look)
     assert (done["state"], "too much memory" in done["error"]) == ("failed", True)
     assert 0 < peak < 2 * 2**30
+
+
+def test_52_an_import_ends_where_its_memory_does(stack: Stack, home: dict[str, str]) -> None:
+    """To print where that was took memory in turn, and the import waited for itself."""
+    wide = b"time,use\n" + (b"," * 1_000_000 + b"x\n") * 30
+    with another_gateway(stack, RUST_BACKTRACE="1") as own, own.client("wlce", "write") as client:
+        answer = send(client, wide.decode(), register_id=home["register"], import_column="use")
+        assert ended(client, answer)["state"] == "failed"
