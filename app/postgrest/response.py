@@ -58,10 +58,11 @@ CANCELLED = "canceling statement due to user request"
 # The code of a status that has a single one, for a HEAD whose answer does not tell it.
 CODES = {416: "PGRST103"}
 # Corrected statuses: PostgREST answers 500 for a view that cannot be written and for a query that
-# takes too long, and 400 for a row that a view's check option refuses, which is a row of another
-# ESCO.
+# takes too long, 503 for one whose files would be too large, and 400 for a row that a view's check
+# option refuses, which is a row of another ESCO.
 NOT_WRITABLE, READ_ONLY = "55000", "25006"
-STATUSES = {NOT_WRITABLE: 405, "57014": 504, "44000": 403}
+TOO_SLOW, TOO_LARGE = "57014", "53400"
+STATUSES = {NOT_WRITABLE: 405, TOO_SLOW: 504, TOO_LARGE: 422, "44000": 403}
 
 # The methods of a function, of one that writes, of a view that cannot be written, and of a table.
 CALLS, CHANGING_CALLS = b"GET, HEAD, OPTIONS, POST", b"OPTIONS, POST"
@@ -171,7 +172,7 @@ def _raise_if_repeatable(status: int, code: str | None) -> None:
     """Raise Unavailable for an error after which the same request may succeed."""
     if code in COLLISIONS:
         raise Unavailable(COLLISION, retry_after=1)
-    if status == 503 or code in OUTAGES:
+    if (status == 503 and code != TOO_LARGE) or code in OUTAGES:
         raise Unavailable("PostgREST has no connection to the database right now.")
 
 
@@ -185,7 +186,7 @@ def _own_hint(code: str) -> str | None:
     """Return the gateway's own advice for an error whose hint is not shown."""
     if code in UNKNOWN_NAMES:
         return NAMES_HINT
-    return TIMEOUT_HINT if code == "57014" else None
+    return TIMEOUT_HINT if code in (TOO_SLOW, TOO_LARGE) else None
 
 
 def _shown(text: Any, code: str) -> Any:

@@ -20,7 +20,8 @@ alter role authenticator set max_parallel_workers_per_gather = 0;
 -- A session of SQL as one of these roles could keep these from others or leave them behind, whatever its rows are:
 -- temporary tables, which hide ours from statements that name no schema, large objects, locks by number, which follow
 -- mappings and migrations, and messages in the write-ahead log. The door makes the tables of an import before it becomes
--- the caller. Only the owner of the database and superusers may take these rights away, and keep errors out of the log.
+-- the caller. Only the owner of the database and superusers may take these rights away, limit files, and keep errors out
+-- of the log.
 do $$
 declare
     found record;
@@ -45,6 +46,9 @@ begin
             execute format('revoke execute on function %s from public', found.routine);
             execute format('grant execute on function %s to flows_owner, tsdbadmin', found.routine);
         end loop;
+        -- A caller chooses by what its rows are sorted, beyond memory in files: they end before the disk does, on which
+        -- everybody's writes are.
+        alter role authenticator set temp_file_limit = '1GB';
         -- An error of a caller's statement quotes the caller's values, as long as they are: the caller gets it, and the
         -- gateway logs the code of those that are the server's. The server's log keeps what is above errors.
         alter role authenticator set log_min_messages = 'log';

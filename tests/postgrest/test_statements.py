@@ -1,11 +1,13 @@
-"""What callers ask leaves nothing behind in the sessions of the database (SECURITY 81)."""
+"""What callers ask takes neither the memory of the database for good (SECURITY 81) nor its disk."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import islice, permutations
 
 import psutil
 import psycopg
 
-from tests.conftest import Stack
+from tests.conftest import Stack, wait_until
 
 SHAPES = 400
 COLUMNS = ("id", "serial", "name", "hardware", "site", "esco")
@@ -34,3 +36,30 @@ def test_81_queries_of_many_shapes_take_no_memory_for_good(stack: Stack) -> None
         before = private_bytes(stack)
         assert {ask(columns) for columns in shapes} == {200}
         assert private_bytes(stack) - before < SHAPES * 30_000
+
+
+@contextmanager
+def sorting_in(stack: Stack, most: str) -> Iterator[None]:
+    """Let PostgREST's sessions, which begin anew, sort in files of this size at most."""
+    ended = "select pg_terminate_backend(pid) from pg_stat_activity where usename = 'authenticator'"
+    with psycopg.connect(stack.contract["database_url"], autocommit=True) as admin:
+        for limit in (most, "1GB"):
+            admin.execute(f"alter role authenticator set temp_file_limit = '{limit}'")
+            admin.execute(ended)
+            if limit == most:
+                yield
+
+
+def test_83_what_a_caller_sorts_is_bounded_on_disk(stack: Stack) -> None:
+    """Others' writes are on the same disk, and the database ends when there is no room for them."""
+    url = stack.contract["database_url"]
+    with psycopg.connect(url) as admin:
+        known = admin.execute("select rolconfig from pg_roles where rolname = 'authenticator'")
+        assert "temp_file_limit=1GB" in known.fetchall()[0][0]
+    path = "/rest/v1/register_interval_hh?order=kwh.desc,created_at,timestamp&limit=50000"
+    with sorting_in(stack, "64kB"), stack.client("wlce") as client:
+        refused = wait_until(lambda: (found := client.get(path)).status_code != 503 and found)
+        assert (refused.status_code, refused.json()["code"]) == (422, "53400")
+        assert "Ask for less" in refused.json()["hint"]
+    with stack.client("wlce") as client:
+        wait_until(lambda: client.get(path).status_code == 200)
