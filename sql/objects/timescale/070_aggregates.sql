@@ -287,9 +287,19 @@ begin
 end $$;
 comment on procedure flows.follow(integer, jsonb) is 'Updates the aggregates for all changes recorded so far.';
 
-select public.add_job('flows.follow', interval '20 seconds', initial_start => now())
-where not exists (
-    select from timescaledb_information.jobs as j where j.proc_schema = 'flows' and j.proc_name = 'follow'
-);
+-- What is late waits for the next run. A pause that an operator chose stays; it was 20 seconds before.
+do $$
+declare
+    job integer;
+    pause interval;
+begin
+    select j.job_id, j.schedule_interval into job, pause
+    from timescaledb_information.jobs as j where j.proc_schema = 'flows' and j.proc_name = 'follow';
+    if job is null then
+        perform public.add_job('flows.follow', interval '10 seconds', initial_start => now());
+    elsif pause = interval '20 seconds' then
+        perform public.alter_job(job, schedule_interval => interval '10 seconds');
+    end if;
+end $$;
 
 reset role;
