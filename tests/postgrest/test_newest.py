@@ -219,21 +219,24 @@ def nested_plans(session: psycopg.Connection[Any], query: str) -> list[dict[str,
 
 
 def test_the_few_are_summed_together(large: psycopg.Connection[Any], stack: Stack) -> None:
-    """What TimescaleDB has not stored is summed when it is asked: once, not for each circuit."""
+    """What TimescaleDB has not stored is summed when it is asked: once, not for each circuit.
+
+    Plain PostgreSQL has nothing to sum.
+    """
     become(large, "none", None)
     large.execute(
         "select set_config('app.current_esco', %s, true)", (stack.contract["escos"]["wlce"]["id"],)
     )
     for name in MANY_SUMMED:
         plans = nested_plans(large, f"select * from api.newest_{name}(100, false)")
-        assert len(plans) > 3
+        assert len(plans) > 1
         summed = [
             node["Actual Loops"]
             for plan in plans
             for node in nodes(plan)
             if node["Node Type"] == "Aggregate"
         ]
-        assert max(summed) == 1, name
+        assert max(summed, default=1) == 1, name
 
 
 def test_half_hours_that_are_not_summed_yet_hide_no_older_row(
