@@ -27,9 +27,7 @@ SERIES = frozenset({
 # Series with a text in each row, which may have 2,000 characters. Of configuration, long rows are
 # few (sql/objects/057_bounds.sql).
 MOST_OF = {"meter_health_history": 10_000}
-# Relation → those that its rows belong to, one each. What is embedded in one of these comes again
-# with each row that belongs to it: all sites of an ESCO with each of its meters. (Of shadows, a
-# meter has one.)
+# Relation → those that its rows belong to, one each.
 PARENTS = {
     "circuit_register": {"circuits", "meter_registers"}, "circuits": {"sites_new"},
     "escos": {"regions"}, "ev_chargers": {"escos"}, "feeder_registry": {"escos"},
@@ -42,6 +40,9 @@ PARENTS = {
     series: {"meter_registers" if series.startswith("register_") else "meter_registry"}
     for series in SERIES
 }  # fmt: skip
+# What many rows belong to, so that what is embedded in it comes again with each of them: all sites
+# of an ESCO with each of its meters. A meter or a service head has few of anything.
+WIDE = frozenset({"escos", "feeder_registry", "regions", "sites_new"})
 # Functions that return the newest rows of a series (sql/objects/084_newest.sql).
 NEWEST = re.compile("newest_(?:own_)?")
 PARAMETER_ENDS = re.compile("[&;]")
@@ -150,15 +151,17 @@ def _most_rows(parameters: Mapping[str, str], most: int, relation: str) -> int:
 
 
 def _comes_again(relation: str, path: Sequence[Embedded]) -> bool:
-    """Return whether an embedded relation's rows come again with several of a selected one's.
+    """Return whether an embedded relation's rows come again with many of a selected one's.
 
-    They do in what several of those belong to, unless that one belongs to them in turn.
+    They do in what many of those belong to, and where the path leads back to a relation; of
+    shadows, a meter has one.
     """
-    if path[-1].relation == "meter_shadows":
-        return False
     held = [relation, *(step.relation for step in path)]
-    steps = [outer in PARENTS and inner in PARENTS[outer] for outer, inner in pairwise(held)]
-    return any(steps) and not steps[-1]
+    if held[-1] == "meter_shadows" or held[-1] in PARENTS.get(held[-2], ()):
+        return False
+    return held[-1] in held[:-1] or any(
+        inner in WIDE and inner in PARENTS.get(outer, ()) for outer, inner in pairwise(held[:-1])
+    )
 
 
 def _rows_of_each(select: str, parameters: Mapping[str, str], relation: str) -> int:

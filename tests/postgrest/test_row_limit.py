@@ -44,12 +44,14 @@ EMBEDDED = [
     (b"select=*,a:meter_csq(csq)&a.limit=7&limit=14", ""),
     (b"select=*,a:meter_csq(csq)&a.limit=7&limit=15", "0-14"),
     (b"select=*,meter_csq(csq),meter_voltage(*)&meter_csq.limit=10&meter_voltage.limit=40", "0-2"),
-    (b"select=meter_registry(serial,x:meter_csq(csq))&meter_registry.limit=5"
-     b"&meter_registry.x.limit=10", "0-2"),
+    (b"select=meter_registers(element,x:register_export(read))&meter_registers.limit=5"
+     b"&meter_registers.x.limit=10", "0-2"),
     (b"select=id,escos(code,sites_new(code))&escos.limit=1&escos.sites_new.limit=20", "0-5"),
     (b"select=id,escos(code,regions(name)),meter_registers(circuits(sites_new(escos(code))))",
      "0-100"),
     (b"select=id,meter_registers(register_id,circuit_register(circuits(name,sites_new(code))))",
+     "0-100"),
+    (b"select=*,service_head_meter(service_head_registry(properties_service_head(properties(*))))",
      "0-100"),
     (b"select=*,sites_new(name,circuits(name))", "0-100"), (b"select=%2A,escos%28code%29", "0-100"),
 ]  # fmt: skip
@@ -59,6 +61,7 @@ UNLIMITED = [
     b"select=*,meter_csq!inner(csq)&meter_csq.limit=x",
     b"select=meter_registry(serial,meter_csq(csq))&meter_registry.meter_csq.limit=10",
     b"select=*,meter_csq(csq)&meter_csq.limit=101", b"select=meter_csq(csq)&select=id",
+    b"select=meter_registers(meter_registry(meter_registers(*)))",
     b"select=id,escos(sites_new(code))", b"select=id,escos(sites_new(code))&escos.limit=1",
     b"select=id,...escos(a:sites_new(code))&escos.limit=1&escos.sites_new.limit=1",
 ]  # fmt: skip
