@@ -118,7 +118,8 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         if self._link:
             asyncio.get_running_loop().add_reader(self._link, self._hear, self._link)
-            self._link.send(ACCEPTS)
+            with suppress(ConnectionError):  # a supervisor that is gone is heard of
+                self._link.send(ACCEPTS)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Start draining; shut down at once on a second signal or Ctrl-C."""

@@ -177,20 +177,26 @@ def test_a_gateway_that_cannot_start_ends_at_once(stack: Stack, tmp_path: Path) 
     assert "signing-1.pem cannot be read" in done.stderr
 
 
-def test_workers_end_with_a_supervisor_that_is_killed(stack: Stack) -> None:
+@pytest.mark.parametrize("accept", [True, False], ids=["accepting", "starting"])
+def test_workers_end_with_a_supervisor_that_is_killed(stack: Stack, accept: bool) -> None:
     port = free_port()
     environment = gateway_environment(stack) | {"FLOWS_PORT": str(port), "FLOWS_WORKERS": "2"}
     process = subprocess.Popen(
-        [sys.executable, "-m", "app.cli", "serve"], env=environment, stderr=subprocess.DEVNULL
+        [sys.executable, "-m", "app.cli", "serve"], env=environment, stderr=subprocess.PIPE
     )
+    supervisor = psutil.Process(process.pid)
     try:
-        wait_until(lambda: answers(f"http://127.0.0.1:{port}/live", 200))
-        workers = psutil.Process(process.pid).children()
+        if accept:
+            wait_until(lambda: answers(f"http://127.0.0.1:{port}/live", 200))
+        else:
+            wait_until(lambda: len(supervisor.children()) == 2)
+        workers = supervisor.children()
     finally:
         process.kill()
-        process.wait()
     assert workers
     _, alive = psutil.wait_procs(workers, timeout=60)
     for worker in alive:
         os.kill(worker.pid, signal.SIGKILL)
     assert not alive
+    _, log = process.communicate()
+    assert b"Traceback" not in log
