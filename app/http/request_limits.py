@@ -32,8 +32,8 @@ SMALL_BODY_BYTES = 64 * 2**10
 FRAMING_BYTES, FRAMING_RATIO = 64 * 2**10, 8
 # PostgREST needs some 300 bytes for each value of a body.
 MOST_VALUES = 500_000
-# What comes between the values of a body, or before each of those in one another: of JSON; of CSV
-# and forms.
+# Bytes between the values of a body, or before each of those in one another: of JSON; of CSV and
+# forms.
 MARKS_OF_JSON = (b",", b"[", b"{")
 MARKS_OF_TEXT = (b",", b"\n", b"\r", b"&", b";")
 # A name or address with an optional port (RFC 9110 §7.2), without the marks that no name has.

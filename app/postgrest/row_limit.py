@@ -40,8 +40,8 @@ PARENTS = {
     series: {"meter_registers" if series.startswith("register_") else "meter_registry"}
     for series in SERIES
 }  # fmt: skip
-# What many rows belong to, so that what is embedded in it comes again with each of them: all sites
-# of an ESCO with each of its meters. A meter or a service head has few of anything.
+# Relations with a row to which many belong, so that what is embedded in it comes again with each of
+# them: all sites of an ESCO with each of its meters. A meter or a service head has few of anything.
 WIDE = frozenset({"escos", "feeder_registry", "regions", "sites_new"})
 # Functions that return the newest rows of a series (sql/objects/084_newest.sql).
 NEWEST = re.compile("newest_(?:own_)?")

@@ -1,4 +1,4 @@
-"""What a client gets when the gateway itself is at fault."""
+"""Answers to requests that meet a fault of the gateway itself."""
 
 import httpx
 import pytest

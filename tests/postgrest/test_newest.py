@@ -219,7 +219,7 @@ def nested_plans(session: psycopg.Connection[Any], query: str) -> list[dict[str,
 
 
 def test_the_few_are_summed_together(large: psycopg.Connection[Any], stack: Stack) -> None:
-    """What TimescaleDB has not stored is summed when it is asked: once, not for each circuit.
+    """Sums that TimescaleDB has not stored yet are made once, not for each circuit.
 
     Plain PostgreSQL has nothing to sum.
     """

@@ -1,4 +1,4 @@
-"""What callers ask takes neither the memory of the database for good (SECURITY 81) nor its disk."""
+"""Queries take neither memory of the database for good (SECURITY 81) nor its disk."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -287,7 +287,7 @@ begin
 end $$;
 comment on procedure flows.follow(integer, jsonb) is 'Updates the aggregates for all changes recorded so far.';
 
--- What is late waits for the next run. A pause that an operator chose stays; it was 20 seconds before.
+-- A late half-hour waits for the next run. A pause that an operator chose stays; it was 20 seconds before.
 do $$
 declare
     job integer;
