@@ -10,7 +10,6 @@ import os
 import time
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
-from urllib.parse import unquote
 
 from starlette.types import Receive, Scope, Send
 
@@ -25,7 +24,7 @@ from app.postgrest.cancel import QueryCanceller
 from app.postgrest.connection import UpstreamConnection, UpstreamLost, UpstreamSilent
 from app.postgrest.newest import newest_asked
 from app.postgrest.pool import Upstream
-from app.postgrest.request import PREFIX, PROFILES, build_upstream_request, is_call
+from app.postgrest.request import PREFIX, PROFILES, build_upstream_request, is_call, name_of
 from app.postgrest.response import (
     allow_header,
     answer_headers,
@@ -183,11 +182,10 @@ class RestProxy:
         if state.caller is not None and state.caller.esco is not None:
             newest = newest_asked(method, target, headers, resident=state.caller.role == RESIDENT)
         rows, query = None, scope["query_string"]
-        relation = unquote(target.partition("?")[0].rpartition("/")[2])
         if method == "GET":
-            rows = limit_rows(query, headers, self._max_rows, relation)
+            rows = limit_rows(query, headers, self._max_rows, name_of(target))
         elif method == "POST" and is_call(target):
-            rows, target = limit_call(target, query, self._max_rows, relation)
+            rows, target = limit_call(target, query, self._max_rows, name_of(target))
         started = time.perf_counter()
         try:
             with child_span("PostgREST", {"flows.query": headers["x-flows-query"]}) as parent:

@@ -79,7 +79,7 @@ def build_upstream_request(
     if query := scope["query_string"]:
         if BEYOND_ASCII.search(query):
             _require_utf8(query)
-        relation = unquote(target.rpartition("/")[2])
+        relation = name_of(target)
         check_cost(query, relation)
         if scope["method"] not in READS and not is_call(target):
             check_returned(query, relation)
@@ -87,6 +87,11 @@ def build_upstream_request(
             _require_no_limit(query)
         target += "?" + query.decode("latin-1")
     return target, headers
+
+
+def name_of(target: str) -> str:
+    """Return the name of the relation or function of a target."""
+    return unquote(target.partition("?")[0].rpartition("/")[2])
 
 
 def is_call(target: str) -> bool:
