@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import psycopg
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, InvalidTag
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from cryptography.hazmat.primitives.ciphers.aead import AESSIV
 from cryptography.hazmat.primitives.hashes import SHA256
 from psycopg.rows import DictRow, dict_row
 from psycopg.types.json import Jsonb
@@ -46,7 +47,8 @@ QUERY = """
             select id from gateway.member where disabled_at > now() - interval '1 day'
             union all select id from gateway.app where disabled_at > now() - interval '1 day'
         ) as people) as members,
-        (select coalesce(array_agg(esco::text), '{}') from gateway.disabled_esco) as escos
+        (select coalesce(array_agg(esco::text), '{}') from gateway.disabled_esco) as escos,
+        (select key from gateway.shared_secret) as secret
 """
 
 
@@ -54,7 +56,7 @@ QUERY = """
 class AuthState:
     """A copy of the database's state: public JWKs by kid, revocations, disabled clients and ESCOs.
 
-    `members` are disabled people and apps.
+    `members` are disabled people and apps, `secret` is a key of all gateways and no caller.
     `damaged` are the kids of keys whose rows cannot be used; the others are in `keys`.
     `signs_from` is in seconds of this process's monotonic clock. It is computed from the delay that
     the database returns, so that the clocks of machines do not matter.
@@ -69,6 +71,7 @@ class AuthState:
     clients: frozenset[str] = frozenset()
     members: frozenset[str] = frozenset()
     escos: frozenset[str] = frozenset()
+    secret: bytes = b""
 
     @property
     def fresh(self) -> bool:
@@ -98,6 +101,7 @@ async def load_state(connection: psycopg.AsyncConnection[DictRow]) -> AuthState:
         clients=frozenset(row["clients"]),
         members=frozenset(row["members"]),
         escos=frozenset(row["escos"]),
+        secret=row["secret"],
     )
 
 
@@ -179,6 +183,7 @@ class Keyring:
         self._keys = {key.kid: key for key in keys}
         self._state = NOTHING_KNOWN
         self._public: list[RSAPublicKey] = []
+        self._cipher: AESSIV | None = None
 
     def add(self, keys: list[SigningKey]) -> None:
         """Add keys; a key whose file was deleted keeps signing until it is retired."""
@@ -189,6 +194,8 @@ class Keyring:
         if state.keys != self._state.keys:
             read = (read_public_key(kid, jwk) for kid, jwk in state.keys.items())
             self._public = [key for key in read if key]
+        if state.secret != self._state.secret:
+            self._cipher = AESSIV(state.secret)
         self._state = state
 
     @property
@@ -212,6 +219,22 @@ class Keyring:
                 key.verify(signature, data, PKCS1v15(), SHA256())
                 return True
         return False
+
+    def seal(self, data: bytes, purpose: bytes) -> bytes:
+        """Return data encrypted for every gateway and no caller: the same for the same data.
+
+        Its first 16 bytes tell of the data whether they are the same, and nothing else.
+        """
+        if self._cipher is None:
+            raise Unavailable("There is no key to encrypt with yet.")
+        return self._cipher.encrypt(data, [purpose])
+
+    def unseal(self, sealed: bytes, purpose: bytes) -> bytes | None:
+        """Return what a gateway has sealed for a purpose; None for anything else."""
+        if self._cipher is not None:
+            with suppress(InvalidTag):
+                return self._cipher.decrypt(sealed, [purpose])
+        return None
 
     @property
     def private(self) -> list[SigningKey]:

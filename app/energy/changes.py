@@ -1,19 +1,26 @@
-"""Tokens of the changes that a response includes, opaque to callers: `changes` asks for others."""
+"""Tokens of the changes that a response includes: `changes` asks for others.
+
+They are encrypted, since transactions are numbered for all ESCOs together.
+"""
 
 import base64
 import binascii
+import math
 import re
 from dataclasses import dataclass
 from typing import Self
 
 import orjson
 
+from app.auth.keyring import Keyring
 from app.energy.parameters import refuse
 
-CLUSTER = re.compile(r"[0-9]{1,20}/[0-9]{1,10}")
-SNAPSHOT = re.compile(r"([0-9]{1,19}):([0-9]{1,19}):((?:[0-9]{1,19}(?:,[0-9]{1,19})*)?)")
-LARGEST = 2**63
-XIDS_OF_AN_EPOCH = 2**32
+PURPOSE = b"changes"
+# Padded to a multiple of these, else the length would tell how many transactions ran.
+BLOCK_BYTES = 256
+TAG_BYTES = 16
+# A token of a version that did not encrypt them.
+PLAIN = re.compile(rb'\["[0-9]+/[0-9]+","[0-9]+:[0-9]+:[0-9,]*"\]')
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,34 +30,25 @@ class SeenChanges:
     cluster: str
     snapshot: str
 
-    @property
-    def token(self) -> str:
-        """The text that callers send back."""
+    def token(self, keys: Keyring) -> str:
+        """Return the text that callers send back, the same for the same transactions."""
         words = orjson.dumps([self.cluster, self.snapshot])
-        return base64.urlsafe_b64encode(words).decode().rstrip("=")
+        padded = words.ljust(math.ceil(len(words) / BLOCK_BYTES) * BLOCK_BYTES)
+        return base64.urlsafe_b64encode(keys.seal(padded, PURPOSE)).decode().rstrip("=")
 
     @classmethod
-    def read(cls, token: str) -> Self:
-        """Decode a token; Unprocessable if it is none."""
+    def read(cls, token: str, keys: Keyring) -> Self | None:
+        """Decode a token; None if it is another database's, or an earlier version's.
+
+        Unprocessable if it is none.
+        """
         try:
-            words = orjson.loads(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
+            sealed = base64.urlsafe_b64decode(token + "=" * (-len(token) % 4))
         except (binascii.Error, ValueError):
-            words = None
-        match words:
-            case [str(cluster), str(snapshot)]:
-                if CLUSTER.fullmatch(cluster) and _is_snapshot(snapshot):
-                    return cls(cluster, snapshot)
+            sealed = b""
+        if words := keys.unseal(sealed, PURPOSE):
+            return cls(*orjson.loads(words))
+        is_others = len(sealed) % BLOCK_BYTES == TAG_BYTES < len(sealed)
+        if is_others or PLAIN.fullmatch(sealed):
+            return None
         raise refuse("changes", token, "must be `next_changes` of an answer")
-
-
-def _is_snapshot(text: str) -> bool:
-    """Return whether PostgreSQL takes a text for a snapshot."""
-    found = SNAPSHOT.fullmatch(text)
-    if found is None:
-        return False
-    first, stop = int(found[1]), int(found[2])
-    running = [int(number) for number in found[3].split(",") if number]
-    between = all(first <= number < stop for number in running)
-    # A number whose last 32 bits are zero is no transaction's.
-    valid = first % XIDS_OF_AN_EPOCH > 0 and stop % XIDS_OF_AN_EPOCH > 0 and first <= stop < LARGEST
-    return valid and between and running == sorted(set(running))

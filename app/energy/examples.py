@@ -23,7 +23,7 @@ SHOWN: dict[str, Any] = {
     "group_by": ["circuit"],
     "direction": "import",
     "next": "WyIyMDI2LTExLTAxIl0",
-    "next_changes": "WyIyMDI2LTExLTAyIl0",
+    "next_changes": "q6hYwB1n0cVtZ3kXo9Tg",
     # Keys and names.
     "circuit": example_ids.CIRCUIT_ID,
     "circuit_name": "Plot 7, power",

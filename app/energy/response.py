@@ -177,7 +177,7 @@ class ReportResponse(Response):
             version = _version(rows[0], EarlyRows(queries[1:], rows[1:]))
             report = await self._report.render(request, connection, version)
             async with aclosing(_body(request, report)) as body:
-                headers = _headers(request, version, report)
+                headers = response_headers(request, version, report)
                 if is_not_modified(request.request, headers["ETag"]):
                     raw = Response(headers=headers, status_code=304).raw_headers
                     await stream.start(304, raw)
@@ -262,7 +262,7 @@ async def _last_members(request: ReportRequest, report: RenderedReport) -> Mappi
     return {}
 
 
-def _headers(
+def response_headers(
     request: ReportRequest, version: DataVersion, report: RenderedReport
 ) -> dict[str, str]:
     """Return the response headers; other formats than JSON have no other place for metadata."""
@@ -272,10 +272,13 @@ def _headers(
         REPRESENTATION, version.version, caller.role, caller.esco, request.format.name, page,
         available.first, available.last, report.version, request.fingerprint, report.following,
     ]  # fmt: skip
-    tag = hashlib.sha256(orjson.dumps(known, default=str)).hexdigest()
-    headers = {"ETag": f'"{tag[:32]}"'}
+    # Sealed, since a caller that knows the rest could find the numbers of its changes, which count
+    # those of all ESCOs.
+    keys = request.services.keys
+    tag = keys.seal(orjson.dumps(known, default=str), b"ETag")[:16].hex()
+    headers = {"ETag": f'"{tag}"'}
     if version.seen:
-        headers["Next-Changes"] = version.seen.token
+        headers["Next-Changes"] = version.seen.token(keys)
     for name, at in (
         ("Data-As-Of", version.as_of),
         ("Available-From", available.first),

@@ -44,7 +44,7 @@ BY_NAME: dict[str, Any] = {
     # Parameters of /v1.
     "timezone": "Europe/London",
     "updated_since": "2026-11-02T00:04:11Z",
-    "changes": "WyIyMDI2LTExLTAyIl0",
+    "changes": "q6hYwB1n0cVtZ3kXo9Tg",
     "cursor": "WyIyMDI2LTExLTAxIl0",
     "limit": 1000,
     "meter": example_ids.METER_SERIAL,

@@ -39,6 +39,10 @@ comment on column gateway.proof.ended_at is 'Time at which it ended, UTC.';
 comment on column gateway.proof.seconds is 'Time that it took, s.';
 comment on column gateway.proof.tried is 'Number of ways that were tried.';
 comment on column gateway.proof.broken is 'Relations and paths where isolation did not hold; none if it held.';
+comment on table gateway.shared_secret is 'A key that all gateways have and no caller; one row.';
+comment on column gateway.shared_secret.only_row is 'Always true, so that the table has only one row.';
+comment on column gateway.shared_secret.key
+is 'Encrypts what callers keep for the gateways, and makes their ETags.';
 comment on table gateway.last_backup is 'The newest backup that ended well; one row.';
 comment on column gateway.last_backup.only_row is 'Always true, so that the table has only one row.';
 comment on column gateway.last_backup.ended_at is 'Time at which it ended, UTC.';
@@ -331,6 +335,6 @@ grant select, insert, delete on gateway.client_secret, gateway.disabled_esco, ga
 grant update (digest) on gateway.client_secret to flows_gateway;
 grant select, insert on gateway.token, gateway.audit to flows_gateway;
 grant select, insert, update on gateway.usage to flows_gateway;
-grant select on gateway.proof, gateway.last_backup to flows_gateway;
+grant select on gateway.proof, gateway.last_backup, gateway.shared_secret to flows_gateway;
 
 reset role;

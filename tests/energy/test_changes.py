@@ -1,10 +1,13 @@
 """Answers to the question for changes: `changes`, `updated_since`, ETag and `data_as_of`."""
 
 import base64
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from itertools import combinations
+from types import SimpleNamespace
+from typing import Any, cast
 from uuid import UUID, uuid4
 
 import httpx
@@ -13,9 +16,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from app.auth.keyring import AuthState, Keyring
 from app.energy.changes import SeenChanges
+from app.energy.formats import Format
+from app.energy.response import DataVersion, RenderedReport, ReportRequest, response_headers
 from app.errors import Unprocessable
-from tests.conftest import Stack
+from tests.conftest import Stack, another_gateway
 from tests.energy.conftest import HALF_HOUR, OwnHome
 
 START = datetime(2026, 3, 2, tzinfo=UTC)
@@ -265,6 +271,17 @@ def test_no_late_commit_is_missed(
         assert sum(came.values()) <= sum(written.values())
 
 
+def keyring(secret: bytes) -> Keyring:
+    """Return the keyring of a gateway whose database has a secret."""
+    found = Keyring([])
+    found.update(AuthState(time.monotonic(), secret=secret))
+    return found
+
+
+KEYS = keyring(b"s" * 32)
+SEEN = SeenChanges("7123/1", "100:105:101,104")
+
+
 def token_of(words: bytes) -> str:
     """Return a token as a caller might forge it."""
     return base64.urlsafe_b64encode(words).decode().rstrip("=")
@@ -273,32 +290,97 @@ def token_of(words: bytes) -> str:
 @pytest.mark.parametrize(
     "token",
     [
-        "x", "====", "\u00e9", *(token_of(words) for words in (
-            b"[]", b"{}", b"null", b"[1,2]", b'["7/1"]', b'["7/1","1:2"]', b'["7/1","2:1:"]',
-            b'["7/1","1:3:2,1"]', b'["7/1","1:3:3"]', b'["7/1","0:3:"]', b'["7/1","1:2:1;drop"]',
-            b'["7/1","1:99999999999999999999:"]', b'["x","1:2:"]', b'["7/1","1:2:,"]',
-            b'["7/1","4294967296:4294967297:"]', b'["7/1","1:4294967296:"]',
+        "x", "====", "\u00e9", SEEN.token(KEYS)[:-4], *(token_of(words) for words in (
+            b"[]", b"{}", b"null", b"[1,2]", b'["7/1"]', b'["7/1","1:2"]', b'["7/1","1:2:1;x"]',
+            b'["x","1:2:"]', bytes(16), bytes(256), bytes(273), KEYS.seal(b"[]", b"ETag"),
         )),
     ],
 )  # fmt: skip
 def test_a_forged_token_is_the_callers_fault(token: str) -> None:
     with pytest.raises(Unprocessable, match="next_changes"):
-        SeenChanges.read(token)
+        SeenChanges.read(token, KEYS)
 
 
 def test_a_token_reads_as_it_was_written() -> None:
-    seen = SeenChanges("7123/1", "100:105:101,104")
-    assert SeenChanges.read(seen.token) == seen
+    running = ",".join(str(10**18 + n) for n in range(200))
+    for seen in (SEEN, SeenChanges("7123/1", f"{10**18}:{10**18 + 200}:{running}")):
+        assert SeenChanges.read(seen.token(KEYS), KEYS) == seen
 
 
-def test_a_token_of_another_cluster_gets_everything(own_home: OwnHome) -> None:
+def test_80_a_token_tells_whether_its_transactions_are_the_same_and_nothing_else() -> None:
+    tokens = [
+        SeenChanges("7123/1", snapshot).token(KEYS)
+        for snapshot in ("100:105:101,104", "100:106:101,104", "7:9:", "9000000:9000099:9000001")
+    ]
+    assert SEEN.token(KEYS) == tokens[0]
+    assert len({len(token) for token in tokens}) == 1
+    sealed = [base64.urlsafe_b64decode(token + "==") for token in tokens]
+    # No byte of two tokens is the same but by chance.
+    assert all(
+        sum(x == y for x, y in zip(one, other, strict=True)) < 16
+        for one, other in combinations(sealed, 2)
+    )
+
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        SEEN.token(keyring(b"t" * 32)),  # of another database
+        token_of(bytes(272)),
+        token_of(b'["7123/1","100:105:101,104"]'),  # of a version before tokens were encrypted
+    ],
+)
+def test_80_a_token_that_is_not_the_databases_tells_nothing_of_its_transactions(token: str) -> None:
+    assert SeenChanges.read(token, KEYS) is None
+
+
+def test_80_an_etag_cannot_be_made_of_the_numbers_of_changes() -> None:
+    def tag(version: str, keys: Keyring) -> str:
+        request = SimpleNamespace(
+            caller=SimpleNamespace(role="flows", esco=UUID(int=1)), format=Format("json"),
+            services=SimpleNamespace(keys=keys), request=SimpleNamespace(query_params={}),
+            fingerprint="f",
+        )  # fmt: skip
+        seen = DataVersion(version, None, False, None)
+        report = RenderedReport(cast(Any, None), {})
+        return response_headers(cast(ReportRequest, request), seen, report)["ETag"]
+
+    assert tag("1-1-1", KEYS) == tag("1-1-1", keyring(b"s" * 32))
+    assert tag("1-1-1", KEYS) != tag("1-2-1", KEYS)
+    assert tag("1-1-1", KEYS) != tag("1-1-1", keyring(b"t" * 32))
+
+
+def test_a_token_of_another_cluster_gets_everything(stack: Stack, own_home: OwnHome) -> None:
     own_home.read(START, START + timedelta(days=1))
     body = own_home.client.get("/v1/energy", params=PERIOD).json()
-    seen = SeenChanges.read(body["next_changes"])
-    for cluster, count in ((seen.cluster, 0), (f"{seen.cluster}9", 48), ("1/1", 48)):
-        token = SeenChanges(cluster, seen.snapshot).token
-        answer = own_home.client.get("/v1/energy", params=PERIOD | {"changes": token})
+    with psycopg.connect(stack.contract["database_url"]) as admin:
+        ((secret,),) = admin.execute("select key from gateway.shared_secret").fetchall()
+    keys = keyring(secret)
+    seen = SeenChanges.read(body["next_changes"], keys)
+    assert seen is not None
+    for other, count in (
+        (seen.token(keys), 0),
+        (SeenChanges(f"{seen.cluster}9", seen.snapshot).token(keys), 48),
+        (seen.token(KEYS), 48),
+        (token_of(f'["{seen.cluster}","{seen.snapshot}"]'.encode()), 48),
+    ):
+        answer = own_home.client.get("/v1/energy", params=PERIOD | {"changes": other})
         assert len(answer.json()["rows"]) == count
     refused = own_home.client.get("/v1/energy", params=PERIOD | {"changes": "zzz"})
     assert refused.status_code == 422
     assert refused.json()["errors"][0]["parameter"] == "changes"
+
+
+def test_80_gateways_of_one_database_read_one_anothers_tokens(
+    stack: Stack, own_home: OwnHome
+) -> None:
+    own_home.read(START, START + timedelta(days=1))
+    first = own_home.client.get("/v1/energy", params=PERIOD)
+    with another_gateway(stack) as other:
+        url = f"{other.contract['base_url']}/v1/energy"
+        headers = dict(own_home.client.headers)
+        second = httpx.get(url, params=PERIOD, headers=headers)
+        assert second.headers["etag"] == first.headers["etag"]
+        assert second.json()["next_changes"] == first.json()["next_changes"]
+        asked = PERIOD | {"changes": first.json()["next_changes"]}
+        assert httpx.get(url, params=asked, headers=headers).json()["rows"] == []

@@ -1,6 +1,7 @@
 """Each report of a tenant among a hundred others: no plan reads a row of another."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -13,6 +14,7 @@ import pytest
 from psycopg import AsyncClientCursor, AsyncConnection, AsyncCursor
 from psycopg.rows import dict_row, tuple_row
 
+from app.auth.keyring import AuthState, Keyring
 from app.db import batch
 from app.db.session import Connection
 from app.energy import reading
@@ -108,7 +110,12 @@ async def recorded(connection: Connection, report: Report, *, derived: bool) -> 
         sent.append((query.sql, query.parameters))
         return send(connection, query, *more)
 
-    request = cast(ReportRequest, SimpleNamespace(format=Format("json"), fingerprint="f"))
+    keys = Keyring([])
+    keys.update(AuthState(time.monotonic(), secret=bytes(32)))
+    services = SimpleNamespace(keys=keys)
+    request = cast(
+        ReportRequest, SimpleNamespace(format=Format("json"), fingerprint="f", services=services)
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(AsyncCursor, "execute", record)
         patch.setattr(AsyncCursor, "stream", record_stream)

@@ -64,7 +64,8 @@ class EnergyReport(IntervalReport):
             following = cursors.write(position, request.fingerprint, request.services.keys)
 
         async def last_members() -> dict[str, Any]:
-            return {"next": following, "next_changes": version.seen and version.seen.token}
+            token = version.seen and version.seen.token(request.services.keys)
+            return {"next": following, "next_changes": token}
 
         return RenderedReport(
             self._frames(connection, groups, request.format, pages),
@@ -122,8 +123,8 @@ class EnergyReport(IntervalReport):
         """Return the intervals in which figures of any group have changed since."""
         intervals, seen = self.intervals, None
         if self.query.changes is not None:
-            seen = SeenChanges.read(self.query.changes)
-            if version.seen is None or seen.cluster != version.seen.cluster:
+            seen = SeenChanges.read(self.query.changes, request.services.keys)
+            if seen is None or version.seen is None or seen.cluster != version.seen.cluster:
                 return [(0, len(intervals))]
         period = moment(intervals.first), moment(intervals.last)
         cursor = await connection.execute(
