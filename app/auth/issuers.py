@@ -1,5 +1,6 @@
 """Trusted issuers: the OpenID providers whose tokens people exchange."""
 
+import json
 import re
 import uuid
 from collections.abc import Sequence
@@ -74,8 +75,7 @@ async def add_issuer(
     for name, text in (("url", url), ("jwks_uri", jwks_uri)):
         if text is not None and not ISSUER_URL.fullmatch(text):
             raise Unprocessable(f"{name}: must be a URL like https://login.example.org")
-    if not audiences or not all(audiences):
-        raise Unprocessable("audiences: name at least one audience")
+    _check_audiences(audiences)
     if jwks_uri and secret_name:
         raise Unprocessable("jwks_uri: an issuer has keys or a secret, not both")
     esco = (await find_esco(connection, esco_code))["id"] if esco_code else None
@@ -94,9 +94,50 @@ async def add_issuer(
         raise Conflict(f"The issuer {url} is trusted already; remove it first.")
     await record(
         connection, actor, "issuer.add",
-        subject=url, detail=f"audiences: {' '.join(audiences)}", esco=esco,
+        subject=url, detail=describe_tokens(audiences, claims or {}), esco=esco,
     )  # fmt: skip
     return next(row for row in await list_issuers(connection, actor) if row["url"] == url)
+
+
+async def change_issuer(
+    connection: Connection,
+    actor: Actor,
+    url: str,
+    *,
+    audiences: Sequence[str] | None = None,
+    claims: dict[str, Any] | None = None,
+) -> DictRow:
+    """Replace the audiences of an issuer's tokens, or the claims that these must have; return it.
+
+    It holds for exchanges that follow: members stay, and tokens issued before end in minutes by
+    themselves. NotFound if the issuer is not trusted.
+    """
+    issuer = await find_issuer(connection, url)
+    if issuer is None:
+        raise NotFound(f"There is no issuer {url}.")
+    audiences = issuer.audiences if audiences is None else audiences
+    claims = issuer.claims if claims is None else claims
+    _check_audiences(audiences)
+    await connection.execute(
+        "update gateway.issuer set audiences = %s, claims = %s where id = %s",
+        (list(audiences), Jsonb(claims), issuer.id),
+    )
+    await record(
+        connection, actor, "issuer.change",
+        subject=url, detail=describe_tokens(audiences, claims), esco=issuer.esco,
+    )  # fmt: skip
+    return next(row for row in await list_issuers(connection, actor) if row["url"] == url)
+
+
+def _check_audiences(audiences: Sequence[str]) -> None:
+    if not audiences or not all(audiences):
+        raise Unprocessable("audiences: name at least one audience")
+
+
+def describe_tokens(audiences: Sequence[str], claims: dict[str, Any]) -> str:
+    """Return what an issuer's tokens must have, for the audit log."""
+    named = ", ".join(f"{name}={json.dumps(value)}" for name, value in claims.items())
+    return f"audiences: {' '.join(audiences)}; claims: {named or 'none'}"
 
 
 async def remove_issuer(connection: Connection, actor: Actor, url: str) -> None:

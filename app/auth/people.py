@@ -49,6 +49,13 @@ class NewIssuer(RequestModel):
     )
 
 
+class IssuerChange(RequestModel):
+    """Changes to an issuer; members left out keep their values."""
+
+    audiences: list[ShortText] | None = Field(None, min_length=1, max_length=20)
+    claims: dict[str, str | int | bool] | None = Field(None, max_length=20)
+
+
 class Residence(RequestModel):
     """A property that a resident lives in, and for how long: history is visible of that time."""
 
@@ -162,6 +169,21 @@ async def trust_issuer(
             connection, actor, body.url, audiences=body.audiences, esco_code=body.esco,
             claims=body.claims, jwks_uri=body.jwks_uri, secret_name=body.secret_name,
         )  # fmt: skip
+    return TrustedIssuer(**row)
+
+
+@router.patch("/issuers", summary="Change an issuer")
+async def update_issuer(
+    services: AuthServicesDep,
+    actor: Operator,
+    url: Annotated[str, Query(max_length=500)],
+    body: IssuerChange,
+) -> TrustedIssuer:
+    """Replace the audiences of its tokens, or the claims that they must have; members stay."""
+    async with services.pool.connection() as connection:
+        row = await issuers.change_issuer(
+            connection, actor, url, audiences=body.audiences, claims=body.claims
+        )
     return TrustedIssuer(**row)
 
 

@@ -79,6 +79,33 @@ def issuer_add(
     show([row], ISSUER_COLUMNS, as_json=as_json)
 
 
+@trusted.command("change")
+def issuer_change(
+    url: Annotated[str, typer.Argument(help="URL of the issuer.")],
+    audience: Annotated[
+        list[str] | None, typer.Option(help="Audience of its tokens, in place of all before.")
+    ] = None,
+    claim: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=VALUE that its tokens must have, in place of all before."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Change the audiences of an issuer's tokens, or the claims that they must have.
+
+    Members stay; tokens issued before end within 15 minutes.
+    """
+    if not audience and not claim:
+        raise fail("give at least one --audience or --claim")
+    claims = dict(_claim(text) for text in claim) if claim else None
+    row = run_as_admin(
+        lambda c: issuers.change_issuer(
+            c, COMMAND_LINE, url, audiences=audience or None, claims=claims
+        )
+    )
+    show([row], ISSUER_COLUMNS, as_json=as_json)
+
+
 def _claim(text: str) -> tuple[str, Any]:
     """Return name and value of NAME=VALUE; true, false and numbers are read as such."""
     name, equals, value = text.partition("=")

@@ -277,8 +277,11 @@ def test_an_admin_manages_the_members_of_its_esco_alone(people: People) -> None:
         assert wlce.patch(path, json={"disabled": True}).json()["disabled_at"]
         issuer = {"url": "https://evil.example", "audiences": ["x"]}
         assert wlce.post("/admin/issuers", json=issuer).status_code == 403
-        gone = wlce.delete("/admin/issuers", params={"url": people.issuer.url})
-        assert gone.status_code == 403
+        for answer in (
+            wlce.delete("/admin/issuers", params={"url": people.issuer.url}),
+            wlce.patch("/admin/issuers", params={"url": people.issuer.url}, json={"claims": {}}),
+        ):
+            assert answer.status_code == 403
         for path in ("/admin/apps",):
             assert wlce.get(path).status_code == 403
         entries = wlce.get("/admin/audit").json()
@@ -301,13 +304,21 @@ def test_an_operator_manages_issuers_and_apps(people: People) -> None:
     assert answer.status_code == 404
     answer = operator.post("/admin/members", json=member | {"esco": "hmce"})
     assert answer.status_code == 201, answer.text
+    added = answer.json()
+    changed = operator.patch("/admin/issuers", params={"url": body["url"]}, json={})
+    assert (changed.json()["audiences"], changed.json()["esco_code"]) == (["x"], "hmce")
+    for wrong in ({"audiences": []}, {"audiences": [""]}, {"esco": "wlce"}):
+        answer = operator.patch("/admin/issuers", params={"url": body["url"]}, json=wrong)
+        assert answer.status_code == 422
     gone = operator.delete("/admin/issuers", params={"url": body["url"]})
     assert gone.status_code == 204
+    answer = operator.patch("/admin/issuers", params={"url": body["url"]}, json={})
+    assert answer.status_code == 404
     assert operator.delete("/admin/issuers", params={"url": body["url"]}).status_code == 404
     # Its members do not come back with it.
     assert operator.post("/admin/issuers", json=body).status_code == 201
     rows = {row["id"]: row for row in operator.get("/admin/members").json()}
-    assert rows[answer.json()["id"]]["disabled_at"]
+    assert rows[added["id"]]["disabled_at"]
     app = operator.post("/admin/apps", json={"name": "Charts", "origins": [ORIGIN]})
     assert app.status_code == 201, app.text
     for origin in ("*", "app.example.org", f"{ORIGIN}/path", "null"):
@@ -471,6 +482,70 @@ def test_an_issuer_must_show_the_claims_that_are_asked_for(people: People) -> No
             refused(people.exchange(other.token(subject, **claims)), "invalid_request", "claim")
         token = other.token(subject, hd="example.org", mfa=True)
         assert people.exchange(token).status_code == 200
+
+
+def test_an_issuer_of_one_esco_vouches_for_no_members_of_another(people: People) -> None:
+    with running_issuer() as other:
+        people.trust(other)
+        member = people.member(url=other.url)
+        flows(people.stack, "issuer", "remove", other.url)
+        people.trust(other, esco="hmce")
+        people.change(member["id"], disabled=False)
+        refused(people.exchange(other.token(member["subject"])), "invalid_request", "not a member")
+
+
+def test_a_changed_issuer_keeps_its_members(people: People) -> None:
+    with running_issuer() as other:
+        people.trust(other, claims={"hd": "example.org"})
+        subject = people.member(url=other.url)["subject"]
+        second = other.token(subject, aud="second", hd="example.org")
+        refused(people.exchange(second), "invalid_request", "Audience")
+        words = ("issuer", "change", other.url)
+        changed = people.command(*words, "--audience", AUDIENCE, "--audience", "second")
+        assert (changed["audiences"], changed["claims"]) == (
+            [AUDIENCE, "second"], {"hd": "example.org"},
+        )  # fmt: skip
+        assert people.exchange(second).status_code == 200
+        assert people.exchange(other.token(subject, hd="example.org")).status_code == 200
+        changed = people.command(*words, "--claim", "hd=example.net")
+        assert (changed["audiences"], changed["claims"]) == (
+            [AUDIENCE, "second"], {"hd": "example.net"},
+        )  # fmt: skip
+        refused(people.exchange(second), "invalid_request", "claim hd")
+        entry = ("operator", "issuer.change", "done",
+                 f'audiences: {AUDIENCE} second; claims: hd="example.net"')  # fmt: skip
+        assert entry in people.audit()
+        assert flows(people.stack, *words, check=False).returncode == 1
+
+
+def test_every_change_is_recorded(people: People) -> None:
+    url = "https://recorded.example"
+    named = {"url": url}
+    operator = people.operator
+    operator.post("/admin/issuers", json=named | {"audiences": ["x"]}).raise_for_status()
+    changed = operator.patch("/admin/issuers", params=named, json={"audiences": ["y"]})
+    assert changed.status_code == 200
+    member = people.member(url=url)["id"]
+    people.change(member, scopes=["read", "write"])
+    people.change(member, disabled=True)
+    people.change(member, disabled=False)
+    body = {"name": "Recorded", "origins": [ORIGIN], "esco": "wlce"}
+    app = operator.post("/admin/apps", json=body).json()["id"]
+    for disabled in (True, False):
+        operator.patch(f"/admin/apps/{app}", json={"disabled": disabled}).raise_for_status()
+    operator.delete("/admin/issuers", params=named).raise_for_status()
+    told = [
+        (entry["action"], entry["detail"])
+        for entry in reversed(operator.get("/admin/audit").json())
+        if entry["subject"] in (url, member, app)
+    ]
+    assert [action for action, _ in told] == [
+        "issuer.add", "issuer.change", "member.add", "member.change", "member.disable",
+        "member.change", "app.create", "app.disable", "app.enable", "issuer.remove",
+    ]  # fmt: skip
+    details = [detail for _, detail in told]
+    assert details[:2] == ["audiences: x; claims: none", "audiences: y; claims: none"]
+    assert details[3:7] == ["scopes: read write", "disabled", "enabled", f"origins: {ORIGIN}"]
 
 
 def test_tokens_are_neither_in_urls_nor_in_the_log(people: People) -> None:
