@@ -48,16 +48,21 @@ class Chosen:
 async def exchange_token(
     services: AuthServices, form: dict[str, str], requester: Requester
 ) -> dict[str, Any]:
-    """Return the members of the response; OAuthError for a refusal, which is recorded."""
+    """Return the members of the response; OAuthError for a refusal, which is recorded.
+
+    The audit log then tells who was refused, as a member is added by issuer and subject.
+    """
+    person = None
     try:
         _check_parameters(form)
         issuer, claims = await _verified(services, form["subject_token"])
+        person = f"{issuer.url} {claims['sub']}"
         return await _issued(services, form, requester, issuer, claims)
     except OAuthError as refusal:
         async with services.token_pool.connection() as connection:
             await record(
                 connection, Actor(requester.client_id, requester.address, requester.esco),
-                "token.exchange", outcome=str(refusal),
+                "token.exchange", detail=person, outcome=str(refusal),
             )  # fmt: skip
         raise
 

@@ -194,13 +194,8 @@ async def _identified(
     try:
         async with services.throttle.turn(f"{client_id} {address}", address) as attempt:
             try:
-                async with services.token_pool.connection() as connection:
-                    app = await find_app(connection, client_id)
-                if app is None:
-                    raise OAuthError("invalid_client", "There is no such app.", 401)
-                if request.headers.getlist("origin") not in [[each] for each in app["origins"]]:
-                    raise OAuthError("unauthorized_client", "The app has no such origin.")
-                yield Requester(client_id, address, app["esco"])
+                esco = await _esco_of_app(request, services, client_id, address)
+                yield Requester(client_id, address, esco)
             except OAuthError as refusal:
                 if refusal.status != 503:
                     await attempt.ended(succeeded=False)
@@ -211,6 +206,30 @@ async def _identified(
         raise OAuthError("slow_down", TOO_MANY_REQUESTS, 429, flooded.seconds) from None
     except Throttled as throttled:
         raise OAuthError("slow_down", TOO_MANY_REFUSALS, 429, throttled.seconds) from None
+
+
+async def _esco_of_app(
+    request: Request, services: AuthServices, client_id: str, address: str
+) -> uuid.UUID | None:
+    """Return the only ESCO that an app gets tokens for, None if for any.
+
+    OAuthError, which is recorded, if there is no such app or the request is from another origin.
+    """
+    origins = request.headers.getlist("origin")
+    async with services.token_pool.connection() as connection:
+        app = await find_app(connection, client_id)
+        if app is None:
+            refusal = OAuthError("invalid_client", "There is no such app.", 401)
+        elif origins not in [[each] for each in app["origins"]]:
+            refusal = OAuthError("unauthorized_client", "The app has no such origin.")
+        else:
+            esco: uuid.UUID | None = app["esco"]
+            return esco
+        await clients.record(
+            connection, Actor(client_id[:64], address, app["esco"] if app else None),
+            "app.identify", detail=" ".join(origins)[:LONGEST_DETAIL] or None, outcome=str(refusal),
+        )  # fmt: skip
+    raise refusal
 
 
 async def _convert(
@@ -389,7 +408,7 @@ async def introspect(request: Request, services: AuthServicesDep, form: Form) ->
         found = _evaluate(services, form["token"], client)
     body: dict[str, Any] = {"active": found is not None}
     if found:
-        named = ("iss", "aud", "sub", "client_id", "scope", "exp", "iat", "nbf", "jti",
+        named = ("iss", "aud", "sub", "act", "client_id", "scope", "exp", "iat", "nbf", "jti",
                  "esco", "esco_code", "role")  # fmt: skip
         body |= {"token_type": "Bearer"} | {
             name: found.claims[name] for name in named if name in found.claims

@@ -16,7 +16,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
-from app.auth.exchange import ACCESS_TOKEN_TYPE, ID_TOKEN_TYPE, TOKEN_EXCHANGE
+from app.auth.exchange import ACCESS_TOKEN_TYPE, ID_TOKEN_TYPE, NOT_A_MEMBER, TOKEN_EXCHANGE
 from tests.auth.issuer_server import AUDIENCE, running_issuer
 from tests.auth.people import ORIGIN, PROXY_HEADER, People, refused, running_people
 from tests.conftest import flows, wait_until
@@ -222,6 +222,24 @@ def test_a_client_with_a_secret_exchanges_for_its_own_esco(people: People) -> No
     refused(answer, "invalid_request", "not of this ESCO")
     wrong = people.own_client | {"client_secret": "wrong"}
     refused(people.exchange(people.issuer.token(own), **wrong), "invalid_client")
+    # Nobody gets through a client what the client may not do.
+    made = people.command("client", "create", "Reads", "--esco", "wlce", "--scope", "read")
+    reading = {"client_id": made["id"], "client_secret": made["client_secret"]}
+    writer = people.issuer.token(people.member("read", "write")["subject"])
+    assert people.exchange(writer, **reading).json()["scope"] == "read"
+    answer = people.exchange(writer, scope="write", **reading)
+    refused(answer, "invalid_scope", "may ask for: read.")
+
+
+def test_a_client_with_a_secret_is_told_who_acts_for_whom_in_its_esco(people: People) -> None:
+    token = people.issuer.token(people.member("read", esco=None)["subject"])
+    own, foreign = (people.member(esco=esco)["id"] for esco in ("wlce", "hmce"))
+    refused(people.exchange(token, on_behalf_of=foreign, **people.own_client), "invalid_target")
+    answer = people.exchange(token, on_behalf_of=own, **people.own_client)
+    acting = answer.json()["access_token"]
+    told = people.post("/auth/introspect", people.own_client | {"token": acting}).json()
+    claims = jwt.decode(acting, options={"verify_signature": False})
+    assert (told["active"], told["sub"], told["act"]) == (True, own, claims["act"])
 
 
 def test_refused_exchanges_are_throttled_by_address_and_recorded(people: People) -> None:
@@ -238,6 +256,25 @@ def test_refused_exchanges_are_throttled_by_address_and_recorded(people: People)
     assert people.exchange(token).status_code == 200
     refusal = (people.app, "token.exchange", "The subject_token is not a JWT.", None)
     assert refusal in people.audit()
+
+
+def test_a_refusal_is_recorded_with_who_it_was(people: People) -> None:
+    """With the subject, an admin adds the person; with its origin, an operator the page."""
+    subject = uuid.uuid4().hex
+    refused(people.exchange(people.issuer.token(subject)), "invalid_request", "not a member")
+    told = f"{people.issuer.url} {subject}"
+    assert (people.app, "token.exchange", NOT_A_MEMBER, told) in people.audit()
+    token = people.issuer.token(people.member()["subject"])
+    refused(people.exchange(token, origin="https://new.example"), "unauthorized_client")
+    told = "https://new.example"
+    entry = (people.app, "app.identify", "The app has no such origin.", told)
+    assert entry in people.audit()
+    nobody = "fla_0000000000000000"
+    refused(people.exchange(token, client_id=nobody, origin=None), "invalid_client")
+    assert (nobody, "app.identify", "There is no such app.", None) in people.audit()
+    # Nothing that was not verified is recorded of a person.
+    refused(people.exchange(people.issuer.token(subject, aud="another")), "invalid_request")
+    assert people.audit()[0][3] is None
 
 
 def test_an_admin_manages_the_members_of_its_esco_alone(people: People) -> None:
