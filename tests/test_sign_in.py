@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -431,6 +432,26 @@ def test_the_single_page_app_shows_energy_balances_and_circuits(
     wait_until(lambda: works(site, token) == {401}, seconds=6)
 
 
+def test_the_single_page_app_renews_an_id_token_that_ends(
+    context: BrowserContext, single_page: str
+) -> None:
+    page = context.new_page()
+    page.goto(single_page)
+    sign_in(page, "ann")
+    expect(page.locator(".card").first).to_be_visible()
+    # An hour later both the gateway's token and the provider's have ended.
+    page.clock.set_fixed_time(datetime.now(UTC) + timedelta(minutes=61))
+    with (
+        page.expect_request("**/auth?*prompt=none*"),
+        page.expect_response("**/auth/token") as exchanged,
+        page.expect_response("**/v1/energy?*") as energy,
+    ):
+        page.get_by_label("Month before").click()
+    assert (exchanged.value.status, energy.value.status) == (200, 200)
+    expect(page.locator("rect.bar").nth(27)).to_be_attached()
+    assert page.url == single_page
+
+
 def test_a_member_of_two_escos_chooses_in_the_single_page_app(
     context: BrowserContext, single_page: str
 ) -> None:
@@ -511,6 +532,12 @@ def test_the_backend_keeps_tokens_and_gives_a_cookie(context: BrowserContext, ba
                      "/api/https://evil.example", "/api//evil.example"):  # fmt: skip
             assert http.get(path).status_code == 404
         csrf = http.get("/me").json()["csrf"]
+        # When the provider's token has ended, the page asks to sign in again.
+        again = {"detail": "Sign in again."}
+        page.route("**/api/v1/latest", lambda route: route.fulfill(status=401, json=again))
+        page.reload()
+        expect(page.get_by_role("link", name="Sign in")).to_be_visible()
+        page.unroute_all()
         # A request that another site has the browser send ends no session.
         for headers in ({}, {"X-CSRF-Token": "x"}, {"X-CSRF-Token": csrf, "Origin": EVIL}):
             assert http.post("/logout", headers=headers).status_code == 403

@@ -89,6 +89,7 @@ class Session:
     nonce: str = ""
     verifier: str = ""
     id_token: str = ""
+    id_token_ends_at: float = 0.0
     name: str = ""
     token: str = ""
     token_ends_at: float = 0.0
@@ -133,6 +134,9 @@ class Gateway:
     async def token(self, session: Session) -> str:
         """Return the person's token, exchanged again before it ends; 401 or 403 if refused."""
         if session.token_ends_at - RENEW_SECONDS < time.time():
+            # To go on without the person, ask the provider for a refresh token (offline_access).
+            if session.id_token_ends_at < time.time():
+                raise HTTPException(401, "Sign in again.")
             answer = await self._client.post(
                 "/auth/token",
                 data={
@@ -144,7 +148,7 @@ class Gateway:
             )
             body = answer.json()
             if answer.status_code != 200:
-                raise HTTPException(403, body.get("error_description", "Sign in again."))
+                raise HTTPException(403, body.get("error_description", "The API refuses it."))
             session.token = body["access_token"]
             session.token_ends_at = time.time() + body["expires_in"]
         return session.token
@@ -302,8 +306,9 @@ def create_app(settings: Settings) -> FastAPI:
             raise HTTPException(400, f"The sign-in failed: {refusal}") from None
         # A new cookie: one that was known before means nothing now.
         key, _ = sessions.begin(
-            SESSION_SECONDS, id_token=id_token, name=str(claims.get("name", claims["sub"]))
-        )
+            SESSION_SECONDS, id_token=id_token, id_token_ends_at=claims["exp"],
+            name=str(claims.get("name", claims["sub"])),
+        )  # fmt: skip
         return with_cookie(RedirectResponse("/", 303), key, SESSION_SECONDS)
 
     @app.get("/me")

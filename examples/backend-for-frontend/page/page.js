@@ -25,14 +25,15 @@ function showBalances(rows) {
   main.replaceChildren(made("table", {}, head, ...body));
 }
 
+function showWelcome() {
+  main.className = "welcome";
+  main.replaceChildren(made("p", { textContent: "What is left on each meter." }),
+    made("a", { href: "/login", className: "primary", textContent: "Sign in" }));
+}
+
 async function start() {
   const answer = await fetch("/me");
-  if (answer.status === 401) {
-    main.className = "welcome";
-    main.replaceChildren(made("p", { textContent: "What is left on each meter." }),
-      made("a", { href: "/login", className: "primary", textContent: "Sign in" }));
-    return;
-  }
+  if (answer.status === 401) return showWelcome();
   const { name, csrf } = await answer.json();
   document.getElementById("person").replaceChildren(
     made("span", { textContent: name }),
@@ -40,6 +41,7 @@ async function start() {
   const latest = await fetch("/api/v1/latest");
   const body = await latest.json();
   if (latest.ok) showBalances(body.rows.filter((row) => row.balance !== null));
+  else if (latest.status === 401) showWelcome();
   else main.replaceChildren(made("p", { textContent: body.detail }));
 }
 

@@ -15,6 +15,8 @@ const manager = new UserManager({
   // Tokens stay in memory, where no other page and no later visitor finds them.
   userStore: new WebStorageStateStore({ store: new InMemoryWebStorage() }),
   stateStore: new WebStorageStateStore({ store: sessionStorage }),
+  // The ID token is renewed when it is needed: see `Session.choose`.
+  automaticSilentRenew: false,
 });
 
 export class Session {
@@ -26,13 +28,15 @@ export class Session {
   #token?: string;
   #endsAt = 0;
 
-  private constructor(readonly user: User) {}
+  private constructor(public user: User) {}
 
   /** Return the session of a person who comes back from the provider, or null. */
   static async resume(): Promise<Session | null> {
     if (!new URLSearchParams(location.search).has("state")) return null;
     try {
-      return new Session(await manager.signinCallback().then((user) => user ?? fail("no answer")));
+      const user = await manager.signinCallback();
+      // In the hidden frame of `signinSilent` the answer is that of the page around it.
+      return user ? new Session(user) : null;
     } finally {
       history.replaceState(null, "", page);
     }
@@ -53,7 +57,7 @@ export class Session {
     const { ok, body } = await post("/auth/token", {
       grant_type: "urn:ietf:params:oauth:grant-type:token-exchange",
       client_id: app,
-      subject_token: this.user.id_token ?? fail("no ID token"),
+      subject_token: await this.#idToken(),
       subject_token_type: "urn:ietf:params:oauth:token-type:id_token",
       ...(esco && { esco }),
     });
@@ -69,6 +73,13 @@ export class Session {
     this.esco = claims.esco_code;
     this.resident = claims.role === "resident";
     return true;
+  }
+
+  /** The person's ID token, renewed at the provider, which asks nothing, if it is about to end. */
+  async #idToken(): Promise<string> {
+    if (Date.now() > this.user.profile.exp * 1000 - 60_000)
+      this.user = (await manager.signinSilent()) ?? fail("Sign in again.");
+    return this.user.id_token ?? fail("no ID token");
   }
 
   /** End the token and the session at the provider, which leads back here. */
