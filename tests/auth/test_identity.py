@@ -4,11 +4,13 @@ import asyncio
 import threading
 import uuid
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import httpx
 import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from jwt.algorithms import ECAlgorithm
 from pydantic import SecretStr
 
 from app.auth import identity
@@ -115,6 +117,10 @@ def test_the_kind_of_key_decides_the_algorithm() -> None:
     for algorithm in ("none", "HS256", "PS256", "ES256", "RS999", None, ["RS256"]):
         assert choose_key([key], {"kid": "a", "alg": algorithm}) is None
     assert choose_key([curve], {"kid": "a", "alg": "ES256"})
+    # Whoever reads the keys of an issuer that published a private one can sign.
+    private = ec.generate_private_key(ec.SECP256R1())
+    published = ECAlgorithm.to_jwk(private, as_dict=True) | {"kid": "a"}
+    assert choose_key([published], {"kid": "a", "alg": "ES256"}) is None
     assert choose_key([curve], {"kid": "a", "alg": "ES384"}) is None
 
 
@@ -149,6 +155,31 @@ def test_other_urls_are_not_fetched(url: str) -> None:
     with_outbound(work)
 
 
+def test_a_name_is_looked_up_once_and_leads_nowhere_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The connection goes to the address that was checked, whatever a name says a moment later."""
+    addresses = ["127.0.0.1"]
+    asked: list[str] = []
+
+    async def look_up(_: object, host: str, port: int, **options: object) -> list[Any]:
+        asked.append(host)
+        return [(2, 1, 6, "", (address, port)) for address in addresses]
+
+    monkeypatch.setattr(asyncio.BaseEventLoop, "getaddrinfo", look_up)
+    with running_issuer() as issuer:
+        url = f"{issuer.url.replace('127.0.0.1', 'issuer.example')}/jwks"
+
+        async def work(outbound: Outbound) -> None:
+            assert (await outbound.fetch(url))["keys"]
+            assert asked == ["issuer.example"]
+            # One inner address among several condemns the name.
+            addresses.append("10.0.0.1")
+            with pytest.raises(FetchError, match="private"):
+                await outbound.fetch(url)
+
+        with_outbound(work)
+        assert issuer.asked == ["/jwks"]
+
+
 def test_a_large_answer_is_not_read_to_its_end() -> None:
     with running_issuer() as issuer:
         issuer.padding = 100 * 2**20
@@ -158,7 +189,8 @@ def test_a_large_answer_is_not_read_to_its_end() -> None:
                 await outbound.fetch(f"{issuer.url}/jwks")
 
         with_outbound(work)
-        assert issuer.sent < issuer.padding
+        # The system holds some megabytes between the two.
+        assert issuer.sent < 16 * 2**20
 
 
 def test_a_slow_issuer_is_given_up_and_left_alone_for_a_while(
