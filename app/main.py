@@ -46,7 +46,11 @@ def create_app(settings: Settings, counts: WorkerCounts | None = None) -> Gatewa
     usage = UsageCounts()
     tracing = Tracing()
     concurrency = ConcurrencyLimits(
-        settings.limits, counters.rate_limited.labels("concurrent").inc, settings.workers
+        settings.limits,
+        counters.rate_limited.labels("concurrent").inc,
+        of_postgrest=settings.postgrest.pool * len(settings.postgrest.urls),
+        of_pool=settings.database.pool_max,
+        workers=settings.workers,
     )
     rest = RestProxy(
         settings, counters, lambda: issue_own(keys.current(), settings.base_url, PROBE_ROLE)

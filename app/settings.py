@@ -267,6 +267,11 @@ class PostgrestSettings(Group):
     connections: PositiveInt = Field(
         100, description="Most connections to each PostgREST that a gateway process opens."
     )
+    pool: PositiveInt = Field(
+        10,
+        description="Connections that each PostgREST opens to the database (its db-pool). An ESCO "
+        "holds at most twice as many as it leaves to others.",
+    )
     connect_seconds: PositiveFloat = Field(
         3.0,
         description="Seconds that a request waits for a connection to PostgREST before it gets a "

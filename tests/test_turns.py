@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from app.turns import NoTurn, Places
+from app.turns import CommonPlaces, NoTurn, Places
 
 
 async def taken(most_waiting: int = 9, seconds: float = 60) -> Places:
@@ -79,5 +79,43 @@ def test_who_leaves_as_its_time_is_over_gives_no_place_back() -> None:
         with pytest.raises((NoTurn, asyncio.CancelledError)):
             await gone
         assert not (await queue(places)).done()
+
+    asyncio.run(scenario())
+
+
+def test_84_a_key_holds_at_most_twice_as_many_as_it_leaves() -> None:
+    async def scenario() -> None:
+        common = CommonPlaces(4, seconds=0.02)
+        one, other, third = map(common.of, ("one", "other", "third"))
+        for place in (one, one, other):
+            await place.take()
+        for place in (one, other):
+            with pytest.raises(NoTurn):
+                await place.take()
+        for place in (third, common.of("fourth")):  # beyond the last
+            await place.take()
+
+    asyncio.run(scenario())
+
+
+def test_84_who_has_waited_longest_and_may_take_a_common_place_comes_first() -> None:
+    async def scenario() -> None:
+        common = CommonPlaces(4, seconds=60)
+        one, other = common.of("one"), common.of("other")
+        for place in (one, one, other):
+            await place.take()
+        turns = [asyncio.create_task(place.take()) for place in (one, other, other)]
+        await asyncio.sleep(0)
+        turns[1].cancel()
+        await asyncio.sleep(0)
+        other.release()
+        await asyncio.sleep(0)
+        assert [turn.done() for turn in turns] == [False, True, True]
+        one.release()
+        one.release()
+        await turns[0]
+        for place in (one, other):
+            place.release()
+        await asyncio.gather(*(place.take() for place in (one, one)))
 
     asyncio.run(scenario())

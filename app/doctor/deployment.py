@@ -25,8 +25,6 @@ EXPIRES_SOON = timedelta(days=14)
 OLDEST_POSTGREST = 12
 LEAST_FREE = 0.1  # of a disk
 GATEWAY_CLOCK_SECONDS = 5.0  # a Date has whole seconds, and the answer takes some
-# PostgREST's own default; the settings of its process are not known here.
-POSTGREST_POOL = 10
 # Of a gateway beside its pools: two for /ready and /metrics, and one that follows keys.
 OTHER_CONNECTIONS = 3
 
@@ -117,11 +115,11 @@ def examine_pools(url: str, settings: Settings, gateways: int) -> Iterator[Findi
     )
     if replica:
         each += 1  # follows how far the primary is
-    wanted = processes * each + POSTGREST_POOL * len(settings.postgrest.urls)
+    wanted = processes * each + settings.postgrest.pool * len(settings.postgrest.urls)
     yield from _too_many_connections("the primary" if replica else "the server", url, wanted)
     if replica:
         wanted = processes * (database.pool_max + 1)  # and one that follows how far it has replayed
-        wanted += POSTGREST_POOL * len(settings.replica.urls)
+        wanted += settings.postgrest.pool * len(settings.replica.urls)
         yield from _too_many_connections("the replica", replica.get_secret_value(), wanted)
 
 

@@ -9,6 +9,8 @@ place of a long request rests for as long as it ran while other ESCOs ask.
 An ESCO's residents hold places of their ESCO's, half of them at most, so that none has more than
 others. The workers of a gateway divide the places among them: each has its own, which it gives
 without asking others.
+Several ESCOs together could still occupy all connections to the database, so none holds more than
+twice as many as it leaves.
 """
 
 import asyncio
@@ -22,9 +24,10 @@ from starlette.types import Scope
 
 from app.db.principal import RESIDENT, Principal
 from app.errors import TooManyRequests
+from app.http.request_limits import DATA_PREFIX
 from app.request_state import RequestState
 from app.settings import LimitsSettings
-from app.turns import NoTurn, Places, Turns
+from app.turns import CommonPlace, CommonPlaces, NoTurn, Places, Turns
 
 # Seconds for which requests may run beyond those that an ESCO may sustain, all of them together.
 BURST_SECONDS = 4.0
@@ -90,12 +93,14 @@ class ConcurrencyLimit:
 
     While the ESCO's requests have run too long, it holds one of the fewer places for those as well.
     That one is `resting` afterwards, for as long as the query ran, if `must_rest` says so then.
+    It holds a `connection` until the query is answered.
     It raises TooManyRequests if too many wait already, or if the turn does not come in time.
     """
 
     def __init__(
         self,
         places: list[Places],
+        connection: CommonPlace,
         most: int,
         state: RequestState,
         running: RunningTime,
@@ -105,6 +110,7 @@ class ConcurrencyLimit:
         must_rest: Callable[[], bool] = lambda: False,
     ) -> None:
         self._places = places
+        self._connection = connection
         self._held: list[Places] = []
         self._most = most
         self._state = state
@@ -119,14 +125,15 @@ class ConcurrencyLimit:
             for places in self._places:
                 await places.take()
                 self._held.append(places)
+            await self._connection.take()
         except BaseException as error:
             self._release()
             if not isinstance(error, NoTurn):
                 raise
             self._on_refusal()
             raise TooManyRequests(
-                f"{self._most} requests of your ESCO are still running, which is the most at a "
-                "time.",
+                f"Requests of your ESCO are still running, {self._most} at a time at most, and "
+                "fewer while others need the connections.",
                 retry_after=2,
             ) from None
         self._running.change(1)
@@ -141,6 +148,7 @@ class ConcurrencyLimit:
     def _end(self) -> None:
         if self._state.on_answer:
             self._state.on_answer = None
+            self._connection.release()
             now = time.monotonic()
             if self._resting and self._must_rest():
                 rest = min(now - self._began, MOST_SECONDS)
@@ -160,13 +168,27 @@ class ConcurrencyLimit:
 
 
 class ConcurrencyLimits:
-    """The limits of all callers with current requests; `on_refusal` is called for each 429."""
+    """The limits of all callers with current requests; `on_refusal` is called for each 429.
+
+    `of_postgrest` and `of_pool` are numbers of connections to the database.
+    """
 
     def __init__(
-        self, settings: LimitsSettings, on_refusal: Callable[[], None], workers: int = 1
+        self,
+        settings: LimitsSettings,
+        on_refusal: Callable[[], None],
+        *,
+        of_postgrest: int,
+        of_pool: int,
+        workers: int = 1,
     ) -> None:
         self._most = math.ceil(settings.concurrent / workers)
         self._sustained = min(math.ceil(settings.sustained / workers), self._most)
+        # Workers share PostgREST's connections, while each has a pool.
+        self._of_postgrest, self._of_pool = (
+            CommonPlaces(places, settings.turn_seconds)
+            for places in (math.ceil(of_postgrest / workers), of_pool)
+        )
         self._on_refusal = on_refusal
         self._shares = Shares(self._most, settings)
         self._slow_shares = Shares(self._sustained, settings)
@@ -191,8 +213,11 @@ class ConcurrencyLimits:
             slow = self._slow_shares.of(caller)
             places, most = [*slow, *places], self._sustained
             resting = slow[-1] if runs_long else None
+        is_rest = scope["path"].startswith(DATA_PREFIX)
+        connections = self._of_postgrest if is_rest else self._of_pool
+        connection = connections.of(caller.tenant or caller.client_id)
         return ConcurrencyLimit(
-            places, most, state, running, self._on_refusal,
+            places, connection, most, state, running, self._on_refusal,
             resting=resting, must_rest=lambda: self._do_others_ask(key),
         )  # fmt: skip
 

@@ -21,7 +21,9 @@ from app.http.concurrency import (
 from app.request_state import RequestState
 from app.settings import LimitsSettings
 
-SMALL: Scope = {"headers": [], "query_string": b"select=name&limit=9"}
+SMALL: Scope = {
+    "path": "/rest/v1/meter_registry", "headers": [], "query_string": b"select=name&limit=9",
+}  # fmt: skip
 W, H = (
     Principal("flows", UUID(int=number), "esco", "flc_1", frozenset(), "jti", 0, {})
     for number in (1, 2)
@@ -36,7 +38,7 @@ class Limits:
         clock = SimpleNamespace(monotonic=lambda: self.now)
         monkeypatch.setattr(concurrency, "time", clock)
         settings = LimitsSettings(concurrent=4, sustained=1, waiting=9, turn_seconds=0.01)
-        self._limits = ConcurrencyLimits(settings, self._refuse)
+        self._limits = ConcurrencyLimits(settings, self._refuse, of_postgrest=10, of_pool=10)
 
     def _refuse(self) -> None:
         self.refusals += 1
@@ -191,7 +193,7 @@ LARGE_BODY = [(b"content-length", b"1048577")]
 def test_52_what_needs_memory_runs_alone(
     limits: Limits, headers: list[tuple[bytes, bytes]], query: bytes, most: int
 ) -> None:
-    scope: Scope = {"headers": headers, "query_string": query}
+    scope: Scope = {**SMALL, "headers": headers, "query_string": query}
     assert asyncio.run(limits.at_a_time(W, scope)) == most
 
 
@@ -208,7 +210,7 @@ def test_82_residents_hold_places_of_their_esco(is_slow: bool) -> None:
     one, other, third = (caller(RESIDENT, sub=f"flm_{number}") for number in range(3))
     program = caller("flows")
     settings = LimitsSettings(concurrent=4, sustained=4, waiting=9, turn_seconds=0.01)
-    limits = ConcurrencyLimits(settings, lambda: None)
+    limits = ConcurrencyLimits(settings, lambda: None, of_postgrest=10, of_pool=10)
     headers = [(b"transfer-encoding", b"chunked")] if is_slow else []
     scope: Scope = {**SMALL, "headers": headers}
 
@@ -226,3 +228,44 @@ def test_82_residents_hold_places_of_their_esco(is_slow: bool) -> None:
         return admitted
 
     assert asyncio.run(run()) == [True, False, True, False, True, True, False]
+
+
+@pytest.mark.parametrize("path", ["/rest/v1/meter_registry", "/v1/energy"])
+def test_84_escos_together_leave_connections_to_another(path: str) -> None:
+    escos = [
+        Principal("flows", UUID(int=number), "esco", f"flc_{number}", frozenset(), "jti", 0, {})
+        for number in range(1, 6)
+    ]
+    settings = LimitsSettings(concurrent=6, sustained=6, waiting=9, turn_seconds=0.01)
+    limits = ConcurrencyLimits(settings, lambda: None, of_postgrest=10, of_pool=10)
+    scope: Scope = {**SMALL, "path": path}
+
+    async def run() -> list[int]:
+        held = []
+        async with AsyncExitStack() as running:
+            for esco in escos:
+                for number in range(9):
+                    limit = limits.of(esco, RequestState("id"), scope)
+                    try:
+                        await running.enter_async_context(limit)
+                    except TooManyRequests:
+                        held.append(number)
+                        break
+        return held
+
+    assert asyncio.run(run()) == [6, 2, 1, 1, 1]
+
+
+def test_84_an_answered_request_holds_no_connection_of_postgrests() -> None:
+    settings = LimitsSettings(concurrent=6, sustained=6, waiting=9, turn_seconds=0.01)
+    limits = ConcurrencyLimits(settings, lambda: None, of_postgrest=2, of_pool=1)
+
+    async def run() -> None:
+        async with AsyncExitStack() as running:
+            for _ in range(3):
+                state = RequestState("id")
+                await running.enter_async_context(limits.of(W, state, SMALL))
+                assert state.on_answer
+                state.on_answer()
+
+    asyncio.run(run())

@@ -34,10 +34,12 @@ def own(stack: Stack) -> Iterator[Stack]:
 
 
 @contextmanager
-def request(stack: Stack, target: str, *lines: str, method: str = "GET") -> Iterator[socket.socket]:
-    """Begin a request of wlce; its response is read by nobody and hardly buffered."""
+def request(
+    stack: Stack, target: str, *lines: str, method: str = "GET", esco: str = "wlce"
+) -> Iterator[socket.socket]:
+    """Begin a request of an ESCO; its response is read by nobody and hardly buffered."""
     url = urlsplit(stack.contract["base_url"])
-    token = stack.contract["escos"]["wlce"]["write_token"]
+    token = stack.contract["escos"][esco]["write_token"]
     head = [f"{method} {target} HTTP/1.1", "Host: gateway", f"Authorization: Bearer {token}"]
     with socket.socket() as bare:
         bare.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -98,8 +100,9 @@ def test_56_tokens_and_readiness_have_connections_of_their_own(own: Stack) -> No
     victim = own.contract["escos"]["hmce"]
     with psycopg.connect(own.contract["database_url"]) as admin, ExitStack() as held:
         admin.execute("lock table flows.meter_shadows in access exclusive mode")
-        for _ in range(2):
-            held.enter_context(request(own, "/v1/latest"))
+        # One each, since none takes the last connection beside another of its own.
+        for esco in ("wlce", "bfce"):
+            held.enter_context(request(own, "/v1/latest", esco=esco))
         with own.client("hmce") as client:
             wait_until(lambda: client.get("/v1/latest").status_code == 503)
         assert ask(own, victim["client_id"], victim["client_secret"]).status_code == 200
@@ -138,6 +141,28 @@ def test_82_an_esco_and_its_residents_leave_connections_to_others(stack: Stack) 
             members = [resident.member for resident in residents]
             admin.execute("delete from gateway.residence where member = any(%s)", (members,))
             admin.execute("delete from gateway.member where id = any(%s)", (members,))
+
+
+def test_84_two_escos_together_leave_connections_to_others(stack: Stack) -> None:
+    with (
+        psycopg.connect(stack.contract["database_url"]) as admin,
+        ThreadPoolExecutor(12) as callers,
+    ):
+        admin.execute("lock table flows.meter_shadows in access exclusive mode")
+        for esco in ["wlce", "bfce"] * 6:
+            token = stack.contract["escos"][esco]["read_token"]
+            callers.submit(
+                httpx.get,
+                f"{stack.contract['rest_url']}/meter_shadows",
+                headers={"Authorization": f"Bearer {token}"},
+                timeout=40,
+            )
+        time.sleep(1)
+        with stack.client("hmce") as third:
+            for _ in range(5):
+                answer = third.get(SMALL)
+                assert (answer.status_code, answer.elapsed.total_seconds() < 1) == (200, True)
+        admin.rollback()
 
 
 @pytest.fixture(scope="module")
