@@ -21,6 +21,9 @@ READINGS_AT_ONCE = 50_000
 UNITS_BY_CODE = {"72": "Wh", "38": "W"}
 DIRECTIONS_BY_CODE = {"1": "import", "19": "export"}  # delivered, and received
 COUNTERS = {"1", "3"}  # accumulation: bulk quantity, cumulative
+DEEPEST = 64  # of elements in one another; Green Button has eight
+POWER_OF_TEN = re.compile("[+-]?[0-9]{1,2}")
+SECONDS = re.compile("[0-9]{1,12}")
 ESTIMATED = {"8", "9", "12"}  # quality: two kinds of estimates, and projections
 
 
@@ -43,7 +46,9 @@ class Entry:
     related: list[str] = field(default_factory=list)
     values: dict[str, str] = field(default_factory=dict)
     content: str = ""
-    # The customer, usage point and meter reading of its values, found at the first one.
+    # The meter reading of its values, and that with its customer and usage point, found at the
+    # first one.
+    meter_reading: str | None = None
     fields: dict[str, str] = field(default_factory=dict)
 
 
@@ -126,6 +131,8 @@ class Feed:
     def _start(self, name: str, attributes: dict[str, str]) -> None:
         tag = name.rsplit(" ", 1)[-1]
         self._path.append(tag)
+        if len(self._path) > DEEPEST:
+            raise FormatError(f"the XML has elements {DEEPEST} deep in one another")
         self._text = ""
         if tag == "entry":
             self._entry = Entry()
@@ -209,7 +216,7 @@ def _types(text: TextIO) -> tuple[dict[str, ReadingType], dict[str, str]]:
                 values = entry.values
                 types[entry.address] = ReadingType(
                     values.get("uom", ""),
-                    int(values.get("powerOfTenMultiplier", "0")),
+                    _power(values.get("powerOfTenMultiplier", "0")),
                     values.get("flowDirection", "1"),
                     values.get("accumulationBehaviour", ""),
                     values.get("intervalLength", ""),
@@ -234,10 +241,12 @@ def _row(
     origins: Origins,
 ) -> dict[str, Any] | None:
     """Return a reading as a row; None for one that is no energy, or not asked for."""
-    # A block is below its meter reading: …/MeterReading/7/IntervalBlock/1.
-    meter_reading = re.sub(r"/IntervalBlock(/[^/]*)?$", "", entry.address)
-    if meter_reading not in readings_of:
-        meter_reading = next((a for a in entry.related if a in readings_of), "")
+    if entry.meter_reading is None:
+        # A block is below its meter reading: …/MeterReading/7/IntervalBlock/1.
+        entry.meter_reading = re.sub(r"/IntervalBlock(/[^/]*)?$", "", entry.address)
+        if entry.meter_reading not in readings_of:
+            entry.meter_reading = next((a for a in entry.related if a in readings_of), "")
+    meter_reading = entry.meter_reading
     kind = types.get(readings_of.get(meter_reading, ""))
     if kind is None and len(types) == 1:
         kind = next(iter(types.values()))
@@ -255,7 +264,7 @@ def _row(
     point = point_of(fields)
     key = point if point in options.map else key_of(fields, options)
     seconds = reading.duration or kind.seconds
-    if reading.start.isdigit() and seconds.isdigit():
+    if SECONDS.fullmatch(reading.start) and SECONDS.fullmatch(seconds):
         origins.note(key, fields, int(reading.start), int(seconds))
     return {
         "line": reading.line, "key": key, "series": f"{key or ''} {direction}",
@@ -310,4 +319,11 @@ def _minutes(text: str) -> int | None:
     """Return a duration in minutes; None if it is not said, so that the steps decide; 0 if odd."""
     if not text:
         return None
-    return int(text) // 60 if text.isdigit() and int(text) % 60 == 0 else 0
+    return int(text) // 60 if SECONDS.fullmatch(text) and int(text) % 60 == 0 else 0
+
+
+def _power(text: str) -> int:
+    """Return the power of ten that values are multiplied with."""
+    if not POWER_OF_TEN.fullmatch(text):
+        raise FormatError(f"{text[:20]!r} is no power of ten that energy is told in")
+    return int(text)

@@ -27,6 +27,7 @@ UNIT_NAMES = {"kwh": "kWh", "wh": "Wh", "mwh": "MWh"}
 ESTIMATES = {"E", "F", "S"}
 UNKNOWN = "N"
 VARIES = "V"
+DAY_MINUTES = 1440
 DAYS_AT_ONCE = 2_000
 SeenStreams = dict[tuple[str | None, str], str]  # key and direction → the stream they come from
 
@@ -42,6 +43,8 @@ class _Stream:
         self.direction = DIRECTIONS_OF_SUFFIX.get(self.suffix[:1])
         self.unit = UNIT_NAMES.get(self.fields["unit"].casefold())
         self.minutes = int(self.fields["minutes"])
+        if not 1 <= self.minutes <= DAY_MINUTES:
+            raise ValueError(self.minutes)
         self.taken = (
             self.direction is not None and self.unit is not None and chosen(self.fields, options)
         )
@@ -136,13 +139,13 @@ def _records(text: TextIO) -> Iterator[tuple[int, list[str]]]:
 def _day(
     line: int, row: list[str], stream: _Stream, refusals: Refusals
 ) -> dict[str, object] | None:
-    many = 1440 // stream.minutes
+    many = DAY_MINUTES // stream.minutes
     if len(row) < 3 + many:
         refusals.add(line, f"has {len(row) - 2} fields, {many} values and their quality are needed")
         return None
     try:
-        start = datetime.strptime(row[1].strip(), "%Y%m%d").replace(tzinfo=MARKET)
-    except ValueError:
+        start = datetime.strptime(row[1].strip(), "%Y%m%d").replace(tzinfo=MARKET).astimezone(UTC)
+    except (ValueError, OverflowError):  # the first day of the first year is in none in UTC
         refusals.add(line, f"{row[1]!r} is not a date like 20260131")
         return None
     quality = row[2 + many].strip()[:1].upper()
@@ -151,7 +154,7 @@ def _day(
         return None
     values: list[str] = [value.strip() for value in row[2 : 2 + many]]
     return {
-        "line": line, "key": stream.key, "series": stream.series, "start": start.astimezone(UTC),
+        "line": line, "key": stream.key, "series": stream.series, "start": start,
         "day": row[1].strip(), "direction": stream.direction, "unit": stream.unit,
         "minutes": stream.minutes, "interval": list(range(many)),
         "value": ["null"] * many if quality == UNKNOWN else values,
@@ -255,5 +258,5 @@ def read_nem13(
 def _market_time(text: str) -> datetime | None:
     try:
         return datetime.strptime(text, "%Y%m%d%H%M%S").replace(tzinfo=MARKET).astimezone(UTC)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None

@@ -143,6 +143,7 @@ NEM = sample("nem12").decode()
     [
         ("0.480,A,,,", "A,,,", "has 52 fields|is no quality known"),
         ("300,20241027", "300,20241327", "is not a date like"),
+        ("300,20241027", "300,00010101", "is not a date like"),
         (",A,,,20241028", ",X,,,20241028", "'X' is no quality known"),
         ("0.010,", "much,", "'much' is not a number"),
     ],
@@ -160,6 +161,8 @@ def test_a_bad_day_of_nem12_is_refused_with_its_line(old: str, new: str, said: s
         ("900\n", "950\n", "no record of NEM12: '950'"),
         ("200,6000000001,E1B1Q1,1,E1", "201,6000000001,E1B1Q1,1,E1", "no record of NEM12: '201'"),
         (",2,B1,", ",2,E2,", "both import: choose one with --where suffix=E2"),
+        (",kWh,30", ",kWh,0", "line 2 describes no data stream"),
+        (",kWh,30", ",kWh,-5", "line 2 describes no data stream"),
     ],
 )
 def test_a_file_that_is_not_nem12_is_refused(old: str, new: str, said: str) -> None:
@@ -226,6 +229,11 @@ GREEN = sample("green-button").decode()
 def test_a_green_button_feed_must_say_what_its_values_are() -> None:
     with pytest.raises(FormatError, match="declares entities"):
         staged(GREEN.replace("<feed ", '<!DOCTYPE x [<!ENTITY a "b">]>\n<feed ', 1))
+    with pytest.raises(FormatError, match="64 deep in one another"):
+        staged(GREEN.replace("</feed>", "<a>" * 99))
+    for power in ("x", "999999999", "9" * 5000):
+        with pytest.raises(FormatError, match="no power of ten"):
+            staged(GREEN.replace("Multiplier>0<", f"Multiplier>{power}<", 1))
     with pytest.raises(FormatError, match="line 256 is not XML"):
         staged(GREEN.replace("</feed>", "</fee>") + "\n\n")
     with pytest.raises(FormatError, match="does not say what its values are"):
