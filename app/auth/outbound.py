@@ -4,13 +4,17 @@ import asyncio
 import json
 import socket
 from collections.abc import Sequence
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
 
 LARGEST_DOCUMENT = 256 * 1024  # bytes
+# The only addresses of version 6 on the public internet, and those that a router translates to
+# version 4 (RFC 6052).
+PUBLIC_V6 = ip_network("2000::/3")
+TRANSLATED = ip_network("64:ff9b::/96")
 
 
 class FetchError(Exception):
@@ -18,10 +22,16 @@ class FetchError(Exception):
 
 
 def is_public(address: str) -> bool:
-    """Return whether an IP address is on the public internet."""
-    known = ip_address(address)
-    mapped = getattr(known, "ipv4_mapped", None) or known
-    return bool(mapped.is_global and not mapped.is_multicast)
+    """Return whether an IP address is on the public internet, and the one within it if any."""
+    known: IPv4Address | IPv6Address = ip_address(address)
+    if isinstance(known, IPv6Address):
+        within = known.ipv4_mapped or known.sixtofour
+        if known in TRANSLATED:
+            within = IPv4Address(int(known) & 0xFFFF_FFFF)
+        if within is None and known not in PUBLIC_V6:
+            return False
+        known = within or known
+    return known.is_global and not known.is_multicast
 
 
 class Outbound:

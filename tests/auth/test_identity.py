@@ -127,12 +127,14 @@ def test_the_kind_of_key_decides_the_algorithm() -> None:
 @pytest.mark.parametrize(
     "address",
     ["127.0.0.1", "10.0.0.1", "192.168.1.1", "172.16.0.1", "169.254.169.254", "100.64.0.1",
-     "0.0.0.0", "224.0.0.1", "::1", "fe80::1", "fd00::1", "::ffff:127.0.0.1", "::"],  # noqa: S104
+     "0.0.0.0", "224.0.0.1", "::1", "fe80::1", "fd00::1", "::ffff:127.0.0.1", "::",  # noqa: S104
+     "64:ff9b::a9fe:a9fe", "64:ff9b:1::a00:1", "2002:a00:1::1", "::a00:1", "fec0::1"],
 )  # fmt: skip
 def test_inner_addresses_are_not_public(address: str) -> None:
     assert not is_public(address)
     assert is_public("8.8.8.8")
     assert is_public("2606:4700::1111")
+    assert is_public("64:ff9b::808:808")
 
     async def work(outbound: Outbound) -> None:
         host = f"[{address}]" if ":" in address else address
