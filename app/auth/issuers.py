@@ -91,7 +91,7 @@ async def add_issuer(
          "jwks_uri": jwks_uri, "secret_name": secret_name},
     )  # fmt: skip
     if await cursor.fetchone() is None:
-        raise Conflict(f"The issuer {url} is trusted already; remove it first.")
+        raise Conflict(f"The issuer {url} is trusted already; change it, or remove it first.")
     await record(
         connection, actor, "issuer.add",
         subject=url, detail=describe_tokens(audiences, claims or {}), esco=esco,

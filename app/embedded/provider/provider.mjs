@@ -47,7 +47,7 @@ const escape = (text) =>
 
 function page(title, body) {
   return `<!doctype html><html lang="en"><meta charset="utf-8"><title>${escape(title)}</title>
-<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">
 <style>
 body { margin: 12vh auto; max-width: 22rem; padding: 0 1rem; font: 16px/1.5 system-ui, sans-serif; color: #1c2b2b; }
 h1 { font-size: 1.4rem; margin: 0 0 .25rem; } p { margin: 0 0 1.25rem; color: #4d6060; }
