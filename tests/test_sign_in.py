@@ -2,6 +2,7 @@
 
 import fcntl
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -25,7 +26,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, Request, Response
 from app.embedded.ports import free_port
 from app.embedded.postgrest import NPM_OPTIONS
 from tests.browser import execute, open_operation, running_browser
-from tests.conftest import Stack, answers, running_stack, wait_until
+from tests.conftest import Stack, answers, flows, running_stack, wait_until
 
 pytestmark = pytest.mark.stack
 
@@ -462,6 +463,33 @@ def test_a_member_of_two_escos_chooses_in_the_single_page_app(
     for esco, serial in (("hmce", "HMCE0001"), ("wlce", "WLCE0001")):
         page.get_by_label("ESCO", exact=True).select_option(esco)
         expect(page.locator(".card small").first).to_have_text(serial)
+
+
+def test_an_invitation_is_accepted_in_the_single_page_app(
+    site: Stack, context: BrowserContext, single_page: str
+) -> None:
+    issuer = site.contract["identity"]["issuer"]
+    who = ("--issuer", issuer, "--esco", "bfce", "--email", "ben@example.org")
+    (invited,) = json.loads(flows(site, "member", "add", "Ben", *who, "--json").stdout)
+    code = invited["invitation"]
+    sent: list[Request] = []
+    context.on("request", lambda request: sent.append(request))
+    page = context.new_page()
+    page.goto(f"{single_page}#invitation={code}")
+    expect(page.locator("output")).to_have_text("You are invited: sign in to accept.")
+    # The code is neither left in the address nor sent to anybody but the gateway.
+    assert page.url == single_page
+    sign_in(page, "ben")
+    expect(page.locator(".card small").first).to_have_text("BFCE0001")
+    told = [one.url for one in sent if code in one.url + (one.post_data or "")]
+    assert told == [f"{site.contract['base_url']}/auth/token"]
+    assert code not in page.evaluate("JSON.stringify({...sessionStorage})")
+    # It is good once, and the person a member without it.
+    page.goto(f"{single_page}#invitation={code}")
+    page.reload()
+    page.get_by_role("button", name="Sign in", exact=True).click()
+    expect(page.locator("output")).to_contain_text("The invitation is not valid")
+    flows(site, "member", "disable", invited["id"])
 
 
 def test_a_resident_sees_its_home_and_nothing_else_in_the_single_page_app(

@@ -4,7 +4,7 @@ import "./style.css";
 import { Api, type Circuit, type Latest } from "./api";
 import { chart } from "./chart";
 import { h } from "./dom";
-import { Session } from "./session";
+import { isInvited, Session } from "./session";
 
 const main = document.getElementById("main")!;
 const person = document.getElementById("person")!;
@@ -14,7 +14,7 @@ const monthName = new Intl.DateTimeFormat("en-GB", { month: "long", year: "numer
 async function start(): Promise<void> {
   const session = await Session.resume();
   if (session) await enter(session);
-  else showWelcome();
+  else showWelcome(isInvited() ? "You are invited: sign in to accept." : "");
 }
 
 function showWelcome(message = ""): void {

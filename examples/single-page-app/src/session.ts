@@ -11,13 +11,25 @@ const manager = new UserManager({
   client_id: clientId,
   redirect_uri: page,
   post_logout_redirect_uri: page,
-  scope: "openid profile",
+  scope: "openid profile email", // an invitation is for a verified address
   // Tokens stay in memory, where no other page and no later visitor finds them.
   userStore: new WebStorageStateStore({ store: new InMemoryWebStorage() }),
   stateStore: new WebStorageStateStore({ store: sessionStorage }),
   // The ID token is renewed when it is needed: see `Session.choose`.
   automaticSilentRenew: false,
 });
+
+const INVITATION = "flows-invitation"; // of the link that somebody was given, until it is accepted
+
+/** Return whether there is an invitation; one in the link is kept for this tab and leaves the address. */
+export function isInvited(): boolean {
+  const code = new URLSearchParams(location.hash.slice(1)).get("invitation");
+  if (code) {
+    sessionStorage.setItem(INVITATION, code);
+    history.replaceState(null, "", page);
+  }
+  return sessionStorage.getItem(INVITATION) !== null;
+}
 
 export class Session {
   /** Codes of the person's ESCOs, if there are several to choose from. */
@@ -54,13 +66,17 @@ export class Session {
 
   /** Get a token of an ESCO; return false if the person must choose one of `escos` first. */
   async choose(esco?: string): Promise<boolean> {
+    const invitation = sessionStorage.getItem(INVITATION);
     const { ok, body } = await post("/auth/token", {
       grant_type: "urn:ietf:params:oauth:grant-type:token-exchange",
       client_id: app,
       subject_token: await this.#idToken(),
       subject_token_type: "urn:ietf:params:oauth:token-type:id_token",
       ...(esco && { esco }),
+      ...(invitation && { invitation }),
     });
+    // One that is refused would be refused again; the person may be a member without it.
+    if (ok || body.error === "invalid_request") sessionStorage.removeItem(INVITATION);
     if (!ok && body.escos) {
       this.escos = body.escos;
       return false;
