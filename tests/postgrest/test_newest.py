@@ -1,6 +1,5 @@
 """The newest rows of a series are found by their time, and are the same rows."""
 
-import json
 from typing import Any
 
 import httpx
@@ -11,7 +10,7 @@ from app.db.isolation import become
 from app.postgrest.newest import newest_asked
 from tests.conftest import Stack
 from tests.sql.series import KEYS
-from tests.sql.test_plans import nodes
+from tests.sql.test_plans import nested_plans, nodes
 
 NEWEST = "/register_interval_hh?order=timestamp.desc&limit=100"
 
@@ -198,26 +197,6 @@ def test_of_thousands_of_rows_at_the_newest_time_a_few_are_found(
     assert set(with_ties) == set(all_of_them)
 
 
-def nested_plans(session: psycopg.Connection[Any], query: str) -> list[dict[str, Any]]:
-    """Return the plans of all statements that a query of plpgsql executes."""
-    plans: list[dict[str, Any]] = []
-    session.execute("load 'auto_explain'")
-    for name, value in {
-        "log_min_duration": "0", "log_nested_statements": "on", "log_analyze": "on",
-        "log_format": "json", "log_level": "notice",
-    }.items():  # fmt: skip
-        session.execute("select set_config(%s, %s, true)", (f"auto_explain.{name}", value))
-
-    def note(diagnostic: psycopg.errors.Diagnostic) -> None:
-        _, _, plan = (diagnostic.message_primary or "").partition("plan:\n")
-        plans.append(json.loads(plan)["Plan"])
-
-    session.add_notice_handler(note)
-    session.execute(query.encode())
-    session.remove_notice_handler(note)
-    return plans
-
-
 def test_the_few_are_summed_together(large: psycopg.Connection[Any], stack: Stack) -> None:
     """Sums that TimescaleDB has not stored yet are made once, not for each circuit.
 
@@ -237,6 +216,36 @@ def test_the_few_are_summed_together(large: psycopg.Connection[Any], stack: Stac
             if node["Node Type"] == "Aggregate"
         ]
         assert max(summed, default=1) == 1, name
+
+
+@pytest.mark.parametrize(("registers", "half_hours"), [(1, 100), (2, 100 + 200)])
+def test_few_half_hours_are_looked_at_for_the_newest_circuits(
+    large: psycopg.Connection[Any], stack: Stack, engine: str, registers: int, half_hours: int
+) -> None:
+    become(large, "none", None)
+    if engine == "postgres":
+        pytest.skip("plain PostgreSQL has the newest sums at the end of an index")
+    if registers == 2:  # of each circuit
+        large.execute(
+            "update flows.circuit_register as mapping set circuit = other.circuit"
+            " from many as own join many as other on own.n = other.n + 1"
+            " where mapping.register = own.register and own.n % 2 = 0"
+        )
+    large.execute(
+        "select set_config('app.current_esco', %s, true)", (stack.contract["escos"]["wlce"]["id"],)
+    )
+    newest = (
+        "select cardinality(keys)"
+        " from flows.newest_of_circuits('circuit_interval_hh', 'timestamp', 100)"
+    )
+    plans = nested_plans(large, newest)
+    assert half_hours == sum(
+        node["Actual Loops"]
+        for plan in plans
+        for node in nodes(plan)
+        if node.get("Relation Name") == "circuit_register"
+    )
+    assert large.execute(newest.encode()).fetchone() == (100,)
 
 
 def test_half_hours_that_are_not_summed_yet_hide_no_older_row(

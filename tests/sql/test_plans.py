@@ -1,5 +1,6 @@
 """Query plans of tenants: only chunks (partitions) of the period and rows of the caller's."""
 
+import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -67,6 +68,26 @@ def tenant(stack: Stack, admin: Admin, engine: str) -> Admin:
         admin.execute(f"analyze flows.{stored}".encode())
     become(admin, "flows", stack.contract["escos"]["wlce"]["id"])
     return admin
+
+
+def nested_plans(session: psycopg.Connection[Any], query: str) -> list[dict[str, Any]]:
+    """Return the plans of all statements that a query of plpgsql executes."""
+    plans: list[dict[str, Any]] = []
+    session.execute("load 'auto_explain'")
+    for name, value in {
+        "log_min_duration": "0", "log_nested_statements": "on", "log_analyze": "on",
+        "log_format": "json", "log_level": "notice",
+    }.items():  # fmt: skip
+        session.execute("select set_config(%s, %s, true)", (f"auto_explain.{name}", value))
+
+    def note(diagnostic: psycopg.errors.Diagnostic) -> None:
+        _, _, plan = (diagnostic.message_primary or "").partition("plan:\n")
+        plans.append(json.loads(plan)["Plan"])
+
+    session.add_notice_handler(note)
+    session.execute(query.encode())
+    session.remove_notice_handler(note)
+    return plans
 
 
 def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:

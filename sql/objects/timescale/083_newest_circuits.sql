@@ -10,36 +10,41 @@ language plpgsql stable set search_path = '' set plan_cache_mode = force_generic
 as $$
 declare
     found bigint;
+    looked_at integer;
 begin
     if not exists (
         select from flows.meter_registry as m where m.esco = flows.current_esco() offset 250 limit 1
     ) then
         return;
     end if;
-    select b.label, (array_agg(distinct b.circuit))[:rows] into since, keys
-    from (
-        select
-            m.circuit,
-            case newest_of_circuits.label
-                when 'timestamp' then r."timestamp"
-                else date_trunc(
-                    newest_of_circuits.label, r."timestamp",
-                    case aggregate when 'circuit_interval_daily_london' then 'Europe/London' else 'UTC' end
-                )
-            end as label
+    -- Circuits have one register mostly; of those with two, as many half-hours again are looked at.
+    foreach looked_at in array array[rows, 2 * rows] loop
+        select b.label, (array_agg(distinct b.circuit))[:rows] into since, keys
         from (
-            select n.register_id, n."timestamp" from flows.register_interval_hh as n
-            where n.esco = flows.current_esco() order by n."timestamp" desc limit 2 * rows
-        ) as r
-        -- Looked up register by register: a join might read every mapping of the ESCO.
-        cross join lateral (
-            select its.circuit from flows.circuit_register as its
-            where its.register = r.register_id and its.esco = flows.current_esco()
-                and r."timestamp" >= its.start_time and (its.end_time is null or r."timestamp" < its.end_time)
-            offset 0
-        ) as m
-    ) as b
-    group by b.label order by b.label desc limit 1;
+            select
+                m.circuit,
+                case newest_of_circuits.label
+                    when 'timestamp' then r."timestamp"
+                    else date_trunc(
+                        newest_of_circuits.label, r."timestamp",
+                        case aggregate when 'circuit_interval_daily_london' then 'Europe/London' else 'UTC' end
+                    )
+                end as label
+            from (
+                select n.register_id, n."timestamp" from flows.register_interval_hh as n
+                where n.esco = flows.current_esco() order by n."timestamp" desc limit looked_at
+            ) as r
+            -- Looked up register by register: a join might read every mapping of the ESCO.
+            cross join lateral (
+                select its.circuit from flows.circuit_register as its
+                where its.register = r.register_id and its.esco = flows.current_esco()
+                    and r."timestamp" >= its.start_time and (its.end_time is null or r."timestamp" < its.end_time)
+                offset 0
+            ) as m
+        ) as b
+        group by b.label order by b.label desc limit 1;
+        exit when cardinality(keys) = rows;
+    end loop;
     -- Half-hours that came a moment ago may not be summed yet; then their circuits are counted.
     if cardinality(keys) = rows and exists (
         select from flows.change as c
