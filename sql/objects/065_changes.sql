@@ -65,7 +65,9 @@ begin atomic
                 partition by circuit.esco, date_trunc('month', lower(c.span), 'UTC') order by c.circuit
             ) as position
         from unnest(note_mapping.circuits, note_mapping.registers, spans) as c (circuit, register, span)
-        inner join flows.circuits as circuit on c.circuit = circuit.id
+        cross join lateral (
+            select own.esco from flows.circuits as own where own.id = c.circuit offset 0
+        ) as circuit
     ) as m
     group by m.esco, m.month, (m.position - 1) / 200;
 end;

@@ -36,7 +36,8 @@ declare
     registers uuid[];
     other record;
 begin
-    -- Planned for each statement, because the best plan depends on the number of rows it changed.
+    -- Planned for each statement, because the best plan depends on the number of rows it changed. Each is compared
+    -- with its own others by "offset 0": joined, thousands would read the mappings of all ESCOs.
     execute format('select array_agg(distinct c.register) from (%s) as c', changed) into registers;
     if registers is null then
         return null;
@@ -46,10 +47,14 @@ begin
         $sql$
         select m.circuit, m.register, m.start_time, m.end_time
         from (%s) as c
-        inner join flows.circuit_register as m
-            on c.circuit = m.circuit and c.register = m.register and c.start_time <> m.start_time
-            and m.start_time < coalesce(c.end_time, 'infinity')
-            and coalesce(m.end_time, 'infinity') > c.start_time
+        cross join lateral (
+            select *
+            from flows.circuit_register as own
+            where own.circuit = c.circuit and own.register = c.register and own.start_time <> c.start_time
+                and own.start_time < coalesce(c.end_time, 'infinity')
+                and coalesce(own.end_time, 'infinity') > c.start_time
+            offset 0
+        ) as m
         order by m.start_time limit 1
         $sql$,
         changed

@@ -6,8 +6,10 @@ from typing import Any
 from uuid import UUID
 
 import psycopg
+import pytest
 
 from tests.conftest import Stack
+from tests.sql.test_plans import nested_plans, nodes
 
 Admin = psycopg.Connection[Any]
 
@@ -130,6 +132,40 @@ def test_aggregates_follow_the_mapping(stack: Stack, admin: Admin) -> None:
         "update flows.circuit_register set end_time = null where register = %s", (register,)
     )
     assert followed(stack, admin) == []
+
+
+@pytest.mark.parametrize("level", ["circuit_sums_daily", "circuit_sums_daily_london"])
+def test_a_day_is_summed_by_one_look_at_its_half_hours(
+    admin: Admin, engine: str, level: str
+) -> None:
+    """Also where it has other meters in its second half."""
+    if engine == "timescale":
+        pytest.skip("TimescaleDB sums by itself")
+    plans = nested_plans(
+        admin,
+        "insert into flows.circuit_register (circuit, register, start_time, end_time)"
+        " select other.circuit, m.register, day + interval '12 hours', day + interval '1 day'"
+        " from flows.circuit_register as m"
+        " join flows.circuit_register as other using (esco)"
+        " cross join date_trunc('day', now() - interval '10 days', 'UTC') as day"
+        " where m.circuit <> other.circuit order by m.register, other.circuit limit 1",
+    )
+    (summing,) = (
+        plan
+        for plan in plans
+        if plan["Node Type"] == "ModifyTable" and plan["Relation Name"] == level
+    )
+    read = sum(
+        node["Actual Rows"] * node["Actual Loops"]
+        for node in nodes(summing)
+        if node.get("Relation Name", "").startswith("circuit_sums_hh")
+    )
+    # London has a day besides, if the clocks are changed.
+    (days,) = admin.execute(
+        f"select count(*) from flows.{level} where updated_at = now()".encode()
+    ).fetchone() or (0,)
+    assert days in (1, 2)
+    assert read == 48 * days
 
 
 def test_a_changed_mapping_affects_only_the_time_between_its_old_and_new_bounds(

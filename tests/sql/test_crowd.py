@@ -12,7 +12,7 @@ from app.db.principal import RESIDENT
 from tests.conftest import Stack
 from tests.homes import add_residents
 from tests.sql.series import TIME_SERIES
-from tests.sql.test_plans import nodes
+from tests.sql.test_plans import nested_plans, nodes
 
 Admin = psycopg.Connection[Any]
 # Past the triggers, each row with its owner; every kind of row that a tenant has.
@@ -191,6 +191,29 @@ def test_79_no_relation_looks_at_a_row_of_another(stack: Stack, crowd: Admin) ->
                 offences[relation] = found
     become(crowd, "none", None)
     assert offences == {}
+
+
+def test_many_mappings_of_one_look_at_few_rows_of_others(stack: Stack, crowd: Admin) -> None:
+    """A join of a thousand mappings would read all circuits and mappings of the platform."""
+    become(crowd, "none", None)
+    with crowd.transaction(force_rollback=True):
+        crowd.execute("set local enable_seqscan = on")
+        plans = nested_plans(
+            crowd,
+            "insert into flows.circuit_register (circuit, register, start_time)"
+            " select other.circuit, m.register, '2050-01-01Z' from flows.circuit_register as m"
+            " join flows.circuit_register as other using (esco)"
+            f" where esco = '{stack.contract['escos']['wlce']['id']}'"
+            " and m.circuit <> other.circuit order by m.register, other.circuit limit 500",
+        )
+    looks = [
+        (node["Actual Rows"] + node.get("Rows Removed by Filter", 0), node)
+        for plan in plans[:-1]  # the last is the statement itself
+        for node in nodes(plan)
+        if node.get("Relation Name") in ("circuits", "circuit_register", "meter_registers")
+    ]
+    assert len(looks) > 3
+    assert [node for rows, node in looks if rows > 1000] == []
 
 
 def test_no_relation_looks_at_a_row_of_another_for_a_few_rows(crowd: Admin) -> None:

@@ -4,8 +4,8 @@ set local role flows_owner;
 -- UTC). The circuits are locked first, in order (64 locks of an ESCO at most, so that no statement exhausts the
 -- lock table): who waited for one sums, with a new snapshot, what the other had committed.
 --
--- Every look into a series is a lateral one with "offset 0" or "limit 1", by the key of one span: no
--- statistics, and no number of spans, make it a join of all with all.
+-- Every look into a series, and for an owner, is a lateral one with "offset 0" or "limit 1", by the key of one span:
+-- no statistics, and no number of spans, make it a join of all with all.
 create or replace function flows.recompute(circuits uuid[], spans tstzrange[]) returns void
 language plpgsql set search_path = '' set plan_cache_mode = 'force_custom_plan'
 as $$
@@ -41,7 +41,9 @@ begin
     insert into flows.circuit_sums_hh
     select c.circuit_id, made.*, now(), owned.esco
     from unnest(circuits, spans) as c (circuit_id, span)
-    inner join flows.circuits as owned on c.circuit_id = owned.id
+    cross join lateral (
+        select circuit.esco from flows.circuits as circuit where circuit.id = c.circuit_id offset 0
+    ) as owned
     cross join lateral (
         select
             reading."timestamp",
@@ -82,35 +84,34 @@ begin
                 select
                     c.circuit_id,
                     c.label,
-                    below.total_import_kwh,
-                    below.total_export_kwh,
-                    coalesce(below.register_intervals, 0) as register_intervals,
-                    below.present_intervals,
-                    -- The meters are the same all day, mostly.
-                    case when below.least_meters = below.greatest_meters then below.least_meters
-                    else array(
+                    sum(part.total_import_kwh) as total_import_kwh,
+                    sum(part.total_export_kwh) as total_export_kwh,
+                    coalesce(sum(part.register_intervals), 0) as register_intervals,
+                    coalesce(sum(part.present_intervals), 0) as present_intervals,
+                    array(
                         select distinct meter
-                        from flows.%3$I as b cross join unnest(b.meters) as meter
-                        where b.circuit_id = c.circuit_id and b.%4$I >= c.label and b.%4$I < c.stop
+                        from unnest(string_to_array(string_agg(array_to_string(part.meters, ','), ','), ',')::uuid[]) as meter
                         order by meter
-                    ) end as meters
+                    ) as meters
                 from (
                     select distinct u.circuit_id, l.label, date_add(l.label, %7$L::interval, %6$L) as stop
                     from unnest($1, $2) as u (circuit_id, span)
                     cross join lateral (values (lower(u.span)), (upper(u.span) - interval '30 minutes')) as e (edge)
                     cross join lateral (select date_trunc(%2$L, e.edge, %6$L)) as l (label)
                 ) as c
-                cross join lateral (
+                -- Mostly the meters are the same all day: there are few parts, and each row below is read once.
+                left join lateral (
                     select
+                        b.meters,
                         sum(b.total_import_kwh) as total_import_kwh,
                         sum(b.total_export_kwh) as total_export_kwh,
                         sum(b.register_intervals) as register_intervals,
-                        coalesce(%5$s, 0) as present_intervals,
-                        min(b.meters) as least_meters,
-                        max(b.meters) as greatest_meters
+                        %5$s as present_intervals
                     from flows.%3$I as b
                     where b.circuit_id = c.circuit_id and b.%4$I >= c.label and b.%4$I < c.stop
-                ) as below
+                    group by b.meters
+                ) as part on true
+                group by c.circuit_id, c.label
             ), emptied as (
                 delete from flows.%1$I as kept using fresh
                 where kept.circuit_id = fresh.circuit_id and kept.%2$I = fresh.label
