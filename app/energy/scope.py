@@ -27,16 +27,14 @@ from app.errors import NotFound
 
 # Filter → the query that looks its values up; every value must be found.
 LOOKUPS = {
-    "circuit": "select id, id::text as name from flows.circuits where id = any(%(values)s::uuid[])",
+    "circuit": "select id, id::text as name from flows.circuits where id = {ids}",
     "site": "select id, v as name from api.sites_new, unnest(%(values)s::text[]) as v"
     " where v = code or lower(v) = id::text",
-    "property": "select id, id::text as name from api.properties"
-    " where id = any(%(values)s::uuid[])",
-    "meter": "select id, serial as name from flows.meter_registry"
-    " where serial = any(%(values)s::text[])",
+    "property": "select id, id::text as name from api.properties where id = {ids}",
+    "meter": "select id, serial as name from flows.meter_registry where serial = {texts}",
     "feeder": "select id, v as name from api.feeder_registry, unnest(%(values)s::text[]) as v"
     " where v = name or lower(v) = id::text",
-    "esco": "select id, code as name from api.escos where code = any(%(values)s::text[])",
+    "esco": "select id, code as name from api.escos where code = {texts}",
 }
 
 # Filter → the query for the registers and circuits whose changes concern it.
@@ -161,7 +159,13 @@ class Selection:
     def lookups(self) -> list[Query]:
         """Return the queries for the ids of the filters' values, in the order of the filters."""
         return [
-            Query(LOOKUPS[name], {"values": values})
+            Query(
+                LOOKUPS[name].format(
+                    ids=among("%(values)s::uuid[]", values),
+                    texts=among("%(values)s::text[]", values),
+                ),
+                {"values": values},
+            )
             for named in self.named()
             for name, values in named.items()
         ]
@@ -177,6 +181,15 @@ class Selection:
             "feeder": query.feeder,
         }
         return [self.path, {name: values for name, values in asked.items() if values}]
+
+
+def among(array: str, values: Sequence[object]) -> str:
+    """Return what SQL compares a column with by `=`, to find the values of an array.
+
+    PostgreSQL takes an array that it does not know for one of ten values. So it would never keep a
+    plan for one, and plan each request anew: the longer, the more its statistics know.
+    """
+    return f"({array})[1]" if len(values) == 1 else f"any({array})"
 
 
 async def resolve(
@@ -256,9 +269,11 @@ def group_queries(
     parameters |= {f"ids_{number}": ids for number, (_, ids) in enumerate(found)}
     if types := scope.query.circuit_type:
         parameters["types"] = list(types)
-    names = tuple(name for name, _ in found)
+    filters = tuple(
+        (name, among(f"%(ids_{number})s", ids)) for number, (name, ids) in enumerate(found)
+    )
     sql = _group_sql(
-        names,
+        filters,
         tuple(by),
         typed=bool(types),
         tenant=scope.tenant,
@@ -267,7 +282,7 @@ def group_queries(
     groups = sql.groups if stored else sql.groups[-1:]
     return GroupQueries(
         [Query(query, parameters, keep=scope.narrow) for query in groups],
-        Query(sql.available, parameters if names or types else {}, keep=scope.narrow),
+        Query(sql.available, parameters if filters or types else {}, keep=scope.narrow),
         sql.ways,
         sql.are_apart,
     )
@@ -285,25 +300,24 @@ class GroupSql:
 
 @lru_cache(500)
 def _group_sql(
-    filters: tuple[str, ...],
+    filters: tuple[tuple[str, str], ...],
     by: tuple[Dimension, ...],
     *,
     typed: bool,
     tenant: bool,
     source: str,
 ) -> GroupSql:
-    """Build the SQL for filters by these names, and for types of circuits if `typed`.
+    """Build the SQL for filters as (name, ids in SQL), and for types of circuits if `typed`.
 
     `source` is the relation of the mappings.
     """
     wanted, selected = [], []
-    for number, name in enumerate(filters):
-        condition = f"{{}} = any(%(ids_{number})s)"
+    for name, ids in filters:
         if name in OF_CIRCUITS:
-            wanted.append(condition.format(OF_CIRCUITS[name]))
+            wanted.append(f"{OF_CIRCUITS[name]} = {ids}")
         else:
-            selected.append(condition.format(OF_REGISTERS[name]))
-    asked: set[str] = {*by, *filters}
+            selected.append(f"{OF_REGISTERS[name]} = {ids}")
+    asked: set[str] = {*by, *(name for name, _ in filters)}
     if typed:
         asked.add("circuit_type")
         wanted.append("circuit.type = any(%(types)s)")

@@ -169,3 +169,37 @@ def test_79_no_report_looks_at_a_row_of_another(stack: Stack, engine: str) -> No
         return found
 
     assert asyncio.run(offences()) == {}
+
+
+# Plans that PostgreSQL makes with the values before it considers to keep one.
+FIRST_PLANS = 5
+
+
+@pytest.mark.parametrize("by", ["circuit", "meter", "property"])
+def test_the_plans_of_one_place_are_kept(stack: Stack, engine: str, by: str) -> None:
+    """Else each request is planned anew, the longer the more the statistics know of others."""
+
+    async def planned_anew() -> list[str]:
+        async with tenant(stack, engine) as connection:
+            cursor = connection.cursor(row_factory=tuple_row)
+            await cursor.execute(
+                "select mapping.circuit::text, meter.serial, home.property::text"
+                " from api.circuit_register as mapping"
+                " join api.meter_registers as register on mapping.register = register.register_id"
+                " join api.meter_registry as meter on meter.id = register.meter_id"
+                " join api.service_head_meter as head on head.meter = meter.id"
+                " join api.properties_service_head as home using (service_head) limit 1"
+            )
+            circuit, meter, home = await cursor.fetchone() or ("",) * 3
+            path = {by: [{"circuit": circuit, "meter": meter, "property": home}[by]]}
+            for report in reports(stack, path).values():
+                for _ in range(FIRST_PLANS + 2):
+                    await recorded(connection, report, derived=False)
+            await cursor.execute(
+                "select statement from pg_prepared_statements"
+                " where name like 'flows%%' and custom_plans > %s",
+                (FIRST_PLANS,),
+            )
+            return [statement for (statement,) in await cursor.fetchall()]
+
+    assert asyncio.run(planned_anew()) == []

@@ -16,7 +16,7 @@ from app.energy.intervals import HALF_HOUR
 from app.energy.query import Statement
 from app.energy.reading import Schema, read_frame, read_parts
 from app.energy.response import DataVersion, RenderedReport, Report, ReportRequest
-from app.energy.scope import Selection, resolve
+from app.energy.scope import Selection, among, resolve
 from app.energy.sql_files import read_sql
 
 # Column → its SQL, over a meter, its ESCO, its shadow and its newest half-hour.
@@ -65,23 +65,25 @@ ON_HEAD = """meter.id in (
     select on_head.meter from flows.service_head_meter as on_head
     inner join flows.service_head_registry as head on on_head.service_head = head.id
     left join flows.properties_service_head as at_head on head.id = at_head.service_head
-    where {column} = any({values}))"""
+    where {column} = {values})"""
 ON_CIRCUIT = """meter.id in (
     select register.meter_id from flows.circuit_register as mapping
     inner join flows.meter_registers as register on mapping.register = register.register_id
     inner join flows.circuits as circuit on mapping.circuit = circuit.id
     where mapping.start_time <= now() and (mapping.end_time is null or mapping.end_time > now())
-        and {column} = any({values}))"""
+        and {column} = {values})"""
 CONDITIONS = {
-    "esco": ("meter.esco", "{column} = any({values})"),
-    "serial": ("meter.serial", "{column} = any({values})"),
-    "meter": ("meter.id", "{column} = any({values})"),
+    "esco": ("meter.esco", "{column} = {values}"),
+    "serial": ("meter.serial", "{column} = {values}"),
+    "meter": ("meter.id", "{column} = {values}"),
     "property": ("at_head.property", ON_HEAD),
     "feeder": ("head.feeder", ON_HEAD),
     "circuit": ("circuit.id", ON_CIRCUIT),
-    "site": ("circuit.site", f"(meter.site = any({{values}}) or {ON_CIRCUIT})"),
+    "site": ("circuit.site", f"(meter.site = {{values}} or {ON_CIRCUIT})"),
     "circuit_type": ("circuit.type", ON_CIRCUIT),
 }
+# Of these conditions, the values are no ids.
+TEXTUAL = {"serial", "circuit_type"}
 METERS = read_sql("latest")
 METER_VERSION = read_sql("latest_version")
 
@@ -178,7 +180,8 @@ def meter_conditions(filters: list[tuple[str, list[Any]]]) -> Statement:
     for number, (name, values) in enumerate(filters):
         column, condition = CONDITIONS[name]
         parameters[f"values_{number}"] = values
-        conditions.append(condition.format(column=column, values=f"%(values_{number})s"))
+        array = f"%(values_{number})s::{'text' if name in TEXTUAL else 'uuid'}[]"
+        conditions.append(condition.format(column=column, values=among(array, values)))
     return Statement(" and ".join(conditions) or "true", parameters)
 
 
