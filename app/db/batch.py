@@ -4,7 +4,7 @@ Psycopg's own pipeline waits for the socket with each statement; a batch waits f
 """
 
 import re
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import count
@@ -21,6 +21,7 @@ PARAMETER = re.compile(r"%\((\w+)\)s")
 NO_PARAMETERS: Mapping[str, Any] = {}
 # Statements that a connection prepares; those beyond are planned each time.
 MOST_PREPARED = 100
+ROWS_AT_A_TIME = 1000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,17 +48,23 @@ class QueryRows:
         self._transformer = Transformer(connection)
         self.result = result
 
+    def __iter__(self) -> Iterator[tuple[Any, ...]]:
+        """Yield the rows as tuples, which are made some at a time."""
+        self._transformer.set_pgresult(self.result)
+        count = self.result.ntuples
+        for first in range(0, count, ROWS_AT_A_TIME):
+            yield from self._transformer.load_rows(first, min(first + ROWS_AT_A_TIME, count), tuple)
+
     def tuples(self) -> list[tuple[Any, ...]]:
         """Return the rows as tuples."""
-        self._transformer.set_pgresult(self.result)
-        return self._transformer.load_rows(0, self.result.ntuples, tuple)
+        return list(self)
 
     def dicts(self) -> list[dict[str, Any]]:
         """Return the rows as dictionaries: column → value."""
         names = [
             (self.result.fname(number) or b"").decode() for number in range(self.result.nfields)
         ]
-        return [dict(zip(names, row, strict=True)) for row in self.tuples()]
+        return [dict(zip(names, row, strict=True)) for row in self]
 
 
 class EarlyRows:

@@ -6,8 +6,8 @@ several ways (two service heads, two circuits, overlapping mappings).
 
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from itertools import pairwise
+from dataclasses import dataclass
+from itertools import groupby, pairwise
 from typing import Any, Literal, NamedTuple
 
 from app.energy.intervals import HALF_HOUR, Instant, Intervals
@@ -93,6 +93,7 @@ OF_RESIDENT = Sources("flows.own_mappings", "flows.own_derived_registers()", cut
 class Groups:
     """The groups of a report in the order of their keys, and the registers that each one sums.
 
+    Each group has a span, and the spans are in the order of the groups.
     `circuits` holds (circuits, group), ids separated by commas; None where stored sums of circuits
     cannot be used: only some registers of a circuit count, or a register would count twice.
     `meters_apart` is true when no meter belongs to a group through more than one circuit, and
@@ -108,7 +109,6 @@ class Groups:
     measured: bool = False
     derived: bool = False
     sources: Sources = OF_TENANT
-    _spans_of: dict[int, list[Span]] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -127,13 +127,6 @@ class Groups:
             return []
         return sorted({at for span in self.spans for at in (span.first, span.last)})
 
-    def of(self, group: int) -> list[Span]:
-        """Return the spans of one group."""
-        if not self._spans_of:
-            for span in self.spans:
-                self._spans_of.setdefault(span.group, []).append(span)
-        return self._spans_of[group]
-
     def after(self, key: Key) -> int:
         """Return the number of the first group whose key sorts after `key`."""
         return bisect_right(self.keys, _order(key), key=_order)
@@ -142,8 +135,8 @@ class Groups:
         """Return the runs of each group, in order; a group's cover all intervals."""
         known: dict[object, list[MembershipRun]] = {}
         found = []
-        for group in range(len(self)):
-            spans = self.of(group)
+        for group, own in groupby(self.spans, key=lambda span: span.group):
+            spans = list(own)
             # Of thousands of groups, most are alike.
             alike: object = group
             if len(spans) == 1:
@@ -214,14 +207,16 @@ def assemble(
         group = _number(keys, tuple(key))
         span = Span(group, register, meter, first, last, registers, meters)
         (spans if register is None else alone).append(span)
-        circuits.append((named, group))
+        if "circuit" not in by:
+            circuits.append((named, group))
         apart = apart and own
     merged, twice = _merge(alone)
     if twice:
         return None
     if "circuit" in by:
         circuits = [(str(key[by.index("circuit")]), group) for group, key in enumerate(keys)]
-    return Groups(keys, spans + merged, circuits, apart, everything)
+    spans = sorted(spans + merged, key=lambda span: span.group)
+    return Groups(keys, spans, circuits, apart, everything)
 
 
 def register_groups(rows: Iterable[tuple[Any, ...]]) -> Groups:
@@ -243,23 +238,28 @@ def _number(keys: list[Key], key: Key) -> int:
 
 
 def _merge(spans: Iterable[Span]) -> tuple[list[Span], bool]:
-    """Merge each register's spans that meet in a group; return also whether any overlapped."""
-    times: dict[tuple[int, str | None], list[Span]] = {}
-    for span in spans:
-        times.setdefault((span.group, span.register), []).append(span)
-    result: list[Span] = []
+    """Merge each register's spans that meet in a group, and sort them by group.
+
+    Return also whether any overlapped.
+    """
+    # Sorted three times, which takes no memory for keys.
+    sorted_spans = sorted(spans, key=lambda span: span.first)
+    sorted_spans.sort(key=lambda span: span.register or "")
+    sorted_spans.sort(key=lambda span: span.group)
+    merged: list[Span] = []
     twice = False
-    for found in times.values():
-        found.sort(key=lambda span: span.first)
-        merged: list[Span] = []
-        for span in found:
-            if merged and span.first <= merged[-1].last:
-                before = merged.pop()
-                twice = twice or span.first < before.last
-                span = before._replace(last=max(before.last, span.last))
+    for span in sorted_spans:
+        before = merged[-1] if merged else None
+        if (
+            before is None
+            or (before.group, before.register) != (span.group, span.register)
+            or span.first > before.last
+        ):
             merged.append(span)
-        result += merged
-    return result, twice
+            continue
+        twice = twice or span.first < before.last
+        merged[-1] = before._replace(last=max(before.last, span.last))
+    return merged, twice
 
 
 def _order(key: Key) -> list[tuple[bool, str]]:

@@ -405,11 +405,11 @@ async def groups(
         if number:
             (rows,) = await early.rows(connection, [query])
         if number == len(asked.groups) - 1:
-            return register_groups(rows.tuples()), available
+            return register_groups(rows), available
         groups = (
-            gather(_mappings(rows.tuples()))
+            gather(_mappings(rows))
             if asked.are_apart
-            else assemble(rows.tuples(), by, everything=asked.ways[number] is EVERY_CIRCUIT)
+            else assemble(rows, by, everything=asked.ways[number] is EVERY_CIRCUIT)
         )
         if groups is not None:
             return groups, available

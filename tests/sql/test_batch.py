@@ -10,7 +10,7 @@ import pytest
 from psycopg import AsyncConnection, pq
 from psycopg.rows import dict_row
 
-from app.db.batch import MOST_PREPARED, EarlyRows, Query, run_batch
+from app.db.batch import MOST_PREPARED, ROWS_AT_A_TIME, EarlyRows, Query, run_batch
 from app.db.session import Connection
 from tests.conftest import Stack
 
@@ -45,6 +45,16 @@ def test_values_come_back_as_they_were_given(stack: Stack) -> None:
             assert rows.dicts() == [given | {"rest": 3}]
         (none,) = await run_batch(connection, [Query("select 1 where false")])
         assert none.tuples() == []
+
+    connected(stack, work)
+
+
+@pytest.mark.parametrize("count", [0, ROWS_AT_A_TIME, 2 * ROWS_AT_A_TIME + 1])
+def test_all_rows_come_however_many_are_made_at_a_time(stack: Stack, count: int) -> None:
+    async def work(connection: Connection) -> None:
+        (rows,) = await run_batch(connection, [Query(f"select generate_series(1, {count})")])
+        assert [number for (number,) in rows] == list(range(1, count + 1))
+        assert len(rows.tuples()) == len(rows.dicts()) == count
 
     connected(stack, work)
 

@@ -1,6 +1,8 @@
 """Gaps in the half-hours of each register while it is mapped to a circuit."""
 
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from functools import partial
 
 import orjson
 import polars as pl
@@ -11,7 +13,7 @@ from app.energy.frames import Clock, at_instants
 from app.energy.groups import Dimension, Groups
 from app.energy.intervals import HALF_HOUR
 from app.energy.query import Statement, of_registers, spans
-from app.energy.reading import Schema, read_frame
+from app.energy.reading import Schema, computed, read_parts
 from app.energy.reports.grouped import Grouped
 from app.energy.response import DataVersion, RenderedReport, ReportRequest, period
 from app.energy.sql_files import read_sql
@@ -43,6 +45,7 @@ class CompletenessReport(Grouped):
         self, form: Format, connection: Connection, groups: Groups
     ) -> AsyncGenerator[pl.DataFrame, None]:
         """Yield rows, one per register, also for spans of which the database returns nothing."""
+        keys = await self.keys(connection, groups, form)
         asked = pl.DataFrame(
             {
                 "g": [span.group for span in groups.spans],
@@ -51,7 +54,17 @@ class CompletenessReport(Grouped):
             },
             schema=ASKED,
         ).sort("g", "start_at")
-        found = await read_frame(connection, _statement(groups), SPANS)
+        parts = read_parts(connection, _statement(groups), SPANS, "g, start_at")
+        async with aclosing(whole_groups(parts, len(groups))) as pieces:
+            async for first, stop, found in pieces:
+                own = asked.filter(pl.col("g").is_between(first, stop, closed="left"))
+                work = partial(self._rows, form, [key[first:stop] for key in keys], own, found)
+                yield await computed(stop - first, work)
+
+    def _rows(
+        self, form: Format, keys: list[pl.Series], asked: pl.DataFrame, found: pl.DataFrame
+    ) -> pl.DataFrame:
+        """Return the rows of some groups, by their keys, their spans and what was found of them."""
         found = asked.join(found, on=["g", "start_at"], how="left", maintain_order="left")
         length = (pl.col("end_at") - pl.col("start_at")) // HALF_HOUR
         # Of a span without a half-hour nothing is returned: all of it is missing.
@@ -66,14 +79,8 @@ class CompletenessReport(Grouped):
         )
         counts = registers.select("expected_intervals", "present_intervals", "derived_intervals")
         share = (counts["present_intervals"] / counts["expected_intervals"]).round(6)
-        yield pl.DataFrame(
-            [
-                *await self.keys(connection, groups, form),
-                *counts,
-                share.alias("share_present"),
-                self._gaps(form, registers),
-            ]
-        )
+        gaps = self._gaps(form, registers)
+        return pl.DataFrame([*keys, *counts, share.alias("share_present"), gaps])
 
     def _gaps(self, form: Format, registers: pl.DataFrame) -> pl.Series:
         """Return the list of gaps of each register; in CSV, as JSON."""
@@ -98,6 +105,25 @@ class CompletenessReport(Grouped):
             return lists
         texts = [orjson.dumps(own).decode() for own in lists.to_list()]
         return pl.Series("gaps", texts, dtype=pl.String)
+
+
+async def whole_groups(
+    parts: AsyncGenerator[pl.DataFrame, None], count: int
+) -> AsyncGenerator[tuple[int, int, pl.DataFrame], None]:
+    """Yield the rows of parts, in the order of their groups `g`, for whole groups.
+
+    They come as (first group, stop, rows); all of the `count` groups come, one time at least.
+    """
+    first, rest = 0, pl.DataFrame(schema=SPANS)
+    async with aclosing(parts):
+        async for part in parts:
+            found = pl.concat((rest, part))
+            # The next part may have more of the last group.
+            stop: int = found.select(pl.col("g").max()).item()
+            if first < stop:
+                yield first, stop, found.filter(pl.col("g") < stop)
+            first, rest = stop, found.filter(pl.col("g") >= stop)
+    yield first, count, rest
 
 
 def _statement(groups: Groups) -> Statement:
