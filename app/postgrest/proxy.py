@@ -32,7 +32,7 @@ from app.postgrest.response import (
     counted_rows,
     error_headers,
 )
-from app.postgrest.row_limit import check_rows, limit_call, limit_rows
+from app.postgrest.row_limit import check_rows, limit_call, limit_rows, may_multiply
 from app.postgrest.servers import UpstreamServers, connect
 from app.request_state import RequestState, request_state
 from app.settings import Settings
@@ -40,6 +40,8 @@ from app.tracing import child_span
 
 logger = logging.getLogger(__name__)
 
+# The most that a query may take whose rows may multiply, one digit: what it makes is in memory.
+MULTIPLYING_SECONDS = 5
 REPLICA_METHODS = frozenset({"GET", "HEAD"})
 # PostgREST's status for an error: several relations or functions fit the request.
 AMBIGUOUS = 300
@@ -119,6 +121,8 @@ class RestProxy:
             target, headers = build_upstream_request(scope, self._profiles)
             headers["authorization"] = f"Bearer {state.token}"
             headers["x-flows-query"] = query = os.urandom(16).hex()
+            if may_multiply(scope["query_string"]):
+                headers["x-flows-seconds"] = str(MULTIPLYING_SECONDS)
             self._in_flight += 1
             try:
                 async with stream:

@@ -101,6 +101,15 @@ def check_returned(query: bytes, relation: str) -> None:
             )
 
 
+def may_multiply(query: bytes) -> bool:
+    """Return whether a query embeds relations in embedded ones.
+
+    A meter has few service heads, and they few properties; but a caller may link each to each.
+    """
+    select = _parameters(query).get("select", "")
+    return "(" in select and any(len(path) > 1 for path in embedded(select))
+
+
 def check_rows(headers: list[tuple[bytes, bytes]], most: int) -> None:
     """Raise TooManyRowsError if the answer with these headers has more rows."""
     for name, value in headers:

@@ -99,6 +99,7 @@ declare
     tenant text := '';
     headers json := nullif(current_setting('request.headers', true), '')::json;
     query text := headers ->> 'x-flows-query';
+    seconds text := headers ->> 'x-flows-seconds';
     -- A filter reads as much as what it finds; only an insert that returns nothing does not.
     reads boolean := coalesce(current_setting('request.method', true), '') <> 'POST'
         or coalesce(current_setting('request.path', true) like '/rpc/%', false)
@@ -109,6 +110,10 @@ begin
     -- The gateway's name for the request, kept until the transaction ends, for gateway.cancel_queries.
     if query ~ '^[0-9a-f]{32}$' then
         perform set_config('application_name', query, true);
+    end if;
+    -- Less than the role's: for a query whose rows may multiply with its caller's links.
+    if seconds ~ '^[1-9]$' then
+        perform set_config('statement_timeout', seconds || 's', true);
     end if;
     if not coalesce(claims -> 'aud' ? 'flows' or claims ->> 'aud' = 'flows', false) then
         raise sqlstate 'PT401' using message = 'The token is not for this service';

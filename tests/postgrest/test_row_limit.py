@@ -15,6 +15,7 @@ from app.postgrest.row_limit import (
     SERIES,
     check_returned,
     limit_rows,
+    may_multiply,
 )
 from app.settings import PostgrestSettings
 from tests.conftest import Stack, process_of
@@ -226,3 +227,32 @@ def test_52_postgrest_holds_the_answers_of_an_esco_in_bounded_memory(stack: Stac
     assert {status for each in statuses for status in each} <= {200, 422, 429}
     assert {200, 422} <= {status for each in statuses for status in each}
     assert peak - before < MOST_MEMORY
+
+
+@pytest.mark.parametrize(
+    ("query", "may"),
+    [
+        (b"select=id,service_head_registry(id)", False),
+        (b"select=id,a:service_head_registry(id),b:meter_registers(register_id)", False),
+        (b"select=id,service_head_registry(id,properties(id))", True),
+        (b"select=id,service_head_registry%28id,...properties%28id))", True),
+        (b"limit=9&id=eq.1", False),
+    ],
+)
+def test_85_what_is_embedded_in_one_another_may_multiply(query: bytes, may: bool) -> None:
+    assert may_multiply(query) == may
+
+
+def test_85_a_query_whose_rows_may_multiply_ends_after_seconds(either: Stack) -> None:
+    """Twenty of each, all linked, were half a minute of work, and 150 MB until then."""
+    with (
+        psycopg.connect(either.contract["database_url"]) as admin,
+        either.client("wlce") as client,
+    ):
+        admin.execute("lock table flows.circuits in access exclusive mode")
+        answer = client.get("/rest/v1/meter_registry?select=id,meter_registers(circuits(id))")
+        assert answer.status_code == 504, answer.text
+        assert 4 < answer.elapsed.total_seconds() < 15
+        admin.rollback()
+        plain = client.get("/rest/v1/meter_registry?select=id,meter_registers(circuits(id))")
+        assert plain.status_code == 200
