@@ -5,7 +5,7 @@ keep the database's cores from others, so fewer of them run at a time when they 
 that PostgREST needs much memory for: of a large body, and where an answer repeats what it embeds or
 selects a column under several names.
 A core that one ESCO keeps busy all the time makes every other request wait now and then, so the
-place of a long request rests for as long as it ran while other ESCOs ask.
+place of a long request rests for three times as long as it ran while other ESCOs ask.
 An ESCO's residents hold places of their ESCO's, half of them at most, so that none has more than
 others. The workers of a gateway divide the places among them: each has its own, which it gives
 without asking others.
@@ -33,6 +33,8 @@ from app.turns import CommonPlace, CommonPlaces, NoTurn, Places, Turns
 BURST_SECONDS = 4.0
 # The most that is made up for: an hour of slow uploads leaves nobody short of places for another.
 MOST_SECONDS = 30.0
+# Seconds of rest for one of running: with one, a core would still be busy half of the time.
+RESTING_RATIO = 3
 # Others are asking if one of them did so within this time.
 ASKING_SECONDS = 1.0
 MOST_REMEMBERED = 10_000
@@ -92,7 +94,7 @@ class ConcurrencyLimit:
     """An async context manager around a whole request, which holds one of its ESCO's places.
 
     While the ESCO's requests have run too long, it holds one of the fewer places for those as well.
-    That one is `resting` afterwards, for as long as the query ran, if `must_rest` says so then.
+    That one is `resting` afterwards, by how long the query ran, if `must_rest` says so then.
     It holds a `connection` until the query is answered.
     It raises TooManyRequests if too many wait already, or if the turn does not come in time.
     """
@@ -151,7 +153,7 @@ class ConcurrencyLimit:
             self._connection.release()
             now = time.monotonic()
             if self._resting and self._must_rest():
-                rest = min(now - self._began, MOST_SECONDS)
+                rest = RESTING_RATIO * min(now - self._began, MOST_SECONDS)
                 self._rested = now + rest
                 # It counts as running meanwhile, so that a rest makes up for nothing.
                 asyncio.get_running_loop().call_later(rest, self._running.change, -1)
