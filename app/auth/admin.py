@@ -163,6 +163,7 @@ class Usage(BaseModel):
     calls: int
     rows: int = Field(description="Rows that were returned, or changed by PATCH and DELETE.")
     bytes: int = Field(description="Bytes of the responses' bodies, as they were sent.")
+    received: int = Field(description="Bytes of the requests' bodies, most of which are stored.")
 
 
 @router.get("/clients", summary="List clients")

@@ -29,21 +29,23 @@ MOST_DAYS = {"client": 800, "day": 92}
 
 # In one order, so that gateways that add at the same time do not wait for each other in a circle.
 ADD = """
-    insert into gateway.usage as known (day, client, esco, calls, rows, bytes)
+    insert into gateway.usage as known (day, client, esco, calls, rows, bytes, received)
     select * from unnest(
-        %s::date[], %s::text[], %s::uuid[], %s::bigint[], %s::bigint[], %s::bigint[]
-    ) as added (day, client, esco, calls, rows, bytes)
+        %s::date[], %s::text[], %s::uuid[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[]
+    ) as added (day, client, esco, calls, rows, bytes, received)
     order by added.day, added.client, added.esco
     on conflict (day, client, esco) do update set
         calls = known.calls + excluded.calls,
         rows = known.rows + excluded.rows,
-        bytes = known.bytes + excluded.bytes
+        bytes = known.bytes + excluded.bytes,
+        received = known.received + excluded.received
 """
 # A client, a token of a job, or an app in a browser, whose people are counted together.
 USAGE = """
     select {day} as day, used.client as client_id, coalesce(client.name, token.name, app.name)
         as name, used.esco, esco.code as esco_code, sum(used.calls)::bigint as calls,
-        sum(used.rows)::bigint as rows, sum(used.bytes)::bigint as bytes
+        sum(used.rows)::bigint as rows, sum(used.bytes)::bigint as bytes,
+        sum(used.received)::bigint as received
     from gateway.usage as used
     left join gateway.escos() as esco on esco.id = used.esco
     left join gateway.client as client on client.id = used.client
@@ -68,16 +70,17 @@ class UsageCounts:
         self._task: asyncio.Task[None] | None = None
         self._closing = asyncio.Event()
 
-    def add(self, caller: Principal, rows: int, size: int) -> None:
-        """Count a request that returned `rows` in a body of `size` bytes."""
+    def add(self, caller: Principal, rows: int, size: int, received: int) -> None:
+        """Count a request with a body of `received` bytes that returned `rows` in one of `size`."""
         key = (caller.client_id, caller.tenant, int(time.time() // DAY_SECONDS))
         counts = self._counts.get(key)
         if counts is None:
-            self._counts[key] = [1, rows, size]
+            self._counts[key] = [1, rows, size, received]
         else:
             counts[0] += 1
             counts[1] += rows
             counts[2] += size
+            counts[3] += received
 
     def open(self, pool: Pool) -> None:
         """Begin to add the counts to the database."""
@@ -104,7 +107,7 @@ class UsageCounts:
 
     def _keep(self, counts: dict[_Key, list[int]]) -> None:
         for key, lost in counts.items():
-            own = self._counts.setdefault(key, [0, 0, 0])
+            own = self._counts.setdefault(key, [0, 0, 0, 0])
             own[:] = [one + other for one, other in zip(own, lost, strict=True)]
 
     async def _flush_repeatedly(self) -> None:

@@ -12,7 +12,7 @@ from app.cli.admin import run_as_admin
 from app.cli.output import Json, show
 from app.db.session import Connection
 
-USAGE_COLUMNS = ("client_id", "name", "esco_code", "calls", "rows", "bytes")
+USAGE_COLUMNS = ("client_id", "name", "esco_code", "calls", "rows", "bytes", "received")
 
 
 def usage(
@@ -30,7 +30,8 @@ def usage(
     """Show calls, rows and bytes of each client, which the gateways count.
 
     Calls are requests with a valid token; rows those that were returned, or changed by PATCH and
-    DELETE; bytes those of responses as they were sent. The last seconds may be missing.
+    DELETE; bytes those of responses as they were sent, received those of requests' bodies. The last
+    seconds may be missing.
     """
     tomorrow = datetime.now(UTC).date() + timedelta(days=1)
 

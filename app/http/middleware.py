@@ -16,6 +16,7 @@ from app.errors import Problem
 from app.http.compression import Compression
 from app.http.concurrency import ConcurrencyLimits
 from app.http.problems import respond
+from app.http.protocol import Frames
 from app.http.rate_limit import CallerLimits, RateLimiter
 from app.http.request_limits import BodyLimits, HeadLimits, check_head
 from app.http.strangers import StrangerLimits
@@ -116,7 +117,8 @@ class RequestTelemetry:
         finally:
             self._record(scope, state, status or CLIENT_LEFT, time.perf_counter() - started)
             if state.caller:
-                self._usage.add(state.caller, state.rows, size)
+                frames = scope.get("state", {}).get("frames") or Frames()
+                self._usage.add(state.caller, state.rows, size, frames.body)
             if trace:
                 self._end(trace, scope, state, status or CLIENT_LEFT)
 

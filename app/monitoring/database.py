@@ -30,8 +30,8 @@ CHANGES_SECONDS, CHANGES_PATIENCE_SECONDS = 5.0, 2.0
 MEASURE_SECONDS, MEASURE_PATIENCE_SECONDS = 60.0, 30.0
 
 CHANGES_BEHIND = "select esco, changes, seconds from gateway.changes_behind()"
-# ESCOs that are named as behind: a change of all of them must not become thousands of series.
-NAMED_BEHIND = 20
+# ESCOs that are named by a measure: all of them must not become thousands of series.
+MOST_NAMED = 20
 SERIES_MEASURES = "select * from gateway.measure_series() order by series"
 FAILED_JOBS = """
     select job, series, failures from gateway.job_failures() order by 1, 2
@@ -56,6 +56,13 @@ SERVER_MEASURES = """
         extract(epoch from case when pg_is_in_recovery()
             then now() - pg_last_xact_replay_timestamp() end)::float as replay_age,
         to_regprocedure('gateway.job_failures()') is not null as has_jobs
+"""
+# Of this day and the one before, UTC.
+RECEIVED = """
+    select esco.code as esco, sum(used.received)::float as bytes
+    from gateway.usage as used join gateway.escos() as esco on used.esco = esco.id
+    where used.day >= (now() at time zone 'UTC')::date - 1
+    group by esco.code having sum(used.received) > 0 order by 2 desc, 1 limit %s
 """
 REPLICAS = "select replica, lag_bytes, lag_seconds from gateway.replicas() order by 1"
 MOST_STATEMENTS = 20
@@ -151,6 +158,9 @@ class DatabaseMeasures(Collector):
         try:
             async with asyncio.timeout(MEASURE_PATIENCE_SECONDS), pool.connection() as connection:
                 measures = await _measure(connection)
+                if self._names_escos:
+                    received = await connection.execute(RECEIVED, (MOST_NAMED,))
+                    measures += _of_received(await received.fetchall())
         except (psycopg.Error, PoolTimeout, TimeoutError) as error:
             logger.warning("the database cannot be measured: %s", str(error).strip())
             return
@@ -211,15 +221,28 @@ def _of_changes(rows: list[dict[str, Any]], names_escos: bool) -> Iterator[Metri
     )
     furthest = GaugeMetricFamily(
         "flows_esco_aggregates_behind_seconds",
-        f"Age of the oldest change that an ESCO's aggregates lack; the {NAMED_BEHIND} oldest.",
+        f"Age of the oldest change that an ESCO's aggregates lack; the {MOST_NAMED} oldest.",
         labels=["esco"],
         unit="seconds",
     )
     # A row without an ESCO is of a change that concerns all of them.
     owned = {row["esco"]: row["seconds"] for row in rows if row["esco"] and names_escos}
-    for esco in nlargest(NAMED_BEHIND, owned, key=owned.__getitem__):
+    for esco in nlargest(MOST_NAMED, owned, key=owned.__getitem__):
         furthest.add_metric([esco], owned[esco])
     yield furthest
+
+
+def _of_received(rows: list[dict[str, Any]]) -> Iterator[Metric]:
+    family = GaugeMetricFamily(
+        "flows_esco_received_bytes",
+        "Bytes that an ESCO has sent since the day before began, UTC, most of which are stored;"
+        f" the {MOST_NAMED} that sent most.",
+        labels=["esco"],
+        unit="bytes",
+    )
+    for row in rows:
+        family.add_metric([row["esco"]], row["bytes"])
+    yield family
 
 
 def _of_series(rows: list[dict[str, Any]]) -> Iterator[Metric]:

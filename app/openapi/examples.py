@@ -77,6 +77,7 @@ BY_NAME: dict[str, Any] = {
     "calls": 4211,
     "rows": 91_204,
     "bytes": 7_340_032,
+    "received": 48_211,
     "url": "https://login.example.org/realms/a",
     "issuer": "https://login.example.org/realms/a",
     "id": "flc_3b1f0c9a7d52",

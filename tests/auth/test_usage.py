@@ -39,17 +39,21 @@ def test_calls_rows_and_bytes_of_both_doors_are_counted(stack: Stack) -> None:
             client.get("/v1/energy", params={"period_from": "never"}),
         ]
         assert [one.status_code for one in read] == [200, 200, 200, 422]
+        read.append(client.post("/rest/v1/sites_new", content=b"[" + b" " * 998 + b"]"))
         rows = 2 + sum(len(one.json()["rows"]) for one in read[1:3])
-        expected = {"calls": 4, "rows": rows, "bytes": sum(len(one.content) for one in read)}
+        expected = {
+            "calls": 5, "rows": rows, "bytes": sum(len(one.content) for one in read),
+            "received": 1000,
+        }  # fmt: skip
 
         def counted() -> Rows:
-            return [row for row in used(wlce, reader["id"]) if row["calls"] >= 4]
+            return [row for row in used(wlce, reader["id"]) if row["calls"] >= 5]
 
         (row,) = wait_until(counted)
         assert {name: row[name] for name in expected} == expected
         assert (row["name"], row["esco_code"], row["day"]) == ("counted", "wlce", None)
         by_day = used(wlce, reader["id"], by="day")
-        assert sum(row["calls"] for row in by_day) == 4
+        assert sum(row["calls"] for row in by_day) == 5
         assert all(date.fromisoformat(row["day"]) for row in by_day)
         own = stack.contract["escos"]["wlce"]["id"]
         assert {row["esco"] for row in wlce.get("/admin/usage").json()} == {own}
@@ -59,7 +63,7 @@ def test_calls_rows_and_bytes_of_both_doors_are_counted(stack: Stack) -> None:
             assert wlce.get("/admin/usage", params=wrong).status_code == 422, wrong
         assert client.get("/admin/usage").status_code == 403
     told = json.loads(flows(stack, "usage", "--esco", "wlce", "--json").stdout)
-    assert [one["calls"] for one in told if one["client_id"] == reader["id"]] == [4]
+    assert [one["calls"] for one in told if one["client_id"] == reader["id"]] == [5]
     assert reader["id"] in flows(stack, "usage", "--by-day").stdout
     assert "no ESCO" in flows(stack, "usage", "--esco", "none", check=False).stderr
 
@@ -90,8 +94,8 @@ def test_gateways_add_up_and_keep_counts_while_the_database_is_away(stack: Stack
         for _ in range(3):
             for gateway, ordered in zip(gateways, (callers, callers[::-1]), strict=True):
                 for caller in ordered:
-                    gateway.add(caller, 10, 1000)
-                gateway.add(platform, 1, 1)
+                    gateway.add(caller, 10, 1000, 100)
+                gateway.add(platform, 1, 1, 1)
         for gateway in gateways:
             gateway.open(pool)
         # The pool is closed: what cannot be added is kept.
@@ -103,7 +107,10 @@ def test_gateways_add_up_and_keep_counts_while_the_database_is_away(stack: Stack
     asyncio.run(count_in_two_gateways())
     with psycopg.connect(stack.contract["database_url"], autocommit=True) as admin:
         rows = admin.execute(
-            "select esco, calls, rows, bytes from gateway.usage where client like 'flc_adding%'"
+            "select esco, calls, rows, bytes, received from gateway.usage"
+            " where client like 'flc_adding%'"
         ).fetchall()
         admin.execute("delete from gateway.usage where client like 'flc_adding%'")
-    assert sorted(rows, key=str) == sorted([(esco, 6, 60, 6000)] * 20 + [(None, 6, 6, 6)], key=str)
+    assert sorted(rows, key=str) == sorted(
+        [(esco, 6, 60, 6000, 600)] * 20 + [(None, 6, 6, 6, 6)], key=str
+    )

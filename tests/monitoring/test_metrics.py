@@ -142,6 +142,33 @@ def test_what_the_aggregates_lack_is_told_by_esco(stack: Stack, monitoring_token
     assert read("flows_aggregates_behind_seconds")["flows_aggregates_behind_seconds"] < 540
 
 
+def test_86_what_an_esco_sends_is_told(stack: Stack) -> None:
+    async def measure(*, names_escos: bool) -> dict[str, float]:
+        measures = DatabaseMeasures(names_escos=names_escos)
+        async with create_pool(DatabaseSettings(url=stack.contract["database_url"])) as pool:
+            await measures.read_measures(pool)
+        return {
+            sample.labels["esco"]: sample.value
+            for family in measures.collect()
+            for sample in family.samples
+            if family.name == "flows_esco_received_bytes"
+        }
+
+    with psycopg.connect(stack.contract["database_url"], autocommit=True) as admin:
+        admin.execute(
+            "insert into gateway.usage (day, client, esco, calls, rows, bytes, received)"
+            " select current_date - days, 'flc_sends', %s, 1, 0, 0, 10 ^ 12"
+            " from unnest('{0, 9}'::int[]) as days",
+            (stack.contract["escos"]["wlce"]["id"],),
+        )
+        try:
+            told = asyncio.run(measure(names_escos=True))
+            assert 10**12 <= told["wlce"] < 2 * 10**12
+            assert asyncio.run(measure(names_escos=False)) == {}
+        finally:
+            admin.execute("delete from gateway.usage where client = 'flc_sends'")
+
+
 def test_a_template_is_found_for_any_path() -> None:
     templates = RouteTemplates(
         [
