@@ -9,15 +9,18 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import httpx
 import psycopg
 import pytest
 
+from app.auth.exchange import ID_TOKEN_TYPE, TOKEN_EXCHANGE
 from app.db.migrate import migrate
 from app.embedded.ports import free_port
 from app.embedded.postgrest import CONFIG, find_postgrest
+from tests.auth.issuer_server import AUDIENCE, running_issuer
 from tests.auth.test_clients import RIGHTS, ask, bearer, make
 from tests.conftest import Stack, answers, flows, gateway_environment, running_stack, wait_until
 
@@ -58,7 +61,10 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
             "PGRST_SERVER_PORT": str(ports[1]), "PGRST_LOG_LEVEL": "info",
             "PGRST_DB_URI": f"postgresql://authenticator:{passwords['authenticator']}@{socket}",
         }  # fmt: skip
-        gateway = environment | {"FLOWS_PORT": str(ports[0]), "FLOWS_POSTGREST_URL": urls[1]}
+        gateway = environment | {
+            "FLOWS_PORT": str(ports[0]), "FLOWS_POSTGREST_URL": urls[1],
+            "FLOWS_ISSUERS_PRIVATE_NETWORKS": "127.0.0.1/32",
+        }  # fmt: skip
         commands = [
             ([sys.executable, "-X", "dev", "-c", TALKATIVE], gateway, "gateway-debug.log"),
             ([str(find_postgrest(stack.home)), str(CONFIG)], postgrest, "postgrest-debug.log"),
@@ -118,6 +124,7 @@ def test_no_log_has_a_secret_a_token_or_a_private_key(own: Stack) -> None:
     rotated = flows(own, "client", "rotate-secret", made["id"], "--json").stdout
     secrets.add(json.loads(rotated)[0]["client_secret"])
     flows(own, "keys", "rotate", "--after", "10")
+    secrets |= _signed_in(own)
     _set_passwords_again(own)
     httpx.post(f"{base}/auth/revoke", data={"token": token} | by_form)
     httpx.get(f"{own.contract['rest_url']}/escos", headers={"Authorization": f"Bearer {token}"})
@@ -129,6 +136,36 @@ def test_no_log_has_a_secret_a_token_or_a_private_key(own: Stack) -> None:
         secrets |= {esco["client_secret"], esco["read_token"], esco["write_token"]}
     found = _found(own.home / "logs", secrets)
     assert not found, found
+
+
+def _signed_in(own: Stack) -> set[str]:
+    """Let a person who was invited sign in; return what nobody else may know of it."""
+    address: dict[str, Any] = {"email": "ann@example.org", "email_verified": True}
+    url = f"{own.contract['base_url']}/auth/token"
+    with running_issuer() as issuer:
+        who = ("--issuer", issuer.url, "--esco", "wlce", "--email", address["email"])
+        flows(own, "issuer", "add", issuer.url, "--audience", AUDIENCE)
+        (invited,) = json.loads(flows(own, "member", "add", "Ann", *who, "--json").stdout)
+        form = {"grant_type": TOKEN_EXCHANGE, "subject_token_type": ID_TOKEN_TYPE} | _client_form(
+            own
+        )
+        refused = issuer.token("eve", **address, aud="another")
+        assert httpx.post(url, data=form | {"subject_token": refused}).status_code == 400
+        subject_token = issuer.token("ann", **address)
+        form |= {"subject_token": subject_token, "invitation": invited["invitation"]}
+        token = httpx.post(url, data=form).raise_for_status().json()["access_token"]
+        # The form in the URL is refused and must not be logged either.
+        assert httpx.post(url, params=form, data=form).status_code == 400
+    headers = {"Authorization": f"Bearer {token}"}
+    for door in ("rest_url", "postgrest_url"):
+        assert httpx.get(f"{own.contract[door]}/escos", headers=headers).status_code == 200
+    return {refused, subject_token, token, invited["invitation"]}
+
+
+def _client_form(own: Stack) -> dict[str, str]:
+    """Return the form of the demo's client."""
+    client = own.contract["escos"]["wlce"]
+    return {name: client[name] for name in ("client_id", "client_secret")}
 
 
 def _set_passwords_again(own: Stack) -> None:
@@ -144,7 +181,7 @@ def _found(folder: Path, secrets: set[str]) -> list[str]:
     assert '"path":"/auth/token"' in logs["gateway-debug.log"]
     assert '"level":"debug"' in logs["gateway-debug.log"]
     written = {form for secret in secrets for form in forms(secret)}
-    patterns = re.compile(r"fls_[\w-]{20}|eyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]{10,}|PRIVATE KEY")
+    patterns = re.compile(r"fl[si]_[\w-]{20}|eyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]{10,}|PRIVATE KEY")
     return [
         f"{name}: …{text[max(0, at - 80) : at + 20]}"
         for name, text in logs.items()

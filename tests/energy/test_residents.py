@@ -90,6 +90,15 @@ def test_no_answer_names_a_neighbour(
             for by in ("property", "meter", "register", "circuit", "circuit_type", "site", "esco")
         ]
         asked += [(f"/rest/v1/{relation}", {"limit": 1000}) for relation in relations]
+        # Back from what several homes have in common.
+        asked += [
+            (f"/rest/v1/{relation}", {"select": select})
+            for relation, select in (
+                ("escos", "*,sites_new(*),meter_registry(*)"),
+                ("sites_new", "*,properties(*),circuits(*)"),
+                ("circuits", "*,circuit_register(*,meter_registers(*,meter_registry(*)))"),
+            )
+        ]
         for path, parameters in asked:
             text = clients[name].get(path, params=parameters).raise_for_status().text
             assert not [other for other in others if other in text], (name, path, parameters)
