@@ -305,15 +305,19 @@ async def accept_invitation(
     The address must be the invited one and verified. From then on only the subject counts, so an
     address that is given to somebody else opens nothing.
     """
-    cursor = await connection.execute(
-        "update gateway.member as m set subject = %s, invitation = null, invited_until = null"
-        " where m.invitation = %s and m.issuer = %s and lower(m.email) = lower(%s)"
-        " and m.invited_until > now() and m.disabled_at is null"
-        " and not exists (select from gateway.member as o where o.issuer = m.issuer"
-        " and o.subject = %s and o.esco is not distinct from m.esco"
-        " and o.resident = m.resident) returning m.id, m.esco",
-        (claims["sub"], invitation_digest(code), issuer.id, verified_email(claims), claims["sub"]),
-    )
+    try:
+        cursor = await connection.execute(
+            "update gateway.member as m set subject = %s, invitation = null, invited_until = null"
+            " where m.invitation = %s and m.issuer = %s and lower(m.email) = lower(%s)"
+            " and m.invited_until > now() and m.disabled_at is null"
+            " and not exists (select from gateway.member as o where o.issuer = m.issuer"
+            " and o.subject = %s and o.esco is not distinct from m.esco"
+            " and o.resident = m.resident) returning m.id, m.esco",
+            (claims["sub"], invitation_digest(code), issuer.id, verified_email(claims),
+             claims["sub"]),
+        )  # fmt: skip
+    except psycopg.errors.UniqueViolation:
+        return None  # the person has become a member meanwhile
     row = await cursor.fetchone()
     if row is None:
         return None

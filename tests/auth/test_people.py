@@ -137,6 +137,30 @@ def test_an_invitation_is_accepted_at_its_own_issuer(people: People) -> None:
     assert answer.status_code == 200, answer.text
 
 
+def test_an_invitation_of_who_becomes_a_member_meanwhile_is_refused(people: People) -> None:
+    subject = uuid.uuid4().hex
+    invited = people.member(email="jo@example.org")
+    told: dict[str, Any] = {"email": "jo@example.org", "email_verified": True}
+    token = people.issuer.token(subject, **told)
+    waiting = "select from pg_stat_activity where wait_event_type = 'Lock' and query ~ 'invitation'"
+    with (
+        psycopg.connect(people.stack.contract["database_url"]) as admin,
+        psycopg.connect(people.stack.contract["database_url"], autocommit=True) as other,
+        concurrent.futures.ThreadPoolExecutor(1) as pool,
+    ):
+        admin.execute(
+            "insert into gateway.member (id, issuer, subject, esco, name, scopes)"
+            " select 'flm_00000000000000aa', issuer, %s, esco, name, scopes from gateway.member"
+            " where id = %s",
+            (subject, invited["id"]),
+        )
+        answer = pool.submit(people.exchange, token, invitation=invited["invitation"])
+        wait_until(lambda: other.execute(waiting).fetchone() is not None)
+        admin.commit()
+        refused(answer.result(), "invalid_request", "invitation")
+    assert people.exchange(token).status_code == 200
+
+
 def test_an_invitation_ends(people: People) -> None:
     invited = people.member(email="late@example.org")
     with psycopg.connect(people.stack.contract["database_url"]) as admin:
