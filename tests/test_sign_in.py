@@ -21,7 +21,15 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 import jwt
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, Request, Response, expect
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    Page,
+    Request,
+    Response,
+    Route,
+    expect,
+)
 
 from app.embedded.ports import free_port
 from app.embedded.postgrest import NPM_OPTIONS
@@ -282,6 +290,26 @@ def test_a_sign_in_that_was_not_begun_here_is_refused(context: BrowserContext, q
     page.goto(f"/docs?{query}&again")
     expect(page.locator("#sign-in")).to_contain_text("not begun here")
     assert not [url for url in asked if "/token" in url]
+
+
+def test_an_id_token_of_another_sign_in_is_refused(site: Stack, context: BrowserContext) -> None:
+    """Its nonce is not that of this tab: somebody else's code was put in place of its own."""
+    page = context.new_page()
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+
+    def replace_nonce(route: Route) -> None:
+        answer = route.fetch()
+        body = answer.json()
+        claims = jwt.decode(body["id_token"], options={"verify_signature": False})
+        body["id_token"] = jwt.encode(claims | {"nonce": "another"}, "x" * 32)
+        route.fulfill(response=answer, json=body)
+
+    page.route(f"{site.contract['identity']['issuer']}/token", replace_nonce)
+    page.goto("/docs")
+    sign_in(page, "ann")
+    expect(page.locator("#sign-in")).to_contain_text("not begun here")
+    assert not [url for url in asked if url.endswith("/auth/token")]
 
 
 @pytest.mark.parametrize(
