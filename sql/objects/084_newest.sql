@@ -12,9 +12,20 @@ declare
         if not with_ties then
             select n.since, n.keys into since, keys from flows.newest_of_circuits(%1$L, %2$L, rows) as n;
         end if;
-        if since is not null then
+        if keys is not null then
             return query
             select %3$s from flows.%1$I as t where t.circuit_id = any(keys) and t.%2$I = since and t.esco = owner;
+            return;
+        end if;
+        -- All of that time are stored. If they are fewer than asked for, those before are as well.
+        if since is not null then
+            return query select %3$s from flows.%1$I as t where t.%2$I = since and t.esco = owner limit rows;
+            get diagnostics found = row_count;
+            if found < rows then
+                return query
+                select %3$s from flows.%1$I as t where t.%2$I < since and t.esco = owner
+                order by t.%2$I desc limit rows - found;
+            end if;
             return;
         end if;
     $few$;
@@ -92,6 +103,7 @@ begin
                 owner constant uuid := flows.current_esco();
                 since timestamptz;
                 keys uuid[];
+                found integer;
             begin
                 %4$s
                 if with_ties then

@@ -1,6 +1,7 @@
 """The newest rows of a series are found by their time, and are the same rows."""
 
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import psycopg
@@ -10,6 +11,7 @@ from app.db.isolation import become
 from app.postgrest.newest import newest_asked
 from tests.conftest import Stack
 from tests.sql.series import KEYS
+from tests.sql.test_crowd import AGGREGATED, FILL, KEPT, LABELS
 from tests.sql.test_plans import nested_plans, nodes
 
 NEWEST = "/register_interval_hh?order=timestamp.desc&limit=100"
@@ -246,6 +248,64 @@ def test_few_half_hours_are_looked_at_for_the_newest_circuits(
         if node.get("Relation Name") == "circuit_register"
     )
     assert large.execute(newest.encode()).fetchone() == (100,)
+
+
+# An ESCO whose half-hours come a day late, and of fewer meters than are asked for: the crowd's r,
+# and a t that adds nothing to it.
+LATE = (
+    "set local session_replication_role = replica",
+    "create temporary table r on commit drop as select %(esco)s::uuid as esco, n,"
+    " gen_random_uuid() as meter, gen_random_uuid() as register, gen_random_uuid() as circuit,"
+    " date_trunc('day', now(), 'UTC') - case when n <= 40 then interval '12 hours'"
+    " else interval '36 hours' end as at from generate_series(1, 300) as n",
+    "create temporary table t on commit drop as select 1 as one",
+    "insert into flows.escos (id, code, name) select esco, 'late', 'x' from r limit 1",
+    "insert into flows.meter_registry (id, esco, serial, name)"
+    " select meter, esco, 'LATE' || n, 'x' from r",
+    "insert into flows.meter_registers (register_id, meter_id, element, esco)"
+    " select register, meter, 'A', esco from r",
+    "insert into flows.circuits (id, esco, type) select circuit, esco, 'power' from r",
+    "insert into flows.circuit_register (circuit, register, esco, start_time)"
+    " select circuit, register, esco, at - interval '1 year' from r",
+    'insert into flows.register_interval_hh (register_id, esco, "timestamp", import_kwh)'
+    " select register, esco, at, n from r",
+    "set local timescaledb.skip_cagg_invalidation = on",
+)  # fmt: skip
+
+
+@pytest.fixture
+def late(admin: psycopg.Connection[Any], engine: str) -> psycopg.Connection[Any]:
+    """A session of such an ESCO, whose sums are stored."""
+    esco = uuid4()
+    for statement in LATE:
+        admin.execute(statement.encode(), {"esco": esco} if "%(" in statement else None)
+    for name, rows in AGGREGATED.items():
+        label = LABELS.get(name.removeprefix("circuit_sums_"), "day")
+        fill = FILL.format(kept=KEPT[engine], name=name, label=label, rows=rows)
+        admin.execute(fill.encode())
+    admin.execute("select set_config('app.current_esco', %s, true)", (str(esco),))
+    return admin
+
+
+@pytest.mark.parametrize("name", MANY_SUMMED)
+def test_the_newest_of_what_is_stored_are_found_with_those_before(
+    late: psycopg.Connection[Any], name: str
+) -> None:
+    key, label = SERIES_OF_MANY[name]
+    newest = f"select {key}, {label} from api.newest_{name}(100, false)"
+    rows = late.execute(newest.encode()).fetchall()
+    every = late.execute(
+        f"select {key}, {label} from flows.{name}"
+        " where esco = flows.current_esco() order by 2 desc".encode()
+    ).fetchall()
+    assert len(every) == 300
+    assert len(set(rows)) == 100
+    assert set(rows) <= set(every)
+    assert [row[1] for row in rows] == [row[1] for row in every[:100]]
+    if name in ("circuit_interval_hh", "circuit_interval_daily"):
+        plans = nested_plans(late, newest)
+        looked_at = {node.get("Relation Name") for plan in plans for node in nodes(plan)}
+        assert "circuit_register" not in looked_at
 
 
 def test_half_hours_that_are_not_summed_yet_hide_no_older_row(
