@@ -28,6 +28,8 @@ class RequestState:
     upstream_seconds: float | None = None
     # Called when PostgREST's response starts, and no query of the request runs any more.
     on_answer: Callable[[], None] | None = None
+    # Seconds for which the places of the request rest after it.
+    rest_seconds: float = 0.0
     # Filters set by the path of a /v1 route: name → values.
     path_filters: dict[str, list[str]] = field(default_factory=dict)
 

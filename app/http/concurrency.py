@@ -95,6 +95,7 @@ class ConcurrencyLimit:
 
     While the ESCO's requests have run too long, it holds one of the fewer places for those as well.
     That one is `resting` afterwards, by how long the query ran, if `must_rest` says so then.
+    All rest for as long as the request's state says.
     It holds a `connection` until the query is answered.
     It raises TooManyRequests if too many wait already, or if the turn does not come in time.
     """
@@ -161,9 +162,10 @@ class ConcurrencyLimit:
                 self._running.change(-1)
 
     def _release(self) -> None:
-        rest = self._rested - time.monotonic()
+        after_query = self._rested - time.monotonic()
         for places in self._held:
-            if places is self._resting and rest > 0:
+            rest = max(self._state.rest_seconds, after_query if places is self._resting else 0.0)
+            if rest > 0:
                 asyncio.get_running_loop().call_later(rest, places.release)
             else:
                 places.release()

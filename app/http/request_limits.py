@@ -22,6 +22,7 @@ from app.errors import (
 )
 from app.http.problems import respond
 from app.http.protocol import Frames
+from app.request_state import request_state
 from app.settings import HttpSettings
 
 DATA_PREFIX = "/rest/v1/"
@@ -30,6 +31,8 @@ IMPORTS = "/v1/imports"
 SMALL_BODY_BYTES = 64 * 2**10
 # Sizes, line ends and extensions of chunks: of the smallest ones five bytes to one of the body.
 FRAMING_BYTES, FRAMING_RATIO = 64 * 2**10, 8
+# The places of a request that sends more rest so long: no client makes such chunks by mistake.
+FRAMING_REST_SECONDS = 1.0
 # PostgREST needs some 300 bytes for each value of a body.
 MOST_VALUES = 500_000
 # Bytes between the values of a body, or before each of those in one another: of JSON; of CSV and
@@ -136,6 +139,7 @@ class BodyLimits:
                         f"At most {most} bytes are accepted.", headers={"Connection": "close"}
                     )
                 if frames.count - frames.body > FRAMING_BYTES + FRAMING_RATIO * frames.body:
+                    request_state(scope).rest_seconds = FRAMING_REST_SECONDS
                     raise TooLarge(
                         "The chunks of the body have more around them than in them.",
                         headers={"Connection": "close"},

@@ -6,10 +6,10 @@ from types import SimpleNamespace
 from uuid import UUID
 
 import pytest
-from starlette.types import Scope
+from starlette.types import Message, Receive, Scope, Send
 
 from app.db.principal import RESIDENT, Principal
-from app.errors import TooManyRequests
+from app.errors import TooLarge, TooManyRequests
 from app.http import concurrency
 from app.http.concurrency import (
     ASKING_SECONDS,
@@ -19,8 +19,10 @@ from app.http.concurrency import (
     ConcurrencyLimit,
     ConcurrencyLimits,
 )
-from app.request_state import RequestState
-from app.settings import LimitsSettings
+from app.http.protocol import Frames
+from app.http.request_limits import FRAMING_REST_SECONDS, BodyLimits
+from app.request_state import RequestState, begin_request
+from app.settings import HttpSettings, LimitsSettings
 
 SMALL: Scope = {
     "path": "/rest/v1/meter_registry", "headers": [], "query_string": b"select=name&limit=9",
@@ -44,9 +46,11 @@ class Limits:
     def _refuse(self) -> None:
         self.refusals += 1
 
-    def of(self, caller: Principal, scope: Scope = SMALL) -> ConcurrencyLimit:
+    def of(
+        self, caller: Principal, scope: Scope = SMALL, state: RequestState | None = None
+    ) -> ConcurrencyLimit:
         """Return the limit of a new request."""
-        return self._limits.of(caller, RequestState("id"), scope)
+        return self._limits.of(caller, state or RequestState("id"), scope)
 
     async def run(self, caller: Principal, number: int, seconds: float, answer: float = 0) -> None:
         """Run requests side by side for so long, after `answer` seconds with PostgREST's answer."""
@@ -176,6 +180,39 @@ def test_50_a_rest_makes_up_for_no_burst(limits: Limits) -> None:
         assert await limits.at_a_time(W) == 1
 
     asyncio.run(run())
+
+
+def test_76_all_places_of_a_request_rest_if_its_state_says_so(limits: Limits) -> None:
+    async def run() -> None:
+        state = RequestState("id")
+        async with limits.of(W, state=state):
+            state.rest_seconds = 0.05
+        assert await limits.at_a_time(W) == 3
+        await asyncio.sleep(0.06)
+        assert await limits.at_a_time(W) == 4
+
+    asyncio.run(run())
+
+
+def test_76_the_places_of_endless_extensions_rest() -> None:
+    scope: Scope = {
+        "type": "http", "method": "POST", "path": "/rest/v1/sites_new",
+        "headers": [(b"transfer-encoding", b"chunked")], "state": {"frames": Frames(0, 200_000)},
+    }  # fmt: skip
+    state = begin_request(scope, "id")
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b"", "more_body": True}
+
+    async def read(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+
+    async def send(message: Message) -> None:
+        raise AssertionError(message)
+
+    with pytest.raises(TooLarge):
+        asyncio.run(BodyLimits(read, HttpSettings(), 1)(scope, receive, send))
+    assert state.rest_seconds == FRAMING_REST_SECONDS
 
 
 LARGE_BODY = [(b"content-length", b"1048577")]
