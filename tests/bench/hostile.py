@@ -9,16 +9,18 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from threading import Event, Thread, get_native_id
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 from uuid import UUID
 
-from app.auth.keys import load_keys
-from app.auth.tokens import Grant, issue
+import psutil
+
+from app.auth.tokens import Grant
 from tests.bench import generator
+from tests.bench.burner import burning
 from tests.bench.generator import Request
 from tests.bench.report import Report
 from tests.bench.sink import running_sink
@@ -45,7 +47,7 @@ WRITING: dict[str, Any] = {"connections": 2, "pause": 0.02, "seconds": SECONDS}
 HALF_HOUR = timedelta(minutes=30)
 FREE = datetime(2012, 1, 1, tzinfo=UTC)  # from here on nobody has half-hours
 MERGING = {"Prefer": "resolution=merge-duplicates,return=minimal"}
-CONTROL = "(generator alone) "
+CONTROL = "(as much load elsewhere) "
 NESTED = "(and" * 6 + "(import_kwh.gt.0,or(export_kwh.gte.0,import_kwh.lt.9))" + ")" * 6
 
 NICENESS = 19  # of the generators of attacks, whose own work is no part of the figures
@@ -53,30 +55,43 @@ NICENESS = 19  # of the generators of attacks, whose own work is no part of the 
 
 @dataclass(frozen=True)
 class Attack:
-    """An attack of a hostile partner; `control` sends the same rate of requests elsewhere."""
+    """An attack of a hostile partner; `control` sends as much to another server."""
 
     begin: Callable[[], AbstractContextManager[None]]
-    control: Callable[[str], AbstractContextManager[None]] | None = None
+    control: Callable[[str], AbstractContextManager[None]]
+
+
+@dataclass(slots=True)
+class Window:
+    """Measurements that belong together: milliseconds of reads and writes, and cores in use."""
+
+    reads: list[float] = field(default_factory=list)
+    writes: list[float] = field(default_factory=list)
+    cores: list[float] = field(default_factory=list)
 
 
 def run(stack: Stack, report: Report) -> None:
     """Measure 99th percentiles of reads and writes in turn: in quiet, and beside each attack.
 
     Of the 320 reads of a window it is the third slowest, so those of all windows count together.
-    The processes of an attack share the cores with the server: `control` is measured beside the
-    same rate of requests to another server, which answers at once.
+    An attack shares the cores with the caller's requests, wherever its work is done. So each has a
+    control: the same rate of requests to a server that answers at once, while processes of no stack
+    keep as much of the cores busy as the stack did with the attack.
     """
     del stack
     with running_stack(**QUOTAS) as limited, running_sink() as sink:
         reads, writes = _honest(limited)
         attacks = {name: each for name, each in _attacks(limited).items() if re.search(ONLY, name)}
-        latencies: dict[str, tuple[list[float], list[float]]] = {}
+        windows: dict[str, Window] = {}
 
         def measure(name: str) -> None:
-            all_reads, all_writes = latencies.setdefault(name, ([], []))
+            window = windows.setdefault(name, Window())
+            before, started = _seconds_used(limited), time.monotonic()
             read, written = _measure(reads, writes)
-            all_reads += read
-            all_writes += written
+            used = _seconds_used(limited) - before
+            window.reads += read
+            window.writes += written
+            window.cores.append(used / (time.monotonic() - started))
 
         _measure(reads, writes)  # fills caches
         for number in range(ROUNDS):
@@ -87,17 +102,19 @@ def run(stack: Stack, report: Report) -> None:
                 with attack.begin():
                     time.sleep(1)  # until it has started
                     measure(name)
-                if number == 0 and attack.control:
-                    with attack.control(sink):
+                if number == 0:
+                    busier = windows[name].cores[0] - statistics.mean(windows["quiet"].cores)
+                    with attack.control(sink), burning(max(0.0, busier)):
                         time.sleep(1)
                         measure(f"{CONTROL}{name}")
-    quiet = latencies.pop("quiet")
-    for kind, what in enumerate(("reads", "writes")):
-        alone = _p99(quiet[kind])
+    quiet = windows.pop("quiet")
+    for what in ("reads", "writes"):
+        alone = _p99(getattr(quiet, what))
         report.figure(f"p99 of {what}, quiet", alone, "ms")
-        for name, beside in latencies.items():
+        for name, window in windows.items():
             limit = None if name.startswith(CONTROL) else "<= 1.5"
-            report.ratio(f"{what} beside {name}", _p99(beside[kind]), alone, limit=limit)
+            beside = _p99(getattr(window, what))
+            report.ratio(f"{what} beside {name}", beside, alone, limit=limit)
 
 
 def _honest(stack: Stack) -> tuple[list[Request], list[Request]]:
@@ -191,6 +208,16 @@ def _measure(reads: list[Request], writes: list[Request]) -> tuple[list[float], 
     return read.latencies, written.latencies
 
 
+def _seconds_used(stack: Stack) -> float:
+    """Return the seconds for which the processes of a stack have kept a core busy."""
+    used = 0.0
+    for process in psutil.Process(stack.process.pid).children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            times = process.cpu_times()
+            used += times.user + times.system
+    return used
+
+
 def _p99(latencies: list[float]) -> float:
     return statistics.quantiles(latencies, n=100)[-1]
 
@@ -249,43 +276,87 @@ def _holding(
     head = "\r\n".join([f"{target} HTTP/1.1", f"Host: {url.netloc}", *given, "", ""]).encode()
     piece = body * min(int(write * TICK), 2**16)
 
+    sent, opened, ticks = 0, 0, 0
+
     def connect() -> socket.socket:
-        bare = socket.socket()
-        bare.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        bare.connect((url.hostname, url.port))
+        nonlocal opened
+        opened += 1
+        bare = _connect(url.netloc)
         bare.sendall(head + begin)
         bare.setblocking(False)
         return bare
 
-    def hold(ended: Event) -> None:
-        os.setpriority(os.PRIO_PROCESS, get_native_id(), NICENESS)
-        held = [connect() for _ in range(HELD)]
-        while not ended.wait(TICK):
-            for number, bare in enumerate(held):
-                try:
-                    with suppress(BlockingIOError):
-                        bare.send(piece)
-                    with suppress(BlockingIOError):
-                        if not bare.recv(int(read * TICK)):
-                            raise ConnectionError
-                except ConnectionError:
-                    bare.close()
-                    held[number] = connect()
-        for bare in held:
-            bare.close()
+    def hold() -> None:
+        nonlocal sent, ticks
+        for number, bare in enumerate(held):
+            try:
+                with suppress(BlockingIOError):
+                    sent += bare.send(piece)
+                with suppress(BlockingIOError):
+                    if not bare.recv(int(read * TICK)):
+                        raise ConnectionError
+            except ConnectionError:
+                bare.close()
+                held[number] = connect()
+        ticks += 1
+
+    held: list[socket.socket] = []
 
     @contextmanager
     def attack() -> Iterator[None]:
-        ended = Event()
-        thread = Thread(target=hold, args=(ended,))
-        thread.start()
+        nonlocal sent, opened, ticks
+        held[:] = [connect() for _ in range(HELD)]
+        sent = opened = ticks = 0
         try:
-            yield
+            with _repeating(hold):
+                yield
         finally:
-            ended.set()
-            thread.join()
+            for bare in held:
+                bare.close()
 
-    return Attack(attack)
+    @contextmanager
+    def control(sink: str) -> Iterator[None]:
+        """Open as many connections in each tick, and send as much in as many pieces."""
+        number = opened // ticks
+        bytes_of_each = sent // ticks // max(1, number)
+
+        def open_and_send() -> None:
+            for _ in range(max(1, number)):
+                with _connect(urlsplit(sink).netloc) as bare:
+                    bare.sendall(head + begin + body * bytes_of_each)
+
+        with _repeating(open_and_send):
+            yield
+
+    return Attack(attack, control)
+
+
+def _connect(address: str) -> socket.socket:
+    """Return a connection that buffers little of what it gets."""
+    host, _, port = address.rpartition(":")
+    bare = socket.socket()
+    bare.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    bare.connect((host, int(port)))
+    return bare
+
+
+@contextmanager
+def _repeating(step: Callable[[], None]) -> Iterator[None]:
+    """Take a step in each tick, in a thread that lets others go first."""
+    ended = Event()
+
+    def repeat() -> None:
+        os.setpriority(os.PRIO_PROCESS, get_native_id(), NICENESS)
+        while not ended.wait(TICK):
+            step()
+
+    thread = Thread(target=repeat)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 def _rows(key: str, owner: str, times: list[datetime], **values: float) -> str:
@@ -297,8 +368,7 @@ def _client(stack: Stack, esco: str, client: str) -> dict[str, str]:
     grant = Grant(
         client, "flows", UUID(stack.contract["escos"][esco]["id"]), esco, ("read", "write")
     )
-    token = issue(load_keys(stack.home / "keys")[-1], stack.contract["base_url"], grant)
-    return {"Authorization": f"Bearer {token}"}
+    return {"Authorization": f"Bearer {stack.issue(grant)}"}
 
 
 def _of(stack: Stack, esco: str, table: str, column: str) -> list[str]:
