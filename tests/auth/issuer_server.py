@@ -31,8 +31,8 @@ def public_jwk(kid: str, key: PrivateKey) -> dict[str, Any]:
 class TestIssuer:
     """The provider: `url`, its keys by kid, and the ways in which it misbehaves.
 
-    `redirect` is where its keys are redirected to, `padding` bytes are sent along with them, and
-    `hold` makes it wait until the event is set.
+    `redirect` is where its keys are redirected to, `padding` bytes are sent along with them, with a
+    `pause` in seconds before each 64 KiB, and `hold` makes it wait until the event is set.
     """
 
     __test__ = False
@@ -45,6 +45,7 @@ class TestIssuer:
         self.discovered: dict[str, Any] = {}
         self.redirect: str | None = None
         self.padding = 0
+        self.pause = 0.0
         self.sent = 0
         self.hold: threading.Event | None = None
         issuer = self
@@ -79,6 +80,7 @@ class TestIssuer:
         try:
             handler.wfile.write(b" ")
             for _ in range(self.padding // 65_536):
+                time.sleep(self.pause)
                 handler.wfile.write(b" " * 65_536)
                 self.sent += 65_536
             handler.wfile.write(json.dumps(body).encode())

@@ -64,6 +64,26 @@ def test_a_new_key_of_the_issuer_is_found_and_an_old_one_forgotten(
         with_outbound(work)
 
 
+def test_a_key_that_the_issuer_withdraws_is_forgotten_when_keys_are_fetched_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(identity, "REFETCH_SECONDS", 0.0)
+    with running_issuer() as issuer:
+
+        async def work(outbound: Outbound) -> None:
+            verifier = IdentityVerifier(outbound, {})
+            known, stolen = registered(issuer), issuer.token("ann")
+            await verifier.verify(known, stolen)
+            issuer.keys = {"new": ec.generate_private_key(ec.SECP256R1())}
+            await verifier.verify(known, stolen)
+            assert issuer.asked.count("/jwks") == 1
+            monkeypatch.setattr(identity, "KEYS_FRESH_SECONDS", 0.0)
+            with pytest.raises(SubjectTokenError):
+                await verifier.verify(known, stolen)
+
+        with_outbound(work)
+
+
 def test_unknown_keys_make_the_gateway_ask_once_in_a_while(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -193,6 +213,19 @@ def test_a_large_answer_is_not_read_to_its_end() -> None:
         with_outbound(work)
         # The system holds some megabytes between the two.
         assert issuer.sent < 16 * 2**20
+
+
+def test_an_answer_that_trickles_is_given_up() -> None:
+    """The time is that of the whole answer, not of each piece."""
+    with running_issuer() as issuer:
+        issuer.padding, issuer.pause = 2 * 65_536, 0.3
+
+        async def work() -> None:
+            async with httpx.AsyncClient(trust_env=False) as http:
+                with pytest.raises(FetchError, match="in time"):
+                    await Outbound(http, PRIVATE, 0.5).fetch(f"{issuer.url}/jwks")
+
+        asyncio.run(work())
 
 
 def test_a_slow_issuer_is_given_up_and_left_alone_for_a_while(

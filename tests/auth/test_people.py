@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from app.auth.exchange import ACCESS_TOKEN_TYPE, ID_TOKEN_TYPE, NOT_A_MEMBER, TOKEN_EXCHANGE
 from tests.auth.issuer_server import AUDIENCE, running_issuer
 from tests.auth.people import ORIGIN, PROXY_HEADER, People, refused, running_people
-from tests.conftest import flows, wait_until
+from tests.conftest import another_gateway, flows, wait_until
 
 pytestmark = pytest.mark.stack
 
@@ -318,6 +318,25 @@ def test_refused_exchanges_are_throttled_by_address_and_recorded(people: People)
     assert people.exchange(token).status_code == 200
     refusal = (people.app, "token.exchange", "The subject_token is not a JWT.", None)
     assert refusal in people.audit()
+
+
+def test_exchanges_count_against_the_quota_of_their_address(people: People) -> None:
+    token = people.issuer.token(people.member()["subject"])
+    form = {
+        "grant_type": TOKEN_EXCHANGE, "subject_token": token, "subject_token_type": ID_TOKEN_TYPE,
+        "client_id": people.app,
+    }  # fmt: skip
+
+    def ask(address: str) -> httpx.Response:
+        headers = {"Origin": ORIGIN, PROXY_HEADER: address}
+        return httpx.post(f"{few.contract['base_url']}/auth/token", data=form, headers=headers)
+
+    with another_gateway(people.stack, FLOWS_LIMITS_CLIENT="3/hour") as few:
+        answers = [ask("192.0.2.201") for _ in range(4)]
+        assert [answer.status_code for answer in answers] == [200, 200, 200, 429]
+        assert answers[3].json()["error"] == "slow_down"
+        assert int(answers[3].headers["retry-after"]) > 1
+        assert ask("192.0.2.202").status_code == 200
 
 
 def test_a_refusal_is_recorded_with_who_it_was(people: People) -> None:
