@@ -210,13 +210,13 @@ begin
                 and a.attname not in ('esco', 'narrow_csq')
         ),
         case when writable then ' with check option' else '' end,
-        coalesce(
+        flows.expand_own(coalesce(
             residents,
             (
                 select flows.own_rows(s.key, quote_ident(s.label), u.unit, u.zone)
                 from flows.series() as s cross join lateral flows.unit_of(s.name) as u where s.name = relation
             )
-        )
+        ))
     );
     execute format('grant select on api.%I to flows, public_backend, resident, grafanareader, tsdbadmin', relation);
     if writable then

@@ -177,7 +177,7 @@ comment on function flows.enter_as_resident(text, uuid)
 is 'Makes a member of an ESCO the resident whose own rows the transaction reads; false if it is no resident.';
 grant execute on function flows.enter_as_resident(text, uuid) to tsdbadmin;
 
--- Plain expressions, which the planner puts in place of a call.
+-- Plain expressions, which the planner puts in place of a call, or flows.expand_own() once for all.
 create or replace function flows.own(part text) returns text
 language sql stable parallel safe
 return nullif(current_setting('app.own_' || part, true), '');
@@ -207,6 +207,20 @@ grant execute on function flows.is_planned_for_a_resident()
 to flows, public_backend, resident, grafanareader, tsdbadmin;
 grant execute on function flows.own(text), flows.own_ids(text), flows.own_times(text), flows.own_home()
 to resident, grafanareader, tsdbadmin;
+
+-- Most requests are planned anew, and to put an expression in place of a call takes the planner longer than to plan the
+-- expression.
+create or replace function flows.expand_own(condition text) returns text
+language sql immutable set search_path = ''
+return regexp_replace(
+    regexp_replace(
+        regexp_replace(condition, 'flows\.own_ids(\(''\w+''\))', 'flows.own\1::uuid[]', 'g'),
+        'flows\.own_times(\(''\w+''\))', 'flows.own\1::tstzmultirange[]', 'g'
+    ),
+    'flows\.own\(''(\w+)''\)', 'nullif(current_setting(''app.own_\1'', true), '''')', 'g'
+);
+comment on function flows.expand_own(text)
+is 'Text of a condition with expressions in place of calls of flows.own(), flows.own_ids() and flows.own_times().';
 
 -- Of a series or an aggregate a resident reads rows of its own registers, meters or circuits, of intervals that lie
 -- wholly within its time there; a day of which it was there half would tell of others. The text of the end of

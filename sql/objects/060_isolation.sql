@@ -86,7 +86,7 @@ begin
     loop
         execute format(
             'create policy "a resident reads what is its own" on flows.%I for select to resident using (%s)',
-            own.relation, own.condition
+            own.relation, flows.expand_own(own.condition)
         );
     end loop;
 end $$;

@@ -24,10 +24,10 @@ begin
                     and (a.attname <> 'start_time' or exposed not in ('service_head_meter', 'properties_service_head'))
             ),
             (
-                select format(
+                select flows.expand_own(format(
                     ' where case when flows.is_planned_for_a_resident() '
                     'then %I = any((select flows.own_ids(%L))::uuid[]) else true end', own.key, own.present
-                )
+                ))
                 from (values
                     ('service_head_registry', 'id', 'present_heads'),
                     ('properties_service_head', 'service_head', 'present_heads'),

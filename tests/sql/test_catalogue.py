@@ -127,7 +127,7 @@ RULES = {
             pg_get_viewdef(c.oid) ~ 'is_planned_for_every_esco'
             or (n.nspname = 'api' and 'security_barrier=true' = any(c.reloptions))
         ) and pg_get_viewdef(c.oid) !~ 'is_planned_for_every_esco\\(\\) THEN true\\s+'
-            '(WHEN flows.is_planned_for_a_resident\\(\\) THEN .*flows.own_ids\\(.*\\s+)?'
+            '(WHEN flows.is_planned_for_a_resident\\(\\) THEN .*app.own_.*\\s+)?'
             'ELSE \\(?esco = \\( SELECT own.id\\s+FROM flows.escos own'
     """,
     "only views and policies ask what a plan is made for": f"""
