@@ -11,7 +11,7 @@ from app.auth import apps, issuers, members
 from app.auth.clients import COMMAND_LINE, find_esco
 from app.cli.admin import run_as_admin
 from app.cli.moments import parse_moment
-from app.cli.output import Json, fail, show
+from app.cli.output import Json, echo, fail, show
 from app.db.session import Connection
 from app.settings import LimitsSettings
 
@@ -177,6 +177,8 @@ def member_add(
         return row | {"invitation": code}
 
     show([run_as_admin(add)], ("id", "esco_code", "name", "invitation"), as_json=as_json)
+    if esco_code is None:
+        echo("Without --esco this is support, who may act for the members of every ESCO.", err=True)
 
 
 @member.command("change")

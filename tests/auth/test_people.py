@@ -711,6 +711,9 @@ def test_the_commands_manage_members_issuers_and_apps(people: People) -> None:
         *scopes,
     )  # fmt: skip
     assert invited["invitation"].startswith("fli_")
+    # Whoever forgets the ESCO is told what that means.
+    support = flows(people.stack, "member", "add", "Di", "--issuer", url, "--subject", "di")
+    assert "may act for the members of every ESCO" in support.stderr
     changed = people.command("member", "change", invited["id"], "--scope", "read")
     assert changed["scopes"] == ["read"]
     assert people.command("member", "disable", invited["id"])["disabled_at"]
