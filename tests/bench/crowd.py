@@ -260,9 +260,7 @@ def _medians(times: list[list[float]]) -> list[float]:
     return [statistics.median(column) for column in zip(*times, strict=True)]
 
 
-def _ratios(
-    cases: dict[str, tuple[Work, Work]], report: Report, *, limit: str, repeats: int = REPEATS
-) -> None:
+def _ratios(cases: dict[str, tuple[Work, Work]], report: Report, *, limit: str) -> None:
     """Report how many times as long the first of each case takes as the second.
 
     All cases are measured in several passes: a checkpoint or a vacuum of one of the databases lasts
@@ -271,7 +269,7 @@ def _ratios(
     times: dict[str, list[list[float]]] = {name: [] for name in cases}
     for _ in range(PASSES):
         for name, works in cases.items():
-            times[name] += _times(*works, repeats=repeats)
+            times[name] += _times(*works)
     for name, found in times.items():
         report.ratio(name, *_medians(found), limit=limit)
 
@@ -337,15 +335,18 @@ def _neighbours(few: Stack, many: Stack, report: Report) -> None:
         crowded, alone = (
             opened.enter_context(stack.client("wlce", "write")) for stack in (many, few)
         )
-        works = {
+        reads = {
             name: (partial(_get, crowded, path, asked), partial(_get, alone, path, asked))
             for name, (path, asked) in cases.items()
-        } | {
+        }
+        # Only afterwards, as half-hours of long ago change what an ESCO has.
+        others = {
             "POST of 48 half-hours": (_post(crowded, register), _post(alone, register)),
             "a token": (_token(many), _token(few)),
         }
-        compared = {f"crowd / three: {name}": pair for name, pair in works.items()}
-        _ratios(compared, report, limit="<= 1.2")
+        for works in (reads, others):
+            compared = {f"crowd / three: {name}": pair for name, pair in works.items()}
+            _ratios(compared, report, limit="<= 1.2")
 
 
 def _token(stack: Stack) -> Work:
@@ -400,20 +401,22 @@ def _named(clients: dict[str, httpx.Client], report: Report) -> None:
                              "register_interval_hh_latest", "register_interval_hh_missing")
             },
         }  # fmt: skip
-    works = {
+    looks = {
         name: (
             partial(_get, clients["large"], *cases["large"][name]),
             partial(_get, clients["small"], *cases["small"][name]),
         )
         for name in cases["large"]
-    } | {
+    }
+    writes = {
         "POST of 48 half-hours": (
             _post(clients["large"], str(identify("register", 1))),
             _post(clients["small"], str(identify("register", LARGE + 1))),
         )
     }
-    compared = {f"{LARGE} / {SMALL} meters: {name}": pair for name, pair in works.items()}
-    _ratios(compared, report, limit="<= 1.5")
+    for works in (looks, writes):
+        compared = {f"{LARGE} / {SMALL} meters: {name}": pair for name, pair in works.items()}
+        _ratios(compared, report, limit="<= 1.5")
 
 
 # Queries of an administrator who asks the tables themselves for one ESCO's figures. Those that name
@@ -569,14 +572,12 @@ def _operators(admin: Admin, report: Report) -> None:
             admin.execute(f"set local role {role}".encode())
             admin.execute(statement.encode(), {"day": DAY}).fetchall()
 
-    cases: dict[str, tuple[Work, Work]] = {}
     for name, statement in OPERATED.items():
         for operator in ("grafanareader", "tsdbadmin"):
-            cases[f"{operator} / SQL: {name}"] = (
-                partial(ask, operator, statement),
-                partial(ask, "none", statement),
+            ours, sql = _medians(
+                _times(partial(ask, operator, statement), partial(ask, "none", statement))
             )
-    _ratios(cases, report, limit="<= 1.1", repeats=LONG_REPEATS)
+            report.ratio(f"{operator} / SQL: {name}", ours, sql, limit="<= 1.1")
 
 
 @contextmanager
