@@ -455,6 +455,11 @@ class LimitsSettings(Group):
         description="Most clients of one ESCO, and most members and apps, disabled ones included: "
         "each gateway process knows all that are disabled. The next gets a 409.",
     )
+    residents: PositiveInt = Field(
+        50_000,
+        description="Most residents of one ESCO, beside its other members; former and disabled "
+        "ones included. The next gets a 409.",
+    )
     url: SecretStr | None = Field(
         None,
         description="URL of a Redis (redis://…) in which gateways count together; without it, each "

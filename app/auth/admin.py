@@ -196,7 +196,7 @@ async def create_client(
         client, secret = await clients.create_client(
             connection,
             actor,
-            most=services.settings.limits.identities,
+            limits=services.settings.limits,
             esco=esco,
             name=body.name,
             role=tenant_role(body.scopes),

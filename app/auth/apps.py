@@ -10,6 +10,7 @@ from app.auth.clients import Actor, check_room, find_esco, record
 from app.db.batch import fetch_rows
 from app.db.session import Connection
 from app.errors import NotFound, Unprocessable
+from app.settings import LimitsSettings
 
 APP_PREFIX = "fla_"
 ORIGIN = re.compile(r"https?://[a-z0-9.\-\[\]:]+")
@@ -43,11 +44,11 @@ async def create_app_client(
     origins: Sequence[str],
     esco_code: str | None = None,
     *,
-    most: int,
+    limits: LimitsSettings,
 ) -> DictRow:
     """Register an app with the origins of its pages, and return it.
 
-    NotFound if the ESCO does not exist, Conflict if it has `most` apps.
+    NotFound if the ESCO does not exist, Conflict if it has the most apps.
     """
     name = name.strip()
     if not 1 <= len(name) <= 200:
@@ -59,7 +60,7 @@ async def create_app_client(
         raise Unprocessable("origins: name at least one")
     esco = (await find_esco(connection, esco_code))["id"] if esco_code else None
     if esco is not None:
-        await check_room(connection, "app", esco, most)
+        await check_room(connection, "app", esco, limits)
     app = f"{APP_PREFIX}{secrets.token_hex(8)}"
     await connection.execute(
         "insert into gateway.app (id, name, origins, esco) values (%s, %s, %s, %s)",

@@ -10,10 +10,10 @@ import hmac
 import re
 import secrets
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, LiteralString
 
 import psycopg
 from argon2 import PasswordHasher
@@ -24,6 +24,7 @@ from app.auth.tokens import Grant
 from app.db.batch import fetch_rows
 from app.db.session import Connection
 from app.errors import Conflict, Forbidden, NotFound, Unprocessable
+from app.settings import LimitsSettings
 
 SECRET_PREFIX = "fls_"  # noqa: S105  (lets people and scanners recognise a leaked secret)
 MOST_SECRETS = 2
@@ -44,6 +45,14 @@ CLIENT = """
             from gateway.client_secret as s where s.client = c.id order by s.created_at) as secrets
     from gateway.client as c left join gateway.escos() as e on e.id = c.esco
 """
+
+Identity = Literal["client", "member", "resident", "app"]
+MADE: Mapping[Identity, LiteralString] = {
+    "client": "select count(*) as made from gateway.client where esco = %s",
+    "member": "select count(*) as made from gateway.member where esco = %s and not resident",
+    "resident": "select count(*) as made from gateway.member where esco = %s and resident",
+    "app": "select count(*) as made from gateway.app where esco = %s",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,12 +117,12 @@ async def get_client(connection: Connection, actor: Actor, client_id: str) -> Di
 
 
 async def check_room(
-    connection: Connection, kind: Literal["client", "member", "app"], esco: uuid.UUID, most: int
+    connection: Connection, kind: Identity, esco: uuid.UUID, limits: LimitsSettings
 ) -> None:
-    """Raise Conflict if an ESCO has `most` clients, members or apps; disabled ones count too."""
-    counted = psycopg.sql.SQL("select count(*) as made from gateway.{} where esco = %s")
-    cursor = await connection.execute(counted.format(psycopg.sql.Identifier(kind)), (esco,))
+    """Raise Conflict if an ESCO has the most of a kind; disabled ones count too."""
+    cursor = await connection.execute(MADE[kind], (esco,))
     row = await cursor.fetchone()
+    most = limits.residents if kind == "resident" else limits.identities
     if row and row["made"] >= most:
         raise Conflict(
             f"The ESCO has {most:,} {kind}s, which is the most that it may have, disabled ones "
@@ -125,7 +134,7 @@ async def create_client(
     connection: Connection,
     actor: Actor,
     *,
-    most: int,
+    limits: LimitsSettings,
     esco: uuid.UUID | None,
     name: str,
     role: str,
@@ -136,13 +145,13 @@ async def create_client(
 ) -> tuple[DictRow, str]:
     """Create a client; return it with its secret, which cannot be read again.
 
-    NotFound if the ESCO does not exist; Conflict if `client_id` is taken, or if the ESCO has `most`
-    clients; Forbidden for scopes that the actor lacks.
+    NotFound if the ESCO does not exist; Conflict if `client_id` is taken, or if the ESCO has the
+    most clients; Forbidden for scopes that the actor lacks.
     """
     actor.check_may_give(scopes)
     name = _checked_name(name)
     if esco is not None:
-        await check_room(connection, "client", esco, most)
+        await check_room(connection, "client", esco, limits)
     client_id = client_id or f"flc_{secrets.token_hex(8)}"
     try:
         await connection.execute(

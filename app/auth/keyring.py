@@ -42,10 +42,10 @@ QUERY = """
         where expires_at > now() - interval '5 minutes') as revoked,
         (select coalesce(array_agg(id), '{}') from gateway.client
         where disabled_at is not null or expires_at <= now()) as clients,
-        -- Tokens of people end after minutes: those disabled long ago have none left.
+        -- Tokens of people end after 15 minutes: those disabled an hour ago have none left.
         (select coalesce(array_agg(id), '{}') from (
-            select id from gateway.member where disabled_at > now() - interval '1 day'
-            union all select id from gateway.app where disabled_at > now() - interval '1 day'
+            select id from gateway.member where disabled_at > now() - interval '1 hour'
+            union all select id from gateway.app where disabled_at > now() - interval '1 hour'
         ) as people) as members,
         (select coalesce(array_agg(esco::text), '{}') from gateway.disabled_esco) as escos,
         (select key from gateway.shared_secret) as secret

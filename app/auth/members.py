@@ -19,6 +19,7 @@ from app.auth.issuers import Issuer, find_issuer
 from app.db.batch import fetch_rows
 from app.db.session import Connection
 from app.errors import Conflict, NotFound, Unprocessable
+from app.settings import LimitsSettings
 
 INVITATION_PREFIX = "fli_"
 INVITATION_DAYS = 7
@@ -74,12 +75,24 @@ class Stay:
         return f"{self.property} {self.start_time.astimezone(UTC).isoformat()}/{end}"
 
 
-async def list_members(connection: Connection, actor: Actor) -> list[DictRow]:
-    """Return the members that the actor may manage, ordered by name."""
+async def list_members(
+    connection: Connection, actor: Actor, *, after: str | None = None, limit: int | None = None
+) -> list[DictRow]:
+    """Return the members that the actor may manage, ordered by name.
+
+    `limit` of them at most, those that follow the member `after` in the order; NotFound if there is
+    no such member.
+    """
+    last = await get_member(connection, actor, after) if after else None
     cursor = await connection.execute(
-        f"{MEMBER} where %(esco)s::uuid is null or m.esco = %(esco)s order by m.name, m.id",
-        {"esco": actor.esco},
-    )
+        f"{MEMBER} where (%(esco)s::uuid is null or m.esco = %(esco)s)"
+        " and (%(id)s::text is null or (m.name, m.id) > (%(name)s, %(id)s))"
+        " order by m.name, m.id limit %(limit)s",
+        {
+            "esco": actor.esco, "limit": limit,
+            "name": last and last["name"], "id": last and last["id"],
+        },
+    )  # fmt: skip
     return await cursor.fetchall()
 
 
@@ -99,7 +112,7 @@ async def add_member(
     connection: Connection,
     actor: Actor,
     *,
-    most: int,
+    limits: LimitsSettings,
     issuer_url: str,
     esco: uuid.UUID | None,
     name: str,
@@ -113,7 +126,7 @@ async def add_member(
     The invitation is a code to hand over, which cannot be read again. Without an ESCO the person is
     support, which only an operator may add; with `residences` it is a resident. NotFound for an
     issuer that is not trusted for the ESCO, or a property that the ESCO has not, Conflict if the
-    person is a member already or the ESCO has `most`, Forbidden for scopes that the actor lacks.
+    person is a member already or the ESCO has the most, Forbidden for scopes that the actor lacks.
     """
     actor.check_may_give(scopes)
     resident = residences is not None
@@ -132,7 +145,7 @@ async def add_member(
     if issuer is None or issuer.esco not in (None, esco):
         raise NotFound(f"There is no issuer {issuer_url}.")
     if esco is not None:
-        await check_room(connection, "member", esco, most)
+        await check_room(connection, "resident" if resident else "member", esco, limits)
     code = INVITATION_PREFIX + secrets.token_urlsafe(32) if email else None
     member = f"flm_{secrets.token_hex(8)}"
     try:

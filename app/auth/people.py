@@ -197,10 +197,21 @@ async def distrust_issuer(
 
 
 @router.get("/members", summary="List members")
-async def read_members(services: AuthServicesDep, actor: Administrator) -> list[Member]:
-    """List the members of the caller's ESCO; for an operator, those of all ESCOs."""
+async def read_members(
+    services: AuthServicesDep,
+    actor: Administrator,
+    after: Annotated[
+        str | None, Query(max_length=20, description="Id of the last member of the page before.")
+    ] = None,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 1000,
+) -> list[Member]:
+    """List the members of the caller's ESCO by name; for an operator, those of all ESCOs.
+
+    A page has `limit` members; one with fewer is the last.
+    """
     async with services.pool.connection() as connection:
-        return [Member(**row) for row in await members.list_members(connection, actor)]
+        rows = await members.list_members(connection, actor, after=after, limit=limit)
+    return [Member(**row) for row in rows]
 
 
 @router.post("/members", summary="Add or invite a member", status_code=201)
@@ -221,7 +232,7 @@ async def create_member(
             if own != [body.esco]:
                 raise NotFound(f"There is no ESCO {body.esco}.")
         row, code = await members.add_member(
-            connection, actor, most=services.settings.limits.identities, issuer_url=body.issuer,
+            connection, actor, limits=services.settings.limits, issuer_url=body.issuer,
             esco=esco, name=body.name, scopes=list[str](body.scopes), subject=body.subject,
             email=body.email, residences=_residences(body.residences),
         )  # fmt: skip
@@ -266,7 +277,7 @@ async def register_app(services: AuthServicesDep, actor: Operator, body: NewApp)
     async with services.pool.connection() as connection:
         row = await apps.create_app_client(
             connection, actor, body.name, body.origins, body.esco,
-            most=services.settings.limits.identities,
+            limits=services.settings.limits,
         )  # fmt: skip
     return App(**row)
 

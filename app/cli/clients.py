@@ -70,7 +70,7 @@ def client_create(
         made, secret = await clients.create_client(
             connection,
             COMMAND_LINE,
-            most=LimitsSettings().identities,
+            limits=LimitsSettings(),
             esco=owner["id"] if owner else None,
             name=name,
             role=tenant_role(scopes) if owner else "grafanareader" if monitoring else "operator",

@@ -170,7 +170,7 @@ def member_add(
     async def add(connection: Connection) -> dict[str, Any]:
         esco = (await find_esco(connection, esco_code))["id"] if esco_code else None
         row, code = await members.add_member(
-            connection, COMMAND_LINE, most=LimitsSettings().identities, issuer_url=issuer_url,
+            connection, COMMAND_LINE, limits=LimitsSettings(), issuer_url=issuer_url,
             esco=esco, name=name, scopes=scopes, subject=subject, email=email,
             residences=residences,
         )  # fmt: skip
@@ -281,7 +281,7 @@ def app_create(
     """Register an app, which has no secret; FLOWS_CORS_ORIGINS must name its origins as well."""
     row = run_as_admin(
         lambda c: apps.create_app_client(
-            c, COMMAND_LINE, name, origin, esco_code, most=LimitsSettings().identities
+            c, COMMAND_LINE, name, origin, esco_code, limits=LimitsSettings()
         )
     )
     show([row], APP_COLUMNS, as_json=as_json)

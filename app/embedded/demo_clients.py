@@ -84,7 +84,7 @@ async def _secret(
         return await clients.add_secret(connection, COMMAND_LINE, client_id, replace_oldest=True)
     except NotFound:
         _, secret = await clients.create_client(
-            connection, COMMAND_LINE, most=LimitsSettings().identities,
+            connection, COMMAND_LINE, limits=LimitsSettings(),
             client_id=client_id, esco=esco["id"],
             name=f"demo of {esco['code']}", role="flows", scopes=SCOPES,
             lifetime_seconds=LIFETIME_SECONDS,

@@ -78,7 +78,7 @@ async def _prepare_app(admin_url: str, origins: Sequence[str]) -> str:
                 return str(app["id"])
             await set_app_disabled(connection, COMMAND_LINE, app["id"], disabled=True)
         made = await create_app_client(
-            connection, COMMAND_LINE, APP_NAME, origins, most=LimitsSettings().identities
+            connection, COMMAND_LINE, APP_NAME, origins, limits=LimitsSettings()
         )
     return str(made["id"])
 
@@ -109,7 +109,7 @@ async def _register_people(admin_url: str, issuer: str) -> None:
             with suppress(Conflict):
                 async with connection.transaction():
                     await add_member(
-                        connection, COMMAND_LINE, most=LimitsSettings().identities,
+                        connection, COMMAND_LINE, limits=LimitsSettings(),
                         issuer_url=issuer, esco=esco["id"], name=name, scopes=scopes,
                         subject=subject, residences=residences,
                     )  # fmt: skip

@@ -74,6 +74,7 @@ BY_NAME: dict[str, Any] = {
     "subject": "flc_3b1f0c9a7d52",
     "outcome": "ok",
     "before": 1042,
+    "after": "flm_3b1f0c9a7d52",
     "calls": 4211,
     "rows": 91_204,
     "bytes": 7_340_032,

@@ -299,3 +299,46 @@ def test_an_esco_has_a_bounded_number_of_clients_members_and_apps(
             for kind in columns:
                 admin.execute(f"delete from gateway.{kind} where name = 'full'")
             admin.execute("delete from gateway.issuer where url = %s", (issuer,))
+
+
+def test_residents_have_a_bound_of_their_own_and_are_listed_in_pages(
+    stack: Stack, admins: dict[str, httpx.Client]
+) -> None:
+    most = LimitsSettings().residents
+    operator, issuer = admins["operator"], "https://residents.example.org"
+    operator.post("/admin/issuers", json={"url": issuer, "audiences": ["x"]}).raise_for_status()
+    body = {"issuer": issuer, "name": "zoe", "scopes": ["read"]}
+    with psycopg.connect(stack.contract["database_url"], autocommit=True) as admin:
+        try:
+            admin.execute(
+                "insert into gateway.member (id, name, esco, issuer, subject, scopes, resident)"
+                " select 'flm_' || lpad(n::text, 16, '0'), 'full', e.id, i.id, n, '{read}', true"
+                " from generate_series(1, %s) as n, flows.escos as e, gateway.issuer as i"
+                " where e.code = 'hmce' and i.url = %s",
+                (most, issuer),
+            )
+            refused = admins["hmce"].post(
+                "/admin/members", json=body | {"subject": "one more", "residences": []}
+            )
+            assert (refused.status_code, refused.json()["code"]) == (409, "conflict"), refused.text
+            assert f"has {most:,} residents" in refused.json()["detail"]
+            staff = admins["hmce"].post("/admin/members", json=body | {"subject": "staff"})
+            assert staff.status_code == 201, staff.text
+            other = admins["wlce"].post("/admin/members", json=body | {"subject": "other"})
+            # Names that are alike, so that the ids decide.
+            begun = next(
+                row["id"] for row in admins["hmce"].get("/admin/members").json()
+                if row["name"] == "full"
+            )  # fmt: skip
+            found, after = [begun], begun
+            for _ in range(3):
+                page = admins["hmce"].get("/admin/members", params={"after": after, "limit": 9})
+                found += [row["id"] for row in page.json()]
+                after = found[-1]
+            assert found == [f"flm_{n:016}" for n in range(1, 29)]
+            last = admins["hmce"].get("/admin/members", params={"after": f"flm_{most:016}"})
+            assert staff.json()["id"] in [row["id"] for row in last.json()]
+            foreign = admins["hmce"].get("/admin/members", params={"after": other.json()["id"]})
+            assert foreign.status_code == 404
+        finally:
+            admin.execute("delete from gateway.issuer where url = %s", (issuer,))
