@@ -56,7 +56,7 @@ comment on column gateway.usage.esco is 'ESCO that it acted for; empty for a cli
 comment on column gateway.usage.calls is 'Requests with a valid token, refused ones too.';
 comment on column gateway.usage.rows is 'Rows that were returned, or changed by PATCH and DELETE.';
 comment on column gateway.usage.bytes is 'Bytes of the bodies of responses as they were sent, compressed ones too.';
-comment on column gateway.usage.received is 'Bytes of the bodies of requests, of refused ones as far as they were read.';
+comment on column gateway.usage.received is 'Bodies of requests, of refused ones as far as they were read, bytes.';
 comment on table gateway.signing_key is 'Public keys that verify tokens.';
 comment on column gateway.signing_key.kid is 'RFC 7638 thumbprint.';
 comment on column gateway.signing_key.public_jwk is 'RFC 7517 public key.';

@@ -60,8 +60,8 @@ class Deployment:
         self.folder = folder
         self.ports = {
             name: free_port()
-            for name in ("database", "postgrest", *GATEWAYS, "odd", "redis", "http", "https",
-                         "admin", "postgrest-admin")
+            for name in ("database", "postgrest", *GATEWAYS, "redis", "http", "https", "admin",
+                         "postgrest-admin")
         }  # fmt: skip
         self.services = services(DOTENV)
         # A third gateway, which Caddy does not know, for what must not happen to the two.

@@ -206,6 +206,7 @@ def clock(running: Deployment) -> Iterator[Path]:
              "FAKETIME_DONT_FAKE_MONOTONIC": "1", "DONT_FAKE_MONOTONIC": "1",
              "LD_PRELOAD": str(next(folder.glob("libfaketime.so*")))}  # fmt: skip
     waits = {"FLOWS_POSTGREST_ANSWER_SECONDS": "2", "FLOWS_DRAIN_SECONDS": "0"}
+    running.ports["odd"] = free_port()
     running.gateway("odd", **faked, **waits)
     yield file
     running.children["odd"].stop()

@@ -24,7 +24,9 @@ from tests.conftest import Stack as Running
 from tests.demo_home import copy_demo_home
 from tests.servers import enterable_folder
 
+# One ESCO may take all connections of PostgREST, which has fewer than the gateway is told.
 SETTINGS = {
+    "FLOWS_POSTGREST_POOL": "100",
     "FLOWS_LIMITS_CONCURRENT": "100", "FLOWS_LIMITS_SUSTAINED": "100",
     "FLOWS_DATABASE_POOL_MAX": "2", "FLOWS_DATABASE_POOL_TIMEOUT": "1", "FLOWS_METRICS": "open",
     "FLOWS_POSTGREST_CONNECTIONS": "12", "FLOWS_POSTGREST_CONNECT_SECONDS": "1",
@@ -54,9 +56,9 @@ class Parts:
         server = httpx.get(self.contract["postgrest_url"]).headers["server"]
         return int(server.removeprefix("postgrest/").partition(".")[0])
 
-    def client(self, kind: str = "read") -> httpx.Client:
-        """Return an HTTP client of the gateway with a token of wlce."""
-        token = self.contract["escos"]["wlce"][f"{kind}_token"]
+    def client(self, kind: str = "read", esco: str = "wlce") -> httpx.Client:
+        """Return an HTTP client of the gateway with a token of an ESCO."""
+        token = self.contract["escos"][esco][f"{kind}_token"]
         headers = {"Authorization": f"Bearer {token}"}
         return httpx.Client(base_url=self.contract["base_url"], headers=headers, timeout=30)
 
@@ -247,18 +249,20 @@ def test_sessions_that_end_while_idle_cost_no_request(parts: Parts) -> None:
         psycopg.connect(parts.contract["database_url"], autocommit=True) as connection,
         concurrent.futures.ThreadPoolExecutor(12) as pool,
         parts.client() as client,
+        parts.client(esco="hmce") as another,
     ):
         # PostgREST ends its sessions itself when it connects again after an earlier fault; it
         # listens again after that.
         wait_until(lambda: connection.execute(LISTENING).fetchone() == (True,))
         for user, (path, params) in requests.items():
             with parts.locked(f"{ENERGY}, flows.escos"):
-                number = 2 if params else 8
-                asked = [pool.submit(client.get, path, params=params) for _ in range(number)]
-                wait_until(lambda: parts.waiting(user) == number)  # noqa: B023
+                # The gateway has two, of which one ESCO leaves another one.
+                asking = [client, another] if params else [client] * 8
+                asked = [pool.submit(each.get, path, params=params) for each in asking]
+                wait_until(lambda: parts.waiting(user) == len(asking))  # noqa: B023
             assert {answer.result().status_code for answer in asked} == {200}
             ((ended,),) = connection.execute(end, (user,)).fetchall()
-            assert ended >= number
+            assert ended >= len(asking)
             asked = [pool.submit(client.get, path, params=params) for _ in range(12)]
             statuses = {answer.result().status_code for answer in asked}
             if user == "authenticator" and parts.postgrest >= 14:
@@ -296,9 +300,14 @@ def test_an_exhausted_pool_is_a_503_after_a_bounded_wait(parts: Parts) -> None:
                 assert seconds < 15
         assert {waiting.result().status_code for waiting in stuck} == {200}
         assert client.get("/rest/v1/regions").status_code == 200
-    with concurrent.futures.ThreadPoolExecutor() as pool, parts.client() as client:
+    with (
+        concurrent.futures.ThreadPoolExecutor() as pool,
+        parts.client() as one,
+        parts.client(esco="hmce") as other,
+        parts.client(esco="bfce") as client,
+    ):
         with parts.locked(ENERGY):
-            slow = [pool.submit(client.get, "/v1/energy", params=PERIOD) for _ in range(2)]
+            slow = [pool.submit(each.get, "/v1/energy", params=PERIOD) for each in (one, other)]
             wait_until(lambda: parts.waiting("flows_gateway") == 2)
             answer, seconds = timed(client, "/v1/energy", **PERIOD)
             assert_unavailable(answer)
@@ -312,7 +321,7 @@ def test_one_esco_does_not_take_every_connection(stack: Running) -> None:
     doors = {"/rest/v1/sites_new": ("flows.sites_new", "authenticator"),
              "/v1/energy": (ENERGY, "flows_gateway")}  # fmt: skip
     with (
-        another_gateway(stack, FLOWS_DATABASE_POOL_MAX="4", **limits) as stack,
+        another_gateway(stack, FLOWS_DATABASE_POOL_MAX="5", **limits) as stack,
         concurrent.futures.ThreadPoolExecutor(10) as pool,
         stack.client("wlce") as greedy,
         stack.client("hmce") as other,
@@ -334,7 +343,7 @@ def test_one_esco_does_not_take_every_connection(stack: Running) -> None:
                 # … after waiting for a turn, and before the three are done.
                 assert seconds >= turn
                 assert not [request for request in stuck if request.done()]
-                # The fourth connection of a pool of four remains for others.
+                # Of a pool of five, two connections remain for others.
                 theirs = pool.submit(other.get, path, params=params)
                 wait_until(lambda: parts.waiting(user) == 4)  # noqa: B023
                 waiting = pool.submit(greedy.get, path, params=params)
