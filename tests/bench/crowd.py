@@ -344,7 +344,8 @@ def _neighbours(few: Stack, many: Stack, report: Report) -> None:
             "POST of 48 half-hours": (_post(crowded, register), _post(alone, register)),
             "a token": (_token(many), _token(few)),
         }
-        for works in (reads, others):
+        afterwards = {"/v1 energy, half-hours from before a mapping": reads["/v1 energy"]}
+        for works in (reads, others, afterwards):
             compared = {f"crowd / three: {name}": pair for name, pair in works.items()}
             _ratios(compared, report, limit="<= 1.2")
 
