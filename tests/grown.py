@@ -130,6 +130,10 @@ class Grown:
             return True
         return False
 
+    def last_lines(self, name: str) -> list[str]:
+        """Return the last lines of a part's log, for a failure to tell."""
+        return (self.folder / f"{name}.log").read_text().splitlines()[-20:]
+
     def kill(self, name: str) -> None:
         """Kill a part, and return when it is gone; its guard may still wait for its children."""
         guard = next(
