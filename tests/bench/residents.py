@@ -1,11 +1,13 @@
 """Residents: what they read of their homes, beside the same asked by their ESCO.
 
 A session of the database favours the one or the other, by up to a tenth, for as long as it lives:
-rounds in one session repeat what it favours. So every round has new ones.
+rounds in one session repeat what it favours. So every round has new ones, which both have used
+before they are measured, now the one first and then the other.
 """
 
 import statistics
 from datetime import timedelta
+from typing import Any
 
 import psycopg
 
@@ -18,6 +20,24 @@ from tests.homes import ISSUER, TODAY, Home, add_residents, token_of
 ROUNDS = 12
 SECONDS = 0.3
 PAUSE = 0.002
+OTHERS = 10_000
+ADD_OTHERS = """
+    with issuer as (
+        insert into gateway.issuer (url, audiences) values (%(url)s, '{flows}') returning id
+    ), added as (
+        insert into gateway.member (id, issuer, subject, esco, name, scopes, resident)
+        select 'flm_' || lpad(to_hex(n), 16, '0'), issuer.id, n, e.id, 'A resident', '{read}', true
+        from generate_series(1, %(count)s) as n, issuer, flows.escos as e where e.code = 'wlce'
+        returning id, esco
+    ), homes as (
+        select array_agg(p.id) as ids, e.id as esco
+        from flows.properties as p inner join flows.escos as e on p.esco = e.id
+        where e.code = 'wlce' group by e.id
+    )
+    insert into gateway.residence (member, property, esco, start_time)
+    select a.id, h.ids[1 + mod(row_number() over (), cardinality(h.ids))], a.esco, '2025-01-01Z'
+    from added as a inner join homes as h on a.esco = h.esco
+"""
 END_SESSIONS = """
     select count(pg_terminate_backend(pid, 5000)) from pg_stat_activity
     where usename in ('authenticator', 'flows_gateway')
@@ -39,13 +59,14 @@ def run(stack: Stack, report: Report) -> None:
         }
         ratios: dict[str, list[float]] = {}
         try:
-            for _ in range(ROUNDS):
+            for number in range(ROUNDS):
                 admin.execute(END_SESSIONS)
                 wait_until(lambda: answers(f"{stack.contract['base_url']}/ready", 200))
+                order = sorted(tokens, reverse=number % 2 == 0)
                 for name, path in reads(home, row[0]).items():
                     p50 = {
-                        who: _p50(stack.contract["base_url"] + path, token)
-                        for who, token in tokens.items()
+                        who: _p50(stack.contract["base_url"] + path, tokens[who])
+                        for who in order * 2
                     }
                     ratios.setdefault(name, []).append(p50["resident"] / p50["esco"])
         finally:
@@ -53,6 +74,30 @@ def run(stack: Stack, report: Report) -> None:
         for name, found in ratios.items():
             ratio = statistics.median(found)
             report.figure(f"{name}, p50 / the ESCO's", ratio, "×", limit="<= 1.3")
+        _measure_others(stack, admin, report)
+
+
+def _measure_others(stack: Stack, admin: psycopg.Connection[Any], report: Report) -> None:
+    """Measure what a client of an ESCO pays for the residents that its ESCO has, round by round."""
+    token = stack.contract["escos"]["wlce"]["read_token"]
+    paths = {"pass-through": "/rest/v1/escos?select=code", "/v1": "/v1/escos"}
+    ratios: dict[str, list[float]] = {name: [] for name in paths}
+    for _ in range(ROUNDS):
+        p50 = {}
+        for people in ("none", "many"):
+            if people == "many":
+                admin.execute(ADD_OTHERS, {"count": OTHERS, "url": ISSUER})
+            for name, path in paths.items():
+                for _ in range(2):
+                    p50[name, people] = _p50(stack.contract["base_url"] + path, token)
+        admin.execute("delete from gateway.issuer where url = %s", (ISSUER,))
+        for name, found in ratios.items():
+            found.append(p50[name, "many"] / p50[name, "none"])
+    for name, found in ratios.items():
+        ratio = statistics.median(found)
+        report.figure(
+            f"{name} with {OTHERS} residents, p50 / with none", ratio, "×", limit="<= 1.05"
+        )
 
 
 def _p50(url: str, token: str) -> float:
