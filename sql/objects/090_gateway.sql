@@ -112,8 +112,10 @@ begin
     if query ~ '^[0-9a-f]{32}$' then
         perform set_config('application_name', query, true);
     end if;
-    -- Less than the role's: for a query whose rows may multiply with its caller's links.
-    if seconds ~ '^[1-9]$' then
+    -- For a query whose rows may multiply with its caller's links, unless its role has less.
+    if seconds ~ '^[1-9]$'
+        and coalesce(nullif(current_setting('statement_timeout'), '0')::interval > (seconds || 's')::interval, true)
+    then
         perform set_config('statement_timeout', seconds || 's', true);
     end if;
     if not coalesce(claims -> 'aud' ? 'flows' or claims ->> 'aud' = 'flows', false) then

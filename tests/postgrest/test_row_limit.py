@@ -1,9 +1,11 @@
 """An answer has a bounded number of rows, and is refused rather than cut (SECURITY 52)."""
 
+import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import jwt
 import psycopg
 import pytest
 
@@ -241,6 +243,25 @@ def test_52_postgrest_holds_the_answers_of_an_esco_in_bounded_memory(stack: Stac
 )
 def test_85_what_is_embedded_in_one_another_may_multiply(query: bytes, may: bool) -> None:
     assert may_multiply(query) == may
+
+
+def test_85_a_role_whose_queries_end_before_that_keeps_its_time(
+    admin: psycopg.Connection[Any], stack: Stack
+) -> None:
+    token = stack.contract["escos"]["wlce"]["read_token"]
+    claims = json.dumps(jwt.decode(token, options={"verify_signature": False}))
+    told = []
+    for own in ("300ms", "5s", "1min", "0"):
+        admin.execute(
+            "select set_config('request.jwt.claims', %s, true), set_config('role', 'flows', true),"
+            " set_config('request.headers', '{\"x-flows-seconds\": \"5\"}', true),"
+            " set_config('statement_timeout', %s, true)",
+            (claims, own),
+        )
+        admin.execute("select gateway.authorize()")
+        told += admin.execute("select current_setting('statement_timeout')").fetchall()
+        admin.rollback()
+    assert told == [("300ms",), ("5s",), ("5s",), ("5s",)]
 
 
 def test_85_a_query_whose_rows_may_multiply_ends_after_seconds(either: Stack) -> None:
