@@ -110,6 +110,31 @@ def test_56_tokens_and_readiness_have_connections_of_their_own(own: Stack) -> No
         admin.rollback()
 
 
+def assert_another_is_served(stack: Stack, tokens: list[str], seconds: float) -> None:
+    """Assert that an ESCO without requests gets answers at once, beside requests that all wait.
+
+    Each of the tokens sends one; after `seconds` they hold what they get.
+    """
+    with (
+        psycopg.connect(stack.contract["database_url"]) as admin,
+        ThreadPoolExecutor(len(tokens)) as callers,
+    ):
+        admin.execute("lock table flows.meter_shadows in access exclusive mode")
+        for token in tokens:
+            callers.submit(
+                httpx.get,
+                f"{stack.contract['rest_url']}/meter_shadows",
+                headers={"Authorization": f"Bearer {token}"},
+                timeout=40,
+            )
+        time.sleep(seconds)
+        with stack.client("hmce") as other:
+            for _ in range(5):
+                answer = other.get(SMALL)
+                assert (answer.status_code, answer.elapsed.total_seconds() < 1) == (200, True)
+        admin.rollback()
+
+
 def test_82_an_esco_and_its_residents_leave_connections_to_others(stack: Stack) -> None:
     database_url, moved_in = stack.contract["database_url"], TODAY - timedelta(days=9)
     with psycopg.connect(database_url) as admin:
@@ -120,22 +145,8 @@ def test_82_an_esco_and_its_residents_leave_connections_to_others(stack: Stack) 
     program = stack.contract["escos"]["wlce"]["read_token"]
     tokens = [program] * 6 + [token_of(stack, resident) for resident in residents] * 3
     try:
-        with psycopg.connect(database_url) as admin, ThreadPoolExecutor(len(tokens)) as callers:
-            admin.execute("lock table flows.meter_shadows in access exclusive mode")
-            for token in tokens:
-                callers.submit(
-                    httpx.get,
-                    f"{stack.contract['rest_url']}/meter_shadows",
-                    headers={"Authorization": f"Bearer {token}"},
-                    timeout=30,
-                )
-            # Those beyond their turn have got a 429 by then, or all connections.
-            time.sleep(4)
-            with stack.client("hmce") as other:
-                for _ in range(5):
-                    answer = other.get(SMALL)
-                    assert (answer.status_code, answer.elapsed.total_seconds() < 1) == (200, True)
-            admin.rollback()
+        # Those beyond their turn have got a 429 by then, or all connections.
+        assert_another_is_served(stack, tokens, seconds=4)
     finally:
         with psycopg.connect(database_url) as admin:
             members = [resident.member for resident in residents]
@@ -144,25 +155,8 @@ def test_82_an_esco_and_its_residents_leave_connections_to_others(stack: Stack) 
 
 
 def test_84_two_escos_together_leave_connections_to_others(stack: Stack) -> None:
-    with (
-        psycopg.connect(stack.contract["database_url"]) as admin,
-        ThreadPoolExecutor(12) as callers,
-    ):
-        admin.execute("lock table flows.meter_shadows in access exclusive mode")
-        for esco in ["wlce", "bfce"] * 6:
-            token = stack.contract["escos"][esco]["read_token"]
-            callers.submit(
-                httpx.get,
-                f"{stack.contract['rest_url']}/meter_shadows",
-                headers={"Authorization": f"Bearer {token}"},
-                timeout=40,
-            )
-        time.sleep(1)
-        with stack.client("hmce") as third:
-            for _ in range(5):
-                answer = third.get(SMALL)
-                assert (answer.status_code, answer.elapsed.total_seconds() < 1) == (200, True)
-        admin.rollback()
+    tokens = [stack.contract["escos"][esco]["read_token"] for esco in ("wlce", "bfce")]
+    assert_another_is_served(stack, tokens * 6, seconds=1)
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,6 @@
 """The newest rows of a series are found by their time, and are the same rows."""
 
+from collections.abc import Iterable
 from typing import Any
 from uuid import uuid4
 
@@ -159,12 +160,17 @@ SERIES_OF_MANY = {
 }
 
 
+def run_for(admin: psycopg.Connection[Any], statements: Iterable[str], esco: object) -> None:
+    """Execute statements for an ESCO, which some of them name."""
+    for statement in statements:
+        admin.execute(statement.encode(), {"esco": esco} if "%(" in statement else None)
+
+
 @pytest.fixture
 def large(stack: Stack, admin: psycopg.Connection[Any], engine: str) -> psycopg.Connection[Any]:
     """A session of wlce with 1,100 meters more, which is rolled back."""
     esco = stack.contract["escos"]["wlce"]["id"]
-    for statement in MANY:
-        admin.execute(statement.encode(), {"esco": esco} if "%(" in statement else None)
+    run_for(admin, MANY, esco)
     if engine == "postgres":
         for name, label in MANY_SUMMED.items():
             column = SERIES_OF_MANY[name][1]
@@ -277,8 +283,7 @@ LATE = (
 def late(admin: psycopg.Connection[Any], engine: str) -> psycopg.Connection[Any]:
     """A session of such an ESCO, whose sums are stored."""
     esco = uuid4()
-    for statement in LATE:
-        admin.execute(statement.encode(), {"esco": esco} if "%(" in statement else None)
+    run_for(admin, LATE, esco)
     for name, rows in AGGREGATED.items():
         label = LABELS.get(name.removeprefix("circuit_sums_"), "day")
         fill = FILL.format(kept=KEPT[engine], name=name, label=label, rows=rows)
