@@ -5,6 +5,7 @@ only for a transaction, so that a connection returned to the pool keeps nothing 
 statement outside a transaction is refused.
 """
 
+import asyncio
 import select
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -23,7 +24,7 @@ Connection = AsyncConnection[DictRow]
 
 
 class Pool(AsyncConnectionPool[Connection]):
-    """A pool that gives out no connection which the server ended while it was idle.
+    """A pool that gives out no connection which the server ended, and loses none to a cancellation.
 
     A server that restarts and an operator who ends sessions leave an error or an end of file on the
     socket. Only a connection with something to read is checked, so that nothing is asked of the
@@ -44,6 +45,14 @@ class Pool(AsyncConnectionPool[Connection]):
                     raise
             else:
                 return connection
+
+    async def putconn(self, connection: Connection) -> None:
+        """Return a connection, to the end even if the caller is cancelled meanwhile.
+
+        The pool takes a waiting caller from its queue and then waits to hand the connection over:
+        cancelled in between, it would lose both.
+        """
+        await asyncio.shield(super().putconn(connection))
 
 
 def _readable(connection: Connection) -> bool:

@@ -24,7 +24,8 @@ class ClientGone(Exception):  # noqa: N818  (an expected end, not an error)
 class ResponseStream:
     """A request's body and its response; an async context manager around their handling.
 
-    It cancels the handling, and raises ClientGone, when the client disconnects.
+    It cancels the handling, and raises ClientGone, when the client disconnects before the end of
+    the response.
     """
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, send_seconds: float) -> None:
@@ -36,6 +37,7 @@ class ResponseStream:
         self._group = asyncio.TaskGroup()
         self._watcher: asyncio.Task[None] | None = None
         self.started = False
+        self._ended = False
         self.body_error: Exception | None = None
 
     async def __aenter__(self) -> None:
@@ -72,7 +74,8 @@ class ResponseStream:
                 pass
         except Problem:
             return  # a body that is no longer read, because the response came first
-        raise ClientGone
+        if not self._ended:  # the server reports a disconnect after each response as well
+            raise ClientGone
 
     def body(self) -> AsyncGenerator[bytes, None]:
         """Return the request's body as it arrives; errors are also kept in `body_error`."""
@@ -113,6 +116,7 @@ class ResponseStream:
 
     async def end(self) -> None:
         """Complete the response."""
+        self._ended = True
         await self._send({"type": "http.response.body", "body": b""})
 
     async def answer(self, status: int, headers: Pairs, body: bytes) -> None:
@@ -121,6 +125,7 @@ class ResponseStream:
         if status not in (204, 304) and self._scope["method"] != "HEAD":
             pairs.append((b"content-length", str(len(body)).encode()))
         await self.start(status, pairs)
+        self._ended = True
         await self._send({"type": "http.response.body", "body": body})
 
     async def answer_json(self, status: int, body: Mapping[str, str | None]) -> None:

@@ -54,6 +54,35 @@ def test_a_client_that_leaves_ends_the_work_and_cancels_nothing_else() -> None:
     assert asyncio.run(request()) == "done"
 
 
+@pytest.mark.parametrize("whole", [True, False])
+def test_the_disconnect_that_follows_a_response_cancels_nothing(whole: bool) -> None:
+    """The server reports it once the response is complete; its connection is returned then."""
+
+    async def request() -> str:
+        ended = asyncio.Event()
+
+        async def leave_at_the_end() -> Any:
+            await ended.wait()
+            return {"type": "http.disconnect"}
+
+        async def note(message: Any) -> None:
+            if message["type"] == "http.response.body":
+                ended.set()
+
+        stream = ResponseStream({"method": "GET"}, leave_at_the_end, note, 1.0)
+        async with stream:
+            await asyncio.sleep(0.01)  # now it is watched
+            if whole:
+                await stream.answer(200, [], b"[]")
+            else:
+                await stream.start(200, [])
+                await stream.end()
+            await asyncio.sleep(0.01)
+            return "returned"
+
+    assert asyncio.run(request()) == "returned"
+
+
 def test_a_client_that_stays_gets_the_result() -> None:
     for receive in (stay, stall):
         assert asyncio.run(run(receive, asyncio.sleep(0.02, "rows"))) == "rows"

@@ -1,4 +1,4 @@
-"""Connections of the gateway's pool to a server that was away."""
+"""Connections of the gateway's pool: none is lost, nor missed once the server is back."""
 
 import asyncio
 import time
@@ -39,6 +39,29 @@ def test_a_server_that_was_away_for_long_is_used_as_soon_as_it_is_back(stack: St
                 returned = time.monotonic()
                 while not await _connects(pool):
                     assert time.monotonic() - returned < NEXT_PAUSE_SECONDS / 2
+        finally:
+            await pool.close()
+
+    asyncio.run(run())
+
+
+def test_a_cancelled_return_loses_neither_the_connection_nor_who_waits_for_it(
+    stack: Stack,
+) -> None:
+    async def run() -> None:
+        settings = DatabaseSettings(url=SecretStr(stack.contract["database_url"]), pool_timeout=2)
+        pool = create_pool(settings, 1)
+        await pool.open()
+        try:
+            connection = await pool.getconn()
+            # The first has begun to wait, and the second to hand the connection over.
+            waiting = asyncio.create_task(pool.getconn())
+            returning = asyncio.create_task(pool.putconn(connection))
+            await asyncio.sleep(0)
+            returning.cancel()
+            assert await waiting is connection
+            await pool.putconn(connection)
+            assert pool.get_stats()["pool_available"] == 1
         finally:
             await pool.close()
 
