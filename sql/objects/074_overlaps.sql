@@ -4,7 +4,8 @@ set local role flows_owner;
 -- of two rows that fulfil its join.
 
 -- Taken after the rows are written, so that who comes second looks, with a new snapshot, at what the first had
--- committed. No ESCO waits for another.
+-- committed. No ESCO waits for another. A register may be named a thousand times: for so many, all registers would be
+-- read.
 create or replace function flows.lock_mapping(registers uuid[], alone boolean) returns void
 language sql set search_path = '' set plan_cache_mode = 'force_custom_plan'
 begin atomic
@@ -14,10 +15,10 @@ begin atomic
     end
     from (
         select coalesce(pg_catalog.hashtext(r.esco::text), 0) as owner from flows.meter_registers as r
-        where r.register_id = any(registers)
+        where r.register_id = any(array(select distinct unnest(registers)))
         union
         select coalesce(pg_catalog.hashtext(m.esco::text), 0) from flows.circuit_register as m
-        where m.register = any(registers)
+        where m.register = any(array(select distinct unnest(registers)))
         order by 1
     ) as owners;
 end;
