@@ -438,8 +438,9 @@ class LimitsSettings(Group):
     sustained: PositiveInt = Field(
         2,
         description="Of these, how many an ESCO may keep running: when more have run for 4 seconds "
-        "in sum, no more run at a time, and after each three times as much time passes as it took "
-        "while others ask; half of the database's cores leave others the rest.",
+        "in sum (2 while others ask), no more run at a time, and after each three times as much "
+        "time passes as it took while others ask; half of the database's cores leave others the "
+        "rest. Within its first 30 ms a request counts half.",
     )
     waiting: NonNegativeInt = Field(
         50,

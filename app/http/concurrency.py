@@ -1,9 +1,9 @@
 """Limits on concurrent requests, so that no ESCO occupies all database connections, or its cores.
 
 An ESCO may run several requests at a time, as a page does that loads. Those that run long would
-keep the database's cores from others, so fewer of them run at a time when they go on. So do those
-that PostgREST needs much memory for: of a large body, and where an answer repeats what it embeds or
-selects a column under several names.
+keep the database's cores from others, so fewer of them run at a time when they go on, and sooner
+while other ESCOs ask. So do those that PostgREST needs much memory for: of a large body, and where
+an answer repeats what it embeds or selects a column under several names.
 A core that one ESCO keeps busy all the time makes every other request wait now and then, so the
 place of a long request rests for three times as long as it ran while other ESCOs ask.
 An ESCO's residents hold places of their ESCO's, half of them at most, so that none has more than
@@ -31,6 +31,12 @@ from app.turns import CommonPlace, CommonPlaces, NoTurn, Places, Turns
 
 # Seconds for which requests may run beyond those that an ESCO may sustain, all of them together.
 BURST_SECONDS = 4.0
+# The same while others ask, who share the cores with all of these meanwhile.
+SHARED_BURST_SECONDS = 2.0
+# A request that has run for so long is a long one. Until then it counts as a part of one: beside an
+# ESCO that keeps the cores busy, the short requests of others take several times as long.
+LONG_SECONDS = 0.03
+SHORT_SHARE = 0.5
 # The most that is made up for: an hour of slow uploads leaves nobody short of places for another.
 MOST_SECONDS = 30.0
 # Seconds of rest for one of running: with one, a core would still be busy half of the time.
@@ -45,26 +51,52 @@ SMALL_LIMIT = re.compile(rb"(?:^|[&;])limit=[0-9]{1,2}(?:[&;]|$)")
 
 
 class RunningTime:
-    """Seconds for which an ESCO ran more than `sustained` requests, less those it ran fewer."""
+    """Seconds for which an ESCO ran more than `sustained` requests, less those it ran fewer.
+
+    A request counts as a half until it has run for `LONG_SECONDS`.
+    """
 
     def __init__(self, sustained: int) -> None:
         self._sustained = sustained
-        self._running = 0
+        self._short: dict[object, float] = {}  # request → time from which it is a long one
+        self._long = 0
         self._excess = 0.0
         self._since = time.monotonic()
 
-    def change(self, running: int) -> None:
-        """Begin (1) or end (-1) a request."""
-        now = time.monotonic()
-        beyond = (self._running - self._sustained) * (now - self._since)
-        self._excess, self._since = min(max(0.0, self._excess + beyond), MOST_SECONDS), now
-        self._running += running
+    def begin(self, request: object, *, is_long: bool) -> None:
+        """Count a request from now on."""
+        self._catch_up()
+        if is_long:
+            self._long += 1
+        else:
+            self._short[request] = self._since + LONG_SECONDS
+
+    def end(self, request: object) -> None:
+        """Count it no more."""
+        self._catch_up()
+        if self._short.pop(request, None) is None:
+            self._long -= 1
 
     @property
     def excess(self) -> float:
         """The seconds so far, each for a request."""
-        self.change(0)
+        self._catch_up()
         return self._excess
+
+    def _catch_up(self) -> None:
+        now = time.monotonic()
+        for request, long_from in list(self._short.items()):
+            if long_from > now:
+                break
+            self._count_until(long_from)
+            del self._short[request]
+            self._long += 1
+        self._count_until(now)
+
+    def _count_until(self, until: float) -> None:
+        running = self._long + SHORT_SHARE * len(self._short)
+        beyond = (running - self._sustained) * (until - self._since)
+        self._excess, self._since = min(max(0.0, self._excess + beyond), MOST_SECONDS), until
 
 
 class Shares:
@@ -94,7 +126,7 @@ class ConcurrencyLimit:
     """An async context manager around a whole request, which holds one of its ESCO's places.
 
     While the ESCO's requests have run too long, it holds one of the fewer places for those as well.
-    That one is `resting` afterwards, by how long the query ran, if `must_rest` says so then.
+    That one rests afterwards, by how long the query ran, if others ask then.
     All rest for as long as the request's state says.
     It holds a `connection` until the query is answered.
     It raises TooManyRequests if too many wait already, or if the turn does not come in time.
@@ -103,31 +135,30 @@ class ConcurrencyLimit:
     def __init__(
         self,
         places: list[Places],
+        long: Callable[[], list[Places]],
         connection: CommonPlace,
-        most: int,
         state: RequestState,
         running: RunningTime,
         on_refusal: Callable[[], None],
         *,
-        resting: Places | None = None,
-        must_rest: Callable[[], bool] = lambda: False,
+        needs_memory: bool,
+        do_others_ask: Callable[[], bool],
     ) -> None:
         self._places = places
+        self._long = long
         self._connection = connection
         self._held: list[Places] = []
-        self._most = most
         self._state = state
         self._running = running
         self._on_refusal = on_refusal
-        self._resting = resting
-        self._must_rest = must_rest
+        self._needs_memory = needs_memory
+        self._do_others_ask = do_others_ask
+        self._resting: Places | None = None
         self._began = self._rested = 0.0
 
     async def __aenter__(self) -> None:
         try:
-            for places in self._places:
-                await places.take()
-                self._held.append(places)
+            await self._take_places()
             await self._connection.take()
         except BaseException as error:
             self._release()
@@ -135,14 +166,38 @@ class ConcurrencyLimit:
                 raise
             self._on_refusal()
             raise TooManyRequests(
-                f"Requests of your ESCO are still running, {self._most} at a time at most, and "
-                "fewer while others need the connections.",
+                "Requests of your ESCO are still running, as many as may at a time: fewer when "
+                "they run long, and while others need the connections.",
                 retry_after=2,
             ) from None
-        self._running.change(1)
+        self._running.begin(self, is_long=self._resting is not None)
         self._began = time.monotonic()
         # PostgREST has answered before a slow client has read the response.
         self._state.on_answer = self._end
+
+    async def _take_places(self) -> None:
+        """Take the places, again if the ESCO's requests have run too long when the turn comes.
+
+        Else all that wait when that happens would still run, as many at a time as before.
+        """
+        if not self._needs_memory and not self._runs_long():
+            await self._take(self._places)
+            if not self._runs_long():
+                return
+            self._release()
+        long = self._long()
+        # First, so that those who wait for it leave the other places free.
+        await self._take([*long, *self._places])
+        self._resting = long[-1] if self._runs_long() else None
+
+    def _runs_long(self) -> bool:
+        excess = self._running.excess
+        return excess > BURST_SECONDS or (excess > SHARED_BURST_SECONDS and self._do_others_ask())
+
+    async def _take(self, places: list[Places]) -> None:
+        for each in places:
+            await each.take()
+            self._held.append(each)
 
     async def __aexit__(self, *_: object) -> None:
         self._end()
@@ -153,13 +208,13 @@ class ConcurrencyLimit:
             self._state.on_answer = None
             self._connection.release()
             now = time.monotonic()
-            if self._resting and self._must_rest():
+            if self._resting and self._do_others_ask():
                 rest = RESTING_RATIO * min(now - self._began, MOST_SECONDS)
                 self._rested = now + rest
                 # It counts as running meanwhile, so that a rest makes up for nothing.
-                asyncio.get_running_loop().call_later(rest, self._running.change, -1)
+                asyncio.get_running_loop().call_later(rest, self._running.end, self)
             else:
-                self._running.change(-1)
+                self._running.end(self)
 
     def _release(self) -> None:
         after_query = self._rested - time.monotonic()
@@ -169,6 +224,7 @@ class ConcurrencyLimit:
                 asyncio.get_running_loop().call_later(rest, places.release)
             else:
                 places.release()
+        self._held.clear()
 
 
 class ConcurrencyLimits:
@@ -209,20 +265,12 @@ class ConcurrencyLimits:
                 self._running = {name: own for name, own in self._running.items() if own.excess}
             running = self._running[key] = RunningTime(self._sustained)
         self._note(key)
-        runs_long = running.excess > BURST_SECONDS
-        is_slow = runs_long or needs_memory(scope)
-        places, most, resting = self._shares.of(caller), self._most, None
-        if is_slow:
-            # First, so that those who wait for it leave the other places free.
-            slow = self._slow_shares.of(caller)
-            places, most = [*slow, *places], self._sustained
-            resting = slow[-1] if runs_long else None
         is_rest = scope["path"].startswith(DATA_PREFIX)
         connections = self._of_postgrest if is_rest else self._of_pool
-        connection = connections.of(caller.tenant or caller.client_id)
         return ConcurrencyLimit(
-            places, connection, most, state, running, self._on_refusal,
-            resting=resting, must_rest=lambda: self._do_others_ask(key),
+            self._shares.of(caller), lambda: self._slow_shares.of(caller),
+            connections.of(caller.tenant or caller.client_id), state, running, self._on_refusal,
+            needs_memory=needs_memory(scope), do_others_ask=lambda: self._do_others_ask(key),
         )  # fmt: skip
 
     def _note(self, key: str) -> None:

@@ -14,8 +14,10 @@ from app.http import concurrency
 from app.http.concurrency import (
     ASKING_SECONDS,
     BURST_SECONDS,
+    LONG_SECONDS,
     MOST_SECONDS,
     RESTING_RATIO,
+    SHARED_BURST_SECONDS,
     ConcurrencyLimit,
     ConcurrencyLimits,
 )
@@ -110,6 +112,52 @@ def test_50_what_an_esco_sustains_is_no_burst(limits: Limits) -> None:
             assert await limits.at_a_time(W) == 4
         await limits.run(W, 4, seconds=BURST_SECONDS / 4)
         assert await limits.at_a_time(W) == 4
+
+    asyncio.run(run())
+
+
+def test_50_who_waits_when_a_burst_ends_does_not_prolong_it(limits: Limits) -> None:
+    async def run() -> None:
+        waiting = AsyncExitStack()
+        async with AsyncExitStack() as running:
+            for _ in range(4):
+                await running.enter_async_context(limits.of(W))
+            turns = [
+                asyncio.create_task(waiting.enter_async_context(limits.of(W))) for _ in range(4)
+            ]
+            await asyncio.sleep(0)
+            limits.now += BURST_SECONDS
+        admitted = await asyncio.gather(*turns, return_exceptions=True)
+        assert [isinstance(each, TooManyRequests) for each in admitted].count(False) == 1
+        await waiting.aclose()
+        assert await limits.at_a_time(W) == 1
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(("others_ask", "most"), [(False, 4), (True, 1)])
+def test_50_a_burst_is_shorter_while_others_ask(
+    limits: Limits, others_ask: bool, most: int
+) -> None:
+    async def run() -> None:
+        if others_ask:
+            await limits.run(H, 1, seconds=0)
+        await limits.run(W, 4, seconds=SHARED_BURST_SECONDS / 3 + LONG_SECONDS)
+        assert await limits.at_a_time(W) == most
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(("seconds", "most"), [(LONG_SECONDS, 4), (LONG_SECONDS * 2, 1)])
+def test_50_short_requests_are_no_burst_where_long_ones_are(
+    limits: Limits, seconds: float, most: int
+) -> None:
+    """One that others slow down is not slowed down further for it."""
+
+    async def run() -> None:
+        for _ in range(round(BURST_SECONDS / LONG_SECONDS) + 1):
+            await limits.run(W, 2, seconds=seconds)
+        assert await limits.at_a_time(W) == most
 
     asyncio.run(run())
 
