@@ -147,6 +147,8 @@ def _attacks(stack: Stack) -> dict[str, Attack]:
     hh = f"{rest}/register_interval_hh"
     wide = ",".join(f"{n / 1000}" for n in range(1500))
 
+    costly = Request(f"{hh}?import_kwh=gt.0&order=import_kwh.desc,export_kwh&limit=1", counted)
+
     def patch(query: str) -> Request:
         return Request(f"{rest}/circuit_register?{query}", quiet, "PATCH", '{"notes": "mine"}')
 
@@ -157,9 +159,8 @@ def _attacks(stack: Stack) -> dict[str, Attack]:
         return Request(target, headers | MERGING, "POST", rows)
 
     return {
-        "50 costly queries": _sending(
-            Request(f"{hh}?import_kwh=gt.0&order=import_kwh.desc,export_kwh&limit=1", counted),
-            statuses=(200, 206, 429, 504)),
+        "50 costly queries": _sending(costly, statuses=(200, 206, 429, 504)),
+        "50 one costly query at a time": _sending(costly, statuses=(200, 206), connections=1),
         "53 a flood": _sending(
             Request(f"{rest}/meter_registry?limit=3", headers), connections=200,
             statuses=(200, 429)),
