@@ -440,7 +440,7 @@ class LimitsSettings(Group):
         description="Of these, how many an ESCO may keep running: when more have run for 4 seconds "
         "in sum (2 while others ask), no more run at a time, and after each three times as much "
         "time passes as it took while others ask; half of the database's cores leave others the "
-        "rest. Within its first 30 ms a request counts half.",
+        "rest. Of one of less than 30 ms a half counts.",
     )
     waiting: NonNegativeInt = Field(
         50,

@@ -33,10 +33,10 @@ from app.turns import CommonPlace, CommonPlaces, NoTurn, Places, Turns
 BURST_SECONDS = 4.0
 # The same while others ask, who share the cores with all of these meanwhile.
 SHARED_BURST_SECONDS = 2.0
-# A request that has run for so long is a long one. Until then it counts as a part of one: beside an
-# ESCO that keeps the cores busy, the short requests of others take several times as long.
+# A request that runs for so long is a long one. Of a shorter one a part counts, and its place never
+# rests: beside an ESCO that keeps the cores busy, those of others take several times as long.
 LONG_SECONDS = 0.03
-SHORT_SHARE = 0.5
+SHORT_FORGIVEN = 0.5
 # The most that is made up for: an hour of slow uploads leaves nobody short of places for another.
 MOST_SECONDS = 30.0
 # Seconds of rest for one of running: with one, a core would still be busy half of the time.
@@ -51,31 +51,24 @@ SMALL_LIMIT = re.compile(rb"(?:^|[&;])limit=[0-9]{1,2}(?:[&;]|$)")
 
 
 class RunningTime:
-    """Seconds for which an ESCO ran more than `sustained` requests, less those it ran fewer.
-
-    A request counts as a half until it has run for `LONG_SECONDS`.
-    """
+    """Seconds for which an ESCO ran more than `sustained` requests, less those it ran fewer."""
 
     def __init__(self, sustained: int) -> None:
         self._sustained = sustained
-        self._short: dict[object, float] = {}  # request → time from which it is a long one
-        self._long = 0
+        self._running = 0
         self._excess = 0.0
         self._since = time.monotonic()
 
-    def begin(self, request: object, *, is_long: bool) -> None:
+    def begin(self) -> None:
         """Count a request from now on."""
         self._catch_up()
-        if is_long:
-            self._long += 1
-        else:
-            self._short[request] = self._since + LONG_SECONDS
+        self._running += 1
 
-    def end(self, request: object) -> None:
-        """Count it no more."""
+    def end(self, forgiven: float = 0.0) -> None:
+        """Count it no more, and so many seconds fewer."""
         self._catch_up()
-        if self._short.pop(request, None) is None:
-            self._long -= 1
+        self._running -= 1
+        self._excess = max(0.0, self._excess - forgiven)
 
     @property
     def excess(self) -> float:
@@ -85,18 +78,8 @@ class RunningTime:
 
     def _catch_up(self) -> None:
         now = time.monotonic()
-        for request, long_from in list(self._short.items()):
-            if long_from > now:
-                break
-            self._count_until(long_from)
-            del self._short[request]
-            self._long += 1
-        self._count_until(now)
-
-    def _count_until(self, until: float) -> None:
-        running = self._long + SHORT_SHARE * len(self._short)
-        beyond = (running - self._sustained) * (until - self._since)
-        self._excess, self._since = min(max(0.0, self._excess + beyond), MOST_SECONDS), until
+        beyond = (self._running - self._sustained) * (now - self._since)
+        self._excess, self._since = min(max(0.0, self._excess + beyond), MOST_SECONDS), now
 
 
 class Shares:
@@ -170,7 +153,7 @@ class ConcurrencyLimit:
                 "they run long, and while others need the connections.",
                 retry_after=2,
             ) from None
-        self._running.begin(self, is_long=self._resting is not None)
+        self._running.begin()
         self._began = time.monotonic()
         # PostgREST has answered before a slow client has read the response.
         self._state.on_answer = self._end
@@ -208,13 +191,14 @@ class ConcurrencyLimit:
             self._state.on_answer = None
             self._connection.release()
             now = time.monotonic()
-            if self._resting and self._do_others_ask():
-                rest = RESTING_RATIO * min(now - self._began, MOST_SECONDS)
+            ran = now - self._began
+            if self._resting and ran >= LONG_SECONDS and self._do_others_ask():
+                rest = RESTING_RATIO * min(ran, MOST_SECONDS)
                 self._rested = now + rest
                 # It counts as running meanwhile, so that a rest makes up for nothing.
-                asyncio.get_running_loop().call_later(rest, self._running.end, self)
+                asyncio.get_running_loop().call_later(rest, self._running.end)
             else:
-                self._running.end(self)
+                self._running.end(SHORT_FORGIVEN * ran if ran < LONG_SECONDS else 0.0)
 
     def _release(self) -> None:
         after_query = self._rested - time.monotonic()

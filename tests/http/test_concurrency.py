@@ -18,6 +18,7 @@ from app.http.concurrency import (
     MOST_SECONDS,
     RESTING_RATIO,
     SHARED_BURST_SECONDS,
+    SHORT_FORGIVEN,
     ConcurrencyLimit,
     ConcurrencyLimits,
 )
@@ -142,22 +143,36 @@ def test_50_a_burst_is_shorter_while_others_ask(
     async def run() -> None:
         if others_ask:
             await limits.run(H, 1, seconds=0)
-        await limits.run(W, 4, seconds=SHARED_BURST_SECONDS / 3 + LONG_SECONDS)
+        await limits.run(W, 4, seconds=SHARED_BURST_SECONDS / 3 + 0.01)
         assert await limits.at_a_time(W) == most
 
     asyncio.run(run())
 
 
-@pytest.mark.parametrize(("seconds", "most"), [(LONG_SECONDS, 4), (LONG_SECONDS * 2, 1)])
+@pytest.mark.parametrize(("seconds", "most"), [(LONG_SECONDS * 0.99, 4), (LONG_SECONDS * 1.01, 1)])
 def test_50_short_requests_are_no_burst_where_long_ones_are(
     limits: Limits, seconds: float, most: int
 ) -> None:
     """One that others slow down is not slowed down further for it."""
 
     async def run() -> None:
-        for _ in range(round(BURST_SECONDS / LONG_SECONDS) + 1):
+        for _ in range(round(BURST_SECONDS / seconds) + 1):
             await limits.run(W, 2, seconds=seconds)
         assert await limits.at_a_time(W) == most
+
+    asyncio.run(run())
+
+
+def test_50_short_requests_end_what_long_ones_have_begun(limits: Limits) -> None:
+    """Who was slowed down by others is fast again when these are, and asks all the time."""
+
+    async def run() -> None:
+        await limits.run(W, 4, seconds=BURST_SECONDS)
+        short = LONG_SECONDS / 2
+        for _ in range(round(4 * BURST_SECONDS / SHORT_FORGIVEN / short)):
+            await limits.run(H, 1, seconds=0)
+            await limits.run(W, 1, seconds=short)
+        assert await limits.at_a_time(W) == 4
 
     asyncio.run(run())
 
