@@ -272,6 +272,33 @@ def test_the_signal_of_each_meter_is_looked_up_once(stack: Stack, crowd: Admin) 
     assert max(read) <= meters
 
 
+def test_what_an_esco_has_is_found_among_its_own_rows(stack: Stack, crowd: Admin) -> None:
+    """The gateway asks for it where it joins by hashes alone, which reads both tables whole."""
+    become(crowd, "none", stack.contract["escos"]["wlce"]["id"])
+    ((registers,),) = crowd.execute(
+        "select count(*) from flows.meter_registers where esco = flows.current_esco()"
+    ).fetchall()
+    with crowd.transaction(force_rollback=True):
+        for setting in ("enable_nestloop", "enable_mergejoin"):
+            crowd.execute(f"set local {setting} = off".encode())
+        crowd.execute("set local enable_seqscan = on")
+        crowd.execute("set local session_replication_role = replica")
+        crowd.execute(
+            "update flows.circuit_register set start_time = now() - interval '1 day'"
+            " where esco = flows.current_esco()"
+        )
+        plans = nested_plans(crowd, "select * from flows.ever_available()")
+    become(crowd, "none", None)
+    looks = [
+        ((node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) * node["Actual Loops"], node)
+        for plan in plans
+        for node in nodes(plan)
+        if node.get("Relation Name")
+    ]
+    assert len(looks) > 10
+    assert [node for rows, node in looks if rows > registers] == []
+
+
 def test_no_series_looks_at_a_row_of_a_residents_neighbour(crowd: Admin) -> None:
     """Neither of one ESCO nor of who lived in the home before or after."""
     residents = add_residents(crowd)
