@@ -2,6 +2,7 @@
 
 Every gateway process keeps a copy of the database's state. It reloads the copy on NOTIFY and every
 second, in case a notification was lost. A copy older than `STALE_SECONDS` validates no token.
+Whoever may log in to the database may notify, so many notifications are one reload.
 """
 
 import asyncio
@@ -28,6 +29,7 @@ logger = logging.getLogger(__name__)
 
 STALE_SECONDS = 5.0
 POLL_SECONDS = 1.0
+GATHER_SECONDS = 0.1  # from a reload to the next
 PUBLISH_SECONDS = 10  # least time from a key's publication to its first signature
 
 QUERY = """
@@ -135,6 +137,7 @@ async def follow_state(
                         damaged = state.damaged
                         _report_damage(damaged)
                     update(state)
+                    await asyncio.sleep(GATHER_SECONDS)
                     with suppress(TimeoutError):
                         async for _ in connection.notifies(timeout=POLL_SECONDS, stop_after=1):
                             pass

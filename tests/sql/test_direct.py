@@ -1,5 +1,6 @@
 """SQL as a caller's role, as a direct login or a hole in a door would have it (SECURITY 75)."""
 
+import asyncio
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -8,6 +9,7 @@ from urllib.parse import quote, urlsplit, urlunsplit
 import psycopg
 import pytest
 
+from app.auth import keyring
 from app.db.isolation import become
 from app.db.logins import READER_CONNECTIONS, grant_login, revoke_login
 from tests.conftest import Stack
@@ -210,3 +212,25 @@ def test_75_a_dashboard_has_limits(stack: Stack, dashboard: str, admin: Admin) -
     assert admin.execute(
         "select from pg_roles where rolname = 'grafanareader' and rolconfig is not null"
     ).fetchall() == []  # fmt: skip
+
+
+def test_75_a_flood_of_notifications_is_few_reloads(stack: Stack, dashboard: str) -> None:
+    """NOTIFY asks for no right; each kept the gateway's event loop busy for a query."""
+    loads: list[keyring.AuthState] = []
+
+    async def flood() -> None:
+        connection = await psycopg.AsyncConnection.connect(dashboard, autocommit=True)
+        async with connection:
+            while True:
+                await connection.execute("notify flows_tokens")
+
+    async def run() -> None:
+        follower = keyring.follow_state(stack.contract["database_url"], lambda: [], loads.append)
+        running = [asyncio.create_task(each) for each in (follower, flood())]
+        await asyncio.sleep(1)
+        for each in running:
+            each.cancel()
+        await asyncio.wait(running)
+
+    asyncio.run(run())
+    assert 2 < len(loads) <= 1 / keyring.GATHER_SECONDS + 1
