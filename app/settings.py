@@ -438,9 +438,10 @@ class LimitsSettings(Group):
     sustained: PositiveInt = Field(
         2,
         description="Of these, how many an ESCO may keep running: when more have run for 4 seconds "
-        "in sum (2 while others ask), no more run at a time, and after each three times as much "
-        "time passes as it took while others ask; half of the database's cores leave others the "
-        "rest. Of one of less than 30 ms a half counts.",
+        "in sum, no more run at a time; half of the database's cores leave others the rest. While "
+        "others ask it is 2 seconds, of which one long request (from 30 ms on) after the other "
+        "uses half, and after each three times as much time passes as it took, or as much if no "
+        "other waits.",
     )
     waiting: NonNegativeInt = Field(
         50,

@@ -37,6 +37,11 @@ class Places:
                 self.release()  # the turn came just before
             raise
 
+    @property
+    def awaited(self) -> bool:
+        """True while somebody waits for a place."""
+        return bool(self._waiting)
+
     def release(self) -> None:
         """Give a place back, to whoever has waited longest."""
         while self._waiting:

@@ -5,7 +5,8 @@ keep the database's cores from others, so fewer of them run at a time when they 
 while other ESCOs ask. So do those that PostgREST needs much memory for: of a large body, and where
 an answer repeats what it embeds or selects a column under several names.
 A core that one ESCO keeps busy all the time makes every other request wait now and then, so the
-place of a long request rests for three times as long as it ran while other ESCOs ask.
+place of a long request rests for three times as long as it ran while other ESCOs ask, or for as
+long if no other request of its ESCO waits for it.
 An ESCO's residents hold places of their ESCO's, half of them at most, so that none has more than
 others. The workers of a gateway divide the places among them: each has its own, which it gives
 without asking others.
@@ -33,14 +34,19 @@ from app.turns import CommonPlace, CommonPlaces, NoTurn, Places, Turns
 BURST_SECONDS = 4.0
 # The same while others ask, who share the cores with all of these meanwhile.
 SHARED_BURST_SECONDS = 2.0
-# A request that runs for so long is a long one. Of a shorter one a part counts, and its place never
-# rests: beside an ESCO that keeps the cores busy, those of others take several times as long.
+# A request that runs for so long is a long one. While others ask it counts for more: one after the
+# other keeps a core busy as well. Of a shorter one a part counts, and its place does not rest, for
+# some time after another ESCO ran too long, beside which it takes several times as long.
 LONG_SECONDS = 0.03
+LONG_SURCHARGE = 0.5
 SHORT_FORGIVEN = 0.5
+BLAMED_SECONDS = 30.0
 # The most that is made up for: an hour of slow uploads leaves nobody short of places for another.
 MOST_SECONDS = 30.0
-# Seconds of rest for one of running: with one, a core would still be busy half of the time.
+# Seconds of rest for one of running, while others of the ESCO wait for the place: with one, a core
+# would still be busy half of the time. That is left to who asks one after the other, as exports do.
 RESTING_RATIO = 3
+LONE_RESTING_RATIO = 1
 # Others are asking if one of them did so within this time.
 ASKING_SECONDS = 1.0
 MOST_REMEMBERED = 10_000
@@ -64,11 +70,14 @@ class RunningTime:
         self._catch_up()
         self._running += 1
 
-    def end(self, forgiven: float = 0.0) -> None:
-        """Count it no more, and so many seconds fewer."""
+    def end(self) -> None:
+        """Count it no more."""
         self._catch_up()
         self._running -= 1
-        self._excess = max(0.0, self._excess - forgiven)
+
+    def add(self, seconds: float) -> None:
+        """Count so many seconds more, or fewer."""
+        self._excess = min(max(0.0, self._excess + seconds), MOST_SECONDS)
 
     @property
     def excess(self) -> float:
@@ -80,6 +89,24 @@ class RunningTime:
         now = time.monotonic()
         beyond = (self._running - self._sustained) * (now - self._since)
         self._excess, self._since = min(max(0.0, self._excess + beyond), MOST_SECONDS), now
+
+
+class LatestEscos:
+    """The ESCO that did something last, the one before that is another, and when they did."""
+
+    def __init__(self) -> None:
+        self._last = self._other = ("", -math.inf)
+
+    def note(self, key: str) -> None:
+        """Remember that an ESCO does it now."""
+        if key != self._last[0]:
+            self._other = self._last
+        self._last = key, time.monotonic()
+
+    def another(self, key: str, seconds: float) -> bool:
+        """Return whether another than this one did it within so many seconds."""
+        _, noted = self._last if self._last[0] != key else self._other
+        return time.monotonic() - noted < seconds
 
 
 class Shares:
@@ -124,8 +151,10 @@ class ConcurrencyLimit:
         running: RunningTime,
         on_refusal: Callable[[], None],
         *,
+        key: str,
+        asking: LatestEscos,
+        blamed: LatestEscos,
         needs_memory: bool,
-        do_others_ask: Callable[[], bool],
     ) -> None:
         self._places = places
         self._long = long
@@ -134,9 +163,11 @@ class ConcurrencyLimit:
         self._state = state
         self._running = running
         self._on_refusal = on_refusal
+        self._key = key
+        self._asking = asking
+        self._blamed = blamed
         self._needs_memory = needs_memory
-        self._do_others_ask = do_others_ask
-        self._resting: Places | None = None
+        self._resting: list[Places] = []
         self._began = self._rested = 0.0
 
     async def __aenter__(self) -> None:
@@ -171,11 +202,18 @@ class ConcurrencyLimit:
         long = self._long()
         # First, so that those who wait for it leave the other places free.
         await self._take([*long, *self._places])
-        self._resting = long[-1] if self._runs_long() else None
+        if self._runs_long():
+            self._resting = long
 
     def _runs_long(self) -> bool:
         excess = self._running.excess
-        return excess > BURST_SECONDS or (excess > SHARED_BURST_SECONDS and self._do_others_ask())
+        if excess > BURST_SECONDS or (excess > SHARED_BURST_SECONDS and self._do_others_ask()):
+            self._blamed.note(self._key)
+            return True
+        return False
+
+    def _do_others_ask(self) -> bool:
+        return self._asking.another(self._key, ASKING_SECONDS)
 
     async def _take(self, places: list[Places]) -> None:
         for each in places:
@@ -192,18 +230,28 @@ class ConcurrencyLimit:
             self._connection.release()
             now = time.monotonic()
             ran = now - self._began
-            if self._resting and ran >= LONG_SECONDS and self._do_others_ask():
-                rest = RESTING_RATIO * min(ran, MOST_SECONDS)
+            is_long, do_others_ask = ran >= LONG_SECONDS, self._do_others_ask()
+            is_slowed = not is_long and self._blamed.another(self._key, BLAMED_SECONDS)
+            if is_long and do_others_ask:
+                self._running.add(LONG_SURCHARGE * ran)
+            elif is_slowed:
+                self._running.add(-SHORT_FORGIVEN * ran)
+            if self._resting and do_others_ask and not is_slowed:
+                is_awaited = any(places.awaited for places in self._resting)
+                ratio = RESTING_RATIO if is_awaited else LONE_RESTING_RATIO
+                rest = ratio * min(ran, MOST_SECONDS)
                 self._rested = now + rest
                 # It counts as running meanwhile, so that a rest makes up for nothing.
                 asyncio.get_running_loop().call_later(rest, self._running.end)
             else:
-                self._running.end(SHORT_FORGIVEN * ran if ran < LONG_SECONDS else 0.0)
+                self._running.end()
 
     def _release(self) -> None:
         after_query = self._rested - time.monotonic()
         for places in self._held:
-            rest = max(self._state.rest_seconds, after_query if places is self._resting else 0.0)
+            rest = max(
+                self._state.rest_seconds, after_query if places in self._resting[-1:] else 0.0
+            )
             if rest > 0:
                 asyncio.get_running_loop().call_later(rest, places.release)
             else:
@@ -237,8 +285,8 @@ class ConcurrencyLimits:
         self._shares = Shares(self._most, settings)
         self._slow_shares = Shares(self._sustained, settings)
         self._running: dict[str, RunningTime] = {}
-        # The one who asked last, and the one before that is another: name and time of each.
-        self._asking = [("", -math.inf), ("", -math.inf)]
+        self._asking = LatestEscos()
+        self._blamed = LatestEscos()  # who runs too long
 
     def of(self, caller: Principal, state: RequestState, scope: Scope) -> ConcurrencyLimit:
         """Return the limit of the caller's ESCO, or its residents; others have their own."""
@@ -248,26 +296,14 @@ class ConcurrencyLimits:
             if len(self._running) >= MOST_REMEMBERED:
                 self._running = {name: own for name, own in self._running.items() if own.excess}
             running = self._running[key] = RunningTime(self._sustained)
-        self._note(key)
+        self._asking.note(key)
         is_rest = scope["path"].startswith(DATA_PREFIX)
         connections = self._of_postgrest if is_rest else self._of_pool
         return ConcurrencyLimit(
             self._shares.of(caller), lambda: self._slow_shares.of(caller),
             connections.of(caller.tenant or caller.client_id), state, running, self._on_refusal,
-            needs_memory=needs_memory(scope), do_others_ask=lambda: self._do_others_ask(key),
+            key=key, asking=self._asking, blamed=self._blamed, needs_memory=needs_memory(scope),
         )  # fmt: skip
-
-    def _note(self, key: str) -> None:
-        """Remember who asks."""
-        if key != self._asking[0][0]:
-            self._asking[1] = self._asking[0]
-        self._asking[0] = key, time.monotonic()
-
-    def _do_others_ask(self, key: str) -> bool:
-        """Return whether another than this one has asked a moment ago."""
-        last, other = self._asking
-        _, asked = last if last[0] != key else other
-        return time.monotonic() - asked < ASKING_SECONDS
 
 
 def needs_memory(scope: Scope) -> bool:

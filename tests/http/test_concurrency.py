@@ -14,7 +14,9 @@ from app.http import concurrency
 from app.http.concurrency import (
     ASKING_SECONDS,
     BURST_SECONDS,
+    LONE_RESTING_RATIO,
     LONG_SECONDS,
+    LONG_SURCHARGE,
     MOST_SECONDS,
     RESTING_RATIO,
     SHARED_BURST_SECONDS,
@@ -149,14 +151,20 @@ def test_50_a_burst_is_shorter_while_others_ask(
     asyncio.run(run())
 
 
-@pytest.mark.parametrize(("seconds", "most"), [(LONG_SECONDS * 0.99, 4), (LONG_SECONDS * 1.01, 1)])
-def test_50_short_requests_are_no_burst_where_long_ones_are(
-    limits: Limits, seconds: float, most: int
+@pytest.mark.parametrize(
+    ("blamed", "seconds", "most"),
+    [(H, LONG_SECONDS * 0.99, 4), (H, LONG_SECONDS * 1.01, 1), (W, LONG_SECONDS * 0.99, 1)],
+)
+def test_50_short_requests_beside_a_burst_are_none(
+    limits: Limits, blamed: Principal, seconds: float, most: int
 ) -> None:
     """One that others slow down is not slowed down further for it."""
 
     async def run() -> None:
-        for _ in range(round(BURST_SECONDS / seconds) + 1):
+        await limits.run(blamed, 4, seconds=BURST_SECONDS)
+        assert await limits.at_a_time(blamed) == 1
+        limits.now += MOST_SECONDS / 2
+        for _ in range(int(BURST_SECONDS / seconds) + 1):
             await limits.run(W, 2, seconds=seconds)
         assert await limits.at_a_time(W) == most
 
@@ -165,14 +173,32 @@ def test_50_short_requests_are_no_burst_where_long_ones_are(
 
 def test_50_short_requests_end_what_long_ones_have_begun(limits: Limits) -> None:
     """Who was slowed down by others is fast again when these are, and asks all the time."""
+    short = LONG_SECONDS / 2
 
     async def run() -> None:
-        await limits.run(W, 4, seconds=BURST_SECONDS)
-        short = LONG_SECONDS / 2
-        for _ in range(round(4 * BURST_SECONDS / SHORT_FORGIVEN / short)):
-            await limits.run(H, 1, seconds=0)
+        await limits.run(H, 4, seconds=BURST_SECONDS)
+        assert await limits.at_a_time(H) == 1
+        await limits.run(W, 4, seconds=ASKING_SECONDS * 0.9)
+        assert await limits.at_a_time(W) == 1
+        for _ in range(round(4 * SHARED_BURST_SECONDS / SHORT_FORGIVEN / short)):
             await limits.run(W, 1, seconds=short)
+        await limits.run(H, 1, seconds=0)
         assert await limits.at_a_time(W) == 4
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(("others_ask", "most"), [(False, 4), (True, 1)])
+def test_50_one_long_request_after_the_other_is_a_burst_too_while_others_ask(
+    limits: Limits, others_ask: bool, most: int
+) -> None:
+    async def run() -> None:
+        seconds = 0.11
+        for _ in range(int(SHARED_BURST_SECONDS / LONG_SURCHARGE / seconds) + 1):
+            if others_ask:
+                await limits.run(H, 1, seconds=0)
+            await limits.run(W, 1, seconds=seconds)
+        assert await limits.at_a_time(W) == most
 
     asyncio.run(run())
 
@@ -213,15 +239,24 @@ def test_50_who_waits_for_long_requests_keeps_nobody_from_short_ones(limits: Lim
     asyncio.run(run())
 
 
-def test_50_a_long_request_rests_longer_than_it_ran_while_others_ask(limits: Limits) -> None:
+@pytest.mark.parametrize(
+    ("is_awaited", "ratio"), [(True, RESTING_RATIO), (False, LONE_RESTING_RATIO)]
+)
+def test_50_a_long_request_rests_while_others_ask(
+    limits: Limits, is_awaited: bool, ratio: float
+) -> None:
     """A core that is always busy makes others wait, even if they have another."""
     ran = 0.1
 
     async def run() -> None:
         await limits.run(W, 4, seconds=BURST_SECONDS)
         await limits.run(H, 1, seconds=0)
-        await limits.run(W, 1, seconds=ran)
-        await asyncio.sleep((RESTING_RATIO - 1) * ran)
+        async with limits.of(W):
+            waiting = asyncio.create_task(limits.at_a_time(W)) if is_awaited else None
+            await asyncio.sleep(0)
+            limits.now += ran
+        await asyncio.sleep((ratio - 0.5) * ran)
+        assert waiting is None or waiting.result() == 0
         assert await limits.at_a_time(W) == 0
         assert await limits.at_a_time(H) == 4
         await asyncio.sleep(ran)
