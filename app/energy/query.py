@@ -240,6 +240,8 @@ def _from_circuits(
             )
             + " end",
             own=own,
+            first="%(piece_0_from)s",
+            stop=f"%(piece_{len(pieces) - 1}_to)s",
             reporting=reporting,
             distinct_meters=distinct_meters,
         ),

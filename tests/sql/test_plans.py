@@ -1,6 +1,7 @@
 """Query plans of tenants: only chunks (partitions) of the period and rows of the caller's."""
 
 import json
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -225,6 +226,22 @@ def test_energy_reads_its_window(tenant: Admin, engine: str, case: str) -> None:
     assert not found.relations & (parts(tenant, engine, series, *EVER) - inside)
     # Stored sums are used instead of half-hours.
     assert not found.relations & parts(tenant, engine, "register_interval_hh", *EVER)
+
+
+def test_half_hours_are_counted_in_the_window_alone(tenant: Admin, engine: str) -> None:
+    """Those of several circuits are looked up unit by unit, at times that no planner knows."""
+    circuits = [str(row[0]) for row in tenant.execute("select id from api.circuits limit 2")]
+    first, last = (int(moment.timestamp()) for moment in MONTH)
+    intervals = Intervals(list(calendar("P1D", UTC_ZONE, first, last)), first, last)
+    groups = Groups([("both",)], [], [(",".join(circuits), 0)])
+    pieces = choose("P1D", UTC_ZONE, intervals)
+    asked = energy(groups, intervals, "P1D", pieces, Page(0, len(intervals)))
+    explain = f"explain (format json) {asked.sql}"
+    plan = json.dumps(tenant.execute(explain.encode(), asked.parameters).fetchone())
+    planned = set(re.findall('"Relation Name": "([^"]*)"', plan))
+    inside = parts(tenant, engine, "circuit_sums_hh", *MONTH)
+    assert planned & inside
+    assert not planned & (parts(tenant, engine, "circuit_sums_hh", *EVER) - inside)
 
 
 def test_the_newest_of_a_register_reads_no_history(tenant: Admin, engine: str) -> None:

@@ -1,5 +1,6 @@
 -- Groups of several circuits, which may have the same half-hours: if one circuit has every half-hour of a unit,
--- so has the group; else half-hours are counted.
+-- so has the group; else half-hours are counted. The bounds of all units are for the planner: without them it plans a
+-- read of every partition.
 with units as (
     {units}
 ), by_unit as (
@@ -20,6 +21,7 @@ with units as (
             else (
                 select count(distinct hh."timestamp") from api.circuit_interval_hh as hh
                 where {own} and hh."timestamp" >= unit_start and hh."timestamp" < unit_end
+                    and hh."timestamp" >= {first} and hh."timestamp" < {stop}
             )
         end as present_intervals
     from by_unit
