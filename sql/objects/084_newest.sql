@@ -32,7 +32,7 @@ declare
 begin
     for series in
         select
-            s.name, s.key, s.label,
+            s.name, s.key, s.label, s.chunk,
             (
                 select string_agg(format('t.%I', a.attname), ', ' order by a.attnum)
                 from pg_catalog.pg_attribute as a
@@ -44,6 +44,8 @@ begin
         -- A resident has few keys: the newest rows of each of its stays there, from the end of an index. (Of a stay
         -- that is not known when it is planned few rows are expected, which would be read and sorted. And TimescaleDB
         -- would compare the times of all chunks for each stay, where the newest chunk mostly has all that is asked for.)
+        -- What is old is looked at last: a plan begins with all parts of a series but those that its first times rule
+        -- out, and to begin with a part takes longer than to read these rows.
         execute format(
             $create$
             create or replace function api.newest_own_%1$s(rows integer, with_ties boolean) returns setof api.%1$I
@@ -52,12 +54,24 @@ begin
             as $function$
             declare
                 owner constant uuid := flows.current_esco();
+                recent constant timestamptz := least(now(), flows.own('until')::timestamptz) - %9$s;
+                first timestamptz := recent;
+                stop timestamptz := 'infinity';
+                wanted integer := rows;
+                found integer;
             begin
-                if with_ties then
-                    return query %7$s order by t.%2$I desc fetch first (newest_own_%1$s.rows) rows with ties;
-                else
-                    return query %7$s order by t.%2$I desc limit newest_own_%1$s.rows;
-                end if;
+                loop
+                    if with_ties then
+                        return query %7$s order by t.%2$I desc fetch first (wanted) rows with ties;
+                    else
+                        return query %7$s order by t.%2$I desc limit wanted;
+                    end if;
+                    get diagnostics found = row_count;
+                    wanted := wanted - found;
+                    exit when wanted <= 0 or stop = recent;
+                    stop := recent;
+                    first := '-infinity';
+                end loop;
             end $function$
             $create$,
             series.name, series.label, series.columns, null, null, null,
@@ -73,8 +87,8 @@ begin
                 cross join lateral (
                     select * from flows.%1$I as its
                     where its.%4$I = k.id and its.esco is not distinct from owner
-                        and its.%2$I >= k.since and its.%2$I < k.until
-                    order by its.%2$I desc fetch first (newest_own_%1$s.rows) rows with ties
+                        and its.%2$I >= k.since and its.%2$I < k.until and its.%2$I >= first and its.%2$I < stop
+                    order by its.%2$I desc fetch first (wanted) rows with ties
                 ) as t
                 $query$,
                 series.name, series.label, series.columns, series.key,
@@ -84,7 +98,12 @@ begin
                 end,
                 flows.last_label('coalesce(upper(stay), ''infinity'')', series.unit, series.zone)
             ),
-            case when flows.engine() = 'timescale' then ' set timescaledb.enable_runtime_exclusion = off' end
+            case when flows.engine() = 'timescale' then ' set timescaledb.enable_runtime_exclusion = off' end,
+            -- As long as a chunk, and as what is asked for if all of it has come.
+            format(
+                'interval %L%s', coalesce(series.chunk, interval '30 days'),
+                ' - least(rows, 10000) * interval ' || quote_literal(series.unit)
+            )
         );
         execute format(
             'comment on function api.newest_own_%s(integer, boolean) is %L', series.name,

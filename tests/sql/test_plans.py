@@ -13,12 +13,14 @@ import pytest
 from psycopg import sql
 
 from app.db.isolation import become
+from app.db.principal import RESIDENT
 from app.energy.groups import Groups
 from app.energy.intervals import Granularity, Intervals, calendar
 from app.energy.query import Page, energy
 from app.energy.reports import latest
 from app.energy.sources import choose
 from tests.conftest import Stack
+from tests.homes import add_residents
 from tests.sql.series import AGGREGATES
 
 Admin = psycopg.Connection[Any]
@@ -318,3 +320,18 @@ def test_parallel_workers_lose_no_row(admin: Admin, engine: str) -> None:
     counts = {(admin.execute(read.encode()).fetchone() or (0,))[0] for _ in range(200)}
     assert len(counts) == 1
     assert counts.pop() > 1000
+
+
+def test_a_resident_begins_with_the_newest_parts(admin: Admin, engine: str) -> None:
+    """To begin with a part takes longer than to read the few rows that are asked for."""
+    resident = add_residents(admin)["settled"]
+    old = parts(admin, engine, "register_interval_hh", *EVER) - parts(
+        admin, engine, "register_interval_hh", MIDNIGHT - timedelta(days=30), EVER[1]
+    )
+    assert old
+    become(admin, RESIDENT, resident.esco, resident.member)
+    newest = "select * from api.newest_own_register_interval_hh(9, false)"
+    plans = json.dumps(nested_plans(admin, newest))
+    planned = set(re.findall('"Relation Name": "([^"]*)"', plans))
+    assert planned & parts(admin, engine, "register_interval_hh", MIDNIGHT, EVER[1])
+    assert not planned & old

@@ -135,8 +135,9 @@ def test_extents_are_those_of_the_stay(admin: Admin, residents: dict[str, Reside
 
 
 @pytest.mark.parametrize("with_ties", [False, True])
+@pytest.mark.parametrize("number", [7, 10_000])
 def test_the_newest_rows_are_the_end_of_what_is_shown(
-    admin: Admin, residents: dict[str, Resident], with_ties: bool
+    admin: Admin, residents: dict[str, Resident], number: int, with_ties: bool
 ) -> None:
     for series in KEYS:
         label = {"daily": "day", "daily_london": "day", "monthly": "month"}.get(
@@ -147,11 +148,11 @@ def test_the_newest_rows_are_the_end_of_what_is_shown(
             newest = [
                 row[0]
                 for row in admin.execute(
-                    f'select t."{label}" from api.newest_own_{series}(7, %s) as t'.encode(),
-                    (with_ties,),
+                    f'select t."{label}" from api.newest_own_{series}(%s, %s) as t'.encode(),
+                    (number, with_ties),
                 )
             ]
-            limit = "fetch first 7 rows with ties" if with_ties else "limit 7"
+            limit = f"fetch first {number} rows {'with ties' if with_ties else 'only'}"
             shown = [
                 row[0]
                 for row in admin.execute(
