@@ -21,7 +21,6 @@ declare
     is_resident boolean;
     since timestamptz;
     until timestamptz;
-    sites uuid[];
     properties uuid[];
     property_times tstzmultirange[];
     heads uuid[];
@@ -34,23 +33,20 @@ declare
     register_times tstzmultirange[];
     circuits uuid[];
     circuit_times tstzmultirange[];
-    circuit_sites uuid[];
     summed_times tstzmultirange[];
     present_circuits uuid[];
     all_times tstzmultirange[];
 begin
     select
-        count(*) > 0, array_agg(lived.id) filter (where lived.id is not null),
-        array_agg(lived.times) filter (where lived.id is not null),
-        array_agg(lived.site) filter (where lived.id is not null)
-    into is_resident, properties, property_times, sites
+        count(*) > 0, array_agg(lived.property) filter (where lived.property is not null),
+        array_agg(lived.times) filter (where lived.property is not null)
+    into is_resident, properties, property_times
     from (
-        select p.id, p.site, range_agg(tstzrange(r.start_time, r.end_time)) as times
+        select r.property, range_agg(tstzrange(r.start_time, r.end_time)) as times
         from gateway.member as m
         left join gateway.residence as r on m.id = r.member and m.esco = r.esco and r.start_time <= now()
-        left join flows.properties as p on r.property = p.id
         where m.id = enter_as_resident.member and m.esco = owner and m.resident and m.disabled_at is null
-        group by p.id, p.site
+        group by r.property
     ) as lived;
 
     if properties <> '{}' then
@@ -93,11 +89,10 @@ begin
         from flows.meter_registers as r
         where r.meter_id = any(meters) and r.esco is not distinct from owner;
 
-        select array_agg(circuit.id), array_agg(circuit.times), array_agg(circuit.site)
-        into circuits, circuit_times, circuit_sites
+        select array_agg(circuit.id), array_agg(circuit.times) into circuits, circuit_times
         from (
             select
-                c.id, c.site,
+                mapped.circuit as id,
                 range_agg(mapped.times) - range_agg(tstzmultirange(mapped.span) - coalesce(mapped.times, '{}')) as times
             from (
                 select
@@ -105,14 +100,11 @@ begin
                     register_times[array_position(registers, m.register)] as times
                 from flows.circuit_register as its
                 inner join flows.circuit_register as m on its.circuit = m.circuit
-                where its.register = any(registers)
+                where its.register = any(registers) and its.esco is not distinct from owner
             ) as mapped
-            inner join flows.circuits as c on mapped.circuit = c.id
-            where c.esco is not distinct from owner
-            group by c.id
+            group by mapped.circuit
         ) as circuit
         where not isempty(circuit.times);
-        sites := sites || circuit_sites;
 
         -- Sums that do not follow a changed mapping yet may be of registers that were mapped before.
         summed_times := circuit_times;
@@ -142,6 +134,8 @@ begin
                 present_circuits := circuits;
             end if;
         else
+            since := '-infinity';
+            until := 'infinity';
             present_heads := array(
                 select h.id from unnest(heads, head_times) as h (id, times) where h.times @> now()
             );
@@ -158,7 +152,6 @@ begin
         set_config('app.own_since', coalesce(since::text, ''), true),
         set_config('app.own_until', coalesce(until::text, ''), true),
         set_config('app.own_esco', case when properties <> '{}' then owner::text else '' end, true),
-        set_config('app.own_sites', coalesce(sites::text, ''), true),
         set_config('app.own_properties', coalesce(properties::text, ''), true),
         set_config('app.own_heads', coalesce(heads::text, ''), true),
         set_config('app.own_present_heads', coalesce(present_heads::text, ''), true),
@@ -195,7 +188,7 @@ create or replace function flows.own_home() returns flows.home
 language sql stable parallel safe set search_path = ''
 return row(
     flows.own('since')::timestamptz, flows.own('until')::timestamptz,
-    flows.own('esco')::uuid, flows.own_ids('sites'), flows.own_ids('properties'), flows.own_ids('heads'),
+    flows.own('esco')::uuid, flows.own_ids('properties'), flows.own_ids('heads'),
     flows.own_ids('meters'), flows.own_times('meter_times'), flows.own_ids('present_meters'),
     flows.own_ids('registers'), flows.own_times('register_times'),
     flows.own_ids('circuits'), flows.own_times('circuit_times'), flows.own_times('summed_times'),
@@ -203,9 +196,20 @@ return row(
 )::flows.home;
 comment on function flows.own_home()
 is 'All that is the calling resident''s own, and when; empty for a caller who is none.';
+
+-- Found only where it is asked for, as few queries do.
+create or replace function flows.own_sites() returns uuid[]
+language sql stable security definer set search_path = '' set plan_cache_mode = 'force_generic_plan'
+return array(
+    select p.site from flows.properties as p where p.id = any((select flows.own_ids('properties'))::uuid[])
+    union
+    select c.site from flows.circuits as c where c.id = any((select flows.own_ids('circuits'))::uuid[])
+);
+comment on function flows.own_sites() is 'Sites of the calling resident''s properties and circuits.';
 grant execute on function flows.is_planned_for_a_resident()
 to flows, public_backend, resident, grafanareader, tsdbadmin;
-grant execute on function flows.own(text), flows.own_ids(text), flows.own_times(text), flows.own_home()
+grant execute on function
+flows.own(text), flows.own_ids(text), flows.own_times(text), flows.own_home(), flows.own_sites()
 to resident, grafanareader, tsdbadmin;
 
 -- Most requests are planned anew, and to put an expression in place of a call takes the planner longer than to plan the
@@ -237,17 +241,17 @@ end;
 comment on function flows.last_label(text, interval, text)
 is 'Text of the time before which the last interval begins that ends by a time, given as text.';
 
--- The one stay is a condition of its own, so that an index finds no row of whoever lived there before or after. Its
--- bounds are no sub-selects: of these the planner knows nothing, takes two of them to leave next to no row, and reads
--- the days of all ESCOs by an index of days, or joins half-hours by a loop.
+-- The one stay (of several the bounds are infinite) is a condition of its own, so that an index finds no row of whoever
+-- lived there before or after. Its bounds are no sub-selects: of these the planner knows nothing, takes two of them to
+-- leave next to no row, and reads the days of all ESCOs by an index of days, or joins half-hours by a loop.
 create or replace function flows.own_rows(key text, label text, unit interval, zone text) returns text
 language sql immutable set search_path = ''
 return format(
     $sql$%1$I = any((select flows.own_ids(%3$L))::uuid[])
-    and %2$s >= coalesce(flows.own('since')::timestamptz, '-infinity')
-    and %2$s < coalesce(%5$s, 'infinity')
+    and %2$s >= flows.own('since')::timestamptz
+    and %2$s < %5$s
     and (
-        (select flows.own('since') is not null)
+        (select flows.own('since') <> '-infinity')
         or ((select flows.own_times(%4$L)))[array_position((select flows.own_ids(%3$L)), %1$I)] @> %6$s
     )$sql$,
     key, label,

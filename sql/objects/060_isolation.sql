@@ -37,7 +37,7 @@ begin
             -- A view that reads as flows_owner is asked by a caller: it shows what is the caller's.
             execute format(
                 'create policy "the owner answers for its caller" on flows.%1$I to flows_owner '
-                'using (case when flows.is_planned_for_every_esco() then (select flows.sees_every_esco()) '
+                'using (case when flows.is_planned_for_every_esco() then true '
                 'else %2$I = (select flows.current_esco()) end)',
                 protected, case protected when 'escos' then 'id' else 'esco' end
             );
@@ -55,7 +55,7 @@ begin
     for own in
         select * from (values
             ('escos', 'id = (select flows.own(''esco'')::uuid)'),
-            ('sites_new', 'id = any((select flows.own_ids(''sites''))::uuid[])'),
+            ('sites_new', 'id = any((select flows.own_sites())::uuid[])'),
             ('properties', 'id = any((select flows.own_ids(''properties''))::uuid[])'),
             ('service_head_registry', 'id = any((select flows.own_ids(''heads''))::uuid[])'),
             ('meter_registry', 'id = any((select flows.own_ids(''meters''))::uuid[])'),

@@ -96,7 +96,11 @@ begin
         ),
         (
             select string_agg(concat_ws(' ', s.id, s.code, s.name), ' ' order by s.id)
-            from flows.sites_new as s where s.id = any(own.sites)
+            from flows.sites_new as s
+            where s.id = any(
+                array(select p.site from flows.properties as p where p.id = any(own.properties))
+                || array(select c.site from flows.circuits as c where c.id = any(own.circuits))
+            )
         ),
         (select concat_ws(' ', e.code, e.name) from flows.escos as e where e.id = own.esco)
     );
@@ -105,7 +109,8 @@ comment on function flows.own_settings(flows.home) is 'Names and links of what i
 
 -- The version of a period's data as a resident sees them: it moves with its own rows and links and with nothing else.
 -- Half-hours are counted by the sums of their days, those of other days themselves. A definer function sees every
--- ESCO, so rows are looked up circuit by circuit and stay by stay, which an index answers on a plan for any period.
+-- ESCO, so rows are looked up circuit by circuit and stay by stay, which an index answers on a plan for any period. The
+-- bounds of all stays leave out the partitions that no row can be in before the plan begins with them.
 create or replace function flows.own_data_state(
     period tstzrange, out version text, out as_of timestamptz, out remapping boolean, out cluster text, out seen text,
     out has_derived boolean
@@ -125,6 +130,10 @@ declare
     edges_at timestamptz;
     waiting text;
     waiting_at timestamptz;
+    registers uuid[];
+    labels timestamptz[];
+    since timestamptz;
+    until timestamptz;
     newest text;
     newest_at timestamptz;
 begin
@@ -150,7 +159,7 @@ begin
         cross join lateral (
             select its.register_intervals, its.updated_at from flows.circuit_interval_daily as its
             where its.circuit_id = k.id and its.esco is not distinct from owner
-                and its.day >= k.since and its.day < k.until
+                and its.day >= k.since and its.day < k.until and its.day >= first and its.day < stop
             offset 0
         ) as d;
         cut_days := array(
@@ -193,9 +202,16 @@ begin
         where r.updated_at >= c.changed_at and r."timestamp" <@ period;
     end if;
     if upper_inf(period) then
+        select
+            array_agg(known.register_id), array_agg(known.available_to - interval '30 minutes'),
+            min(known.available_to) - interval '30 minutes', max(known.available_to)
+        into registers, labels, since, until
+        from flows.register_extent as known
+        where known.register_id = any(home.registers) and known.esco is not distinct from owner;
         select concat_ws(' ', count(*), max(n."timestamp"), max(n.updated_at)), max(n.updated_at) into newest, newest_at
-        from flows.register_interval_hh_latest as n
-        where n.register_id = any(home.registers) and n.esco is not distinct from owner
+        from unnest(registers, labels) as known (id, label)
+        inner join flows.register_interval_hh as n on known.id = n.register_id and known.label = n."timestamp"
+        where n."timestamp" >= since and n."timestamp" < until and n.esco is not distinct from owner
             and home.register_times[array_position(home.registers, n.register_id)]
             @> tstzrange(n."timestamp", n."timestamp" + interval '30 minutes');
     end if;

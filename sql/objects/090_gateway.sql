@@ -140,22 +140,25 @@ begin
         or (tenant <> '' and exists (select from gateway.disabled_esco as d where d.esco = tenant::uuid)) then
         raise sqlstate 'PT401' using message = 'The token is no longer valid';
     end if;
-    -- A person's token: the person, whoever acts for the person, and the app. Who became a resident no longer reads as
-    -- one of the ESCO's staff.
-    if claims ->> 'sub' <> claims ->> 'client_id' and (
-        exists (
-            select from gateway.member as m
-            where m.id in (claims ->> 'sub', claims -> 'act' ->> 'sub')
-                and (m.disabled_at is not null or m.id = claims ->> 'sub' and m.resident <> is_resident)
-        )
-        or exists (select from gateway.app as a where a.id = claims ->> 'client_id' and a.disabled_at is not null)
-    ) then
-        raise sqlstate 'PT401' using message = 'The token is no longer valid';
-    end if;
-    -- A resident is somebody, but for the gateway itself, which looks what residents may read.
     if is_resident then
         is_known := flows.enter_as_resident(claims ->> 'sub', tenant::uuid);
-        if not is_known and claims ->> 'sub' <> claims ->> 'client_id' then
+    end if;
+    -- A person's token: the person, whoever acts for the person, and the app. Who became a resident no longer reads as
+    -- one of the ESCO's staff. A resident is somebody, but for the gateway itself, which looks what residents may read.
+    if claims ->> 'sub' <> claims ->> 'client_id' then
+        if not is_resident then
+            is_known := not exists (
+                select from gateway.member as m
+                where m.id = claims ->> 'sub' and (m.disabled_at is not null or m.resident)
+            );
+        end if;
+        if not is_known
+            or exists (
+                select from gateway.member as m
+                where m.id = claims -> 'act' ->> 'sub' and m.disabled_at is not null
+            )
+            or exists (select from gateway.app as a where a.id = claims ->> 'client_id' and a.disabled_at is not null)
+        then
             raise sqlstate 'PT401' using message = 'The token is no longer valid';
         end if;
     end if;

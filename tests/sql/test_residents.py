@@ -38,9 +38,8 @@ FUNCTIONS = {
     "flows.find_own_extent(flows.circuit_register,tstzrange)", "flows.is_planned_for_a_resident()",
     "flows.is_planned_for_every_esco()", "flows.moment(jsonb,text)", "flows.own(text)",
     "flows.own_home()", "flows.own_ids(text)", "flows.own_times(text)",
-    "flows.own_data_state(tstzrange)", "flows.own_derived_registers()", "flows.sees_every_esco()",
-    "gateway.authorize()",
-    "gateway.describe_api()",
+    "flows.own_data_state(tstzrange)", "flows.own_derived_registers()", "flows.own_sites()",
+    "flows.sees_every_esco()", "gateway.authorize()", "gateway.describe_api()",
     *(f"api.newest_own_{series}(integer,boolean)" for series in KEYS),
 }  # fmt: skip
 
@@ -160,6 +159,23 @@ def test_the_newest_rows_are_the_end_of_what_is_shown(
                 )
             ]
             assert sorted(newest, reverse=True) == shown, series
+
+
+# How often the transaction has looked into tables and indexes.
+LOOKS = """
+    select sum(coalesce(s.idx_scan, 0) + coalesce(s.seq_scan, 0))::integer
+    from pg_stat_xact_all_tables as s where s.schemaname in ('flows', 'gateway')
+"""
+
+
+def test_a_request_takes_few_looks(admin: Admin, residents: dict[str, Resident]) -> None:
+    """Into each table of links by both of its ends; a plan from the wrong end reads all links."""
+    counts: list[int] = []
+    for _ in range(2):  # the first is planned
+        live_as(admin, residents["settled"])
+        admin.execute("reset role")
+        counts += admin.execute(LOOKS).fetchone() or ()
+    assert 8 <= counts[1] - counts[0] <= 15
 
 
 # Rows that the transaction has looked at, in tables that series and aggregates are kept in.

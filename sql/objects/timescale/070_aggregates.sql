@@ -16,9 +16,10 @@ comment on aggregate flows.union_of(uuid[]) is 'The union of sets.';
 grant execute on function flows.joined_sets(uuid[], uuid[]), flows.union_of(uuid[])
 to flows, public_backend, resident, grafanareader, tsdbadmin;
 
--- A resident's stays are known when a query runs: to compare them with the times of all chunks then takes longer than
--- to look into an index of each.
-alter function flows.own_data_state(tstzrange) set timescaledb.enable_runtime_exclusion = off;
+-- A resident's stays are known when a query runs: to compare them with the times of all chunks then, or its bounds
+-- when it begins, takes longer than to look into an index of each.
+alter function flows.own_data_state(tstzrange) set timescaledb.enable_chunk_append = off;
+alter function flows.own_data_state(tstzrange) set timescaledb.enable_constraint_aware_append = off;
 
 create or replace function flows.follow_readings(registers uuid[], spans tstzrange[]) returns void
 language sql set search_path = ''
