@@ -161,7 +161,7 @@ def test_the_newest_rows_are_the_end_of_what_is_shown(
             assert sorted(newest, reverse=True) == shown, series
 
 
-# How often the transaction has looked into tables and indexes.
+# Looks of the transaction into tables and indexes.
 LOOKS = """
     select sum(coalesce(s.idx_scan, 0) + coalesce(s.seq_scan, 0))::integer
     from pg_stat_xact_all_tables as s where s.schemaname in ('flows', 'gateway')
