@@ -336,7 +336,7 @@ def test_a_resident_begins_with_the_newest_parts(admin: Admin, engine: str, quer
     )
     assert old
     become(admin, RESIDENT, resident.esco, resident.member)
-    admin.execute("reset role")  # what is the resident's stays
+    admin.execute("reset role")  # the resident's settings stay
     plans = json.dumps(nested_plans(admin, query))
     planned = set(re.findall('"Relation Name": "([^"]*)"', plans))
     assert planned & parts(admin, engine, "register_interval_hh", MIDNIGHT, EVER[1])
