@@ -5,10 +5,8 @@ FLOWS_BENCH_CIRCUITS (default 200) circuits in each of three ESCOs, a year of ha
 
 import os
 import statistics
-import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -18,6 +16,8 @@ import psycopg
 from app.auth.tokens import Grant
 from app.db.isolation import become
 from app.monitoring.database import MEASURE_SECONDS
+from tests.bench import generator
+from tests.bench.generator import Request, Result
 from tests.bench.history import History
 from tests.bench.report import Report
 from tests.conftest import Stack
@@ -277,62 +277,68 @@ def _small(stack: Stack, client: httpx.Client, circuit: Any, report: Report) -> 
     url, start = stack.contract["base_url"], END - timedelta(days=7)
     week = {"period_from": start.isoformat(), "period_to": END.isoformat(), "circuit": circuit}
     between = ("gte." + start.isoformat(), "lt." + END.isoformat())
-    view = f"{url}/rest/v1/circuit_interval_daily_london"
     (meter,) = _get(client, f"{url}/v1/energy", group_by="meter", **week).json()["rows"][:1]
 
-    def ours(client: httpx.Client = client, tag: str = "") -> httpx.Response:
-        return _get(client, f"{url}/v1/energy", tag, **week)
+    def asked(path: str, tag: str = "", **params: Any) -> Request:
+        headers = dict(client.headers) | ({"If-None-Match": tag} if tag else {})
+        return Request(str(httpx.URL(f"{url}{path}", params=params)), headers)
 
-    def theirs(client: httpx.Client = client) -> httpx.Response:
-        return _get(client, view, circuit_id=f"eq.{circuit}", day=between)
-
-    assert len(ours().json()["rows"]) == len(theirs().json()) == 7
-    tag = ours().headers["etag"]
-    works = (
-        ours, theirs, lambda: ours(tag=tag),
-        lambda: _get(client, f"{url}/v1/latest", meter=meter["meter"]),
+    ours = asked("/v1/energy", **week)
+    theirs = asked(
+        "/rest/v1/circuit_interval_daily_london", circuit_id=f"eq.{circuit}", day=between
+    )
+    answers = [client.get(request.url) for request in (ours, theirs)]
+    assert len(answers[0].json()["rows"]) == len(answers[1].json()) == 7
+    requests = {
+        "week": ours,
+        "rest": theirs,
+        "304": asked("/v1/energy", answers[0].headers["etag"], **week),
+        "latest": asked("/v1/latest", meter=meter["meter"]),
+    }
+    results = generator.alternate(requests, connections=1, seconds=1)
+    times = {name: statistics.median(r.p50 for r in found) for name, found in results.items()}
+    report.figure("a circuit's week of days", times["week"], "ms")
+    report.ratio(
+        "a circuit's week of days: /v1 / the same by /rest", times["week"], times["rest"],
+        limit="<= 1.6",
     )  # fmt: skip
-    times = [[_seconds(work) for work in works] for _ in range(10 * REPEATS)]
-    answered, passed, unchanged, latest = (
-        statistics.median(column) for column in zip(*times, strict=True)
-    )
-    report.figure("a circuit's week of days", answered * 1000, "ms")
     report.ratio(
-        "a circuit's week of days: /v1 / the same by /rest", answered, passed, limit="<= 1.6"
+        "a circuit's week of days: 304 / full", times["304"], times["week"], limit="<= 0.5"
     )
-    report.ratio("a circuit's week of days: 304 / full", unchanged, answered, limit="<= 0.5")
-    report.ratio("the latest of a meter: /v1 / a week by /rest", latest, passed, limit="<= 1.6")
-    many, rest = (_rate(client, work) for work in (ours, theirs))
-    report.figure("a circuit's week of days, 16 connections", many, "/s")
     report.ratio(
-        "a circuit's week of days: /v1 / /rest, 16 connections", many, rest, limit=">= 0.6"
-    )
-    quiet = statistics.quantiles((row[0] for row in times), n=100)[98]
-    stop = threading.Event()
-
-    def download() -> None:
-        month = {
-            "period_from": (END - timedelta(days=31)).isoformat(),
-            "period_to": END.isoformat(),
-        }
-        asked = month | {"granularity": "PT30M", "format": "csv"}
-        with httpx.Client(headers=client.headers, timeout=120) as other:
-            while not stop.is_set():
-                with other.stream("GET", f"{url}/v1/energy", params=asked) as answer:
-                    for _ in answer.iter_raw(2**16):
-                        if stop.is_set():
-                            break
-
-    with ThreadPoolExecutor(2) as pool:
-        for _ in range(2):
-            pool.submit(download)
-        time.sleep(0.5)
-        beside = [_seconds(ours) for _ in range(10 * REPEATS)]
-        stop.set()
-    report.ratio(
-        "a circuit's week of days: p99 beside two downloads / quiet",
-        statistics.quantiles(beside, n=100)[98], quiet, limit="<= 3",
+        "the latest of a meter: /v1 / a week by /rest", times["latest"], times["rest"],
+        limit="<= 1.6",
     )  # fmt: skip
+    del requests["304"]
+    results = generator.alternate(requests, connections=16, seconds=1)
+    rates = {name: statistics.median(r.rate for r in found) for name, found in results.items()}
+    report.figure("a circuit's week of days, 16 connections", rates["week"], "/s")
+    report.ratio(
+        "a circuit's week of days: /v1 / /rest, 16 connections", rates["week"], rates["rest"],
+        limit=">= 0.6",
+    )  # fmt: skip
+    report.ratio(
+        "the latest of a meter: /v1 / a week by /rest, 16 connections", rates["latest"],
+        rates["rest"], limit=">= 0.6",
+    )  # fmt: skip
+    month = {"period_from": (END - timedelta(days=31)).isoformat(), "period_to": END.isoformat()}
+    download = asked("/v1/energy", granularity="PT30M", format="csv", **month)
+    beside = []
+    for _ in range(3):
+        quiet = generator.measure(ours, connections=1, seconds=4)
+        downloads = generator.start(download, connections=2, seconds=7)
+        time.sleep(2)
+        busy = generator.measure(ours, connections=1, seconds=4)
+        generator.finish(downloads).require(200)
+        beside.append(_p99(busy) / _p99(quiet))
+    report.figure(
+        "a circuit's week of days: p99 beside two downloads / quiet", statistics.median(beside),
+        "×", limit="<= 3",
+    )  # fmt: skip
+
+
+def _p99(result: Result) -> float:
+    return statistics.quantiles(result.require(200).latencies, n=100)[98]
 
 
 def _scrapes(stack: Stack, report: Report) -> None:
@@ -350,19 +356,6 @@ def _scrapes(stack: Stack, report: Report) -> None:
             time.sleep(0.5)
     report.figure("a scrape of /metrics", statistics.median(times) * 1000, "ms", limit="<= 50")
     report.figure("the longest scrape of /metrics", max(times) * 1000, "ms", limit="<= 50")
-
-
-def _rate(client: httpx.Client, work: Callable[[httpx.Client], object], many: int = 16) -> float:
-    """Return how many answers a second `many` connections get."""
-    count = 40
-
-    def run(_: int) -> None:
-        with httpx.Client(headers=client.headers, timeout=120) as own:
-            for _ in range(count):
-                work(own)
-
-    with ThreadPoolExecutor(many) as pool:
-        return many * count / _seconds(lambda: list(pool.map(run, range(many))))
 
 
 def _seconds(work: Callable[[], object]) -> float:

@@ -112,7 +112,7 @@ def alternate(
     for _ in range(rounds):
         for name, request in requests.items():
             result = measure(request, connections=connections, seconds=seconds, pause=pause)
-            results[name].append(result.require(200, 201))
+            results[name].append(result.require(200, 201, 304))
     return results
 
 
