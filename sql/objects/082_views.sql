@@ -293,8 +293,8 @@ comment on function flows.ever_available()
 is 'First and last half-hour of the registers of the caller''s ESCO while they are mapped to circuits.';
 grant execute on function flows.ever_available() to flows, public_backend;
 
--- The owner is compared outside: beside the meter it would count as if each ESCO had its part of every meter's
--- signals, of which all would be read and sorted.
+-- The owner is compared outside, and by a CASE: beside the meter, or as it is, it would count as if each ESCO had its
+-- part of every meter's signals, of which all would be read and sorted to find one.
 create view flows.meter_csq_latest as
 select meter.esco, meter.id as meter_id, newest."timestamp", newest.csq
 from flows.meter_registry as meter
@@ -304,7 +304,7 @@ cross join lateral (
         select s.esco, s."timestamp", s.csq from flows.meter_csq as s
         where s.meter_id = meter.id order by s."timestamp" desc offset 0
     ) as signal
-    where signal.esco is not distinct from meter.esco
+    where case when signal.esco is not distinct from meter.esco then true end
     limit 1
 ) as newest;
 comment on view flows.meter_csq_latest is 'The newest signal quality of each meter that has sent any.';

@@ -272,6 +272,27 @@ def test_the_signal_of_each_meter_is_looked_up_once(stack: Stack, crowd: Admin) 
     assert max(read) <= meters
 
 
+def test_of_a_meters_signals_only_the_newest_is_read(stack: Stack, crowd: Admin) -> None:
+    """Among many ESCOs each signal was expected to be another's, so all were read and sorted."""
+    become(crowd, "none", None)
+    set_as_postgrest(crowd)
+    crowd.execute("set local enable_seqscan = on")
+    become(crowd, "public_backend", stack.contract["escos"]["wlce"]["id"])
+    for relation in ("meter_csq_latest", "meters_offline_all"):
+        ((found,),) = crowd.execute(
+            f"explain (analyze, format json) select * from api.{relation} limit 100".encode()
+        ).fetchall()
+        read = [
+            node["Actual Rows"]
+            for node in nodes(found[0]["Plan"])
+            if node.get("Index Cond", "").startswith("(meter_id = meter")
+        ]
+        assert read
+        assert sum(read) <= 1, relation
+    become(crowd, "none", None)
+    crowd.execute("set local enable_seqscan = off")
+
+
 def test_what_an_esco_has_is_found_among_its_own_rows(stack: Stack, crowd: Admin) -> None:
     """The gateway asks for it where it joins by hashes alone, which reads both tables whole."""
     become(crowd, "none", stack.contract["escos"]["wlce"]["id"])
