@@ -37,7 +37,7 @@ begin
             -- A view that reads as flows_owner is asked by a caller: it shows what is the caller's.
             execute format(
                 'create policy "the owner answers for its caller" on flows.%1$I to flows_owner '
-                'using (case when flows.is_planned_for_every_esco() then true '
+                'using (case when flows.is_planned_for_every_esco() then (select flows.sees_every_esco()) '
                 'else %2$I = (select flows.current_esco()) end)',
                 protected, case protected when 'escos' then 'id' else 'esco' end
             );
