@@ -318,16 +318,19 @@ def test_an_exhausted_pool_is_a_503_after_a_bounded_wait(parts: Parts) -> None:
 def test_one_esco_does_not_take_every_connection(stack: Running) -> None:
     turn = 3
     limits = {"FLOWS_LIMITS_CONCURRENT": "3", "FLOWS_LIMITS_TURN_SECONDS": str(turn)}
-    doors = {"/rest/v1/sites_new": ("flows.sites_new", "authenticator"),
-             "/v1/energy": (ENERGY, "flows_gateway")}  # fmt: skip
     with (
         another_gateway(stack, FLOWS_DATABASE_POOL_MAX="5", **limits) as stack,
         concurrent.futures.ThreadPoolExecutor(10) as pool,
-        stack.client("wlce") as greedy,
+        stack.client("wlce") as one,
+        stack.client("bfce") as another,
         stack.client("hmce") as other,
     ):
         parts = Parts(None, stack.contract)
-        for path, (table, user) in doors.items():
+        # Another ESCO at each door: the places of one whose requests have run so long rest.
+        for path, table, user, greedy in (
+            ("/rest/v1/sites_new", "flows.sites_new", "authenticator", one),
+            ("/v1/energy", ENERGY, "flows_gateway", another),
+        ):
             params = PERIOD if path == "/v1/energy" else None
             with parts.locked(table):
                 stuck = [pool.submit(greedy.get, path, params=params) for _ in range(3)]

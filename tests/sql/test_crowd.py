@@ -10,7 +10,7 @@ import pytest
 from app.db.isolation import SHARED_RELATIONS, become, exposed
 from app.db.principal import RESIDENT
 from tests.conftest import Stack
-from tests.homes import add_residents
+from tests.homes import Resident, add_residents
 from tests.sql.series import TIME_SERIES
 from tests.sql.test_plans import nested_plans, nodes
 
@@ -320,9 +320,16 @@ def test_what_an_esco_has_is_found_among_its_own_rows(stack: Stack, crowd: Admin
     assert [node for rows, node in looks if rows > registers] == []
 
 
-def test_no_series_looks_at_a_row_of_a_residents_neighbour(crowd: Admin) -> None:
+@pytest.fixture(scope="module")
+def residents(crowd: Admin) -> dict[str, Resident]:
+    """The demo's residents among the crowd."""
+    return add_residents(crowd)
+
+
+def test_no_series_looks_at_a_row_of_a_residents_neighbour(
+    crowd: Admin, residents: dict[str, Resident]
+) -> None:
     """Neither of one ESCO nor of who lived in the home before or after."""
-    residents = add_residents(crowd)
     owned, offences = owners(crowd), {}
     for series in sorted(TIME_SERIES):
         for name in ("settled", "former"):
@@ -339,6 +346,26 @@ def test_no_series_looks_at_a_row_of_a_residents_neighbour(crowd: Admin) -> None
                 offences[series, name] = removed
     become(crowd, "none", None)
     assert offences == {}
+
+
+# Rows that the transaction has looked at, other than those that say which policies hold.
+LOOKED_AT = """
+    select sum(coalesce(s.seq_tup_read, 0) + coalesce(s.idx_tup_fetch, 0))::integer
+    from pg_stat_xact_all_tables as s where s.schemaname in ('flows', 'gateway')
+"""
+
+
+def test_what_is_a_residents_own_is_found_by_a_few_rows(
+    crowd: Admin, residents: dict[str, Resident]
+) -> None:
+    """A plan that begins at the wrong end of a link reads the links of all ESCOs."""
+    resident = residents["settled"]
+    counts: list[int] = []
+    for _ in range(2):  # the first is planned
+        become(crowd, RESIDENT, resident.esco, resident.member)
+        become(crowd, "none", None)
+        counts += crowd.execute(LOOKED_AT).fetchone() or ()
+    assert 8 <= counts[1] - counts[0] <= 100
 
 
 def test_79_no_prepared_statement_looks_at_a_row_of_another(stack: Stack, crowd: Admin) -> None:
