@@ -54,8 +54,8 @@ def test_70_a_repaired_key_is_back_by_itself_and_ready_tells_of_it(
     client = own.contract["escos"]["wlce"]
     database.execute(change, (Jsonb(damaged),))
     try:
-        wait_until(lambda: ready(own)[0] == 503)
-        assert ready(own)[1] == {"status": "down", "detail": f"the row of the key {kid} is damaged"}
+        told = {"status": "down", "detail": f"the row of the key {kid} is damaged"}
+        wait_until(lambda: ready(own) == (503, told))
         with own.client("wlce") as reader:
             answer = reader.get("/v1/latest")
             assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")

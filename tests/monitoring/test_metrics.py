@@ -333,6 +333,19 @@ def test_chunks_in_the_columnstore_are_counted(stack: Stack, engine: str) -> Non
             owner.execute("call public.convert_to_rowstore(%s)", chunk)
 
 
+def test_a_job_that_has_not_run_yet_has_not_failed(stack: Stack, engine: str) -> None:
+    if engine == "postgres":
+        pytest.skip("plain PostgreSQL has no jobs of its own")
+    with psycopg.connect(stack.contract["database_url"]) as owner:
+        owner.execute("create procedure flows.later(integer, jsonb) language sql as ''")
+        owner.execute(
+            "select public.add_job('flows.later', '1 day', initial_start => now() + '1 day')"
+        )
+        jobs = "select failures from gateway.job_failures() where job = 'later'"
+        assert owner.execute(jobs.encode()).fetchall() == [(0,)]
+        owner.rollback()
+
+
 def test_slow_statements_are_told_without_a_value(stack: Stack) -> None:
     url = stack.contract["database_url"]
     with psycopg.connect(url, autocommit=True) as admin:

@@ -32,7 +32,8 @@ grant execute on function gateway.measure_series() to flows_gateway;
 create or replace function gateway.job_failures(out job text, out series text, out failures bigint) returns setof record
 language sql stable security definer set search_path = ''
 as $$
-    select j.proc_name::text, coalesce(j.hypertable_name, '')::text, sum(s.total_failures)::bigint
+    -- A job that has not run yet has no numbers.
+    select j.proc_name::text, coalesce(j.hypertable_name, '')::text, coalesce(sum(s.total_failures), 0)::bigint
     from timescaledb_information.jobs as j
     inner join timescaledb_information.job_stats as s using (job_id)
     where j.proc_schema <> '_timescaledb_functions' or j.hypertable_name is not null
