@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+from playwright.sync_api import TimeoutError as PlaywrightTimeoutError
 
 from tests.conftest import wait_until
 
@@ -47,10 +48,20 @@ def open_operation(page: Page, tag: str, operation: str) -> Locator:
 
 def execute(page: Page, operation: Locator, path: str) -> tuple[int, str, str]:
     """Press Execute; return the status, the URL requested and the body shown."""
-    # A click while the document is loaded anew meets a button that is about to be replaced.
+    # A click while the document is loaded anew, or shown anew after that, meets a button that is
+    # about to be replaced.
     wait_until(lambda: page.evaluate("ui.specSelectors.loadingStatus()") == "success")
+
+    def press() -> bool:
+        try:
+            with page.expect_request(lambda sent: urlsplit(sent.url).path == path, timeout=20_000):
+                operation.locator("button.execute").click()
+        except PlaywrightTimeoutError:
+            return False
+        return True
+
     with page.expect_response(lambda answer: urlsplit(answer.url).path == path) as answer:
-        operation.locator("button.execute").click()
+        wait_until(press)
     shown = operation.locator(".live-responses-table tr.response .response-col_description")
     expect(shown.first).to_be_visible()
     return answer.value.status, answer.value.url, shown.first.inner_text()
