@@ -114,10 +114,10 @@ class ResponseStream:
                 abort()
             raise ClientGone from None
 
-    async def end(self) -> None:
-        """Complete the response."""
+    async def end(self, body: bytes = b"") -> None:
+        """Complete the response, with the last or the only piece of its body."""
         self._ended = True
-        await self._send({"type": "http.response.body", "body": b""})
+        await self._send({"type": "http.response.body", "body": body})
 
     async def answer(self, status: int, headers: Pairs, body: bytes) -> None:
         """Send a whole response; a Content-Length in `headers` is replaced by the body's."""
@@ -125,8 +125,7 @@ class ResponseStream:
         if status not in (204, 304) and self._scope["method"] != "HEAD":
             pairs.append((b"content-length", str(len(body)).encode()))
         await self.start(status, pairs)
-        self._ended = True
-        await self._send({"type": "http.response.body", "body": body})
+        await self.end(body)
 
     async def answer_json(self, status: int, body: Mapping[str, str | None]) -> None:
         """Send a JSON object as PostgREST does."""
